@@ -1,0 +1,156 @@
+"""The facts of one target's ABI, as values.
+
+:class:`Abi` is what the headers seem to say. :data:`VerifiedAbi` is what a compiler for the target
+has agreed to: only ``vmm_arch_gen.extract.verify`` and ``vmm_arch_gen.abi.text`` make one, and
+nothing else is accepted by what emits code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, NewType
+
+from vmm_arch_gen.abi.types import Scalar, Type
+
+
+@dataclass(frozen=True, slots=True)
+class DataModel:
+    """What a compiler decides about C's own types."""
+
+    long: int
+    """Bytes of a ``long``: 8 for LP64 (Linux), 4 for LLP64 (Windows)."""
+    pointer: int
+    byte_order: Literal["little", "big"]
+    signed_char: bool
+    bit_fields: Literal["gnu", "ms"]
+    """Whose rules place bit-fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A header that was read, relative to its include folder."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A macro that is an integer."""
+
+    name: str
+    value: int
+    radix: Literal[10, 16]
+    """How to write it: as the header does."""
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ioctl:
+    """A macro that is an ioctl number."""
+
+    name: str
+    value: int
+    direction: Literal["none", "read", "write", "readwrite"]
+    """Seen from user space, as ``_IOR`` and ``_IOW`` do."""
+    argument: Type | None
+    """What the number says its argument is; None where the number carries no size."""
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enum:
+    key: str
+    """``enum NAME``, the typedef's name, or ``enum <FIRST_ENUMERATOR>`` for one without a name."""
+    underlying: Scalar
+    enumerators: tuple[tuple[str, int], ...]
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Typedef:
+    name: str
+    type: Type
+    aligned: int | None
+    """The alignment that an attribute gives it, in bytes."""
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionPrototype:
+    name: str
+    type: Type
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a record, as declared."""
+
+    name: str
+    """Empty for an unnamed record or an unnamed bit-field."""
+    type: Type
+    bits: int | None = None
+    """The width of a bit-field."""
+    aligned: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A struct or union, as declared."""
+
+    key: str
+    """As C spells it (``struct kvm_regs``, ``WHV_UINT128``), or the path of an unnamed type."""
+    kind: Literal["struct", "union"]
+    members: tuple[Member, ...]
+    packed: bool
+    aligned: int | None
+    header: str
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether C has no name for it and it can only be reached through a member."""
+        return "." in self.key
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a record's members lie."""
+
+    size: int
+    align: int
+    offsets: tuple[int, ...]
+    """Of each member, in *bits* from the start of the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Omission:
+    """A declaration that is not among the facts, and why."""
+
+    kind: str
+    name: str
+    header: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Abi:
+    """Everything that a target's headers declare."""
+
+    target: str
+    model: DataModel
+    origin: str
+    """What the headers are and whose: ``Linux 7.2.0 headers, ziglang 0.17.1``."""
+    headers: tuple[Header, ...]
+    constants: tuple[Constant, ...]
+    enums: Mapping[str, Enum]
+    functions: tuple[FunctionPrototype, ...]
+    ioctls: tuple[Ioctl, ...]
+    records: Mapping[str, Record]
+    typedefs: Mapping[str, Typedef]
+    omissions: tuple[Omission, ...]
+    layouts: Mapping[str, Layout]
+
+
+VerifiedAbi = NewType("VerifiedAbi", Abi)

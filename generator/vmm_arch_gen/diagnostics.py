@@ -1,0 +1,36 @@
+"""What is said about bad input: where it is, what is wrong, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the input."""
+
+    where: str
+    """A header and line, a fact, a file or a command-line option."""
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}; {self.remedy}"
+
+
+class InputError(Exception):
+    """A stage found its input wrong; it carries everything that the stage found."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("\n".join(map(str, problems)))
+        self.problems = problems
+
+    def __reduce__(self) -> tuple[type[InputError], tuple[Problem, ...]]:
+        return type(self), self.problems  # it has to cross from worker processes
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise :class:`InputError` if there are any problems; each is said once."""
+    if unique := tuple(dict.fromkeys(problems)):
+        raise InputError(*unique)

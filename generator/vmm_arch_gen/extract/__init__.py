@@ -1,0 +1,1 @@
+"""From header folders and a C compiler to proven facts."""

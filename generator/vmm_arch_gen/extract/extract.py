@@ -1,0 +1,41 @@
+"""One target's headers, read: everything that they declare, laid out and evaluated, unproven."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vmm_arch_gen.abi.model import Abi, Omission
+from vmm_arch_gen.extract.declarations import Declarations, parse
+from vmm_arch_gen.extract.macros import candidates, fold
+from vmm_arch_gen.extract.preprocess import expand, preprocess
+from vmm_arch_gen.extract.toolchain import Toolchain
+from vmm_arch_gen.targets import Target
+
+
+def extract(target: Target, toolchain: Toolchain, shims_folder: Path) -> Abi:
+    """Read a target's headers; InputError lists what in them cannot be read."""
+    shims = (shims_folder / target.shims,) if target.shims else ()
+    source = preprocess(target, toolchain, shims)
+    declarations = Declarations(target.model)
+    declarations.read(parse(source.text))
+    expansions = expand(target, toolchain, shims, candidates(source.macros))
+    folded = fold(source.macros, expansions, declarations)
+    omissions = {*declarations.omissions, *folded.omissions}
+    return Abi(
+        target=target.name,
+        model=target.model,
+        origin=toolchain.origin,
+        headers=source.headers,
+        constants=folded.constants,
+        enums=declarations.enums,
+        functions=tuple(sorted(declarations.functions.values(), key=lambda f: f.name)),
+        ioctls=folded.ioctls,
+        records=declarations.records,
+        typedefs=declarations.typedefs,
+        omissions=tuple(sorted(omissions, key=_omission_order)),
+        layouts={key: declarations.layouts.record(key) for key in declarations.records},
+    )
+
+
+def _omission_order(omission: Omission) -> tuple[str, str]:
+    return omission.kind, omission.name

@@ -1,0 +1,152 @@
+"""Headers, preprocessed: C text that pycparser reads, the macros, and which header each is in."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmm_arch_gen.abi.model import Header
+from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.extract.toolchain import Toolchain
+from vmm_arch_gen.targets import Target
+
+# Compilers' own spellings that mean nothing to an ABI or have a standard one.
+_OPTIONS = (
+    "-D__extension__=",
+    "-D__signed__=signed",
+    "-D__inline__=inline",
+    "-D__inline=inline",
+    "-D__restrict=restrict",
+    "-D__volatile__=volatile",
+    "-D__const=const",
+)
+
+
+_NOT_HEADERS = ("<", "shim:")  # <built-in>, <command line>, <stdin>; the project's own text
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """A macro that a header leaves defined."""
+
+    name: str
+    body: str
+    parameters: bool
+    """Whether it takes arguments."""
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The preprocessed headers of a target."""
+
+    text: str
+    """C with line markers that give each header's name."""
+    macros: Mapping[str, Macro]
+    headers: tuple[Header, ...]
+
+
+def _includes(target: Target) -> str:
+    return "".join(f"#include <{header}>\n" for header in target.headers)
+
+
+def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) -> Source:
+    """Read a target's headers."""
+    raw = toolchain.preprocess(
+        f"{target.prelude}\n{_includes(target)}", options=(*_OPTIONS, "-dD"), shims=shims
+    )
+    lines: list[str] = []
+    macros: dict[str, Macro] = {}
+    files: dict[str, str] = {}
+    header = ""
+    for line in raw.splitlines():
+        if marker := re.match(r'# (\d+) "(.*?)"', line):
+            number, path = marker.groups()
+            header = toolchain.header_name(path, shims)
+            files[header] = path
+            lines.append(f'# {number} "{header}"')
+        elif define := re.match(r"#define (\w+)(\()?(.*)", line):
+            name, parenthesis, rest = define.groups()
+            if not header.startswith(_NOT_HEADERS):
+                body = rest.partition(")")[2] if parenthesis else rest
+                macros[name] = Macro(name, body.strip(), bool(parenthesis), header)
+            lines.append("")
+        elif undefine := re.match(r"#undef (\w+)", line):
+            macros.pop(undefine[1], None)
+            lines.append("")
+        else:
+            lines.append(line)
+    headers = tuple(
+        Header(name, hashlib.sha256(Path(path).read_bytes()).hexdigest())
+        for name, path in sorted(files.items())
+        if not name.startswith(_NOT_HEADERS)
+    )
+    return Source(_standard_attributes("\n".join(lines)), macros, headers)
+
+
+def expand(
+    target: Target, toolchain: Toolchain, shims: tuple[Path, ...], names: Iterable[str]
+) -> dict[str, str]:
+    """What each of the named macros expands to, as C text."""
+    names = list(names)
+    probes = "".join(f"__vmm_arch_probe__ {number} {name}\n" for number, name in enumerate(names))
+    raw = toolchain.preprocess(
+        f"{target.prelude}\n{_includes(target)}{probes}", options=_OPTIONS, shims=shims
+    )
+    raw = re.sub(r"^#.*$", "", raw, flags=re.M)
+    found = re.split(r"__vmm_arch_probe__ (\d+)", raw)[1:]
+    return {
+        names[int(number)]: " ".join(text.split())
+        for number, text in zip(found[::2], found[1::2], strict=True)
+    }
+
+
+_ATTRIBUTE = re.compile(r"\b(?:__attribute__|__attribute)\s*\(\s*\(|\b__declspec\s*\(")
+
+
+def _standard_attributes(text: str) -> str:
+    """Respell compilers' attributes as C23's: ``__attribute__((packed))`` as ``[[gnu::packed]]``.
+
+    C23 allows attributes in the places where headers have them, so that pycparser's C23 dialect
+    finds out what each one belongs to. Nothing is dropped here; who reads the tree decides.
+    """
+    done, at = [], 0
+    while match := _ATTRIBUTE.search(text, at):
+        gnu = "attribute" in match[0]
+        end = _closing(text, match.end(), depth=2 if gnu else 1)
+        inside = text[match.end() : text.rindex(")", 0, end) if gnu else end]
+        names = [one.strip() for one in _split(inside, "," if gnu else " ")]
+        spelled = ", ".join(f"{'gnu' if gnu else 'declspec'}::{one}" for one in names if one)
+        newlines = "\n" * text.count("\n", match.start(), end)  # keeps the lines' numbers
+        done += [text[at : match.start()], f"[[{spelled}]]" if spelled else "", newlines]
+        at = end + 1
+    return "".join([*done, text[at:]])
+
+
+def _closing(text: str, start: int, depth: int) -> int:
+    """The position of the parenthesis that closes ``depth`` open ones."""
+    for match in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if match[0] == "(" else -1
+        if depth == 0:
+            return match.start()
+    raise InputError(
+        Problem(
+            f"line {text.count(chr(10), 0, start) + 1} of the preprocessed headers",
+            "an attribute's parentheses are not closed",
+            "mend the header",
+        )
+    )
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split a list of attributes at the separators outside their parentheses."""
+    parts, depth, begin = [], 0, 0
+    for at, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if character == separator and depth == 0:
+            parts.append(text[begin:at])
+            begin = at + 1
+    return [*parts, text[begin:]]

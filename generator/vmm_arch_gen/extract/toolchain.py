@@ -1,0 +1,205 @@
+"""A C compiler and the folders that it finds headers in."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.targets import Origin, Package, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """How to compile for one target, and whose headers."""
+
+    command: tuple[str, ...]
+    """The compiler, told which target to compile for."""
+    folders: tuple[Path, ...]
+    """Where the target's headers are, searched in this order; no other folder is searched."""
+    own_headers: Path | None
+    """The headers that belong to the compiler itself (stdarg.h …)."""
+    origin: str
+    """What the headers are, for the facts: their version and their package."""
+
+    def preprocess(
+        self, text: str, *, options: Sequence[str] = (), shims: Sequence[Path] = ()
+    ) -> str:
+        """Preprocess C text as the only compilation unit, with line markers."""
+        arguments = [*self.command, "-E", *options, "-x", "c", *self._search(shims), "-"]
+        return self._run(arguments, text, shims)
+
+    def compile(self, text: str, *, options: Sequence[str] = ()) -> bytes:
+        """Compile C text to an object file and return its bytes."""
+        with tempfile.TemporaryDirectory(prefix="vmm-arch-") as folder:
+            output = Path(folder, "proof.o")
+            language = ["-std=gnu11", "-w", "-O0", "-c", "-o", str(output), "-x", "c"]
+            self._run([*self.command, *language, *options, *self._search(), "-"], text)
+            return output.read_bytes()
+
+    def header_name(self, path: str, shims: Sequence[Path] = ()) -> str:
+        """A header's name relative to the folder that it was found in."""
+        for folder in (*shims, *self.folders):
+            if Path(path).is_relative_to(folder):
+                name = Path(path).relative_to(folder).as_posix()
+                return f"shim:{name}" if folder in shims else name
+        return path
+
+    def _search(self, shims: Sequence[Path] = ()) -> Iterator[str]:
+        yield "-nostdinc"
+        own = (self.own_headers,) if self.own_headers else ()
+        for folder in (*shims, *own, *self.folders):
+            yield from ("-isystem", str(folder))
+
+    def _run(self, arguments: Sequence[str], text: str, shims: Sequence[Path] = ()) -> str:
+        try:
+            done = subprocess.run(
+                arguments,
+                input=text.encode(),
+                capture_output=True,
+                check=False,
+                env=os.environ | {"LC_ALL": "C"},
+            )
+        except OSError as error:
+            raise InputError(
+                Problem(
+                    arguments[0],
+                    f"this compiler cannot be run: {error.strerror}",
+                    "name a working one with --cc CMD",
+                )
+            ) from None
+        if done.returncode:
+            raise InputError(*self._complaints(done, shims))
+        return done.stdout.decode(errors="surrogateescape")
+
+    def _complaints(
+        self, done: subprocess.CompletedProcess[bytes], shims: Sequence[Path]
+    ) -> Iterator[Problem]:
+        """The errors that a compiler printed, each with header and line."""
+        printed = done.stderr.decode(errors="replace")
+        found = False
+        for match in re.finditer(r"^(.+?):(\d+):\d+: (?:fatal )?error: (.+)$", printed, re.M):
+            path, line, what = match.groups()
+            found = True
+            where = f"{self.header_name(path, shims)}:{line}"
+            if "file not found" in what or "No such file" in what:
+                missing = re.sub(r"^'|'.*|: No such file.*", "", what)
+                searched = ", ".join(map(str, self.folders))
+                yield Problem(
+                    missing,
+                    f"this header is in none of the include folders ({searched})",
+                    "name the folder that has it with --include DIR",
+                )
+            else:
+                yield Problem(where, f"the compiler says: {what}", "mend the header or its source")
+        if not found:
+            said = printed.strip().splitlines()[-1:] or ["nothing"]
+            yield Problem(
+                shlex.join(self.command),
+                f"this compiler failed with exit status {done.returncode} and said: {said[0]}",
+                "name a C compiler for the target with --cc CMD",
+            )
+
+
+def find_toolchain(
+    target: Target, package: Package, *, include: Sequence[Path] = (), cc: str | None = None
+) -> Toolchain:
+    """The toolchain for a target: the pinned package's, or the given headers and compiler.
+
+    ``include`` replaces the package's headers, ``cc`` its compiler; with both the package is not
+    needed. ``cc`` is a command line and has to compile for the target by itself.
+    """
+    for folder in include:
+        if not folder.is_dir():
+            raise InputError(
+                Problem(f"--include {folder}", "there is no such folder", "name an existing folder")
+            )
+    pinned = None if include and cc is not None else _pinned(package)
+    if cc is not None:
+        command = _command(cc)
+        own_headers = _own_headers(command)
+    else:
+        assert pinned is not None
+        zig = pinned / ("zig.exe" if os.name == "nt" else "zig")
+        command = (str(zig), "clang", "-target", target.triple)
+        own_headers = pinned / "lib" / "include"
+    if include:
+        folders, source = tuple(include), ""
+    else:
+        assert pinned is not None
+        folders = tuple(pinned / package.include / folder for folder in target.folders)
+        source = f", {package.name} {package.version}"
+    return Toolchain(command, folders, own_headers, _version(folders, target.origin) + source)
+
+
+def _pinned(package: Package) -> Path:
+    """The folder of the pinned package, which must be installed in exactly the pinned version."""
+    remedy = (
+        f"pip install {package.name}=={package.version}, or use other headers and another compiler"
+        " with --include DIR and --cc CMD"
+    )
+    try:
+        version = importlib.metadata.version(package.name)
+        spec = importlib.util.find_spec(package.name)
+    except importlib.metadata.PackageNotFoundError:
+        spec = None
+    if spec is None or spec.origin is None:
+        raise InputError(Problem(package.name, "this package is not installed", remedy))
+    if version != package.version:
+        raise InputError(
+            Problem(
+                package.name,
+                f"version {version} is installed, but headers/targets.toml pins {package.version}",
+                remedy,
+            )
+        )
+    return Path(spec.origin).parent
+
+
+def _command(cc: str) -> tuple[str, ...]:
+    try:
+        command = tuple(shlex.split(cc))
+    except ValueError as error:
+        raise InputError(Problem(f"--cc {cc}", str(error), "quote it as for a shell")) from None
+    if not command or shutil.which(command[0]) is None:
+        raise InputError(
+            Problem(
+                f"--cc {cc}",
+                "there is no such command",
+                "install the compiler or name another (Debian: apt-get install gcc)",
+            )
+        )
+    return command
+
+
+def _own_headers(command: tuple[str, ...]) -> Path | None:
+    """Ask a compiler like gcc or clang for the folder of its own headers."""
+    done = subprocess.run(
+        [*command, "-print-file-name=include"], capture_output=True, text=True, check=False
+    )
+    folder = Path(done.stdout.strip())
+    return folder if done.returncode == 0 and folder.is_absolute() and folder.is_dir() else None
+
+
+def _version(folders: Sequence[Path], origin: Origin) -> str:
+    """``Linux 7.2.0 headers``, from the macros of the header that says so."""
+    for folder in folders:
+        header = folder / origin.header
+        if header.is_file():
+            text = header.read_text(encoding="utf-8", errors="replace")
+            numbers = [
+                re.search(rf"^#\s*define\s+{macro}\s+(\d+)\s*$", text, re.M)
+                for macro in origin.macros
+            ]
+            if all(numbers):
+                return f"{origin.name} {'.'.join(n[1] for n in numbers if n)} headers"
+    return "headers of unknown version"

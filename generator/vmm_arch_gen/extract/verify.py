@@ -1,0 +1,303 @@
+"""Proof by a compiler: every fact of an :class:`Abi` against what a C compiler makes of the headers.
+
+One C file includes the target's real headers, without any shim, and defines one constant object.
+The object holds, for every fact, what the compiler says in its place: sizes, offsets, values, and
+for each bit-field a record in which that field alone is all ones. The object's bytes are read back
+from the object file and compared. Compiling it checks the headers' own static assertions.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from vmm_arch_gen.abi.layout import Layouts
+from vmm_arch_gen.abi.model import Abi, Member, Record, VerifiedAbi
+from vmm_arch_gen.abi.types import Array, Named, Pointer, Scalar, declare, spell
+from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.extract.toolchain import Toolchain
+from vmm_arch_gen.targets import Target
+
+_BEGIN = bytes.fromhex("f3a91c5e70d2486bb5e80f3d9a61c724")
+_END = bytes.fromhex("2d8ec47a95b1063f4c7de21f88a0593b")
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Fact:
+    """Something that is claimed, and the C expression by which the compiler states its own view."""
+
+    subject: str
+    """What it is about, as C names it."""
+    property: str
+    claimed: int
+    expression: str
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Bits:
+    """The claim that a bit-field occupies certain bits of a record that C can name."""
+
+    subject: str
+    record: str
+    designator: str
+    offset: int
+    """In bits, from the start of the record."""
+    width: int
+    header: str
+
+
+def verify(abi: Abi, target: Target, toolchain: Toolchain) -> VerifiedAbi:
+    """Have the compiler state every fact itself; InputError names each one that differs.
+
+    Each problem gives both values: the one read from the headers and the compiler's.
+    """
+    facts = list(_facts(abi))
+    bits = list(_bit_fields(abi))
+    source = _source(target, facts, bits)
+    try:
+        compiled = toolchain.compile(source, options=target.proof)
+    except InputError as error:
+        raise InputError(*(_explain(p, facts, bits) for p in error.problems)) from None
+    begin, end = compiled.find(_BEGIN), compiled.find(_END)
+    if begin < 0 or end < 0:
+        raise InputError(
+            Problem(
+                toolchain.command[0],
+                "the proof is missing from the object file that this compiler made",
+                "name another compiler with --cc CMD",
+            )
+        )
+    proof = compiled[begin + len(_BEGIN) : end]
+    order = "<" if proof[0] == 1 else ">"
+    numbers = struct.unpack_from(f"{order}{1 + len(facts) + 2 * len(bits)}Q", proof)
+    problems = [
+        _disagreement(f.header, f"{f.property} of {f.subject}", _show(f.claimed), _show(stated))
+        for f, stated in zip(facts, numbers[1:], strict=False)
+        if f.claimed & _MASK != stated
+    ]
+    if (byte_order := "little" if order == "<" else "big") != abi.model.byte_order:
+        what = "byte order of the target"
+        problems.append(_disagreement(abi.target, what, abi.model.byte_order, byte_order))
+    places = numbers[1 + len(facts) :]
+    for claim, start, size in zip(bits, places[::2], places[1::2], strict=True):
+        at = start - len(_BEGIN)
+        stated_bits = _ones(proof[at : at + size], byte_order)
+        claimed_bits = list(range(claim.offset, claim.offset + claim.width))
+        if stated_bits != claimed_bits:
+            what = f"bits of {claim.subject}"
+            problems.append(
+                _disagreement(claim.header, what, _run(claimed_bits), _run(stated_bits))
+            )
+    if problems:
+        raise InputError(*problems)
+    return VerifiedAbi(abi)
+
+
+def _disagreement(header: str, what: str, claimed: str, stated: str) -> Problem:
+    return Problem(
+        header,
+        f"the {what} is {claimed} as read from the header, but {stated} for the compiler",
+        "nothing was written; this is an error of vmm-arch-gen or of the target's table: report it",
+    )
+
+
+def _show(value: int) -> str:
+    return str(value) if -4096 < value < 4096 else hex(value)
+
+
+def _run(bits: list[int]) -> str:
+    if not bits:
+        return "none"
+    if bits == list(range(bits[0], bits[-1] + 1)):
+        return f"{bits[0]} to {bits[-1]}"
+    return ", ".join(map(str, bits))
+
+
+def _ones(data: bytes, byte_order: str) -> list[int]:
+    """The positions of the bits that are set, counted as the target allocates bit-fields."""
+    found = []
+    for at, byte in enumerate(data):
+        for bit in range(8):
+            if byte >> (bit if byte_order == "little" else 7 - bit) & 1:
+                found.append(at * 8 + bit)
+    return found
+
+
+def _explain(problem: Problem, facts: list[_Fact], bits: list[_Bits]) -> Problem:
+    """Name the fact that a line of the proof is about, where the compiler rejects the line."""
+    match = re.fullmatch(r"(?:<stdin>|-):(\d+)", problem.where)
+    number = int(match[1]) - 1 if match else -1
+    if match is None or number >= len(facts) + len(bits):
+        return problem
+    if number < len(facts):
+        fact = facts[number]
+        return Problem(fact.header, f"{fact.property} of {fact.subject}: {problem.what}", problem.remedy)
+    claim = bits[number - len(facts)]
+    return Problem(claim.header, f"bits of {claim.subject}: {problem.what}", problem.remedy)
+
+
+def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
+    """The proof in C. Every fact has one line, numbered by ``#line`` as in the lists."""
+    includes = "".join(f"#include <{header}>\n" for header in target.headers)
+    begin, end = (", ".join(map(str, mark)) for mark in (_BEGIN, _END))
+    count = 1 + len(facts) + 2 * len(bits)
+    members = "".join(
+        f"__typeof__({claim.record}) bits_{number};\n" for number, claim in enumerate(bits)
+    )
+    values = "".join(f"(unsigned long long)({fact.expression}),\n" for fact in facts)
+    places = "".join(
+        f"__builtin_offsetof(struct vmm_arch_proof, bits_{number}),"
+        f" sizeof(((struct vmm_arch_proof *)0)->bits_{number}),\n"
+        for number in range(len(bits))
+    )
+    ones = "".join(
+        f".bits_{number} = {{ .{claim.designator} = -1 }},\n" for number, claim in enumerate(bits)
+    )
+    return (
+        f"{includes}"
+        f"#ifndef {target.cpu_macro}\n"
+        f"#error this compiler does not compile for {target.name} ({target.cpu_macro} is not set)\n"
+        "#endif\n"
+        f"#line {len(facts) + 1}\n"
+        "struct vmm_arch_proof {\n"
+        "unsigned char begin[16];\n"
+        f"unsigned long long numbers[{count}];\n"
+        f"{members}"
+        "unsigned char end[16];\n"
+        "};\n"
+        "const struct vmm_arch_proof vmm_arch_proof = {\n"
+        f".begin = {{ {begin} }}, .numbers = {{ 1,\n"
+        f"#line 1\n{values}{places}}},\n{ones}"
+        f".end = {{ {end} }}\n}};\n"
+    )
+
+
+def _facts(abi: Abi) -> Iterator[_Fact]:
+    layouts = Layouts.of_abi(abi)
+    model = abi.model
+    yield _Fact("long", "size", model.long, "sizeof(long)", abi.target)
+    yield _Fact("void *", "size", model.pointer, "sizeof(void *)", abi.target)
+    yield _Fact("char", "signedness", model.signed_char, "(char)-1 < 0", abi.target)
+    for constant in abi.constants:
+        yield from _value(constant.name, constant.value, constant.header)
+    for enum in abi.enums.values():
+        for name, value in enum.enumerators:
+            yield from _value(name, value, enum.header)
+        if "<" not in enum.key:
+            yield from _scalar(enum.key, Named(enum.key), layouts, enum.header)
+    for ioctl in abi.ioctls:
+        yield from _value(ioctl.name, ioctl.value, ioctl.header)
+    for typedef in abi.typedefs.values():
+        if not typedef.name.startswith("__builtin"):
+            yield from _type(typedef.name, Named(typedef.name), layouts, typedef.header)
+    for function in abi.functions:
+        same = f"__builtin_types_compatible_p(__typeof__({function.name}), {declare(function.type)})"
+        what = f"type, {spell(function.type)},"
+        yield _Fact(function.name, what, 1, same, function.header)
+    for record in abi.records.values():
+        if not record.unnamed:
+            layout = layouts.record(record.key)
+            yield _Fact(record.key, "size", layout.size, f"sizeof({record.key})", record.header)
+            align = f"_Alignof({record.key})"
+            yield _Fact(record.key, "alignment", layout.align, align, record.header)
+            for place in _members(record, abi, layouts):
+                if place.member.bits is None:
+                    yield from _member(place, abi, layouts)
+
+
+def _value(name: str, value: int, header: str) -> Iterator[_Fact]:
+    yield _Fact(name, "value", value, name, header)
+    yield _Fact(name, "sign", value < 0, f"({name}) < 0", header)
+
+
+def _scalar(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
+    resolved = layouts.resolve(kind)
+    if isinstance(resolved, Scalar) and resolved.name not in ("void", "float", "double"):
+        sign = f"({subject})-1 < 0"
+        yield _Fact(subject, "signedness", layouts.signed(resolved), sign, header)
+
+
+def _type(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
+    try:
+        size, align = layouts.of(kind)
+    except ValueError:
+        return  # void, a function or an incomplete record: nothing to measure
+    yield _Fact(subject, "size", size, f"sizeof({subject})", header)
+    yield _Fact(subject, "alignment", align, f"_Alignof({subject})", header)
+    yield from _scalar(subject, kind, layouts, header)
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A member that C can name, from the nearest record that it can name."""
+
+    record: Record
+    path: str
+    offset: int
+    """In bits, from the start of the record."""
+    member: Member
+
+
+def _members(
+    record: Record, abi: Abi, layouts: Layouts, path: str = "", base: int = 0, of: str = ""
+) -> Iterator[_Place]:
+    """The named members of a record, and of the types without a name inside it."""
+    inside = abi.records[of or record.key]
+    for member, offset in zip(inside.members, layouts.record(inside.key).offsets, strict=True):
+        here = path + member.name
+        if member.name:
+            yield _Place(record, here, base + offset, member)
+        kind = member.type
+        while isinstance(kind, Array):
+            kind, here = kind.of, f"{here}[0]"
+        if isinstance(kind, Named) and kind.name in abi.records and abi.records[kind.name].unnamed:
+            deeper = f"{here}." if member.name else path
+            yield from _members(record, abi, layouts, deeper, base + offset, kind.name)
+
+
+def _member(place: _Place, abi: Abi, layouts: Layouts) -> Iterator[_Fact]:
+    record, path, kind = place.record, place.path, place.member.type
+    name, header = f"{record.key}.{path}", record.header
+    member = f"(({record.key} *)0)->{path}"
+    offset = f"__builtin_offsetof({record.key}, {path})"
+    yield _Fact(name, "offset", place.offset // 8, offset, header)
+    flexible = False
+    while isinstance(kind, Array):
+        flexible = flexible or kind.count is None
+        if not flexible:
+            size = f"sizeof({member})"
+            yield _Fact(name, "size", layouts.of(kind)[0], size, header)
+        kind, member = kind.of, f"{member}[0]"
+    size, align = layouts.of(kind)
+    yield _Fact(name, "element size" if "[0]" in member else "size", size, f"sizeof({member})", header)
+    resolved = layouts.resolve(kind)
+    match resolved:
+        case Scalar(scalar) if scalar not in ("float", "double"):
+            sign = f"(__typeof__({member}))-1 < 0"
+            yield _Fact(name, "signedness", layouts.signed(resolved), sign, header)
+        case Pointer():
+            # A pointer has an address class in GCC's eyes: 5 is that of every pointer.
+            yield _Fact(name, "pointerness", 5, f"__builtin_classify_type({member})", header)
+        case Named(key) if key in abi.records and abi.records[key].unnamed:
+            align_of = f"_Alignof(__typeof__({member}))"
+            yield _Fact(name, "alignment", align, align_of, header)
+        case Named(key):
+            same = f"__builtin_types_compatible_p(__typeof__({member}), {key})"
+            yield _Fact(name, f"type, {key},", 1, same, header)
+
+
+def _bit_fields(abi: Abi) -> Iterator[_Bits]:
+    layouts = Layouts.of_abi(abi)
+    for record in abi.records.values():
+        if not record.unnamed:
+            for place in _members(record, abi, layouts):
+                if place.member.bits is not None:
+                    name = f"{record.key}.{place.path}"
+                    width = place.member.bits
+                    yield _Bits(
+                        name, record.key, place.path, place.offset, width, record.header
+                    )

@@ -1,0 +1,120 @@
+"""The table of targets, ``headers/targets.toml``, as values."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vmm_arch_gen.abi.model import DataModel
+from vmm_arch_gen.diagnostics import InputError, Problem
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """The pinned Python package whose headers and compiler are the default."""
+
+    name: str
+    version: str
+    include: str
+    """The folder of its include folders, relative to the package."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a set of headers says its version."""
+
+    name: str
+    header: str
+    macros: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One row of the table; ``headers/targets.toml`` explains the columns."""
+
+    name: str
+    triple: str
+    cpu_macro: str
+    headers: tuple[str, ...]
+    folders: tuple[str, ...]
+    origin: Origin
+    model: DataModel
+    prelude: str
+    shims: str | None
+    proof: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetTable:
+    package: Package
+    targets: Mapping[str, Target]
+
+    def select(self, names: Iterable[str]) -> list[Target]:
+        """The named targets, or all of them if none is named."""
+        problems = [
+            Problem(
+                name,
+                "there is no such target",
+                f"{_did_you_mean(name, list(self.targets))}targets: {', '.join(self.targets)}",
+            )
+            for name in names
+            if name not in self.targets
+        ]
+        if problems:
+            raise InputError(*problems)
+        wanted = set(names)
+        return [target for name, target in self.targets.items() if not wanted or name in wanted]
+
+
+def _did_you_mean(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+def load_targets(path: Path) -> TargetTable:
+    """Read the table; InputError names the entry that is wrong."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(
+            Problem(str(path), f"cannot be read: {error}", "restore it from the repository")
+        ) from None
+    origin_rows = table.pop("origins", {})
+    section = "package"
+    try:
+        package = Package(**table.pop("package"))
+        origins = {}
+        for section, row in origin_rows.items():
+            origins[section] = Origin(row["name"], row["header"], tuple(row["macros"]))
+        targets = {}
+        for section, row in table.items():
+            targets[section] = _target(section, row, origins)
+    except (KeyError, TypeError) as error:
+        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(
+            Problem(f"{path}: [{section}]", what, "compare it with the other tables")
+        ) from None
+    return TargetTable(package, targets)
+
+
+def _target(name: str, row: dict[str, Any], origins: Mapping[str, Origin]) -> Target:
+    row = dict(row)
+    target = Target(
+        name=name,
+        triple=row.pop("triple"),
+        cpu_macro=row.pop("cpu_macro"),
+        headers=tuple(row.pop("headers")),
+        folders=tuple(row.pop("folders")),
+        origin=origins[row.pop("origin")],
+        model=DataModel(**row.pop("data_model")),
+        prelude=row.pop("prelude", ""),
+        shims=row.pop("shims", None),
+        proof=tuple(row.pop("proof", ())),
+    )
+    if row:
+        raise TypeError(f"has an unknown entry: {', '.join(row)}")
+    return target
