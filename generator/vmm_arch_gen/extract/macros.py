@@ -59,8 +59,8 @@ def fold(
             direction = _DIRECTIONS[match["direction"]]
             ioctls.append(Ioctl(name, value, direction, argument, macro.header))
         else:
-            decimal = re.fullmatch(r"\(*-?[0-9]+[uUlL]*\)*", expansions[name])
-            radix: Literal[10, 16] = 10 if decimal else 16
+            bits = re.search(r"0[xX]|<<|[~|&]", expansions[name])
+            radix: Literal[10, 16] = 16 if bits else 10
             constants.append(Constant(name, value, radix, macro.header))
     return Folded(tuple(constants), tuple(ioctls), tuple(omissions))
 

@@ -192,8 +192,7 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     for ioctl in abi.ioctls:
         yield from _value(ioctl.name, ioctl.value, ioctl.header)
     for typedef in abi.typedefs.values():
-        if not typedef.name.startswith("__builtin"):
-            yield from _type(typedef.name, Named(typedef.name), layouts, typedef.header)
+        yield from _type(typedef.name, Named(typedef.name), layouts, typedef.header)
     for function in abi.functions:
         same = f"__builtin_types_compatible_p(__typeof__({function.name}), {declare(function.type)})"
         what = f"type, {spell(function.type)},"

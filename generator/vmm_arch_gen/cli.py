@@ -1,0 +1,250 @@
+"""The ``vmm-arch-gen`` command, and the pipeline that it runs.
+
+``vmm-arch-gen extract`` needs headers and a C compiler. For each target it
+
+1. finds the compiler and the headers                      extract/toolchain.py
+2. preprocesses the headers                                extract/preprocess.py
+3. reads declarations from pycparser's tree                extract/declarations.py
+4. lays out records as a compiler does                     abi/layout.py
+5. evaluates macros                                        extract/macros.py, expressions.py
+6. has the compiler state every fact itself, and compares  extract/verify.py
+7. writes headers/abi/TARGET.abi                           abi/text.py, outputs.py
+
+``vmm-arch-gen generate`` is text processing only. For each target it
+
+8. reads the .abi file and lays out its records again      abi/text.py
+9. translates them to ctypes                               generate/ctypes_records.py, abi_module.py
+10. renders the templates and formats them with black      generate/render.py
+11. writes generated/vmm_arch, all or nothing              outputs.py
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import click
+
+from vmm_arch_gen.abi.text import MAGIC, write_abi
+from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.outputs import Change, apply, compare, unified_diff
+from vmm_arch_gen.project import project
+from vmm_arch_gen.targets import Package, Target, load_targets
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+CHANGED = 1
+FAILED = 2
+
+
+class _Commands(click.Group):
+    """Reports bad input and interrupts the same way for every command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with _termination_as_interrupt():
+                return super().invoke(ctx)
+        except InputError as error:
+            for problem in error.problems:
+                click.echo(f"{click.style('error', fg='red', bold=True)}: {problem}", err=True)
+        except KeyboardInterrupt:
+            problem = Problem("vmm-arch-gen", "interrupted; nothing was written", "run it again")
+            click.echo(f"error: {problem}", err=True)
+        ctx.exit(FAILED)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM clean up as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="vmm-arch")
+def main() -> None:
+    """Turn C headers of hypervisors into proven, typed Python modules.
+
+    \b
+    extract   headers and a C compiler -> headers/abi/TARGET.abi
+    generate  those and the templates  -> generated/vmm_arch
+
+    Exit status: 0 all is well, 1 --check found differences, 2 something is wrong with the input.
+    """
+
+
+def _common(function: _F) -> _F:
+    """The options that both commands have."""
+    for option in (
+        click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file differs."),
+        click.option("--diff", is_flag=True, help="Write nothing; show what would change."),
+        click.option(
+            "--only", "only", multiple=True, metavar="TARGET", help="This target; may be repeated."
+        ),
+        click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong."),
+    ):
+        function = option(function)
+    return function
+
+
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@main.command()
+@_common
+@click.option(
+    "--include",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Take the headers from this folder instead of the pinned package; may be repeated.",
+)
+@click.option("--cc", metavar="CMD", help="Use this C compiler, which must compile for the target.")
+@click.option("--output", type=_FOLDER, metavar="DIR", help="Write TARGET.abi there.")
+def extract(
+    only: tuple[str, ...],
+    include: tuple[Path, ...],
+    cc: str | None,
+    output: Path | None,
+    **mode: bool,
+) -> None:
+    """Read headers, prove what they declare with a C compiler, and write TARGET.abi.
+
+    \b
+    The default is the pinned headers and compiler. Others, for example:
+      the system's headers  --only kvm_x86_64 --include /usr/include \\
+                            --include /usr/include/x86_64-linux-gnu --cc gcc --output DIR
+      a kernel's            make headers_install INSTALL_HDR_PATH=H; --include H/include
+      a Windows SDK         --only whp_x86_64 --include SDK/um --include SDK/shared \\
+                            --include SDK/ucrt
+    """
+    paths = project()
+    table = load_targets(paths.targets_file)
+    targets = table.select(only)
+    if cc is not None and len(targets) > 1:
+        what = "one compiler command compiles for one target"
+        raise InputError(Problem("--cc", what, "name that target with --only TARGET"))
+    root = paths.output(output, "headers", "abi")
+    say = _progress(mode["quiet"])
+    files: dict[PurePosixPath, bytes] = {}
+    problems: list[Problem] = []
+    with ProcessPoolExecutor(min(len(targets), os.cpu_count() or 1)) as pool:
+        running = {
+            pool.submit(_extract, target, table.package, include, cc, paths.shims): target
+            for target in targets
+        }
+        for future in as_completed(running):
+            try:
+                text, summary = future.result()
+            except InputError as error:
+                problems += error.problems
+            else:
+                files[PurePosixPath(f"{running[future].name}.abi")] = text
+                say(summary)
+    if problems:
+        raise InputError(*problems)
+    orphans = [] if only else _orphans(root, files, "*.abi", MAGIC)
+    command = " ".join(["vmm-arch-gen", "extract", *(f"--only {name}" for name in only)])
+    _finish(compare(root, files, orphans=orphans), root, command, mode)
+
+
+def _extract(
+    target: Target, package: Package, include: Sequence[Path], cc: str | None, shims: Path
+) -> tuple[bytes, str]:
+    """Extract and prove one target: its .abi file, and a line that says what is in it."""
+    # Not at the top: generating needs neither pycparser nor a compiler to be installed.
+    from vmm_arch_gen.extract.extract import extract
+    from vmm_arch_gen.extract.toolchain import find_toolchain
+    from vmm_arch_gen.extract.verify import verify
+
+    start = time.perf_counter()
+    toolchain = find_toolchain(target, package, include=include, cc=cc)
+    abi = verify(extract(target, toolchain, shims), target, toolchain)
+    seconds = time.perf_counter() - start
+    enumerators = sum(len(enum.enumerators) for enum in abi.enums.values())
+    summary = (
+        f"{target.name}: {len(abi.records)} records,"
+        f" {len(abi.constants) + enumerators} constants, {len(abi.ioctls)} ioctls and"
+        f" {len(abi.functions)} functions proven in {seconds:.1f} s ({abi.origin})"
+    )
+    return write_abi(abi).encode(), summary
+
+
+@main.command()
+@_common
+@click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
+@click.option("--output", type=_FOLDER, metavar="DIR", help="Write the package vmm_arch there.")
+def generate(
+    only: tuple[str, ...], abi: Path | None, output: Path | None, **mode: bool
+) -> None:
+    """Generate the modules of vmm_arch from the .abi files and the templates."""
+    from vmm_arch_gen.generate.generate import MARKER, Inputs, generate
+
+    paths = project()
+    targets = [target.name for target in load_targets(paths.targets_file).select(only)]
+    root = paths.output(output, "generated")
+    files = generate(
+        Inputs(paths.templates, abi or paths.abi),
+        targets,
+        neutral=not only,
+        progress=_progress(mode["quiet"]),
+    )
+    orphans = [] if only else _orphans(root, files, "vmm_arch/**/*", MARKER)
+    command = " ".join(["vmm-arch-gen", "generate", *(f"--only {name}" for name in only)])
+    _finish(compare(root, files, orphans=orphans), root, command, mode)
+
+
+def _progress(quiet: bool) -> Callable[[str], None]:
+    return lambda line: None if quiet else click.echo(line, err=True)
+
+
+def _orphans(
+    root: Path, files: Mapping[PurePosixPath, bytes], pattern: str, marker: str
+) -> list[Path]:
+    """Files that nothing generates any more; InputError for those that nothing ever did."""
+    orphans, foreign = [], []
+    for path in sorted(root.glob(pattern)):
+        name = PurePosixPath(path.relative_to(root).as_posix())
+        if path.is_file() and name not in files and "__pycache__" not in name.parts:
+            with path.open("rb") as file:
+                ours = file.read(len(marker)) == marker.encode()
+            (orphans if ours else foreign).append(path)
+    if foreign:
+        what = "this file is in a folder of generated files, but was not generated"
+        raise InputError(*(Problem(str(path), what, "move it elsewhere") for path in foreign))
+    return orphans
+
+
+def _finish(
+    changes: list[Change], root: Path, command: str, mode: Mapping[str, bool]
+) -> None:
+    """Write the changes, or show them where that was asked for."""
+    say = _progress(mode["quiet"])
+    for change in changes:
+        if change.after is None:
+            say(f"orphan: {change.path}: nothing generates it")
+    if not mode["check"] and not mode["diff"]:
+        apply(changes)
+        say(f"{len(changes)} files written below {root}" if changes else "nothing changed")
+        return
+    if mode["diff"] or not mode["quiet"]:
+        for line in unified_diff(changes, root):
+            colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
+            click.echo(click.style(line, fg=colour) if colour else line)
+    if mode["check"] and changes:
+        click.echo(f"{len(changes)} files differ from what would be written; run: {command}", err=True)
+        sys.exit(CHANGED)

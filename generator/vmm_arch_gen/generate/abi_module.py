@@ -1,0 +1,184 @@
+"""The raw ABI module of one target, as the template sees it.
+
+Reads a VerifiedAbi. Gives the values that templates/vmm_arch/abi/target.py.j2 renders. Writes
+nothing.
+"""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TypeVar
+
+from vmm_arch_gen.abi.model import Constant, Enum, FunctionPrototype, Ioctl, VerifiedAbi
+from vmm_arch_gen.abi.types import Array, Function, Named, Type, declare
+from vmm_arch_gen.diagnostics import Problem, refuse
+from vmm_arch_gen.generate.ctypes_records import CtypesRecord, Inexpressible, Translator
+from vmm_arch_gen.generate.names import python_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Prototype:
+    name: str
+    c: str
+    """The C prototype."""
+    result: str
+    arguments: tuple[str, ...]
+    header: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbiModule:
+    """What a raw ABI module says."""
+
+    target: str
+    origin: str
+    imports: tuple[str, ...]
+    """From ctypes."""
+    constants: tuple[tuple[str, tuple[Constant, ...]], ...]
+    """By header."""
+    enums: tuple[Enum, ...]
+    ioctls: tuple[Ioctl, ...]
+    records: tuple[CtypesRecord, ...]
+    """Each behind those that it contains."""
+    types: tuple[tuple[str, str], ...]
+    """Typedefs and enum types, with what they are in Python."""
+    prototypes: tuple[tuple[str, tuple[Prototype, ...]], ...]
+    """By header."""
+
+
+def abi_module(abi: VerifiedAbi) -> AbiModule:
+    """Translate a target's facts; InputError names what Python cannot express."""
+    translator = Translator(abi)
+    problems: list[Problem] = []
+
+    def inexpressible(error: Inexpressible) -> None:
+        remedy = "report it with the header: the generator has to learn this"
+        problems.append(Problem(abi.target, str(error), remedy))
+
+    records = []
+    for key in _containment_order(abi):
+        try:
+            records.append(translator.record(key))
+        except Inexpressible as error:
+            inexpressible(error)
+    refuse(problems)
+    classes = {record.name for record in records}
+    types = [
+        (python_name(key), translator.scalar(abi.enums[key].underlying).expression)
+        for key in sorted(abi.enums)
+        if "<" not in key
+    ]
+    for name, typedef in sorted(abi.typedefs.items()):
+        if python_name(name) not in classes and not isinstance(typedef.type, Function):
+            try:
+                types.append((python_name(name), translator.alias(typedef.type)))
+            except Inexpressible as error:
+                inexpressible(error)
+    types = [(name, what) for name, what in dict(types).items() if name != what]
+    prototypes = [
+        _prototype(translator, function)
+        for function in sorted(abi.functions, key=lambda f: (f.header, f.name))
+    ]
+    refuse(problems)
+    module = AbiModule(
+        target=abi.target,
+        origin=abi.origin,
+        imports=_imports(records, types, prototypes),
+        constants=tuple(
+            _by(sorted(abi.constants, key=lambda c: (c.header, c.name)), lambda c: c.header)
+        ),
+        enums=tuple(abi.enums[key] for key in sorted(abi.enums)),
+        ioctls=abi.ioctls,
+        records=tuple(records),
+        types=tuple(types),
+        prototypes=tuple(_by(prototypes, lambda p: p.header)),
+    )
+    refuse(_clashes(module))
+    return module
+
+
+def _by(items: Iterable[T], key: Callable[[T], str]) -> Iterator[tuple[str, tuple[T, ...]]]:
+    for group, members in groupby(items, key=key):
+        yield group, tuple(members)
+
+
+def _containment_order(abi: VerifiedAbi) -> Iterator[str]:
+    """The records by name, but each behind those that it contains."""
+    done: set[str] = set()
+
+    def visit(key: str) -> Iterator[str]:
+        if key in done:
+            return
+        done.add(key)
+        for member in abi.records[key].members:
+            kind: Type = member.type
+            while isinstance(kind, Array | Named):
+                if isinstance(kind, Array):
+                    kind = kind.of
+                elif kind.name in abi.records:
+                    yield from visit(kind.name)
+                    break
+                elif kind.name in abi.typedefs:
+                    kind = abi.typedefs[kind.name].type
+                else:
+                    break
+        yield key
+
+    for key in sorted(abi.records, key=python_name):
+        yield from visit(key)
+
+
+def _prototype(translator: Translator, function: FunctionPrototype) -> Prototype:
+    assert isinstance(function.type, Function)
+    arguments = tuple(translator.argument(kind) for _, kind in function.type.parameters)
+    result = translator.argument(function.type.result)
+    c = declare(function.type, function.name)
+    return Prototype(function.name, c, result, arguments, function.header)
+
+
+def _imports(
+    records: Iterable[CtypesRecord],
+    types: Iterable[tuple[str, str]],
+    prototypes: Iterable[Prototype],
+) -> tuple[str, ...]:
+    """The names of ctypes that the module uses."""
+    texts = [what for _, what in types]
+    for record in records:
+        texts.append("Union" if record.record.kind == "union" else "Structure")
+        texts += [f.type.expression for f in record.fields]
+        texts += [f.type.annotation for f in record.fields if f.annotated]
+    for prototype in prototypes:
+        texts += [prototype.result, *prototype.arguments]
+    words = set(" ".join(texts).translate({ord(c): " " for c in "()[],*"}).split())
+    known = {"Array", "CFUNCTYPE", "Structure", "Union"}
+    return tuple(sorted((w for w in words if w in known or w.startswith("c_")), key=_import_order))
+
+
+def _import_order(name: str) -> tuple[int, str, int]:
+    """As import sorters have it: constants, classes, the rest; c_int8 before c_int16."""
+    stem = name.rstrip("0123456789")
+    kind = 0 if name.isupper() else 1 if name[0].isupper() else 2
+    return kind, stem, int(name.removeprefix(stem) or 0)
+
+
+def _clashes(module: AbiModule) -> Iterator[Problem]:
+    names = [c.name for _, constants in module.constants for c in constants]
+    names += [name for enum in module.enums for name, _ in enum.enumerators]
+    names += [ioctl.name for ioctl in module.ioctls]
+    names += [record.name for record in module.records]
+    names += [name for name, _ in module.types]
+    reserved = {*module.imports, "PROTOTYPES", "annotations"}
+    for name, count in Counter(names).items():
+        if count > 1:
+            what = "is the name of more than one thing in Python"
+            yield Problem(f"{module.target}: {name}", what, "report it: C keeps them apart")
+        if name in reserved or keyword.iskeyword(name) or hasattr(builtins, name):
+            what = "is a name that the generated module needs for itself"
+            yield Problem(f"{module.target}: {name}", what, "report it with the header")

@@ -1,0 +1,274 @@
+"""C records as ctypes records that have the target's layout on whatever machine imports them.
+
+ctypes lays out a record by the rules of the machine that it runs on. What is said here leaves it
+no choice: every type has a fixed width, all padding is a member, and bit-fields fill whole units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from vmm_arch_gen.abi.layout import Layouts
+from vmm_arch_gen.abi.model import Abi, Member, Record
+from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar, Type, spell
+from vmm_arch_gen.generate.names import member_name, python_name
+
+
+class Inexpressible(Exception):
+    """ctypes has no way to say a type; the message names it."""
+
+
+class _Unsayable(Exception):
+    """Why ctypes cannot say it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CType:
+    """A type as ctypes says it."""
+
+    expression: str
+    annotation: str
+    """What reading a member of the type gives."""
+    size: int
+    """In bytes."""
+    align: int
+    """What ctypes aligns it to, on a machine that aligns every integer to its size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    name: str
+    type: CType
+    bits: int | None
+    annotated: bool
+    """Whether it is the header's own: padding and unnamed members are not."""
+    start: int
+    """In bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class CtypesRecord:
+    name: str
+    record: Record
+    size: int
+    fields: tuple[Field, ...]
+    anonymous: tuple[str, ...]
+    packed: bool
+    """Whether members lie where ctypes would not put them without being told."""
+
+    @property
+    def mangled(self) -> bool:
+        """Whether a member's type has a name that Python would mangle inside a class."""
+        return any(field.type.annotation.startswith("__") for field in self.fields)
+
+
+class Translator:
+    """Translates the types of one target."""
+
+    def __init__(self, abi: Abi) -> None:
+        self._abi = abi
+        self._layouts = Layouts.of_abi(abi)
+        self._records: dict[str, CtypesRecord] = {}
+
+    def scalar(self, kind: Scalar) -> CType:
+        size, _ = self._layouts.of(kind)
+        match kind.name:
+            case "char":
+                return CType("c_char", "bytes", 1, 1)
+            case "_Bool":
+                return CType("c_bool", "bool", 1, 1)
+            case "float" | "double":
+                return CType(f"c_{kind.name}", "float", size, size)
+            case "__int128" | "unsigned __int128":
+                return CType("c_uint64 * 2", "Array[c_uint64]", 16, 8)
+        return self._integer(size, self._layouts.signed(kind))
+
+    def _integer(self, size: int, signed: bool) -> CType:
+        return CType(f"c_{'' if signed else 'u'}int{size * 8}", "int", size, size)
+
+    def member(self, kind: Type) -> CType:
+        """A type as it is in a record: a pointer is an integer of the target's width."""
+        resolved = self._layouts.resolve(kind)
+        match resolved:
+            case Scalar():
+                return self.scalar(resolved)
+            case Pointer():
+                return self._integer(self._abi.model.pointer, signed=False)
+            case Array(of, count):
+                element = self.member(of)
+                inner = element.expression
+                inner = f"({inner})" if " " in inner else inner
+                annotation = f"Array[{_class(element.expression)}]"
+                if element.expression == "c_char":
+                    annotation = "bytes"
+                length = count or 0  # a flexible array is one without elements
+                size = element.size * length
+                return CType(f"{inner} * {length}", annotation, size, element.align)
+            case Named(name) if name in self._abi.records:
+                record = self.record(name)
+                align = 1 if record.packed else max((f.type.align for f in record.fields), default=1)
+                return CType(record.name, record.name, record.size, align)
+        raise _Unsayable(f"{spell(kind)} is incomplete")
+
+    def argument(self, kind: Type) -> str:
+        """A type as a function takes or gives it: pointers are pointers; None for void."""
+        resolved = self._layouts.resolve(kind)
+        match resolved:
+            case Scalar("void"):
+                return "None"
+            case Pointer(to):
+                pointed = self._layouts.resolve(to)
+                return self.callback(pointed) if isinstance(pointed, Function) else "c_void_p"
+            case Array() | Function():
+                return "c_void_p"
+        return self.member(resolved).expression
+
+    def alias(self, kind: Type) -> str:
+        """A type as something to make objects and arrays of."""
+        array = isinstance(self._layouts.resolve(kind), Array)
+        return self.member(kind).expression if array else self.argument(kind)
+
+    def callback(self, function: Function) -> str:
+        """A pointer to a function that Python can provide."""
+        types = [self.argument(function.result)]
+        types += [self.argument(kind) for _, kind in function.parameters]
+        return f"CFUNCTYPE({', '.join(types)})"
+
+    def record(self, key: str) -> CtypesRecord:
+        if key not in self._records:
+            try:
+                self._records[key] = self._translate(self._abi.records[key])
+            except _Unsayable as error:
+                raise Inexpressible(f"{key}: {error}") from None
+        return self._records[key]
+
+    def _translate(self, record: Record) -> CtypesRecord:
+        layout = self._layouts.record(record.key)
+        placed = list(zip(record.members, layout.offsets, strict=True))
+        build = self._union if record.kind == "union" else self._struct
+        fields = tuple(build(placed, layout.size))
+        aligns = [field.type.align for field in fields]
+        packed = layout.size % max(aligns, default=1) != 0 or any(
+            field.start % (field.type.align * 8) for field in fields if field.bits is None
+        )
+        anonymous = tuple(
+            member_name(m) for m in record.members if not m.name and m.bits is None
+        )
+        return CtypesRecord(
+            python_name(record.key), record, layout.size, fields, anonymous, packed
+        )
+
+    def _plain(self, member: Member, start: int) -> Field:
+        return Field(
+            member_name(member), self.member(member.type), None, bool(member.name), start
+        )
+
+    def _union(self, placed: Sequence[tuple[Member, int]], size: int) -> Iterator[Field]:
+        longest = 0
+        for member, start in placed:
+            if member.bits is None:
+                field = self._plain(member, start)
+            elif not member.name:
+                continue  # an unnamed bit-field of a union holds nothing
+            else:
+                unit = self._unit(member, self._layouts.of(member.type)[0])
+                field = Field(member_name(member), unit, member.bits, True, start)
+            longest = max(longest, field.type.size)
+            yield field
+        if longest < size:
+            yield _pad("_pad_0", 0, size)
+
+    def _struct(self, placed: Sequence[tuple[Member, int]], size: int) -> Iterator[Field]:
+        end = 0  # of what has been said so far, in bits
+        index = 0
+        for bit_fields, run in groupby(placed, key=lambda item: item[0].bits is not None):
+            members = list(run)
+            index += len(members)
+            limit = placed[index][1] if index < len(placed) else size * 8
+            if bit_fields:
+                fields = self._bit_fields(members, end, limit)
+            else:
+                fields = [self._plain(member, start) for member, start in members]
+            for field in fields:
+                width = field.type.size * 8
+                start = field.start if field.bits is None else field.start // width * width
+                if field.bits is None or start >= end:  # else it is in a unit already begun
+                    yield from _padding(end, start)
+                end = max(end, start + width)
+                yield field
+        yield from _padding(end, size * 8)
+
+    def _unit(self, member: Member, size: int) -> CType:
+        """An integer of ``size`` bytes to hold a bit-field."""
+        kind = self._layouts.resolve(member.type)
+        return self._integer(size, isinstance(kind, Scalar) and self._layouts.signed(kind))
+
+    def _bit_fields(
+        self, run: list[tuple[Member, int]], begin: int, limit: int
+    ) -> list[Field]:
+        """A run of neighbouring bit-fields between the bits ``begin`` and ``limit``.
+
+        Bit-fields that share a unit are given that unit's type; what is free in it is filled, so
+        that every compiler's rules put them in the same place.
+        """
+        run = [(member, start) for member, start in run if member.bits]
+        units: list[tuple[int, int, list[tuple[Member, int]]]] = []
+        for member, start in run:
+            bits = member.bits or 0
+            size = self._layouts.of(member.type)[0] * 8
+            first = start // size * size
+            if start + bits > first + size or first < begin or first + size > limit:
+                size, first = _smallest_unit(member, start, bits, begin, limit)
+            if units and first < units[-1][0] + units[-1][1]:  # of two units, one holds the other
+                first, size = max(units[-1][:2], (first, size), key=lambda unit: unit[1])
+                units[-1] = (first, size, [*units[-1][2], (member, start)])
+            else:
+                units.append((first, size, [(member, start)]))
+        fields = []
+        for first, size, members in units:
+            end = first
+            for member, start in members:
+                unit = self._unit(member, size // 8)
+                if start > end:
+                    fields.append(_filler(end, start - end, unit))
+                name = member_name(member) or f"_bits_{start}"
+                fields.append(Field(name, unit, member.bits, bool(member.name), start))
+                end = start + (member.bits or 0)
+            if end < first + size:
+                fields.append(_filler(end, first + size - end, unit))
+        return fields
+
+
+def _smallest_unit(
+    member: Member, start: int, bits: int, begin: int, limit: int
+) -> tuple[int, int]:
+    for size in (8, 16, 32, 64):
+        first = start // size * size
+        if first >= begin and start + bits <= first + size <= limit:
+            return size, first
+    raise _Unsayable(f"the bit-field {member.name} shares bytes that ctypes cannot share")
+
+
+def _filler(start: int, bits: int, unit: CType) -> Field:
+    return Field(f"_bits_{start}", unit, bits, False, start)
+
+
+def _padding(end: int, start: int) -> Iterator[Field]:
+    if start < end:
+        raise _Unsayable("members overlap in a way that ctypes cannot express")
+    if start > end:
+        yield _pad(f"_pad_{end // 8}", end, (start - end) // 8)
+
+
+def _pad(name: str, start: int, size: int) -> Field:
+    return Field(name, CType(f"c_uint8 * {size}", "Array[c_uint8]", size, 1), None, False, start)
+
+
+def _class(expression: str) -> str:
+    """The class of an array's elements: ``Array[c_uint8]`` for those of a two-dimensional array."""
+    if " * " not in expression:
+        return expression
+    inner = expression.rpartition(" * ")[0]
+    return f"Array[{_class(inner.removeprefix('(').removesuffix(')'))}]"
