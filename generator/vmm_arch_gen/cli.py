@@ -57,7 +57,7 @@ class _Commands(click.Group):
         except KeyboardInterrupt:
             problem = Problem("vmm-arch-gen", "interrupted; nothing was written", "run it again")
             click.echo(f"error: {problem}", err=True)
-        ctx.exit(FAILED)
+        sys.exit(FAILED)
 
 
 @contextmanager
@@ -188,9 +188,7 @@ def _extract(
 @_common
 @click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
 @click.option("--output", type=_FOLDER, metavar="DIR", help="Write the package vmm_arch there.")
-def generate(
-    only: tuple[str, ...], abi: Path | None, output: Path | None, **mode: bool
-) -> None:
+def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mode: bool) -> None:
     """Generate the modules of vmm_arch from the .abi files and the templates."""
     from vmm_arch_gen.generate.generate import MARKER, Inputs, generate
 
@@ -216,7 +214,8 @@ def _orphans(
     root: Path, files: Mapping[PurePosixPath, bytes], pattern: str, marker: str
 ) -> list[Path]:
     """Files that nothing generates any more; InputError for those that nothing ever did."""
-    orphans, foreign = [], []
+    orphans: list[Path] = []
+    foreign: list[Path] = []
     for path in sorted(root.glob(pattern)):
         name = PurePosixPath(path.relative_to(root).as_posix())
         if path.is_file() and name not in files and "__pycache__" not in name.parts:
@@ -229,9 +228,7 @@ def _orphans(
     return orphans
 
 
-def _finish(
-    changes: list[Change], root: Path, command: str, mode: Mapping[str, bool]
-) -> None:
+def _finish(changes: list[Change], root: Path, command: str, mode: Mapping[str, bool]) -> None:
     """Write the changes, or show them where that was asked for."""
     say = _progress(mode["quiet"])
     for change in changes:
@@ -246,5 +243,7 @@ def _finish(
             colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
             click.echo(click.style(line, fg=colour) if colour else line)
     if mode["check"] and changes:
-        click.echo(f"{len(changes)} files differ from what would be written; run: {command}", err=True)
+        click.echo(
+            f"{len(changes)} files differ from what would be written; run: {command}", err=True
+        )
         sys.exit(CHANGED)

@@ -7,7 +7,7 @@ import ctypes
 from collections.abc import Mapping
 from typing import Any
 
-Prototypes = Mapping[str, tuple[Any, tuple[Any, ...]]]
+Prototypes = Mapping[str, tuple[Any, list[Any]]]
 """For each function its result type (None for void) and its argument types."""
 
 

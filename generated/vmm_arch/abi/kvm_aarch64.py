@@ -1077,7 +1077,9 @@ class __kernel_fd_set(Structure):
 
     __slots__ = ()
     fds_bits: Array[c_uint64]
-    _fields_ = (("fds_bits", c_uint64 * 16),)
+    _fields_ = [
+        ("fds_bits", c_uint64 * 16),
+    ]
 
 
 class __kernel_fsid_t(Structure):
@@ -1085,7 +1087,9 @@ class __kernel_fsid_t(Structure):
 
     __slots__ = ()
     val: Array[c_int32]
-    _fields_ = (("val", c_int32 * 2),)
+    _fields_ = [
+        ("val", c_int32 * 2),
+    ]
 
 
 class kvm_arm_copy_mte_tags(Structure):
@@ -1097,13 +1101,13 @@ class kvm_arm_copy_mte_tags(Structure):
     addr: int
     flags: int
     reserved: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("guest_ipa", c_uint64),
         ("length", c_uint64),
         ("addr", c_uint64),
         ("flags", c_uint64),
         ("reserved", c_uint64 * 2),
-    )
+    ]
 
 
 class kvm_arm_counter_offset(Structure):
@@ -1112,10 +1116,10 @@ class kvm_arm_counter_offset(Structure):
     __slots__ = ()
     counter_offset: int
     reserved: int
-    _fields_ = (
+    _fields_ = [
         ("counter_offset", c_uint64),
         ("reserved", c_uint64),
-    )
+    ]
 
 
 class kvm_arm_device_addr(Structure):
@@ -1124,22 +1128,22 @@ class kvm_arm_device_addr(Structure):
     __slots__ = ()
     id: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("id", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
-class kvm_clear_dirty_log_dirty_bitmap_union(Union):
-    """union kvm_clear_dirty_log.<dirty_bitmap>, 8 bytes (linux/kvm.h)."""
+class kvm_clear_dirty_log_union(Union):
+    """union kvm_clear_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     dirty_bitmap: int
     padding2: int
-    _fields_ = (
+    _fields_ = [
         ("dirty_bitmap", c_uint64),
         ("padding2", c_uint64),
-    )
+    ]
 
 
 class kvm_clear_dirty_log(Structure):
@@ -1149,13 +1153,13 @@ class kvm_clear_dirty_log(Structure):
     slot: int
     num_pages: int
     first_page: int
-    _anonymous_ = ("_dirty_bitmap_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("slot", c_uint32),
         ("num_pages", c_uint32),
         ("first_page", c_uint64),
-        ("_dirty_bitmap_union", kvm_clear_dirty_log_dirty_bitmap_union),
-    )
+        ("_union", kvm_clear_dirty_log_union),
+    ]
 
 
 class kvm_clock_data(Structure):
@@ -1168,26 +1172,26 @@ class kvm_clock_data(Structure):
     realtime: int
     host_tsc: int
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("clock", c_uint64),
         ("flags", c_uint32),
         ("pad0", c_uint32),
         ("realtime", c_uint64),
         ("host_tsc", c_uint64),
         ("pad", c_uint32 * 4),
-    )
+    ]
 
 
-class kvm_coalesced_mmio_pad_union(Union):
-    """union kvm_coalesced_mmio.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_union(Union):
+    """union kvm_coalesced_mmio.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     pio: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("pio", c_uint32),
-    )
+    ]
 
 
 class kvm_coalesced_mmio(Structure):
@@ -1197,32 +1201,32 @@ class kvm_coalesced_mmio(Structure):
     phys_addr: int
     len: int
     data: Array[c_uint8]
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("len", c_uint32),
-        ("_pad_union", kvm_coalesced_mmio_pad_union),
+        ("_union", kvm_coalesced_mmio_union),
         ("data", c_uint8 * 8),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_ring___empty_coalesced_mmio(Structure):
     """struct kvm_coalesced_mmio_ring.__empty_coalesced_mmio, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_coalesced_mmio_ring___empty_coalesced_mmio_struct(Structure):
-    """struct kvm_coalesced_mmio_ring.<__empty_coalesced_mmio>, 0 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_ring_struct(Structure):
+    """struct kvm_coalesced_mmio_ring.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
     coalesced_mmio: Array[kvm_coalesced_mmio]
-    _fields_ = (
+    _fields_ = [
         ("__empty_coalesced_mmio", kvm_coalesced_mmio_ring___empty_coalesced_mmio),
         ("coalesced_mmio", kvm_coalesced_mmio * 0),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_ring(Structure):
@@ -1231,24 +1235,24 @@ class kvm_coalesced_mmio_ring(Structure):
     __slots__ = ()
     first: int
     last: int
-    _anonymous_ = ("___empty_coalesced_mmio_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("first", c_uint32),
         ("last", c_uint32),
-        ("___empty_coalesced_mmio_struct", kvm_coalesced_mmio_ring___empty_coalesced_mmio_struct),
-    )
+        ("_struct", kvm_coalesced_mmio_ring_struct),
+    ]
 
 
-class kvm_coalesced_mmio_zone_pad_union(Union):
-    """union kvm_coalesced_mmio_zone.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_zone_union(Union):
+    """union kvm_coalesced_mmio_zone.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     pio: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("pio", c_uint32),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_zone(Structure):
@@ -1257,12 +1261,12 @@ class kvm_coalesced_mmio_zone(Structure):
     __slots__ = ()
     addr: int
     size: int
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("addr", c_uint64),
         ("size", c_uint32),
-        ("_pad_union", kvm_coalesced_mmio_zone_pad_union),
-    )
+        ("_union", kvm_coalesced_mmio_zone_union),
+    ]
 
 
 class kvm_config_tlb(Structure):
@@ -1273,12 +1277,12 @@ class kvm_config_tlb(Structure):
     array: int
     mmu_type: int
     array_len: int
-    _fields_ = (
+    _fields_ = [
         ("params", c_uint64),
         ("array", c_uint64),
         ("mmu_type", c_uint32),
         ("array_len", c_uint32),
-    )
+    ]
 
 
 class kvm_create_device(Structure):
@@ -1288,11 +1292,11 @@ class kvm_create_device(Structure):
     type: int
     fd: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("fd", c_uint32),
         ("flags", c_uint32),
-    )
+    ]
 
 
 class kvm_create_guest_memfd(Structure):
@@ -1302,11 +1306,11 @@ class kvm_create_guest_memfd(Structure):
     size: int
     flags: int
     reserved: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("size", c_uint64),
         ("flags", c_uint64),
         ("reserved", c_uint64 * 6),
-    )
+    ]
 
 
 class kvm_debug_exit_arch(Structure):
@@ -1316,11 +1320,11 @@ class kvm_debug_exit_arch(Structure):
     hsr: int
     hsr_high: int
     far: int
-    _fields_ = (
+    _fields_ = [
         ("hsr", c_uint32),
         ("hsr_high", c_uint32),
         ("far", c_uint64),
-    )
+    ]
 
 
 class kvm_device_attr(Structure):
@@ -1331,12 +1335,12 @@ class kvm_device_attr(Structure):
     group: int
     attr: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("group", c_uint32),
         ("attr", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
 class kvm_dirty_gfn(Structure):
@@ -1346,23 +1350,23 @@ class kvm_dirty_gfn(Structure):
     flags: int
     slot: int
     offset: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("slot", c_uint32),
         ("offset", c_uint64),
-    )
+    ]
 
 
-class kvm_dirty_log_dirty_bitmap_union(Union):
-    """union kvm_dirty_log.<dirty_bitmap>, 8 bytes (linux/kvm.h)."""
+class kvm_dirty_log_union(Union):
+    """union kvm_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     dirty_bitmap: int
     padding2: int
-    _fields_ = (
+    _fields_ = [
         ("dirty_bitmap", c_uint64),
         ("padding2", c_uint64),
-    )
+    ]
 
 
 class kvm_dirty_log(Structure):
@@ -1371,12 +1375,12 @@ class kvm_dirty_log(Structure):
     __slots__ = ()
     slot: int
     padding1: int
-    _anonymous_ = ("_dirty_bitmap_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("slot", c_uint32),
         ("padding1", c_uint32),
-        ("_dirty_bitmap_union", kvm_dirty_log_dirty_bitmap_union),
-    )
+        ("_union", kvm_dirty_log_union),
+    ]
 
 
 class kvm_dirty_tlb(Structure):
@@ -1385,11 +1389,11 @@ class kvm_dirty_tlb(Structure):
     __slots__ = ()
     bitmap: int
     num_dirty: int
-    _fields_ = (
+    _fields_ = [
         ("bitmap", c_uint64),
         ("num_dirty", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_enable_cap(Structure):
@@ -1400,12 +1404,12 @@ class kvm_enable_cap(Structure):
     flags: int
     args: Array[c_uint64]
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("cap", c_uint32),
         ("flags", c_uint32),
         ("args", c_uint64 * 4),
         ("pad", c_uint8 * 64),
-    )
+    ]
 
 
 class kvm_enc_region(Structure):
@@ -1414,10 +1418,10 @@ class kvm_enc_region(Structure):
     __slots__ = ()
     addr: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("addr", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_exit_snp_req_certs(Structure):
@@ -1427,18 +1431,18 @@ class kvm_exit_snp_req_certs(Structure):
     gpa: int
     npages: int
     ret: int
-    _fields_ = (
+    _fields_ = [
         ("gpa", c_uint64),
         ("npages", c_uint64),
         ("ret", c_uint64),
-    )
+    ]
 
 
 class kvm_fpu(Structure):
     """struct kvm_fpu, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_guest_debug_arch(Structure):
@@ -1449,12 +1453,12 @@ class kvm_guest_debug_arch(Structure):
     dbg_bvr: Array[c_uint64]
     dbg_wcr: Array[c_uint64]
     dbg_wvr: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("dbg_bcr", c_uint64 * 16),
         ("dbg_bvr", c_uint64 * 16),
         ("dbg_wcr", c_uint64 * 16),
         ("dbg_wvr", c_uint64 * 16),
-    )
+    ]
 
 
 class kvm_guest_debug(Structure):
@@ -1464,11 +1468,11 @@ class kvm_guest_debug(Structure):
     control: int
     pad: int
     arch: kvm_guest_debug_arch
-    _fields_ = (
+    _fields_ = [
         ("control", c_uint32),
         ("pad", c_uint32),
         ("arch", kvm_guest_debug_arch),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_synic(Structure):
@@ -1480,13 +1484,13 @@ class kvm_hyperv_exit_u_synic(Structure):
     control: int
     evt_page: int
     msg_page: int
-    _fields_ = (
+    _fields_ = [
         ("msr", c_uint32),
         ("pad2", c_uint32),
         ("control", c_uint64),
         ("evt_page", c_uint64),
         ("msg_page", c_uint64),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_hcall(Structure):
@@ -1496,11 +1500,11 @@ class kvm_hyperv_exit_u_hcall(Structure):
     input: int
     result: int
     params: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("input", c_uint64),
         ("result", c_uint64),
         ("params", c_uint64 * 2),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_syndbg(Structure):
@@ -1514,7 +1518,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
     send_page: int
     recv_page: int
     pending_page: int
-    _fields_ = (
+    _fields_ = [
         ("msr", c_uint32),
         ("pad2", c_uint32),
         ("control", c_uint64),
@@ -1522,7 +1526,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
         ("send_page", c_uint64),
         ("recv_page", c_uint64),
         ("pending_page", c_uint64),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u(Union):
@@ -1532,11 +1536,11 @@ class kvm_hyperv_exit_u(Union):
     synic: kvm_hyperv_exit_u_synic
     hcall: kvm_hyperv_exit_u_hcall
     syndbg: kvm_hyperv_exit_u_syndbg
-    _fields_ = (
+    _fields_ = [
         ("synic", kvm_hyperv_exit_u_synic),
         ("hcall", kvm_hyperv_exit_u_hcall),
         ("syndbg", kvm_hyperv_exit_u_syndbg),
-    )
+    ]
 
 
 class kvm_hyperv_exit(Structure):
@@ -1546,11 +1550,11 @@ class kvm_hyperv_exit(Structure):
     type: int
     pad1: int
     u: kvm_hyperv_exit_u
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("pad1", c_uint32),
         ("u", kvm_hyperv_exit_u),
-    )
+    ]
 
 
 class kvm_interrupt(Structure):
@@ -1558,7 +1562,9 @@ class kvm_interrupt(Structure):
 
     __slots__ = ()
     irq: int
-    _fields_ = (("irq", c_uint32),)
+    _fields_ = [
+        ("irq", c_uint32),
+    ]
 
 
 class kvm_ioeventfd(Structure):
@@ -1571,26 +1577,26 @@ class kvm_ioeventfd(Structure):
     fd: int
     flags: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("datamatch", c_uint64),
         ("addr", c_uint64),
         ("len", c_uint32),
         ("fd", c_int32),
         ("flags", c_uint32),
         ("pad", c_uint8 * 36),
-    )
+    ]
 
 
-class kvm_irq_level_irq_union(Union):
-    """union kvm_irq_level.<irq>, 4 bytes (linux/kvm.h)."""
+class kvm_irq_level_union(Union):
+    """union kvm_irq_level.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     irq: int
     status: int
-    _fields_ = (
+    _fields_ = [
         ("irq", c_uint32),
         ("status", c_int32),
-    )
+    ]
 
 
 class kvm_irq_level(Structure):
@@ -1598,18 +1604,18 @@ class kvm_irq_level(Structure):
 
     __slots__ = ()
     level: int
-    _anonymous_ = ("_irq_union",)
-    _fields_ = (
-        ("_irq_union", kvm_irq_level_irq_union),
+    _anonymous_ = ("_union",)
+    _fields_ = [
+        ("_union", kvm_irq_level_union),
         ("level", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing___empty_entries(Structure):
     """struct kvm_irq_routing.__empty_entries, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_irq_routing_irqchip(Structure):
@@ -1618,22 +1624,22 @@ class kvm_irq_routing_irqchip(Structure):
     __slots__ = ()
     irqchip: int
     pin: int
-    _fields_ = (
+    _fields_ = [
         ("irqchip", c_uint32),
         ("pin", c_uint32),
-    )
+    ]
 
 
-class kvm_irq_routing_msi_pad_union(Union):
-    """union kvm_irq_routing_msi.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_irq_routing_msi_union(Union):
+    """union kvm_irq_routing_msi.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     devid: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("devid", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_msi(Structure):
@@ -1643,13 +1649,13 @@ class kvm_irq_routing_msi(Structure):
     address_lo: int
     address_hi: int
     data: int
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("address_lo", c_uint32),
         ("address_hi", c_uint32),
         ("data", c_uint32),
-        ("_pad_union", kvm_irq_routing_msi_pad_union),
-    )
+        ("_union", kvm_irq_routing_msi_union),
+    ]
 
 
 class kvm_irq_routing_s390_adapter(Structure):
@@ -1661,13 +1667,13 @@ class kvm_irq_routing_s390_adapter(Structure):
     ind_offset: int
     summary_offset: int
     adapter_id: int
-    _fields_ = (
+    _fields_ = [
         ("ind_addr", c_uint64),
         ("summary_addr", c_uint64),
         ("ind_offset", c_uint64),
         ("summary_offset", c_uint32),
         ("adapter_id", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_hv_sint(Structure):
@@ -1676,10 +1682,10 @@ class kvm_irq_routing_hv_sint(Structure):
     __slots__ = ()
     vcpu: int
     sint: int
-    _fields_ = (
+    _fields_ = [
         ("vcpu", c_uint32),
         ("sint", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_xen_evtchn(Structure):
@@ -1689,11 +1695,11 @@ class kvm_irq_routing_xen_evtchn(Structure):
     port: int
     vcpu: int
     priority: int
-    _fields_ = (
+    _fields_ = [
         ("port", c_uint32),
         ("vcpu", c_uint32),
         ("priority", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_entry_u(Union):
@@ -1706,14 +1712,14 @@ class kvm_irq_routing_entry_u(Union):
     hv_sint: kvm_irq_routing_hv_sint
     xen_evtchn: kvm_irq_routing_xen_evtchn
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("irqchip", kvm_irq_routing_irqchip),
         ("msi", kvm_irq_routing_msi),
         ("adapter", kvm_irq_routing_s390_adapter),
         ("hv_sint", kvm_irq_routing_hv_sint),
         ("xen_evtchn", kvm_irq_routing_xen_evtchn),
         ("pad", c_uint32 * 8),
-    )
+    ]
 
 
 class kvm_irq_routing_entry(Structure):
@@ -1725,25 +1731,25 @@ class kvm_irq_routing_entry(Structure):
     flags: int
     pad: int
     u: kvm_irq_routing_entry_u
-    _fields_ = (
+    _fields_ = [
         ("gsi", c_uint32),
         ("type", c_uint32),
         ("flags", c_uint32),
         ("pad", c_uint32),
         ("u", kvm_irq_routing_entry_u),
-    )
+    ]
 
 
-class kvm_irq_routing___empty_entries_struct(Structure):
-    """struct kvm_irq_routing.<__empty_entries>, 0 bytes (linux/kvm.h)."""
+class kvm_irq_routing_struct(Structure):
+    """struct kvm_irq_routing.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_entries: kvm_irq_routing___empty_entries
     entries: Array[kvm_irq_routing_entry]
-    _fields_ = (
+    _fields_ = [
         ("__empty_entries", kvm_irq_routing___empty_entries),
         ("entries", kvm_irq_routing_entry * 0),
-    )
+    ]
 
 
 class kvm_irq_routing(Structure):
@@ -1752,12 +1758,12 @@ class kvm_irq_routing(Structure):
     __slots__ = ()
     nr: int
     flags: int
-    _anonymous_ = ("___empty_entries_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("nr", c_uint32),
         ("flags", c_uint32),
-        ("___empty_entries_struct", kvm_irq_routing___empty_entries_struct),
-    )
+        ("_struct", kvm_irq_routing_struct),
+    ]
 
 
 class kvm_irqchip_chip(Union):
@@ -1765,7 +1771,9 @@ class kvm_irqchip_chip(Union):
 
     __slots__ = ()
     dummy: bytes
-    _fields_ = (("dummy", c_char * 512),)
+    _fields_ = [
+        ("dummy", c_char * 512),
+    ]
 
 
 class kvm_irqchip(Structure):
@@ -1775,11 +1783,11 @@ class kvm_irqchip(Structure):
     chip_id: int
     pad: int
     chip: kvm_irqchip_chip
-    _fields_ = (
+    _fields_ = [
         ("chip_id", c_uint32),
         ("pad", c_uint32),
         ("chip", kvm_irqchip_chip),
-    )
+    ]
 
 
 class kvm_irqfd(Structure):
@@ -1791,13 +1799,13 @@ class kvm_irqfd(Structure):
     flags: int
     resamplefd: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("fd", c_uint32),
         ("gsi", c_uint32),
         ("flags", c_uint32),
         ("resamplefd", c_uint32),
         ("pad", c_uint8 * 16),
-    )
+    ]
 
 
 class kvm_memory_attributes(Structure):
@@ -1808,12 +1816,12 @@ class kvm_memory_attributes(Structure):
     size: int
     attributes: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("address", c_uint64),
         ("size", c_uint64),
         ("attributes", c_uint64),
         ("flags", c_uint64),
-    )
+    ]
 
 
 class kvm_mp_state(Structure):
@@ -1821,7 +1829,9 @@ class kvm_mp_state(Structure):
 
     __slots__ = ()
     mp_state: int
-    _fields_ = (("mp_state", c_uint32),)
+    _fields_ = [
+        ("mp_state", c_uint32),
+    ]
 
 
 class kvm_msi(Structure):
@@ -1834,14 +1844,14 @@ class kvm_msi(Structure):
     flags: int
     devid: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("address_lo", c_uint32),
         ("address_hi", c_uint32),
         ("data", c_uint32),
         ("flags", c_uint32),
         ("devid", c_uint32),
         ("pad", c_uint8 * 12),
-    )
+    ]
 
 
 class kvm_one_reg(Structure):
@@ -1850,10 +1860,10 @@ class kvm_one_reg(Structure):
     __slots__ = ()
     id: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("id", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
 class kvm_pit_config(Structure):
@@ -1862,10 +1872,10 @@ class kvm_pit_config(Structure):
     __slots__ = ()
     flags: int
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("pad", c_uint32 * 15),
-    )
+    ]
 
 
 class kvm_pmu_event_filter(Structure):
@@ -1876,12 +1886,12 @@ class kvm_pmu_event_filter(Structure):
     nevents: int
     action: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("base_event", c_uint16),
         ("nevents", c_uint16),
         ("action", c_uint8),
         ("pad", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_pre_fault_memory(Structure):
@@ -1892,31 +1902,31 @@ class kvm_pre_fault_memory(Structure):
     size: int
     flags: int
     padding: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("gpa", c_uint64),
         ("size", c_uint64),
         ("flags", c_uint64),
         ("padding", c_uint64 * 5),
-    )
+    ]
 
 
 class kvm_reg_list___empty_reg(Structure):
     """struct kvm_reg_list.__empty_reg, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_reg_list___empty_reg_struct(Structure):
-    """struct kvm_reg_list.<__empty_reg>, 0 bytes (linux/kvm.h)."""
+class kvm_reg_list_struct(Structure):
+    """struct kvm_reg_list.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_reg: kvm_reg_list___empty_reg
     reg: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("__empty_reg", kvm_reg_list___empty_reg),
         ("reg", c_uint64 * 0),
-    )
+    ]
 
 
 class kvm_reg_list(Structure):
@@ -1924,11 +1934,11 @@ class kvm_reg_list(Structure):
 
     __slots__ = ()
     n: int
-    _anonymous_ = ("___empty_reg_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("n", c_uint64),
-        ("___empty_reg_struct", kvm_reg_list___empty_reg_struct),
-    )
+        ("_struct", kvm_reg_list_struct),
+    ]
 
 
 class user_pt_regs(Structure):
@@ -1939,12 +1949,12 @@ class user_pt_regs(Structure):
     sp: int
     pc: int
     pstate: int
-    _fields_ = (
+    _fields_ = [
         ("regs", c_uint64 * 31),
         ("sp", c_uint64),
         ("pc", c_uint64),
         ("pstate", c_uint64),
-    )
+    ]
 
 
 class user_fpsimd_state(Structure):
@@ -1955,12 +1965,12 @@ class user_fpsimd_state(Structure):
     fpsr: int
     fpcr: int
     __reserved: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("vregs", (c_uint64 * 2) * 32),
         ("fpsr", c_uint32),
         ("fpcr", c_uint32),
         ("__reserved", c_uint32 * 2),
-    )
+    ]
 
 
 class kvm_regs(Structure):
@@ -1972,14 +1982,14 @@ class kvm_regs(Structure):
     elr_el1: int
     spsr: Array[c_uint64]
     fp_regs: user_fpsimd_state
-    _fields_ = (
+    _fields_ = [
         ("regs", user_pt_regs),
         ("sp_el1", c_uint64),
         ("elr_el1", c_uint64),
         ("spsr", c_uint64 * 5),
         ("_pad_328", c_uint8 * 8),
         ("fp_regs", user_fpsimd_state),
-    )
+    ]
 
 
 class kvm_run_hw(Structure):
@@ -1987,7 +1997,9 @@ class kvm_run_hw(Structure):
 
     __slots__ = ()
     hardware_exit_reason: int
-    _fields_ = (("hardware_exit_reason", c_uint64),)
+    _fields_ = [
+        ("hardware_exit_reason", c_uint64),
+    ]
 
 
 class kvm_run_fail_entry(Structure):
@@ -1996,11 +2008,11 @@ class kvm_run_fail_entry(Structure):
     __slots__ = ()
     hardware_entry_failure_reason: int
     cpu: int
-    _fields_ = (
+    _fields_ = [
         ("hardware_entry_failure_reason", c_uint64),
         ("cpu", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_run_ex(Structure):
@@ -2009,10 +2021,10 @@ class kvm_run_ex(Structure):
     __slots__ = ()
     exception: int
     error_code: int
-    _fields_ = (
+    _fields_ = [
         ("exception", c_uint32),
         ("error_code", c_uint32),
-    )
+    ]
 
 
 class kvm_run_io(Structure):
@@ -2024,13 +2036,13 @@ class kvm_run_io(Structure):
     port: int
     count: int
     data_offset: int
-    _fields_ = (
+    _fields_ = [
         ("direction", c_uint8),
         ("size", c_uint8),
         ("port", c_uint16),
         ("count", c_uint32),
         ("data_offset", c_uint64),
-    )
+    ]
 
 
 class kvm_run_debug(Structure):
@@ -2038,7 +2050,9 @@ class kvm_run_debug(Structure):
 
     __slots__ = ()
     arch: kvm_debug_exit_arch
-    _fields_ = (("arch", kvm_debug_exit_arch),)
+    _fields_ = [
+        ("arch", kvm_debug_exit_arch),
+    ]
 
 
 class kvm_run_mmio(Structure):
@@ -2049,13 +2063,13 @@ class kvm_run_mmio(Structure):
     data: Array[c_uint8]
     len: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("data", c_uint8 * 8),
         ("len", c_uint32),
         ("is_write", c_uint8),
         ("_pad_21", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_iocsr_io(Structure):
@@ -2066,25 +2080,25 @@ class kvm_run_iocsr_io(Structure):
     data: Array[c_uint8]
     len: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("data", c_uint8 * 8),
         ("len", c_uint32),
         ("is_write", c_uint8),
         ("_pad_21", c_uint8 * 3),
-    )
+    ]
 
 
-class kvm_run_hypercall_longmode_union(Union):
-    """union kvm_run.hypercall.<longmode>, 8 bytes (linux/kvm.h)."""
+class kvm_run_hypercall_union(Union):
+    """union kvm_run.hypercall.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     longmode: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("longmode", c_uint32),
         ("flags", c_uint64),
-    )
+    ]
 
 
 class kvm_run_hypercall(Structure):
@@ -2094,13 +2108,13 @@ class kvm_run_hypercall(Structure):
     nr: int
     args: Array[c_uint64]
     ret: int
-    _anonymous_ = ("_longmode_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("nr", c_uint64),
         ("args", c_uint64 * 6),
         ("ret", c_uint64),
-        ("_longmode_union", kvm_run_hypercall_longmode_union),
-    )
+        ("_union", kvm_run_hypercall_union),
+    ]
 
 
 class kvm_run_tpr_access(Structure):
@@ -2110,11 +2124,11 @@ class kvm_run_tpr_access(Structure):
     rip: int
     is_write: int
     pad: int
-    _fields_ = (
+    _fields_ = [
         ("rip", c_uint64),
         ("is_write", c_uint32),
         ("pad", c_uint32),
-    )
+    ]
 
 
 class kvm_run_s390_sieic(Structure):
@@ -2124,12 +2138,12 @@ class kvm_run_s390_sieic(Structure):
     icptcode: int
     ipa: int
     ipb: int
-    _fields_ = (
+    _fields_ = [
         ("icptcode", c_uint8),
         ("_pad_1", c_uint8 * 1),
         ("ipa", c_uint16),
         ("ipb", c_uint32),
-    )
+    ]
 
 
 class kvm_run_s390_ucontrol(Structure):
@@ -2138,11 +2152,11 @@ class kvm_run_s390_ucontrol(Structure):
     __slots__ = ()
     trans_exc_code: int
     pgm_code: int
-    _fields_ = (
+    _fields_ = [
         ("trans_exc_code", c_uint64),
         ("pgm_code", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_run_dcr(Structure):
@@ -2152,12 +2166,12 @@ class kvm_run_dcr(Structure):
     dcrn: int
     data: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("dcrn", c_uint32),
         ("data", c_uint32),
         ("is_write", c_uint8),
         ("_pad_9", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_internal(Structure):
@@ -2167,31 +2181,33 @@ class kvm_run_internal(Structure):
     suberror: int
     ndata: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("suberror", c_uint32),
         ("ndata", c_uint32),
         ("data", c_uint64 * 16),
-    )
+    ]
 
 
-class kvm_run_emulation_failure_insn_size_struct(Structure):
-    """struct kvm_run.emulation_failure.<insn_size>, 16 bytes (linux/kvm.h)."""
+class kvm_run_emulation_failure_struct(Structure):
+    """struct kvm_run.emulation_failure.<struct>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     insn_size: int
     insn_bytes: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("insn_size", c_uint8),
         ("insn_bytes", c_uint8 * 15),
-    )
+    ]
 
 
-class kvm_run_emulation_failure_insn_size_union(Union):
-    """union kvm_run.emulation_failure.<insn_size>, 16 bytes (linux/kvm.h)."""
+class kvm_run_emulation_failure_union(Union):
+    """union kvm_run.emulation_failure.<union>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _anonymous_ = ("_insn_size_struct",)
-    _fields_ = (("_insn_size_struct", kvm_run_emulation_failure_insn_size_struct),)
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", kvm_run_emulation_failure_struct),
+    ]
 
 
 class kvm_run_emulation_failure(Structure):
@@ -2201,13 +2217,13 @@ class kvm_run_emulation_failure(Structure):
     suberror: int
     ndata: int
     flags: int
-    _anonymous_ = ("_insn_size_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("suberror", c_uint32),
         ("ndata", c_uint32),
         ("flags", c_uint64),
-        ("_insn_size_union", kvm_run_emulation_failure_insn_size_union),
-    )
+        ("_union", kvm_run_emulation_failure_union),
+    ]
 
 
 class kvm_run_osi(Structure):
@@ -2215,7 +2231,9 @@ class kvm_run_osi(Structure):
 
     __slots__ = ()
     gprs: Array[c_uint64]
-    _fields_ = (("gprs", c_uint64 * 32),)
+    _fields_ = [
+        ("gprs", c_uint64 * 32),
+    ]
 
 
 class kvm_run_papr_hcall(Structure):
@@ -2225,11 +2243,11 @@ class kvm_run_papr_hcall(Structure):
     nr: int
     ret: int
     args: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("nr", c_uint64),
         ("ret", c_uint64),
         ("args", c_uint64 * 9),
-    )
+    ]
 
 
 class kvm_run_s390_tsch(Structure):
@@ -2242,7 +2260,7 @@ class kvm_run_s390_tsch(Structure):
     io_int_word: int
     ipb: int
     dequeued: int
-    _fields_ = (
+    _fields_ = [
         ("subchannel_id", c_uint16),
         ("subchannel_nr", c_uint16),
         ("io_int_parm", c_uint32),
@@ -2250,7 +2268,7 @@ class kvm_run_s390_tsch(Structure):
         ("ipb", c_uint32),
         ("dequeued", c_uint8),
         ("_pad_17", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_epr(Structure):
@@ -2258,19 +2276,21 @@ class kvm_run_epr(Structure):
 
     __slots__ = ()
     epr: int
-    _fields_ = (("epr", c_uint32),)
+    _fields_ = [
+        ("epr", c_uint32),
+    ]
 
 
-class kvm_run_system_event_flags_union(Union):
-    """union kvm_run.system_event.<flags>, 128 bytes (linux/kvm.h)."""
+class kvm_run_system_event_union(Union):
+    """union kvm_run.system_event.<union>, 128 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     flags: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("data", c_uint64 * 16),
-    )
+    ]
 
 
 class kvm_run_system_event(Structure):
@@ -2279,12 +2299,12 @@ class kvm_run_system_event(Structure):
     __slots__ = ()
     type: int
     ndata: int
-    _anonymous_ = ("_flags_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("type", c_uint32),
         ("ndata", c_uint32),
-        ("_flags_union", kvm_run_system_event_flags_union),
-    )
+        ("_union", kvm_run_system_event_union),
+    ]
 
 
 class kvm_run_s390_stsi(Structure):
@@ -2297,7 +2317,7 @@ class kvm_run_s390_stsi(Structure):
     fc: int
     sel1: int
     sel2: int
-    _fields_ = (
+    _fields_ = [
         ("addr", c_uint64),
         ("ar", c_uint8),
         ("reserved", c_uint8),
@@ -2305,7 +2325,7 @@ class kvm_run_s390_stsi(Structure):
         ("sel1", c_uint8),
         ("sel2", c_uint16),
         ("_pad_14", c_uint8 * 2),
-    )
+    ]
 
 
 class kvm_run_eoi(Structure):
@@ -2313,7 +2333,9 @@ class kvm_run_eoi(Structure):
 
     __slots__ = ()
     vector: int
-    _fields_ = (("vector", c_uint8),)
+    _fields_ = [
+        ("vector", c_uint8),
+    ]
 
 
 class kvm_run_arm_nisv(Structure):
@@ -2322,10 +2344,10 @@ class kvm_run_arm_nisv(Structure):
     __slots__ = ()
     esr_iss: int
     fault_ipa: int
-    _fields_ = (
+    _fields_ = [
         ("esr_iss", c_uint64),
         ("fault_ipa", c_uint64),
-    )
+    ]
 
 
 class kvm_run_msr(Structure):
@@ -2337,13 +2359,13 @@ class kvm_run_msr(Structure):
     reason: int
     index: int
     data: int
-    _fields_ = (
+    _fields_ = [
         ("error", c_uint8),
         ("pad", c_uint8 * 7),
         ("reason", c_uint32),
         ("index", c_uint32),
         ("data", c_uint64),
-    )
+    ]
 
 
 class kvm_xen_exit_u_hcall(Structure):
@@ -2355,13 +2377,13 @@ class kvm_xen_exit_u_hcall(Structure):
     input: int
     result: int
     params: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("longmode", c_uint32),
         ("cpl", c_uint32),
         ("input", c_uint64),
         ("result", c_uint64),
         ("params", c_uint64 * 6),
-    )
+    ]
 
 
 class kvm_xen_exit_u(Union):
@@ -2369,7 +2391,9 @@ class kvm_xen_exit_u(Union):
 
     __slots__ = ()
     hcall: kvm_xen_exit_u_hcall
-    _fields_ = (("hcall", kvm_xen_exit_u_hcall),)
+    _fields_ = [
+        ("hcall", kvm_xen_exit_u_hcall),
+    ]
 
 
 class kvm_xen_exit(Structure):
@@ -2378,11 +2402,11 @@ class kvm_xen_exit(Structure):
     __slots__ = ()
     type: int
     u: kvm_xen_exit_u
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("_pad_4", c_uint8 * 4),
         ("u", kvm_xen_exit_u),
-    )
+    ]
 
 
 class kvm_run_riscv_sbi(Structure):
@@ -2393,12 +2417,12 @@ class kvm_run_riscv_sbi(Structure):
     function_id: int
     args: Array[c_uint64]
     ret: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("extension_id", c_uint64),
         ("function_id", c_uint64),
         ("args", c_uint64 * 6),
         ("ret", c_uint64 * 2),
-    )
+    ]
 
 
 class kvm_run_riscv_csr(Structure):
@@ -2409,12 +2433,12 @@ class kvm_run_riscv_csr(Structure):
     new_value: int
     write_mask: int
     ret_value: int
-    _fields_ = (
+    _fields_ = [
         ("csr_num", c_uint64),
         ("new_value", c_uint64),
         ("write_mask", c_uint64),
         ("ret_value", c_uint64),
-    )
+    ]
 
 
 class kvm_run_notify(Structure):
@@ -2422,7 +2446,9 @@ class kvm_run_notify(Structure):
 
     __slots__ = ()
     flags: int
-    _fields_ = (("flags", c_uint32),)
+    _fields_ = [
+        ("flags", c_uint32),
+    ]
 
 
 class kvm_run_memory_fault(Structure):
@@ -2432,11 +2458,11 @@ class kvm_run_memory_fault(Structure):
     flags: int
     gpa: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("gpa", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_unknown(Structure):
@@ -2445,10 +2471,10 @@ class kvm_run_tdx_unknown(Structure):
     __slots__ = ()
     ret: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("data", c_uint64 * 5),
-    )
+    ]
 
 
 class kvm_run_tdx_get_quote(Structure):
@@ -2458,11 +2484,11 @@ class kvm_run_tdx_get_quote(Structure):
     ret: int
     gpa: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("gpa", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_get_tdvmcall_info(Structure):
@@ -2475,14 +2501,14 @@ class kvm_run_tdx_get_tdvmcall_info(Structure):
     r12: int
     r13: int
     r14: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("leaf", c_uint64),
         ("r11", c_uint64),
         ("r12", c_uint64),
         ("r13", c_uint64),
         ("r14", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_setup_event_notify(Structure):
@@ -2491,26 +2517,26 @@ class kvm_run_tdx_setup_event_notify(Structure):
     __slots__ = ()
     ret: int
     vector: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("vector", c_uint64),
-    )
+    ]
 
 
-class kvm_run_tdx_unknown_union(Union):
-    """union kvm_run.tdx.<unknown>, 48 bytes (linux/kvm.h)."""
+class kvm_run_tdx_union(Union):
+    """union kvm_run.tdx.<union>, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     unknown: kvm_run_tdx_unknown
     get_quote: kvm_run_tdx_get_quote
     get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
     setup_event_notify: kvm_run_tdx_setup_event_notify
-    _fields_ = (
+    _fields_ = [
         ("unknown", kvm_run_tdx_unknown),
         ("get_quote", kvm_run_tdx_get_quote),
         ("get_tdvmcall_info", kvm_run_tdx_get_tdvmcall_info),
         ("setup_event_notify", kvm_run_tdx_setup_event_notify),
-    )
+    ]
 
 
 class kvm_run_tdx(Structure):
@@ -2519,12 +2545,12 @@ class kvm_run_tdx(Structure):
     __slots__ = ()
     flags: int
     nr: int
-    _anonymous_ = ("_unknown_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("flags", c_uint64),
         ("nr", c_uint64),
-        ("_unknown_union", kvm_run_tdx_unknown_union),
-    )
+        ("_union", kvm_run_tdx_union),
+    ]
 
 
 class kvm_run_arm_sea(Structure):
@@ -2535,16 +2561,16 @@ class kvm_run_arm_sea(Structure):
     esr: int
     gva: int
     gpa: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("esr", c_uint64),
         ("gva", c_uint64),
         ("gpa", c_uint64),
-    )
+    ]
 
 
-class kvm_run_hw_union(Union):
-    """union kvm_run.<hw>, 256 bytes (linux/kvm.h)."""
+class kvm_run_union(Union):
+    """union kvm_run.<union>, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     hw: kvm_run_hw
@@ -2581,7 +2607,7 @@ class kvm_run_hw_union(Union):
     arm_sea: kvm_run_arm_sea
     snp_req_certs: kvm_exit_snp_req_certs
     padding: bytes
-    _fields_ = (
+    _fields_ = [
         ("hw", kvm_run_hw),
         ("fail_entry", kvm_run_fail_entry),
         ("ex", kvm_run_ex),
@@ -2616,7 +2642,7 @@ class kvm_run_hw_union(Union):
         ("arm_sea", kvm_run_arm_sea),
         ("snp_req_certs", kvm_exit_snp_req_certs),
         ("padding", c_char * 256),
-    )
+    ]
 
 
 class kvm_sync_regs(Structure):
@@ -2624,7 +2650,9 @@ class kvm_sync_regs(Structure):
 
     __slots__ = ()
     device_irq_level: int
-    _fields_ = (("device_irq_level", c_uint64),)
+    _fields_ = [
+        ("device_irq_level", c_uint64),
+    ]
 
 
 class kvm_run_s(Union):
@@ -2633,10 +2661,10 @@ class kvm_run_s(Union):
     __slots__ = ()
     regs: kvm_sync_regs
     padding: bytes
-    _fields_ = (
+    _fields_ = [
         ("regs", kvm_sync_regs),
         ("padding", c_char * 2048),
-    )
+    ]
 
 
 class kvm_run(Structure):
@@ -2655,8 +2683,8 @@ class kvm_run(Structure):
     kvm_valid_regs: int
     kvm_dirty_regs: int
     s: kvm_run_s
-    _anonymous_ = ("_hw_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("request_interrupt_window", c_uint8),
         ("immediate_exit", c_uint8),
         ("padding1", c_uint8 * 6),
@@ -2666,11 +2694,11 @@ class kvm_run(Structure):
         ("flags", c_uint16),
         ("cr8", c_uint64),
         ("apic_base", c_uint64),
-        ("_hw_union", kvm_run_hw_union),
+        ("_union", kvm_run_union),
         ("kvm_valid_regs", c_uint64),
         ("kvm_dirty_regs", c_uint64),
         ("s", kvm_run_s),
-    )
+    ]
 
 
 class kvm_s390_keyop(Structure):
@@ -2681,31 +2709,31 @@ class kvm_s390_keyop(Structure):
     key: int
     operation: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("guest_addr", c_uint64),
         ("key", c_uint8),
         ("operation", c_uint8),
         ("pad", c_uint8 * 6),
-    )
+    ]
 
 
 class kvm_signal_mask___empty_sigset(Structure):
     """struct kvm_signal_mask.__empty_sigset, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_signal_mask___empty_sigset_struct(Structure):
-    """struct kvm_signal_mask.<__empty_sigset>, 0 bytes (linux/kvm.h)."""
+class kvm_signal_mask_struct(Structure):
+    """struct kvm_signal_mask.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_sigset: kvm_signal_mask___empty_sigset
     sigset: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("__empty_sigset", kvm_signal_mask___empty_sigset),
         ("sigset", c_uint8 * 0),
-    )
+    ]
 
 
 class kvm_signal_mask(Structure):
@@ -2713,11 +2741,11 @@ class kvm_signal_mask(Structure):
 
     __slots__ = ()
     len: int
-    _anonymous_ = ("___empty_sigset_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("len", c_uint32),
-        ("___empty_sigset_struct", kvm_signal_mask___empty_sigset_struct),
-    )
+        ("_struct", kvm_signal_mask_struct),
+    ]
 
 
 class kvm_smccc_filter(Structure):
@@ -2728,38 +2756,38 @@ class kvm_smccc_filter(Structure):
     nr_functions: int
     action: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("base", c_uint32),
         ("nr_functions", c_uint32),
         ("action", c_uint8),
         ("pad", c_uint8 * 15),
-    )
+    ]
 
 
 class kvm_sregs(Structure):
     """struct kvm_sregs, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_stats_desc___empty_name(Structure):
     """struct kvm_stats_desc.__empty_name, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_stats_desc___empty_name_struct(Structure):
-    """struct kvm_stats_desc.<__empty_name>, 0 bytes (linux/kvm.h)."""
+class kvm_stats_desc_struct(Structure):
+    """struct kvm_stats_desc.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_name: kvm_stats_desc___empty_name
     name: bytes
-    _fields_ = (
+    _fields_ = [
         ("__empty_name", kvm_stats_desc___empty_name),
         ("name", c_char * 0),
-    )
+    ]
 
 
 class kvm_stats_desc(Structure):
@@ -2771,15 +2799,15 @@ class kvm_stats_desc(Structure):
     size: int
     offset: int
     bucket_size: int
-    _anonymous_ = ("___empty_name_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("flags", c_uint32),
         ("exponent", c_int16),
         ("size", c_uint16),
         ("offset", c_uint32),
         ("bucket_size", c_uint32),
-        ("___empty_name_struct", kvm_stats_desc___empty_name_struct),
-    )
+        ("_struct", kvm_stats_desc_struct),
+    ]
 
 
 class kvm_stats_header(Structure):
@@ -2792,14 +2820,14 @@ class kvm_stats_header(Structure):
     id_offset: int
     desc_offset: int
     data_offset: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("name_size", c_uint32),
         ("num_desc", c_uint32),
         ("id_offset", c_uint32),
         ("desc_offset", c_uint32),
         ("data_offset", c_uint32),
-    )
+    ]
 
 
 class kvm_tpr_access_ctl(Structure):
@@ -2809,11 +2837,11 @@ class kvm_tpr_access_ctl(Structure):
     enabled: int
     flags: int
     reserved: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("enabled", c_uint32),
         ("flags", c_uint32),
         ("reserved", c_uint32 * 8),
-    )
+    ]
 
 
 class kvm_translation(Structure):
@@ -2826,14 +2854,14 @@ class kvm_translation(Structure):
     writeable: int
     usermode: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("linear_address", c_uint64),
         ("physical_address", c_uint64),
         ("valid", c_uint8),
         ("writeable", c_uint8),
         ("usermode", c_uint8),
         ("pad", c_uint8 * 5),
-    )
+    ]
 
 
 class kvm_userspace_memory_region(Structure):
@@ -2845,13 +2873,13 @@ class kvm_userspace_memory_region(Structure):
     guest_phys_addr: int
     memory_size: int
     userspace_addr: int
-    _fields_ = (
+    _fields_ = [
         ("slot", c_uint32),
         ("flags", c_uint32),
         ("guest_phys_addr", c_uint64),
         ("memory_size", c_uint64),
         ("userspace_addr", c_uint64),
-    )
+    ]
 
 
 class kvm_userspace_memory_region2(Structure):
@@ -2867,7 +2895,7 @@ class kvm_userspace_memory_region2(Structure):
     guest_memfd: int
     pad1: int
     pad2: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("slot", c_uint32),
         ("flags", c_uint32),
         ("guest_phys_addr", c_uint64),
@@ -2877,7 +2905,7 @@ class kvm_userspace_memory_region2(Structure):
         ("guest_memfd", c_uint32),
         ("pad1", c_uint32),
         ("pad2", c_uint64 * 14),
-    )
+    ]
 
 
 class kvm_vapic_addr(Structure):
@@ -2885,7 +2913,9 @@ class kvm_vapic_addr(Structure):
 
     __slots__ = ()
     vapic_addr: int
-    _fields_ = (("vapic_addr", c_uint64),)
+    _fields_ = [
+        ("vapic_addr", c_uint64),
+    ]
 
 
 class kvm_vcpu_events_exception(Structure):
@@ -2897,13 +2927,13 @@ class kvm_vcpu_events_exception(Structure):
     ext_dabt_pending: int
     pad: Array[c_uint8]
     serror_esr: int
-    _fields_ = (
+    _fields_ = [
         ("serror_pending", c_uint8),
         ("serror_has_esr", c_uint8),
         ("ext_dabt_pending", c_uint8),
         ("pad", c_uint8 * 5),
         ("serror_esr", c_uint64),
-    )
+    ]
 
 
 class kvm_vcpu_events(Structure):
@@ -2912,10 +2942,10 @@ class kvm_vcpu_events(Structure):
     __slots__ = ()
     exception: kvm_vcpu_events_exception
     reserved: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("exception", kvm_vcpu_events_exception),
         ("reserved", c_uint32 * 12),
-    )
+    ]
 
 
 class kvm_vcpu_init(Structure):
@@ -2924,10 +2954,10 @@ class kvm_vcpu_init(Structure):
     __slots__ = ()
     target: int
     features: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("target", c_uint32),
         ("features", c_uint32 * 7),
-    )
+    ]
 
 
 class kvm_vfio_spapr_tce(Structure):
@@ -2936,10 +2966,10 @@ class kvm_vfio_spapr_tce(Structure):
     __slots__ = ()
     groupfd: int
     tablefd: int
-    _fields_ = (
+    _fields_ = [
         ("groupfd", c_int32),
         ("tablefd", c_int32),
-    )
+    ]
 
 
 class reg_mask_range(Structure):
@@ -2949,11 +2979,11 @@ class reg_mask_range(Structure):
     addr: int
     range: int
     reserved: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("addr", c_uint64),
         ("range", c_uint32),
         ("reserved", c_uint32 * 13),
-    )
+    ]
 
 
 class user_gcs(Structure):
@@ -2963,11 +2993,11 @@ class user_gcs(Structure):
     features_enabled: int
     features_locked: int
     gcspr_el0: int
-    _fields_ = (
+    _fields_ = [
         ("features_enabled", c_uint64),
         ("features_locked", c_uint64),
         ("gcspr_el0", c_uint64),
-    )
+    ]
 
 
 class user_hwdebug_state_dbg_regs(Structure):
@@ -2977,11 +3007,11 @@ class user_hwdebug_state_dbg_regs(Structure):
     addr: int
     ctrl: int
     pad: int
-    _fields_ = (
+    _fields_ = [
         ("addr", c_uint64),
         ("ctrl", c_uint32),
         ("pad", c_uint32),
-    )
+    ]
 
 
 class user_hwdebug_state(Structure):
@@ -2991,11 +3021,11 @@ class user_hwdebug_state(Structure):
     dbg_info: int
     pad: int
     dbg_regs: Array[user_hwdebug_state_dbg_regs]
-    _fields_ = (
+    _fields_ = [
         ("dbg_info", c_uint32),
         ("pad", c_uint32),
         ("dbg_regs", user_hwdebug_state_dbg_regs * 16),
-    )
+    ]
 
 
 class user_pac_address_keys(Structure):
@@ -3006,12 +3036,12 @@ class user_pac_address_keys(Structure):
     apibkey: Array[c_uint64]
     apdakey: Array[c_uint64]
     apdbkey: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("apiakey", c_uint64 * 2),
         ("apibkey", c_uint64 * 2),
         ("apdakey", c_uint64 * 2),
         ("apdbkey", c_uint64 * 2),
-    )
+    ]
 
 
 class user_pac_generic_keys(Structure):
@@ -3019,7 +3049,9 @@ class user_pac_generic_keys(Structure):
 
     __slots__ = ()
     apgakey: Array[c_uint64]
-    _fields_ = (("apgakey", c_uint64 * 2),)
+    _fields_ = [
+        ("apgakey", c_uint64 * 2),
+    ]
 
 
 class user_pac_mask(Structure):
@@ -3028,10 +3060,10 @@ class user_pac_mask(Structure):
     __slots__ = ()
     data_mask: int
     insn_mask: int
-    _fields_ = (
+    _fields_ = [
         ("data_mask", c_uint64),
         ("insn_mask", c_uint64),
-    )
+    ]
 
 
 class user_sve_header(Structure):
@@ -3044,14 +3076,14 @@ class user_sve_header(Structure):
     max_vl: int
     flags: int
     __reserved: int
-    _fields_ = (
+    _fields_ = [
         ("size", c_uint32),
         ("max_size", c_uint32),
         ("vl", c_uint16),
         ("max_vl", c_uint16),
         ("flags", c_uint16),
         ("__reserved", c_uint16),
-    )
+    ]
 
 
 class user_za_header(Structure):
@@ -3064,14 +3096,14 @@ class user_za_header(Structure):
     max_vl: int
     flags: int
     __reserved: int
-    _fields_ = (
+    _fields_ = [
         ("size", c_uint32),
         ("max_size", c_uint32),
         ("vl", c_uint16),
         ("max_vl", c_uint16),
         ("flags", c_uint16),
         ("__reserved", c_uint16),
-    )
+    ]
 
 
 kvm_device_type = c_uint32
@@ -3100,7 +3132,10 @@ __kernel_old_time_t = c_int64
 __kernel_old_uid_t = c_uint16
 __kernel_pid_t = c_int32
 __kernel_ptrdiff_t = c_int64
-__kernel_sighandler_t = CFUNCTYPE(None, c_int32)
+__kernel_sighandler_t = CFUNCTYPE(
+    None,
+    c_int32,
+)
 __kernel_size_t = c_uint64
 __kernel_ssize_t = c_int64
 __kernel_suseconds_t = c_int64

@@ -795,7 +795,9 @@ class __cfi_status(Structure):
 
     __slots__ = ()
     cfi_state: int
-    _fields_ = (("cfi_state", c_uint64),)
+    _fields_ = [
+        ("cfi_state", c_uint64),
+    ]
 
 
 class __kernel_fd_set(Structure):
@@ -803,7 +805,9 @@ class __kernel_fd_set(Structure):
 
     __slots__ = ()
     fds_bits: Array[c_uint64]
-    _fields_ = (("fds_bits", c_uint64 * 16),)
+    _fields_ = [
+        ("fds_bits", c_uint64 * 16),
+    ]
 
 
 class __kernel_fsid_t(Structure):
@@ -811,7 +815,9 @@ class __kernel_fsid_t(Structure):
 
     __slots__ = ()
     val: Array[c_int32]
-    _fields_ = (("val", c_int32 * 2),)
+    _fields_ = [
+        ("val", c_int32 * 2),
+    ]
 
 
 class __riscv_ctx_hdr(Structure):
@@ -820,10 +826,10 @@ class __riscv_ctx_hdr(Structure):
     __slots__ = ()
     magic: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("magic", c_uint32),
         ("size", c_uint32),
-    )
+    ]
 
 
 class __riscv_d_ext_state(Structure):
@@ -832,11 +838,11 @@ class __riscv_d_ext_state(Structure):
     __slots__ = ()
     f: Array[c_uint64]
     fcsr: int
-    _fields_ = (
+    _fields_ = [
         ("f", c_uint64 * 32),
         ("fcsr", c_uint32),
         ("_pad_260", c_uint8 * 4),
-    )
+    ]
 
 
 class __riscv_extra_ext_header(Structure):
@@ -849,11 +855,11 @@ class __riscv_extra_ext_header(Structure):
 
 
 # Inside the class Python would take a name that begins with two underscores for the class's own.
-__riscv_extra_ext_header._fields_ = (
+__riscv_extra_ext_header._fields_ = [
     ("__padding", c_uint32 * 129),
     ("reserved", c_uint32),
     ("hdr", __riscv_ctx_hdr),
-)
+]
 
 
 class __riscv_f_ext_state(Structure):
@@ -862,10 +868,10 @@ class __riscv_f_ext_state(Structure):
     __slots__ = ()
     f: Array[c_uint32]
     fcsr: int
-    _fields_ = (
+    _fields_ = [
         ("f", c_uint32 * 32),
         ("fcsr", c_uint32),
-    )
+    ]
 
 
 class __riscv_q_ext_state(Structure):
@@ -875,11 +881,11 @@ class __riscv_q_ext_state(Structure):
     f: Array[c_uint64]
     fcsr: int
     reserved: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("f", c_uint64 * 64),
         ("fcsr", c_uint32),
         ("reserved", c_uint32 * 3),
-    )
+    ]
 
 
 class __riscv_fp_state(Union):
@@ -892,11 +898,11 @@ class __riscv_fp_state(Union):
 
 
 # Inside the class Python would take a name that begins with two underscores for the class's own.
-__riscv_fp_state._fields_ = (
+__riscv_fp_state._fields_ = [
     ("f", __riscv_f_ext_state),
     ("d", __riscv_d_ext_state),
     ("q", __riscv_q_ext_state),
-)
+]
 
 
 class __riscv_v_ext_state(Structure):
@@ -909,14 +915,14 @@ class __riscv_v_ext_state(Structure):
     vcsr: int
     vlenb: int
     datap: int
-    _fields_ = (
+    _fields_ = [
         ("vstart", c_uint64),
         ("vl", c_uint64),
         ("vtype", c_uint64),
         ("vcsr", c_uint64),
         ("vlenb", c_uint64),
         ("datap", c_uint64),
-    )
+    ]
 
 
 class __riscv_v_regset_state(Structure):
@@ -929,14 +935,14 @@ class __riscv_v_regset_state(Structure):
     vcsr: int
     vlenb: int
     vreg: bytes
-    _fields_ = (
+    _fields_ = [
         ("vstart", c_uint64),
         ("vl", c_uint64),
         ("vtype", c_uint64),
         ("vcsr", c_uint64),
         ("vlenb", c_uint64),
         ("vreg", c_char * 0),
-    )
+    ]
 
 
 class __sc_riscv_cfi_state(Structure):
@@ -944,7 +950,9 @@ class __sc_riscv_cfi_state(Structure):
 
     __slots__ = ()
     ss_ptr: int
-    _fields_ = (("ss_ptr", c_uint64),)
+    _fields_ = [
+        ("ss_ptr", c_uint64),
+    ]
 
 
 class kvm_arm_device_addr(Structure):
@@ -953,22 +961,22 @@ class kvm_arm_device_addr(Structure):
     __slots__ = ()
     id: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("id", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
-class kvm_clear_dirty_log_dirty_bitmap_union(Union):
-    """union kvm_clear_dirty_log.<dirty_bitmap>, 8 bytes (linux/kvm.h)."""
+class kvm_clear_dirty_log_union(Union):
+    """union kvm_clear_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     dirty_bitmap: int
     padding2: int
-    _fields_ = (
+    _fields_ = [
         ("dirty_bitmap", c_uint64),
         ("padding2", c_uint64),
-    )
+    ]
 
 
 class kvm_clear_dirty_log(Structure):
@@ -978,13 +986,13 @@ class kvm_clear_dirty_log(Structure):
     slot: int
     num_pages: int
     first_page: int
-    _anonymous_ = ("_dirty_bitmap_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("slot", c_uint32),
         ("num_pages", c_uint32),
         ("first_page", c_uint64),
-        ("_dirty_bitmap_union", kvm_clear_dirty_log_dirty_bitmap_union),
-    )
+        ("_union", kvm_clear_dirty_log_union),
+    ]
 
 
 class kvm_clock_data(Structure):
@@ -997,26 +1005,26 @@ class kvm_clock_data(Structure):
     realtime: int
     host_tsc: int
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("clock", c_uint64),
         ("flags", c_uint32),
         ("pad0", c_uint32),
         ("realtime", c_uint64),
         ("host_tsc", c_uint64),
         ("pad", c_uint32 * 4),
-    )
+    ]
 
 
-class kvm_coalesced_mmio_pad_union(Union):
-    """union kvm_coalesced_mmio.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_union(Union):
+    """union kvm_coalesced_mmio.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     pio: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("pio", c_uint32),
-    )
+    ]
 
 
 class kvm_coalesced_mmio(Structure):
@@ -1026,32 +1034,32 @@ class kvm_coalesced_mmio(Structure):
     phys_addr: int
     len: int
     data: Array[c_uint8]
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("len", c_uint32),
-        ("_pad_union", kvm_coalesced_mmio_pad_union),
+        ("_union", kvm_coalesced_mmio_union),
         ("data", c_uint8 * 8),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_ring___empty_coalesced_mmio(Structure):
     """struct kvm_coalesced_mmio_ring.__empty_coalesced_mmio, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_coalesced_mmio_ring___empty_coalesced_mmio_struct(Structure):
-    """struct kvm_coalesced_mmio_ring.<__empty_coalesced_mmio>, 0 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_ring_struct(Structure):
+    """struct kvm_coalesced_mmio_ring.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
     coalesced_mmio: Array[kvm_coalesced_mmio]
-    _fields_ = (
+    _fields_ = [
         ("__empty_coalesced_mmio", kvm_coalesced_mmio_ring___empty_coalesced_mmio),
         ("coalesced_mmio", kvm_coalesced_mmio * 0),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_ring(Structure):
@@ -1060,24 +1068,24 @@ class kvm_coalesced_mmio_ring(Structure):
     __slots__ = ()
     first: int
     last: int
-    _anonymous_ = ("___empty_coalesced_mmio_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("first", c_uint32),
         ("last", c_uint32),
-        ("___empty_coalesced_mmio_struct", kvm_coalesced_mmio_ring___empty_coalesced_mmio_struct),
-    )
+        ("_struct", kvm_coalesced_mmio_ring_struct),
+    ]
 
 
-class kvm_coalesced_mmio_zone_pad_union(Union):
-    """union kvm_coalesced_mmio_zone.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_zone_union(Union):
+    """union kvm_coalesced_mmio_zone.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     pio: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("pio", c_uint32),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_zone(Structure):
@@ -1086,12 +1094,12 @@ class kvm_coalesced_mmio_zone(Structure):
     __slots__ = ()
     addr: int
     size: int
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("addr", c_uint64),
         ("size", c_uint32),
-        ("_pad_union", kvm_coalesced_mmio_zone_pad_union),
-    )
+        ("_union", kvm_coalesced_mmio_zone_union),
+    ]
 
 
 class kvm_config_tlb(Structure):
@@ -1102,12 +1110,12 @@ class kvm_config_tlb(Structure):
     array: int
     mmu_type: int
     array_len: int
-    _fields_ = (
+    _fields_ = [
         ("params", c_uint64),
         ("array", c_uint64),
         ("mmu_type", c_uint32),
         ("array_len", c_uint32),
-    )
+    ]
 
 
 class kvm_create_device(Structure):
@@ -1117,11 +1125,11 @@ class kvm_create_device(Structure):
     type: int
     fd: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("fd", c_uint32),
         ("flags", c_uint32),
-    )
+    ]
 
 
 class kvm_create_guest_memfd(Structure):
@@ -1131,18 +1139,18 @@ class kvm_create_guest_memfd(Structure):
     size: int
     flags: int
     reserved: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("size", c_uint64),
         ("flags", c_uint64),
         ("reserved", c_uint64 * 6),
-    )
+    ]
 
 
 class kvm_debug_exit_arch(Structure):
     """struct kvm_debug_exit_arch, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_device_attr(Structure):
@@ -1153,12 +1161,12 @@ class kvm_device_attr(Structure):
     group: int
     attr: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("group", c_uint32),
         ("attr", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
 class kvm_dirty_gfn(Structure):
@@ -1168,23 +1176,23 @@ class kvm_dirty_gfn(Structure):
     flags: int
     slot: int
     offset: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("slot", c_uint32),
         ("offset", c_uint64),
-    )
+    ]
 
 
-class kvm_dirty_log_dirty_bitmap_union(Union):
-    """union kvm_dirty_log.<dirty_bitmap>, 8 bytes (linux/kvm.h)."""
+class kvm_dirty_log_union(Union):
+    """union kvm_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     dirty_bitmap: int
     padding2: int
-    _fields_ = (
+    _fields_ = [
         ("dirty_bitmap", c_uint64),
         ("padding2", c_uint64),
-    )
+    ]
 
 
 class kvm_dirty_log(Structure):
@@ -1193,12 +1201,12 @@ class kvm_dirty_log(Structure):
     __slots__ = ()
     slot: int
     padding1: int
-    _anonymous_ = ("_dirty_bitmap_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("slot", c_uint32),
         ("padding1", c_uint32),
-        ("_dirty_bitmap_union", kvm_dirty_log_dirty_bitmap_union),
-    )
+        ("_union", kvm_dirty_log_union),
+    ]
 
 
 class kvm_dirty_tlb(Structure):
@@ -1207,11 +1215,11 @@ class kvm_dirty_tlb(Structure):
     __slots__ = ()
     bitmap: int
     num_dirty: int
-    _fields_ = (
+    _fields_ = [
         ("bitmap", c_uint64),
         ("num_dirty", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_enable_cap(Structure):
@@ -1222,12 +1230,12 @@ class kvm_enable_cap(Structure):
     flags: int
     args: Array[c_uint64]
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("cap", c_uint32),
         ("flags", c_uint32),
         ("args", c_uint64 * 4),
         ("pad", c_uint8 * 64),
-    )
+    ]
 
 
 class kvm_enc_region(Structure):
@@ -1236,10 +1244,10 @@ class kvm_enc_region(Structure):
     __slots__ = ()
     addr: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("addr", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_exit_snp_req_certs(Structure):
@@ -1249,25 +1257,25 @@ class kvm_exit_snp_req_certs(Structure):
     gpa: int
     npages: int
     ret: int
-    _fields_ = (
+    _fields_ = [
         ("gpa", c_uint64),
         ("npages", c_uint64),
         ("ret", c_uint64),
-    )
+    ]
 
 
 class kvm_fpu(Structure):
     """struct kvm_fpu, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_guest_debug_arch(Structure):
     """struct kvm_guest_debug_arch, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_guest_debug(Structure):
@@ -1277,11 +1285,11 @@ class kvm_guest_debug(Structure):
     control: int
     pad: int
     arch: kvm_guest_debug_arch
-    _fields_ = (
+    _fields_ = [
         ("control", c_uint32),
         ("pad", c_uint32),
         ("arch", kvm_guest_debug_arch),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_synic(Structure):
@@ -1293,13 +1301,13 @@ class kvm_hyperv_exit_u_synic(Structure):
     control: int
     evt_page: int
     msg_page: int
-    _fields_ = (
+    _fields_ = [
         ("msr", c_uint32),
         ("pad2", c_uint32),
         ("control", c_uint64),
         ("evt_page", c_uint64),
         ("msg_page", c_uint64),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_hcall(Structure):
@@ -1309,11 +1317,11 @@ class kvm_hyperv_exit_u_hcall(Structure):
     input: int
     result: int
     params: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("input", c_uint64),
         ("result", c_uint64),
         ("params", c_uint64 * 2),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_syndbg(Structure):
@@ -1327,7 +1335,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
     send_page: int
     recv_page: int
     pending_page: int
-    _fields_ = (
+    _fields_ = [
         ("msr", c_uint32),
         ("pad2", c_uint32),
         ("control", c_uint64),
@@ -1335,7 +1343,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
         ("send_page", c_uint64),
         ("recv_page", c_uint64),
         ("pending_page", c_uint64),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u(Union):
@@ -1345,11 +1353,11 @@ class kvm_hyperv_exit_u(Union):
     synic: kvm_hyperv_exit_u_synic
     hcall: kvm_hyperv_exit_u_hcall
     syndbg: kvm_hyperv_exit_u_syndbg
-    _fields_ = (
+    _fields_ = [
         ("synic", kvm_hyperv_exit_u_synic),
         ("hcall", kvm_hyperv_exit_u_hcall),
         ("syndbg", kvm_hyperv_exit_u_syndbg),
-    )
+    ]
 
 
 class kvm_hyperv_exit(Structure):
@@ -1359,11 +1367,11 @@ class kvm_hyperv_exit(Structure):
     type: int
     pad1: int
     u: kvm_hyperv_exit_u
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("pad1", c_uint32),
         ("u", kvm_hyperv_exit_u),
-    )
+    ]
 
 
 class kvm_interrupt(Structure):
@@ -1371,7 +1379,9 @@ class kvm_interrupt(Structure):
 
     __slots__ = ()
     irq: int
-    _fields_ = (("irq", c_uint32),)
+    _fields_ = [
+        ("irq", c_uint32),
+    ]
 
 
 class kvm_ioeventfd(Structure):
@@ -1384,26 +1394,26 @@ class kvm_ioeventfd(Structure):
     fd: int
     flags: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("datamatch", c_uint64),
         ("addr", c_uint64),
         ("len", c_uint32),
         ("fd", c_int32),
         ("flags", c_uint32),
         ("pad", c_uint8 * 36),
-    )
+    ]
 
 
-class kvm_irq_level_irq_union(Union):
-    """union kvm_irq_level.<irq>, 4 bytes (linux/kvm.h)."""
+class kvm_irq_level_union(Union):
+    """union kvm_irq_level.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     irq: int
     status: int
-    _fields_ = (
+    _fields_ = [
         ("irq", c_uint32),
         ("status", c_int32),
-    )
+    ]
 
 
 class kvm_irq_level(Structure):
@@ -1411,18 +1421,18 @@ class kvm_irq_level(Structure):
 
     __slots__ = ()
     level: int
-    _anonymous_ = ("_irq_union",)
-    _fields_ = (
-        ("_irq_union", kvm_irq_level_irq_union),
+    _anonymous_ = ("_union",)
+    _fields_ = [
+        ("_union", kvm_irq_level_union),
         ("level", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing___empty_entries(Structure):
     """struct kvm_irq_routing.__empty_entries, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_irq_routing_irqchip(Structure):
@@ -1431,22 +1441,22 @@ class kvm_irq_routing_irqchip(Structure):
     __slots__ = ()
     irqchip: int
     pin: int
-    _fields_ = (
+    _fields_ = [
         ("irqchip", c_uint32),
         ("pin", c_uint32),
-    )
+    ]
 
 
-class kvm_irq_routing_msi_pad_union(Union):
-    """union kvm_irq_routing_msi.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_irq_routing_msi_union(Union):
+    """union kvm_irq_routing_msi.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     devid: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("devid", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_msi(Structure):
@@ -1456,13 +1466,13 @@ class kvm_irq_routing_msi(Structure):
     address_lo: int
     address_hi: int
     data: int
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("address_lo", c_uint32),
         ("address_hi", c_uint32),
         ("data", c_uint32),
-        ("_pad_union", kvm_irq_routing_msi_pad_union),
-    )
+        ("_union", kvm_irq_routing_msi_union),
+    ]
 
 
 class kvm_irq_routing_s390_adapter(Structure):
@@ -1474,13 +1484,13 @@ class kvm_irq_routing_s390_adapter(Structure):
     ind_offset: int
     summary_offset: int
     adapter_id: int
-    _fields_ = (
+    _fields_ = [
         ("ind_addr", c_uint64),
         ("summary_addr", c_uint64),
         ("ind_offset", c_uint64),
         ("summary_offset", c_uint32),
         ("adapter_id", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_hv_sint(Structure):
@@ -1489,10 +1499,10 @@ class kvm_irq_routing_hv_sint(Structure):
     __slots__ = ()
     vcpu: int
     sint: int
-    _fields_ = (
+    _fields_ = [
         ("vcpu", c_uint32),
         ("sint", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_xen_evtchn(Structure):
@@ -1502,11 +1512,11 @@ class kvm_irq_routing_xen_evtchn(Structure):
     port: int
     vcpu: int
     priority: int
-    _fields_ = (
+    _fields_ = [
         ("port", c_uint32),
         ("vcpu", c_uint32),
         ("priority", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_entry_u(Union):
@@ -1519,14 +1529,14 @@ class kvm_irq_routing_entry_u(Union):
     hv_sint: kvm_irq_routing_hv_sint
     xen_evtchn: kvm_irq_routing_xen_evtchn
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("irqchip", kvm_irq_routing_irqchip),
         ("msi", kvm_irq_routing_msi),
         ("adapter", kvm_irq_routing_s390_adapter),
         ("hv_sint", kvm_irq_routing_hv_sint),
         ("xen_evtchn", kvm_irq_routing_xen_evtchn),
         ("pad", c_uint32 * 8),
-    )
+    ]
 
 
 class kvm_irq_routing_entry(Structure):
@@ -1538,25 +1548,25 @@ class kvm_irq_routing_entry(Structure):
     flags: int
     pad: int
     u: kvm_irq_routing_entry_u
-    _fields_ = (
+    _fields_ = [
         ("gsi", c_uint32),
         ("type", c_uint32),
         ("flags", c_uint32),
         ("pad", c_uint32),
         ("u", kvm_irq_routing_entry_u),
-    )
+    ]
 
 
-class kvm_irq_routing___empty_entries_struct(Structure):
-    """struct kvm_irq_routing.<__empty_entries>, 0 bytes (linux/kvm.h)."""
+class kvm_irq_routing_struct(Structure):
+    """struct kvm_irq_routing.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_entries: kvm_irq_routing___empty_entries
     entries: Array[kvm_irq_routing_entry]
-    _fields_ = (
+    _fields_ = [
         ("__empty_entries", kvm_irq_routing___empty_entries),
         ("entries", kvm_irq_routing_entry * 0),
-    )
+    ]
 
 
 class kvm_irq_routing(Structure):
@@ -1565,12 +1575,12 @@ class kvm_irq_routing(Structure):
     __slots__ = ()
     nr: int
     flags: int
-    _anonymous_ = ("___empty_entries_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("nr", c_uint32),
         ("flags", c_uint32),
-        ("___empty_entries_struct", kvm_irq_routing___empty_entries_struct),
-    )
+        ("_struct", kvm_irq_routing_struct),
+    ]
 
 
 class kvm_irqchip_chip(Union):
@@ -1578,7 +1588,9 @@ class kvm_irqchip_chip(Union):
 
     __slots__ = ()
     dummy: bytes
-    _fields_ = (("dummy", c_char * 512),)
+    _fields_ = [
+        ("dummy", c_char * 512),
+    ]
 
 
 class kvm_irqchip(Structure):
@@ -1588,11 +1600,11 @@ class kvm_irqchip(Structure):
     chip_id: int
     pad: int
     chip: kvm_irqchip_chip
-    _fields_ = (
+    _fields_ = [
         ("chip_id", c_uint32),
         ("pad", c_uint32),
         ("chip", kvm_irqchip_chip),
-    )
+    ]
 
 
 class kvm_irqfd(Structure):
@@ -1604,13 +1616,13 @@ class kvm_irqfd(Structure):
     flags: int
     resamplefd: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("fd", c_uint32),
         ("gsi", c_uint32),
         ("flags", c_uint32),
         ("resamplefd", c_uint32),
         ("pad", c_uint8 * 16),
-    )
+    ]
 
 
 class kvm_memory_attributes(Structure):
@@ -1621,12 +1633,12 @@ class kvm_memory_attributes(Structure):
     size: int
     attributes: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("address", c_uint64),
         ("size", c_uint64),
         ("attributes", c_uint64),
         ("flags", c_uint64),
-    )
+    ]
 
 
 class kvm_mp_state(Structure):
@@ -1634,7 +1646,9 @@ class kvm_mp_state(Structure):
 
     __slots__ = ()
     mp_state: int
-    _fields_ = (("mp_state", c_uint32),)
+    _fields_ = [
+        ("mp_state", c_uint32),
+    ]
 
 
 class kvm_msi(Structure):
@@ -1647,14 +1661,14 @@ class kvm_msi(Structure):
     flags: int
     devid: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("address_lo", c_uint32),
         ("address_hi", c_uint32),
         ("data", c_uint32),
         ("flags", c_uint32),
         ("devid", c_uint32),
         ("pad", c_uint8 * 12),
-    )
+    ]
 
 
 class kvm_one_reg(Structure):
@@ -1663,10 +1677,10 @@ class kvm_one_reg(Structure):
     __slots__ = ()
     id: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("id", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
 class kvm_pit_config(Structure):
@@ -1675,10 +1689,10 @@ class kvm_pit_config(Structure):
     __slots__ = ()
     flags: int
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("pad", c_uint32 * 15),
-    )
+    ]
 
 
 class kvm_pre_fault_memory(Structure):
@@ -1689,31 +1703,31 @@ class kvm_pre_fault_memory(Structure):
     size: int
     flags: int
     padding: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("gpa", c_uint64),
         ("size", c_uint64),
         ("flags", c_uint64),
         ("padding", c_uint64 * 5),
-    )
+    ]
 
 
 class kvm_reg_list___empty_reg(Structure):
     """struct kvm_reg_list.__empty_reg, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_reg_list___empty_reg_struct(Structure):
-    """struct kvm_reg_list.<__empty_reg>, 0 bytes (linux/kvm.h)."""
+class kvm_reg_list_struct(Structure):
+    """struct kvm_reg_list.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_reg: kvm_reg_list___empty_reg
     reg: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("__empty_reg", kvm_reg_list___empty_reg),
         ("reg", c_uint64 * 0),
-    )
+    ]
 
 
 class kvm_reg_list(Structure):
@@ -1721,18 +1735,18 @@ class kvm_reg_list(Structure):
 
     __slots__ = ()
     n: int
-    _anonymous_ = ("___empty_reg_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("n", c_uint64),
-        ("___empty_reg_struct", kvm_reg_list___empty_reg_struct),
-    )
+        ("_struct", kvm_reg_list_struct),
+    ]
 
 
 class kvm_regs(Structure):
     """struct kvm_regs, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_riscv_aia_csr(Structure):
@@ -1746,7 +1760,7 @@ class kvm_riscv_aia_csr(Structure):
     siph: int
     iprio1h: int
     iprio2h: int
-    _fields_ = (
+    _fields_ = [
         ("siselect", c_uint64),
         ("iprio1", c_uint64),
         ("iprio2", c_uint64),
@@ -1754,7 +1768,7 @@ class kvm_riscv_aia_csr(Structure):
         ("siph", c_uint64),
         ("iprio1h", c_uint64),
         ("iprio2h", c_uint64),
-    )
+    ]
 
 
 class kvm_riscv_config(Structure):
@@ -1769,7 +1783,7 @@ class kvm_riscv_config(Structure):
     zicboz_block_size: int
     satp_mode: int
     zicbop_block_size: int
-    _fields_ = (
+    _fields_ = [
         ("isa", c_uint64),
         ("zicbom_block_size", c_uint64),
         ("mvendorid", c_uint64),
@@ -1778,7 +1792,7 @@ class kvm_riscv_config(Structure):
         ("zicboz_block_size", c_uint64),
         ("satp_mode", c_uint64),
         ("zicbop_block_size", c_uint64),
-    )
+    ]
 
 
 class user_regs_struct(Structure):
@@ -1817,7 +1831,7 @@ class user_regs_struct(Structure):
     t4: int
     t5: int
     t6: int
-    _fields_ = (
+    _fields_ = [
         ("pc", c_uint64),
         ("ra", c_uint64),
         ("sp", c_uint64),
@@ -1850,7 +1864,7 @@ class user_regs_struct(Structure):
         ("t4", c_uint64),
         ("t5", c_uint64),
         ("t6", c_uint64),
-    )
+    ]
 
 
 class kvm_riscv_core(Structure):
@@ -1859,10 +1873,10 @@ class kvm_riscv_core(Structure):
     __slots__ = ()
     regs: user_regs_struct
     mode: int
-    _fields_ = (
+    _fields_ = [
         ("regs", user_regs_struct),
         ("mode", c_uint64),
-    )
+    ]
 
 
 class kvm_riscv_csr(Structure):
@@ -1880,7 +1894,7 @@ class kvm_riscv_csr(Structure):
     satp: int
     scounteren: int
     senvcfg: int
-    _fields_ = (
+    _fields_ = [
         ("sstatus", c_uint64),
         ("sie", c_uint64),
         ("stvec", c_uint64),
@@ -1892,7 +1906,7 @@ class kvm_riscv_csr(Structure):
         ("satp", c_uint64),
         ("scounteren", c_uint64),
         ("senvcfg", c_uint64),
-    )
+    ]
 
 
 class kvm_riscv_sbi_fwft_feature(Structure):
@@ -1902,11 +1916,11 @@ class kvm_riscv_sbi_fwft_feature(Structure):
     enable: int
     flags: int
     value: int
-    _fields_ = (
+    _fields_ = [
         ("enable", c_uint64),
         ("flags", c_uint64),
         ("value", c_uint64),
-    )
+    ]
 
 
 class kvm_riscv_sbi_fwft(Structure):
@@ -1915,10 +1929,10 @@ class kvm_riscv_sbi_fwft(Structure):
     __slots__ = ()
     misaligned_deleg: kvm_riscv_sbi_fwft_feature
     pointer_masking: kvm_riscv_sbi_fwft_feature
-    _fields_ = (
+    _fields_ = [
         ("misaligned_deleg", kvm_riscv_sbi_fwft_feature),
         ("pointer_masking", kvm_riscv_sbi_fwft_feature),
-    )
+    ]
 
 
 class kvm_riscv_sbi_sta(Structure):
@@ -1927,10 +1941,10 @@ class kvm_riscv_sbi_sta(Structure):
     __slots__ = ()
     shmem_lo: int
     shmem_hi: int
-    _fields_ = (
+    _fields_ = [
         ("shmem_lo", c_uint64),
         ("shmem_hi", c_uint64),
-    )
+    ]
 
 
 class kvm_riscv_smstateen_csr(Structure):
@@ -1938,7 +1952,9 @@ class kvm_riscv_smstateen_csr(Structure):
 
     __slots__ = ()
     sstateen0: int
-    _fields_ = (("sstateen0", c_uint64),)
+    _fields_ = [
+        ("sstateen0", c_uint64),
+    ]
 
 
 class kvm_riscv_timer(Structure):
@@ -1949,12 +1965,12 @@ class kvm_riscv_timer(Structure):
     time: int
     compare: int
     state: int
-    _fields_ = (
+    _fields_ = [
         ("frequency", c_uint64),
         ("time", c_uint64),
         ("compare", c_uint64),
         ("state", c_uint64),
-    )
+    ]
 
 
 class kvm_run_hw(Structure):
@@ -1962,7 +1978,9 @@ class kvm_run_hw(Structure):
 
     __slots__ = ()
     hardware_exit_reason: int
-    _fields_ = (("hardware_exit_reason", c_uint64),)
+    _fields_ = [
+        ("hardware_exit_reason", c_uint64),
+    ]
 
 
 class kvm_run_fail_entry(Structure):
@@ -1971,11 +1989,11 @@ class kvm_run_fail_entry(Structure):
     __slots__ = ()
     hardware_entry_failure_reason: int
     cpu: int
-    _fields_ = (
+    _fields_ = [
         ("hardware_entry_failure_reason", c_uint64),
         ("cpu", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_run_ex(Structure):
@@ -1984,10 +2002,10 @@ class kvm_run_ex(Structure):
     __slots__ = ()
     exception: int
     error_code: int
-    _fields_ = (
+    _fields_ = [
         ("exception", c_uint32),
         ("error_code", c_uint32),
-    )
+    ]
 
 
 class kvm_run_io(Structure):
@@ -1999,13 +2017,13 @@ class kvm_run_io(Structure):
     port: int
     count: int
     data_offset: int
-    _fields_ = (
+    _fields_ = [
         ("direction", c_uint8),
         ("size", c_uint8),
         ("port", c_uint16),
         ("count", c_uint32),
         ("data_offset", c_uint64),
-    )
+    ]
 
 
 class kvm_run_debug(Structure):
@@ -2013,7 +2031,9 @@ class kvm_run_debug(Structure):
 
     __slots__ = ()
     arch: kvm_debug_exit_arch
-    _fields_ = (("arch", kvm_debug_exit_arch),)
+    _fields_ = [
+        ("arch", kvm_debug_exit_arch),
+    ]
 
 
 class kvm_run_mmio(Structure):
@@ -2024,13 +2044,13 @@ class kvm_run_mmio(Structure):
     data: Array[c_uint8]
     len: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("data", c_uint8 * 8),
         ("len", c_uint32),
         ("is_write", c_uint8),
         ("_pad_21", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_iocsr_io(Structure):
@@ -2041,25 +2061,25 @@ class kvm_run_iocsr_io(Structure):
     data: Array[c_uint8]
     len: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("data", c_uint8 * 8),
         ("len", c_uint32),
         ("is_write", c_uint8),
         ("_pad_21", c_uint8 * 3),
-    )
+    ]
 
 
-class kvm_run_hypercall_longmode_union(Union):
-    """union kvm_run.hypercall.<longmode>, 8 bytes (linux/kvm.h)."""
+class kvm_run_hypercall_union(Union):
+    """union kvm_run.hypercall.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     longmode: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("longmode", c_uint32),
         ("flags", c_uint64),
-    )
+    ]
 
 
 class kvm_run_hypercall(Structure):
@@ -2069,13 +2089,13 @@ class kvm_run_hypercall(Structure):
     nr: int
     args: Array[c_uint64]
     ret: int
-    _anonymous_ = ("_longmode_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("nr", c_uint64),
         ("args", c_uint64 * 6),
         ("ret", c_uint64),
-        ("_longmode_union", kvm_run_hypercall_longmode_union),
-    )
+        ("_union", kvm_run_hypercall_union),
+    ]
 
 
 class kvm_run_tpr_access(Structure):
@@ -2085,11 +2105,11 @@ class kvm_run_tpr_access(Structure):
     rip: int
     is_write: int
     pad: int
-    _fields_ = (
+    _fields_ = [
         ("rip", c_uint64),
         ("is_write", c_uint32),
         ("pad", c_uint32),
-    )
+    ]
 
 
 class kvm_run_s390_sieic(Structure):
@@ -2099,12 +2119,12 @@ class kvm_run_s390_sieic(Structure):
     icptcode: int
     ipa: int
     ipb: int
-    _fields_ = (
+    _fields_ = [
         ("icptcode", c_uint8),
         ("_pad_1", c_uint8 * 1),
         ("ipa", c_uint16),
         ("ipb", c_uint32),
-    )
+    ]
 
 
 class kvm_run_s390_ucontrol(Structure):
@@ -2113,11 +2133,11 @@ class kvm_run_s390_ucontrol(Structure):
     __slots__ = ()
     trans_exc_code: int
     pgm_code: int
-    _fields_ = (
+    _fields_ = [
         ("trans_exc_code", c_uint64),
         ("pgm_code", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_run_dcr(Structure):
@@ -2127,12 +2147,12 @@ class kvm_run_dcr(Structure):
     dcrn: int
     data: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("dcrn", c_uint32),
         ("data", c_uint32),
         ("is_write", c_uint8),
         ("_pad_9", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_internal(Structure):
@@ -2142,31 +2162,33 @@ class kvm_run_internal(Structure):
     suberror: int
     ndata: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("suberror", c_uint32),
         ("ndata", c_uint32),
         ("data", c_uint64 * 16),
-    )
+    ]
 
 
-class kvm_run_emulation_failure_insn_size_struct(Structure):
-    """struct kvm_run.emulation_failure.<insn_size>, 16 bytes (linux/kvm.h)."""
+class kvm_run_emulation_failure_struct(Structure):
+    """struct kvm_run.emulation_failure.<struct>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     insn_size: int
     insn_bytes: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("insn_size", c_uint8),
         ("insn_bytes", c_uint8 * 15),
-    )
+    ]
 
 
-class kvm_run_emulation_failure_insn_size_union(Union):
-    """union kvm_run.emulation_failure.<insn_size>, 16 bytes (linux/kvm.h)."""
+class kvm_run_emulation_failure_union(Union):
+    """union kvm_run.emulation_failure.<union>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _anonymous_ = ("_insn_size_struct",)
-    _fields_ = (("_insn_size_struct", kvm_run_emulation_failure_insn_size_struct),)
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", kvm_run_emulation_failure_struct),
+    ]
 
 
 class kvm_run_emulation_failure(Structure):
@@ -2176,13 +2198,13 @@ class kvm_run_emulation_failure(Structure):
     suberror: int
     ndata: int
     flags: int
-    _anonymous_ = ("_insn_size_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("suberror", c_uint32),
         ("ndata", c_uint32),
         ("flags", c_uint64),
-        ("_insn_size_union", kvm_run_emulation_failure_insn_size_union),
-    )
+        ("_union", kvm_run_emulation_failure_union),
+    ]
 
 
 class kvm_run_osi(Structure):
@@ -2190,7 +2212,9 @@ class kvm_run_osi(Structure):
 
     __slots__ = ()
     gprs: Array[c_uint64]
-    _fields_ = (("gprs", c_uint64 * 32),)
+    _fields_ = [
+        ("gprs", c_uint64 * 32),
+    ]
 
 
 class kvm_run_papr_hcall(Structure):
@@ -2200,11 +2224,11 @@ class kvm_run_papr_hcall(Structure):
     nr: int
     ret: int
     args: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("nr", c_uint64),
         ("ret", c_uint64),
         ("args", c_uint64 * 9),
-    )
+    ]
 
 
 class kvm_run_s390_tsch(Structure):
@@ -2217,7 +2241,7 @@ class kvm_run_s390_tsch(Structure):
     io_int_word: int
     ipb: int
     dequeued: int
-    _fields_ = (
+    _fields_ = [
         ("subchannel_id", c_uint16),
         ("subchannel_nr", c_uint16),
         ("io_int_parm", c_uint32),
@@ -2225,7 +2249,7 @@ class kvm_run_s390_tsch(Structure):
         ("ipb", c_uint32),
         ("dequeued", c_uint8),
         ("_pad_17", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_epr(Structure):
@@ -2233,19 +2257,21 @@ class kvm_run_epr(Structure):
 
     __slots__ = ()
     epr: int
-    _fields_ = (("epr", c_uint32),)
+    _fields_ = [
+        ("epr", c_uint32),
+    ]
 
 
-class kvm_run_system_event_flags_union(Union):
-    """union kvm_run.system_event.<flags>, 128 bytes (linux/kvm.h)."""
+class kvm_run_system_event_union(Union):
+    """union kvm_run.system_event.<union>, 128 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     flags: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("data", c_uint64 * 16),
-    )
+    ]
 
 
 class kvm_run_system_event(Structure):
@@ -2254,12 +2280,12 @@ class kvm_run_system_event(Structure):
     __slots__ = ()
     type: int
     ndata: int
-    _anonymous_ = ("_flags_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("type", c_uint32),
         ("ndata", c_uint32),
-        ("_flags_union", kvm_run_system_event_flags_union),
-    )
+        ("_union", kvm_run_system_event_union),
+    ]
 
 
 class kvm_run_s390_stsi(Structure):
@@ -2272,7 +2298,7 @@ class kvm_run_s390_stsi(Structure):
     fc: int
     sel1: int
     sel2: int
-    _fields_ = (
+    _fields_ = [
         ("addr", c_uint64),
         ("ar", c_uint8),
         ("reserved", c_uint8),
@@ -2280,7 +2306,7 @@ class kvm_run_s390_stsi(Structure):
         ("sel1", c_uint8),
         ("sel2", c_uint16),
         ("_pad_14", c_uint8 * 2),
-    )
+    ]
 
 
 class kvm_run_eoi(Structure):
@@ -2288,7 +2314,9 @@ class kvm_run_eoi(Structure):
 
     __slots__ = ()
     vector: int
-    _fields_ = (("vector", c_uint8),)
+    _fields_ = [
+        ("vector", c_uint8),
+    ]
 
 
 class kvm_run_arm_nisv(Structure):
@@ -2297,10 +2325,10 @@ class kvm_run_arm_nisv(Structure):
     __slots__ = ()
     esr_iss: int
     fault_ipa: int
-    _fields_ = (
+    _fields_ = [
         ("esr_iss", c_uint64),
         ("fault_ipa", c_uint64),
-    )
+    ]
 
 
 class kvm_run_msr(Structure):
@@ -2312,13 +2340,13 @@ class kvm_run_msr(Structure):
     reason: int
     index: int
     data: int
-    _fields_ = (
+    _fields_ = [
         ("error", c_uint8),
         ("pad", c_uint8 * 7),
         ("reason", c_uint32),
         ("index", c_uint32),
         ("data", c_uint64),
-    )
+    ]
 
 
 class kvm_xen_exit_u_hcall(Structure):
@@ -2330,13 +2358,13 @@ class kvm_xen_exit_u_hcall(Structure):
     input: int
     result: int
     params: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("longmode", c_uint32),
         ("cpl", c_uint32),
         ("input", c_uint64),
         ("result", c_uint64),
         ("params", c_uint64 * 6),
-    )
+    ]
 
 
 class kvm_xen_exit_u(Union):
@@ -2344,7 +2372,9 @@ class kvm_xen_exit_u(Union):
 
     __slots__ = ()
     hcall: kvm_xen_exit_u_hcall
-    _fields_ = (("hcall", kvm_xen_exit_u_hcall),)
+    _fields_ = [
+        ("hcall", kvm_xen_exit_u_hcall),
+    ]
 
 
 class kvm_xen_exit(Structure):
@@ -2353,11 +2383,11 @@ class kvm_xen_exit(Structure):
     __slots__ = ()
     type: int
     u: kvm_xen_exit_u
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("_pad_4", c_uint8 * 4),
         ("u", kvm_xen_exit_u),
-    )
+    ]
 
 
 class kvm_run_riscv_sbi(Structure):
@@ -2368,12 +2398,12 @@ class kvm_run_riscv_sbi(Structure):
     function_id: int
     args: Array[c_uint64]
     ret: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("extension_id", c_uint64),
         ("function_id", c_uint64),
         ("args", c_uint64 * 6),
         ("ret", c_uint64 * 2),
-    )
+    ]
 
 
 class kvm_run_riscv_csr(Structure):
@@ -2384,12 +2414,12 @@ class kvm_run_riscv_csr(Structure):
     new_value: int
     write_mask: int
     ret_value: int
-    _fields_ = (
+    _fields_ = [
         ("csr_num", c_uint64),
         ("new_value", c_uint64),
         ("write_mask", c_uint64),
         ("ret_value", c_uint64),
-    )
+    ]
 
 
 class kvm_run_notify(Structure):
@@ -2397,7 +2427,9 @@ class kvm_run_notify(Structure):
 
     __slots__ = ()
     flags: int
-    _fields_ = (("flags", c_uint32),)
+    _fields_ = [
+        ("flags", c_uint32),
+    ]
 
 
 class kvm_run_memory_fault(Structure):
@@ -2407,11 +2439,11 @@ class kvm_run_memory_fault(Structure):
     flags: int
     gpa: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("gpa", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_unknown(Structure):
@@ -2420,10 +2452,10 @@ class kvm_run_tdx_unknown(Structure):
     __slots__ = ()
     ret: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("data", c_uint64 * 5),
-    )
+    ]
 
 
 class kvm_run_tdx_get_quote(Structure):
@@ -2433,11 +2465,11 @@ class kvm_run_tdx_get_quote(Structure):
     ret: int
     gpa: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("gpa", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_get_tdvmcall_info(Structure):
@@ -2450,14 +2482,14 @@ class kvm_run_tdx_get_tdvmcall_info(Structure):
     r12: int
     r13: int
     r14: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("leaf", c_uint64),
         ("r11", c_uint64),
         ("r12", c_uint64),
         ("r13", c_uint64),
         ("r14", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_setup_event_notify(Structure):
@@ -2466,26 +2498,26 @@ class kvm_run_tdx_setup_event_notify(Structure):
     __slots__ = ()
     ret: int
     vector: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("vector", c_uint64),
-    )
+    ]
 
 
-class kvm_run_tdx_unknown_union(Union):
-    """union kvm_run.tdx.<unknown>, 48 bytes (linux/kvm.h)."""
+class kvm_run_tdx_union(Union):
+    """union kvm_run.tdx.<union>, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     unknown: kvm_run_tdx_unknown
     get_quote: kvm_run_tdx_get_quote
     get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
     setup_event_notify: kvm_run_tdx_setup_event_notify
-    _fields_ = (
+    _fields_ = [
         ("unknown", kvm_run_tdx_unknown),
         ("get_quote", kvm_run_tdx_get_quote),
         ("get_tdvmcall_info", kvm_run_tdx_get_tdvmcall_info),
         ("setup_event_notify", kvm_run_tdx_setup_event_notify),
-    )
+    ]
 
 
 class kvm_run_tdx(Structure):
@@ -2494,12 +2526,12 @@ class kvm_run_tdx(Structure):
     __slots__ = ()
     flags: int
     nr: int
-    _anonymous_ = ("_unknown_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("flags", c_uint64),
         ("nr", c_uint64),
-        ("_unknown_union", kvm_run_tdx_unknown_union),
-    )
+        ("_union", kvm_run_tdx_union),
+    ]
 
 
 class kvm_run_arm_sea(Structure):
@@ -2510,16 +2542,16 @@ class kvm_run_arm_sea(Structure):
     esr: int
     gva: int
     gpa: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("esr", c_uint64),
         ("gva", c_uint64),
         ("gpa", c_uint64),
-    )
+    ]
 
 
-class kvm_run_hw_union(Union):
-    """union kvm_run.<hw>, 256 bytes (linux/kvm.h)."""
+class kvm_run_union(Union):
+    """union kvm_run.<union>, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     hw: kvm_run_hw
@@ -2556,7 +2588,7 @@ class kvm_run_hw_union(Union):
     arm_sea: kvm_run_arm_sea
     snp_req_certs: kvm_exit_snp_req_certs
     padding: bytes
-    _fields_ = (
+    _fields_ = [
         ("hw", kvm_run_hw),
         ("fail_entry", kvm_run_fail_entry),
         ("ex", kvm_run_ex),
@@ -2591,14 +2623,14 @@ class kvm_run_hw_union(Union):
         ("arm_sea", kvm_run_arm_sea),
         ("snp_req_certs", kvm_exit_snp_req_certs),
         ("padding", c_char * 256),
-    )
+    ]
 
 
 class kvm_sync_regs(Structure):
     """struct kvm_sync_regs, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_run_s(Union):
@@ -2607,10 +2639,10 @@ class kvm_run_s(Union):
     __slots__ = ()
     regs: kvm_sync_regs
     padding: bytes
-    _fields_ = (
+    _fields_ = [
         ("regs", kvm_sync_regs),
         ("padding", c_char * 2048),
-    )
+    ]
 
 
 class kvm_run(Structure):
@@ -2629,8 +2661,8 @@ class kvm_run(Structure):
     kvm_valid_regs: int
     kvm_dirty_regs: int
     s: kvm_run_s
-    _anonymous_ = ("_hw_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("request_interrupt_window", c_uint8),
         ("immediate_exit", c_uint8),
         ("padding1", c_uint8 * 6),
@@ -2640,11 +2672,11 @@ class kvm_run(Structure):
         ("flags", c_uint16),
         ("cr8", c_uint64),
         ("apic_base", c_uint64),
-        ("_hw_union", kvm_run_hw_union),
+        ("_union", kvm_run_union),
         ("kvm_valid_regs", c_uint64),
         ("kvm_dirty_regs", c_uint64),
         ("s", kvm_run_s),
-    )
+    ]
 
 
 class kvm_s390_keyop(Structure):
@@ -2655,31 +2687,31 @@ class kvm_s390_keyop(Structure):
     key: int
     operation: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("guest_addr", c_uint64),
         ("key", c_uint8),
         ("operation", c_uint8),
         ("pad", c_uint8 * 6),
-    )
+    ]
 
 
 class kvm_signal_mask___empty_sigset(Structure):
     """struct kvm_signal_mask.__empty_sigset, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_signal_mask___empty_sigset_struct(Structure):
-    """struct kvm_signal_mask.<__empty_sigset>, 0 bytes (linux/kvm.h)."""
+class kvm_signal_mask_struct(Structure):
+    """struct kvm_signal_mask.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_sigset: kvm_signal_mask___empty_sigset
     sigset: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("__empty_sigset", kvm_signal_mask___empty_sigset),
         ("sigset", c_uint8 * 0),
-    )
+    ]
 
 
 class kvm_signal_mask(Structure):
@@ -2687,37 +2719,37 @@ class kvm_signal_mask(Structure):
 
     __slots__ = ()
     len: int
-    _anonymous_ = ("___empty_sigset_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("len", c_uint32),
-        ("___empty_sigset_struct", kvm_signal_mask___empty_sigset_struct),
-    )
+        ("_struct", kvm_signal_mask_struct),
+    ]
 
 
 class kvm_sregs(Structure):
     """struct kvm_sregs, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_stats_desc___empty_name(Structure):
     """struct kvm_stats_desc.__empty_name, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_stats_desc___empty_name_struct(Structure):
-    """struct kvm_stats_desc.<__empty_name>, 0 bytes (linux/kvm.h)."""
+class kvm_stats_desc_struct(Structure):
+    """struct kvm_stats_desc.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_name: kvm_stats_desc___empty_name
     name: bytes
-    _fields_ = (
+    _fields_ = [
         ("__empty_name", kvm_stats_desc___empty_name),
         ("name", c_char * 0),
-    )
+    ]
 
 
 class kvm_stats_desc(Structure):
@@ -2729,15 +2761,15 @@ class kvm_stats_desc(Structure):
     size: int
     offset: int
     bucket_size: int
-    _anonymous_ = ("___empty_name_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("flags", c_uint32),
         ("exponent", c_int16),
         ("size", c_uint16),
         ("offset", c_uint32),
         ("bucket_size", c_uint32),
-        ("___empty_name_struct", kvm_stats_desc___empty_name_struct),
-    )
+        ("_struct", kvm_stats_desc_struct),
+    ]
 
 
 class kvm_stats_header(Structure):
@@ -2750,14 +2782,14 @@ class kvm_stats_header(Structure):
     id_offset: int
     desc_offset: int
     data_offset: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("name_size", c_uint32),
         ("num_desc", c_uint32),
         ("id_offset", c_uint32),
         ("desc_offset", c_uint32),
         ("data_offset", c_uint32),
-    )
+    ]
 
 
 class kvm_tpr_access_ctl(Structure):
@@ -2767,11 +2799,11 @@ class kvm_tpr_access_ctl(Structure):
     enabled: int
     flags: int
     reserved: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("enabled", c_uint32),
         ("flags", c_uint32),
         ("reserved", c_uint32 * 8),
-    )
+    ]
 
 
 class kvm_translation(Structure):
@@ -2784,14 +2816,14 @@ class kvm_translation(Structure):
     writeable: int
     usermode: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("linear_address", c_uint64),
         ("physical_address", c_uint64),
         ("valid", c_uint8),
         ("writeable", c_uint8),
         ("usermode", c_uint8),
         ("pad", c_uint8 * 5),
-    )
+    ]
 
 
 class kvm_userspace_memory_region(Structure):
@@ -2803,13 +2835,13 @@ class kvm_userspace_memory_region(Structure):
     guest_phys_addr: int
     memory_size: int
     userspace_addr: int
-    _fields_ = (
+    _fields_ = [
         ("slot", c_uint32),
         ("flags", c_uint32),
         ("guest_phys_addr", c_uint64),
         ("memory_size", c_uint64),
         ("userspace_addr", c_uint64),
-    )
+    ]
 
 
 class kvm_userspace_memory_region2(Structure):
@@ -2825,7 +2857,7 @@ class kvm_userspace_memory_region2(Structure):
     guest_memfd: int
     pad1: int
     pad2: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("slot", c_uint32),
         ("flags", c_uint32),
         ("guest_phys_addr", c_uint64),
@@ -2835,7 +2867,7 @@ class kvm_userspace_memory_region2(Structure):
         ("guest_memfd", c_uint32),
         ("pad1", c_uint32),
         ("pad2", c_uint64 * 14),
-    )
+    ]
 
 
 class kvm_vapic_addr(Structure):
@@ -2843,7 +2875,9 @@ class kvm_vapic_addr(Structure):
 
     __slots__ = ()
     vapic_addr: int
-    _fields_ = (("vapic_addr", c_uint64),)
+    _fields_ = [
+        ("vapic_addr", c_uint64),
+    ]
 
 
 class kvm_vfio_spapr_tce(Structure):
@@ -2852,10 +2886,10 @@ class kvm_vfio_spapr_tce(Structure):
     __slots__ = ()
     groupfd: int
     tablefd: int
-    _fields_ = (
+    _fields_ = [
         ("groupfd", c_int32),
         ("tablefd", c_int32),
-    )
+    ]
 
 
 class user_cfi_state(Structure):
@@ -2867,10 +2901,10 @@ class user_cfi_state(Structure):
 
 
 # Inside the class Python would take a name that begins with two underscores for the class's own.
-user_cfi_state._fields_ = (
+user_cfi_state._fields_ = [
     ("cfi_status", __cfi_status),
     ("shstk_ptr", c_uint64),
-)
+]
 
 
 KVM_RISCV_ISA_EXT_ID = c_uint32
@@ -2900,7 +2934,10 @@ __kernel_old_time_t = c_int64
 __kernel_old_uid_t = c_uint32
 __kernel_pid_t = c_int32
 __kernel_ptrdiff_t = c_int64
-__kernel_sighandler_t = CFUNCTYPE(None, c_int32)
+__kernel_sighandler_t = CFUNCTYPE(
+    None,
+    c_int32,
+)
 __kernel_size_t = c_uint64
 __kernel_ssize_t = c_int64
 __kernel_suseconds_t = c_int64

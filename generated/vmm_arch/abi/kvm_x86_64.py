@@ -861,7 +861,9 @@ class __kernel_fd_set(Structure):
 
     __slots__ = ()
     fds_bits: Array[c_uint64]
-    _fields_ = (("fds_bits", c_uint64 * 16),)
+    _fields_ = [
+        ("fds_bits", c_uint64 * 16),
+    ]
 
 
 class __kernel_fsid_t(Structure):
@@ -869,7 +871,9 @@ class __kernel_fsid_t(Structure):
 
     __slots__ = ()
     val: Array[c_int32]
-    _fields_ = (("val", c_int32 * 2),)
+    _fields_ = [
+        ("val", c_int32 * 2),
+    ]
 
 
 class kvm_arm_device_addr(Structure):
@@ -878,22 +882,22 @@ class kvm_arm_device_addr(Structure):
     __slots__ = ()
     id: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("id", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
-class kvm_clear_dirty_log_dirty_bitmap_union(Union):
-    """union kvm_clear_dirty_log.<dirty_bitmap>, 8 bytes (linux/kvm.h)."""
+class kvm_clear_dirty_log_union(Union):
+    """union kvm_clear_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     dirty_bitmap: int
     padding2: int
-    _fields_ = (
+    _fields_ = [
         ("dirty_bitmap", c_uint64),
         ("padding2", c_uint64),
-    )
+    ]
 
 
 class kvm_clear_dirty_log(Structure):
@@ -903,13 +907,13 @@ class kvm_clear_dirty_log(Structure):
     slot: int
     num_pages: int
     first_page: int
-    _anonymous_ = ("_dirty_bitmap_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("slot", c_uint32),
         ("num_pages", c_uint32),
         ("first_page", c_uint64),
-        ("_dirty_bitmap_union", kvm_clear_dirty_log_dirty_bitmap_union),
-    )
+        ("_union", kvm_clear_dirty_log_union),
+    ]
 
 
 class kvm_clock_data(Structure):
@@ -922,26 +926,26 @@ class kvm_clock_data(Structure):
     realtime: int
     host_tsc: int
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("clock", c_uint64),
         ("flags", c_uint32),
         ("pad0", c_uint32),
         ("realtime", c_uint64),
         ("host_tsc", c_uint64),
         ("pad", c_uint32 * 4),
-    )
+    ]
 
 
-class kvm_coalesced_mmio_pad_union(Union):
-    """union kvm_coalesced_mmio.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_union(Union):
+    """union kvm_coalesced_mmio.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     pio: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("pio", c_uint32),
-    )
+    ]
 
 
 class kvm_coalesced_mmio(Structure):
@@ -951,32 +955,32 @@ class kvm_coalesced_mmio(Structure):
     phys_addr: int
     len: int
     data: Array[c_uint8]
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("len", c_uint32),
-        ("_pad_union", kvm_coalesced_mmio_pad_union),
+        ("_union", kvm_coalesced_mmio_union),
         ("data", c_uint8 * 8),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_ring___empty_coalesced_mmio(Structure):
     """struct kvm_coalesced_mmio_ring.__empty_coalesced_mmio, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_coalesced_mmio_ring___empty_coalesced_mmio_struct(Structure):
-    """struct kvm_coalesced_mmio_ring.<__empty_coalesced_mmio>, 0 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_ring_struct(Structure):
+    """struct kvm_coalesced_mmio_ring.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
     coalesced_mmio: Array[kvm_coalesced_mmio]
-    _fields_ = (
+    _fields_ = [
         ("__empty_coalesced_mmio", kvm_coalesced_mmio_ring___empty_coalesced_mmio),
         ("coalesced_mmio", kvm_coalesced_mmio * 0),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_ring(Structure):
@@ -985,24 +989,24 @@ class kvm_coalesced_mmio_ring(Structure):
     __slots__ = ()
     first: int
     last: int
-    _anonymous_ = ("___empty_coalesced_mmio_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("first", c_uint32),
         ("last", c_uint32),
-        ("___empty_coalesced_mmio_struct", kvm_coalesced_mmio_ring___empty_coalesced_mmio_struct),
-    )
+        ("_struct", kvm_coalesced_mmio_ring_struct),
+    ]
 
 
-class kvm_coalesced_mmio_zone_pad_union(Union):
-    """union kvm_coalesced_mmio_zone.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_coalesced_mmio_zone_union(Union):
+    """union kvm_coalesced_mmio_zone.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     pio: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("pio", c_uint32),
-    )
+    ]
 
 
 class kvm_coalesced_mmio_zone(Structure):
@@ -1011,12 +1015,12 @@ class kvm_coalesced_mmio_zone(Structure):
     __slots__ = ()
     addr: int
     size: int
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("addr", c_uint64),
         ("size", c_uint32),
-        ("_pad_union", kvm_coalesced_mmio_zone_pad_union),
-    )
+        ("_union", kvm_coalesced_mmio_zone_union),
+    ]
 
 
 class kvm_config_tlb(Structure):
@@ -1027,19 +1031,19 @@ class kvm_config_tlb(Structure):
     array: int
     mmu_type: int
     array_len: int
-    _fields_ = (
+    _fields_ = [
         ("params", c_uint64),
         ("array", c_uint64),
         ("mmu_type", c_uint32),
         ("array_len", c_uint32),
-    )
+    ]
 
 
 class kvm_cpuid___empty_entries(Structure):
     """struct kvm_cpuid.__empty_entries, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_cpuid_entry(Structure):
@@ -1052,26 +1056,26 @@ class kvm_cpuid_entry(Structure):
     ecx: int
     edx: int
     padding: int
-    _fields_ = (
+    _fields_ = [
         ("function", c_uint32),
         ("eax", c_uint32),
         ("ebx", c_uint32),
         ("ecx", c_uint32),
         ("edx", c_uint32),
         ("padding", c_uint32),
-    )
+    ]
 
 
-class kvm_cpuid___empty_entries_struct(Structure):
-    """struct kvm_cpuid.<__empty_entries>, 0 bytes (asm/kvm.h)."""
+class kvm_cpuid_struct(Structure):
+    """struct kvm_cpuid.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     __empty_entries: kvm_cpuid___empty_entries
     entries: Array[kvm_cpuid_entry]
-    _fields_ = (
+    _fields_ = [
         ("__empty_entries", kvm_cpuid___empty_entries),
         ("entries", kvm_cpuid_entry * 0),
-    )
+    ]
 
 
 class kvm_cpuid(Structure):
@@ -1080,19 +1084,19 @@ class kvm_cpuid(Structure):
     __slots__ = ()
     nent: int
     padding: int
-    _anonymous_ = ("___empty_entries_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("nent", c_uint32),
         ("padding", c_uint32),
-        ("___empty_entries_struct", kvm_cpuid___empty_entries_struct),
-    )
+        ("_struct", kvm_cpuid_struct),
+    ]
 
 
 class kvm_cpuid2___empty_entries(Structure):
     """struct kvm_cpuid2.__empty_entries, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_cpuid_entry2(Structure):
@@ -1107,7 +1111,7 @@ class kvm_cpuid_entry2(Structure):
     ecx: int
     edx: int
     padding: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("function", c_uint32),
         ("index", c_uint32),
         ("flags", c_uint32),
@@ -1116,19 +1120,19 @@ class kvm_cpuid_entry2(Structure):
         ("ecx", c_uint32),
         ("edx", c_uint32),
         ("padding", c_uint32 * 3),
-    )
+    ]
 
 
-class kvm_cpuid2___empty_entries_struct(Structure):
-    """struct kvm_cpuid2.<__empty_entries>, 0 bytes (asm/kvm.h)."""
+class kvm_cpuid2_struct(Structure):
+    """struct kvm_cpuid2.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     __empty_entries: kvm_cpuid2___empty_entries
     entries: Array[kvm_cpuid_entry2]
-    _fields_ = (
+    _fields_ = [
         ("__empty_entries", kvm_cpuid2___empty_entries),
         ("entries", kvm_cpuid_entry2 * 0),
-    )
+    ]
 
 
 class kvm_cpuid2(Structure):
@@ -1137,12 +1141,12 @@ class kvm_cpuid2(Structure):
     __slots__ = ()
     nent: int
     padding: int
-    _anonymous_ = ("___empty_entries_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("nent", c_uint32),
         ("padding", c_uint32),
-        ("___empty_entries_struct", kvm_cpuid2___empty_entries_struct),
-    )
+        ("_struct", kvm_cpuid2_struct),
+    ]
 
 
 class kvm_create_device(Structure):
@@ -1152,11 +1156,11 @@ class kvm_create_device(Structure):
     type: int
     fd: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("fd", c_uint32),
         ("flags", c_uint32),
-    )
+    ]
 
 
 class kvm_create_guest_memfd(Structure):
@@ -1166,11 +1170,11 @@ class kvm_create_guest_memfd(Structure):
     size: int
     flags: int
     reserved: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("size", c_uint64),
         ("flags", c_uint64),
         ("reserved", c_uint64 * 6),
-    )
+    ]
 
 
 class kvm_debug_exit_arch(Structure):
@@ -1182,13 +1186,13 @@ class kvm_debug_exit_arch(Structure):
     pc: int
     dr6: int
     dr7: int
-    _fields_ = (
+    _fields_ = [
         ("exception", c_uint32),
         ("pad", c_uint32),
         ("pc", c_uint64),
         ("dr6", c_uint64),
         ("dr7", c_uint64),
-    )
+    ]
 
 
 class kvm_debugregs(Structure):
@@ -1200,13 +1204,13 @@ class kvm_debugregs(Structure):
     dr7: int
     flags: int
     reserved: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("db", c_uint64 * 4),
         ("dr6", c_uint64),
         ("dr7", c_uint64),
         ("flags", c_uint64),
         ("reserved", c_uint64 * 9),
-    )
+    ]
 
 
 class kvm_device_attr(Structure):
@@ -1217,12 +1221,12 @@ class kvm_device_attr(Structure):
     group: int
     attr: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("group", c_uint32),
         ("attr", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
 class kvm_dirty_gfn(Structure):
@@ -1232,23 +1236,23 @@ class kvm_dirty_gfn(Structure):
     flags: int
     slot: int
     offset: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("slot", c_uint32),
         ("offset", c_uint64),
-    )
+    ]
 
 
-class kvm_dirty_log_dirty_bitmap_union(Union):
-    """union kvm_dirty_log.<dirty_bitmap>, 8 bytes (linux/kvm.h)."""
+class kvm_dirty_log_union(Union):
+    """union kvm_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     dirty_bitmap: int
     padding2: int
-    _fields_ = (
+    _fields_ = [
         ("dirty_bitmap", c_uint64),
         ("padding2", c_uint64),
-    )
+    ]
 
 
 class kvm_dirty_log(Structure):
@@ -1257,12 +1261,12 @@ class kvm_dirty_log(Structure):
     __slots__ = ()
     slot: int
     padding1: int
-    _anonymous_ = ("_dirty_bitmap_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("slot", c_uint32),
         ("padding1", c_uint32),
-        ("_dirty_bitmap_union", kvm_dirty_log_dirty_bitmap_union),
-    )
+        ("_union", kvm_dirty_log_union),
+    ]
 
 
 class kvm_dirty_tlb(Structure):
@@ -1271,11 +1275,11 @@ class kvm_dirty_tlb(Structure):
     __slots__ = ()
     bitmap: int
     num_dirty: int
-    _fields_ = (
+    _fields_ = [
         ("bitmap", c_uint64),
         ("num_dirty", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_dtable(Structure):
@@ -1285,11 +1289,11 @@ class kvm_dtable(Structure):
     base: int
     limit: int
     padding: Array[c_uint16]
-    _fields_ = (
+    _fields_ = [
         ("base", c_uint64),
         ("limit", c_uint16),
         ("padding", c_uint16 * 3),
-    )
+    ]
 
 
 class kvm_enable_cap(Structure):
@@ -1300,12 +1304,12 @@ class kvm_enable_cap(Structure):
     flags: int
     args: Array[c_uint64]
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("cap", c_uint32),
         ("flags", c_uint32),
         ("args", c_uint64 * 4),
         ("pad", c_uint8 * 64),
-    )
+    ]
 
 
 class kvm_enc_region(Structure):
@@ -1314,10 +1318,10 @@ class kvm_enc_region(Structure):
     __slots__ = ()
     addr: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("addr", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_exit_snp_req_certs(Structure):
@@ -1327,11 +1331,11 @@ class kvm_exit_snp_req_certs(Structure):
     gpa: int
     npages: int
     ret: int
-    _fields_ = (
+    _fields_ = [
         ("gpa", c_uint64),
         ("npages", c_uint64),
         ("ret", c_uint64),
-    )
+    ]
 
 
 class kvm_fpu(Structure):
@@ -1349,7 +1353,7 @@ class kvm_fpu(Structure):
     xmm: Array[Array[c_uint8]]
     mxcsr: int
     pad2: int
-    _fields_ = (
+    _fields_ = [
         ("fpr", (c_uint8 * 16) * 8),
         ("fcw", c_uint16),
         ("fsw", c_uint16),
@@ -1361,7 +1365,7 @@ class kvm_fpu(Structure):
         ("xmm", (c_uint8 * 16) * 16),
         ("mxcsr", c_uint32),
         ("pad2", c_uint32),
-    )
+    ]
 
 
 class kvm_guest_debug_arch(Structure):
@@ -1369,7 +1373,9 @@ class kvm_guest_debug_arch(Structure):
 
     __slots__ = ()
     debugreg: Array[c_uint64]
-    _fields_ = (("debugreg", c_uint64 * 8),)
+    _fields_ = [
+        ("debugreg", c_uint64 * 8),
+    ]
 
 
 class kvm_guest_debug(Structure):
@@ -1379,11 +1385,11 @@ class kvm_guest_debug(Structure):
     control: int
     pad: int
     arch: kvm_guest_debug_arch
-    _fields_ = (
+    _fields_ = [
         ("control", c_uint32),
         ("pad", c_uint32),
         ("arch", kvm_guest_debug_arch),
-    )
+    ]
 
 
 class kvm_hyperv_eventfd(Structure):
@@ -1394,12 +1400,12 @@ class kvm_hyperv_eventfd(Structure):
     fd: int
     flags: int
     padding: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("conn_id", c_uint32),
         ("fd", c_int32),
         ("flags", c_uint32),
         ("padding", c_uint32 * 3),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_synic(Structure):
@@ -1411,13 +1417,13 @@ class kvm_hyperv_exit_u_synic(Structure):
     control: int
     evt_page: int
     msg_page: int
-    _fields_ = (
+    _fields_ = [
         ("msr", c_uint32),
         ("pad2", c_uint32),
         ("control", c_uint64),
         ("evt_page", c_uint64),
         ("msg_page", c_uint64),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_hcall(Structure):
@@ -1427,11 +1433,11 @@ class kvm_hyperv_exit_u_hcall(Structure):
     input: int
     result: int
     params: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("input", c_uint64),
         ("result", c_uint64),
         ("params", c_uint64 * 2),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u_syndbg(Structure):
@@ -1445,7 +1451,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
     send_page: int
     recv_page: int
     pending_page: int
-    _fields_ = (
+    _fields_ = [
         ("msr", c_uint32),
         ("pad2", c_uint32),
         ("control", c_uint64),
@@ -1453,7 +1459,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
         ("send_page", c_uint64),
         ("recv_page", c_uint64),
         ("pending_page", c_uint64),
-    )
+    ]
 
 
 class kvm_hyperv_exit_u(Union):
@@ -1463,11 +1469,11 @@ class kvm_hyperv_exit_u(Union):
     synic: kvm_hyperv_exit_u_synic
     hcall: kvm_hyperv_exit_u_hcall
     syndbg: kvm_hyperv_exit_u_syndbg
-    _fields_ = (
+    _fields_ = [
         ("synic", kvm_hyperv_exit_u_synic),
         ("hcall", kvm_hyperv_exit_u_hcall),
         ("syndbg", kvm_hyperv_exit_u_syndbg),
-    )
+    ]
 
 
 class kvm_hyperv_exit(Structure):
@@ -1477,11 +1483,11 @@ class kvm_hyperv_exit(Structure):
     type: int
     pad1: int
     u: kvm_hyperv_exit_u
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("pad1", c_uint32),
         ("u", kvm_hyperv_exit_u),
-    )
+    ]
 
 
 class kvm_interrupt(Structure):
@@ -1489,7 +1495,9 @@ class kvm_interrupt(Structure):
 
     __slots__ = ()
     irq: int
-    _fields_ = (("irq", c_uint32),)
+    _fields_ = [
+        ("irq", c_uint32),
+    ]
 
 
 class kvm_ioapic_state_redirtbl_fields(Structure):
@@ -1507,7 +1515,7 @@ class kvm_ioapic_state_redirtbl_fields(Structure):
     reserve: int
     reserved: Array[c_uint8]
     dest_id: int
-    _fields_ = (
+    _fields_ = [
         ("vector", c_uint8),
         ("delivery_mode", c_uint8, 3),
         ("dest_mode", c_uint8, 1),
@@ -1519,7 +1527,7 @@ class kvm_ioapic_state_redirtbl_fields(Structure):
         ("reserve", c_uint8, 7),
         ("reserved", c_uint8 * 4),
         ("dest_id", c_uint8),
-    )
+    ]
 
 
 class kvm_ioapic_state_redirtbl(Union):
@@ -1528,10 +1536,10 @@ class kvm_ioapic_state_redirtbl(Union):
     __slots__ = ()
     bits: int
     fields: kvm_ioapic_state_redirtbl_fields
-    _fields_ = (
+    _fields_ = [
         ("bits", c_uint64),
         ("fields", kvm_ioapic_state_redirtbl_fields),
-    )
+    ]
 
 
 class kvm_ioapic_state(Structure):
@@ -1544,14 +1552,14 @@ class kvm_ioapic_state(Structure):
     irr: int
     pad: int
     redirtbl: Array[kvm_ioapic_state_redirtbl]
-    _fields_ = (
+    _fields_ = [
         ("base_address", c_uint64),
         ("ioregsel", c_uint32),
         ("id", c_uint32),
         ("irr", c_uint32),
         ("pad", c_uint32),
         ("redirtbl", kvm_ioapic_state_redirtbl * 24),
-    )
+    ]
 
 
 class kvm_ioeventfd(Structure):
@@ -1564,26 +1572,26 @@ class kvm_ioeventfd(Structure):
     fd: int
     flags: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("datamatch", c_uint64),
         ("addr", c_uint64),
         ("len", c_uint32),
         ("fd", c_int32),
         ("flags", c_uint32),
         ("pad", c_uint8 * 36),
-    )
+    ]
 
 
-class kvm_irq_level_irq_union(Union):
-    """union kvm_irq_level.<irq>, 4 bytes (linux/kvm.h)."""
+class kvm_irq_level_union(Union):
+    """union kvm_irq_level.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     irq: int
     status: int
-    _fields_ = (
+    _fields_ = [
         ("irq", c_uint32),
         ("status", c_int32),
-    )
+    ]
 
 
 class kvm_irq_level(Structure):
@@ -1591,18 +1599,18 @@ class kvm_irq_level(Structure):
 
     __slots__ = ()
     level: int
-    _anonymous_ = ("_irq_union",)
-    _fields_ = (
-        ("_irq_union", kvm_irq_level_irq_union),
+    _anonymous_ = ("_union",)
+    _fields_ = [
+        ("_union", kvm_irq_level_union),
         ("level", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing___empty_entries(Structure):
     """struct kvm_irq_routing.__empty_entries, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_irq_routing_irqchip(Structure):
@@ -1611,22 +1619,22 @@ class kvm_irq_routing_irqchip(Structure):
     __slots__ = ()
     irqchip: int
     pin: int
-    _fields_ = (
+    _fields_ = [
         ("irqchip", c_uint32),
         ("pin", c_uint32),
-    )
+    ]
 
 
-class kvm_irq_routing_msi_pad_union(Union):
-    """union kvm_irq_routing_msi.<pad>, 4 bytes (linux/kvm.h)."""
+class kvm_irq_routing_msi_union(Union):
+    """union kvm_irq_routing_msi.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     pad: int
     devid: int
-    _fields_ = (
+    _fields_ = [
         ("pad", c_uint32),
         ("devid", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_msi(Structure):
@@ -1636,13 +1644,13 @@ class kvm_irq_routing_msi(Structure):
     address_lo: int
     address_hi: int
     data: int
-    _anonymous_ = ("_pad_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("address_lo", c_uint32),
         ("address_hi", c_uint32),
         ("data", c_uint32),
-        ("_pad_union", kvm_irq_routing_msi_pad_union),
-    )
+        ("_union", kvm_irq_routing_msi_union),
+    ]
 
 
 class kvm_irq_routing_s390_adapter(Structure):
@@ -1654,13 +1662,13 @@ class kvm_irq_routing_s390_adapter(Structure):
     ind_offset: int
     summary_offset: int
     adapter_id: int
-    _fields_ = (
+    _fields_ = [
         ("ind_addr", c_uint64),
         ("summary_addr", c_uint64),
         ("ind_offset", c_uint64),
         ("summary_offset", c_uint32),
         ("adapter_id", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_hv_sint(Structure):
@@ -1669,10 +1677,10 @@ class kvm_irq_routing_hv_sint(Structure):
     __slots__ = ()
     vcpu: int
     sint: int
-    _fields_ = (
+    _fields_ = [
         ("vcpu", c_uint32),
         ("sint", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_xen_evtchn(Structure):
@@ -1682,11 +1690,11 @@ class kvm_irq_routing_xen_evtchn(Structure):
     port: int
     vcpu: int
     priority: int
-    _fields_ = (
+    _fields_ = [
         ("port", c_uint32),
         ("vcpu", c_uint32),
         ("priority", c_uint32),
-    )
+    ]
 
 
 class kvm_irq_routing_entry_u(Union):
@@ -1699,14 +1707,14 @@ class kvm_irq_routing_entry_u(Union):
     hv_sint: kvm_irq_routing_hv_sint
     xen_evtchn: kvm_irq_routing_xen_evtchn
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("irqchip", kvm_irq_routing_irqchip),
         ("msi", kvm_irq_routing_msi),
         ("adapter", kvm_irq_routing_s390_adapter),
         ("hv_sint", kvm_irq_routing_hv_sint),
         ("xen_evtchn", kvm_irq_routing_xen_evtchn),
         ("pad", c_uint32 * 8),
-    )
+    ]
 
 
 class kvm_irq_routing_entry(Structure):
@@ -1718,25 +1726,25 @@ class kvm_irq_routing_entry(Structure):
     flags: int
     pad: int
     u: kvm_irq_routing_entry_u
-    _fields_ = (
+    _fields_ = [
         ("gsi", c_uint32),
         ("type", c_uint32),
         ("flags", c_uint32),
         ("pad", c_uint32),
         ("u", kvm_irq_routing_entry_u),
-    )
+    ]
 
 
-class kvm_irq_routing___empty_entries_struct(Structure):
-    """struct kvm_irq_routing.<__empty_entries>, 0 bytes (linux/kvm.h)."""
+class kvm_irq_routing_struct(Structure):
+    """struct kvm_irq_routing.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_entries: kvm_irq_routing___empty_entries
     entries: Array[kvm_irq_routing_entry]
-    _fields_ = (
+    _fields_ = [
         ("__empty_entries", kvm_irq_routing___empty_entries),
         ("entries", kvm_irq_routing_entry * 0),
-    )
+    ]
 
 
 class kvm_irq_routing(Structure):
@@ -1745,12 +1753,12 @@ class kvm_irq_routing(Structure):
     __slots__ = ()
     nr: int
     flags: int
-    _anonymous_ = ("___empty_entries_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("nr", c_uint32),
         ("flags", c_uint32),
-        ("___empty_entries_struct", kvm_irq_routing___empty_entries_struct),
-    )
+        ("_struct", kvm_irq_routing_struct),
+    ]
 
 
 class kvm_pic_state(Structure):
@@ -1773,7 +1781,7 @@ class kvm_pic_state(Structure):
     init4: int
     elcr: int
     elcr_mask: int
-    _fields_ = (
+    _fields_ = [
         ("last_irr", c_uint8),
         ("irr", c_uint8),
         ("imr", c_uint8),
@@ -1790,7 +1798,7 @@ class kvm_pic_state(Structure):
         ("init4", c_uint8),
         ("elcr", c_uint8),
         ("elcr_mask", c_uint8),
-    )
+    ]
 
 
 class kvm_irqchip_chip(Union):
@@ -1800,11 +1808,11 @@ class kvm_irqchip_chip(Union):
     dummy: bytes
     pic: kvm_pic_state
     ioapic: kvm_ioapic_state
-    _fields_ = (
+    _fields_ = [
         ("dummy", c_char * 512),
         ("pic", kvm_pic_state),
         ("ioapic", kvm_ioapic_state),
-    )
+    ]
 
 
 class kvm_irqchip(Structure):
@@ -1814,11 +1822,11 @@ class kvm_irqchip(Structure):
     chip_id: int
     pad: int
     chip: kvm_irqchip_chip
-    _fields_ = (
+    _fields_ = [
         ("chip_id", c_uint32),
         ("pad", c_uint32),
         ("chip", kvm_irqchip_chip),
-    )
+    ]
 
 
 class kvm_irqfd(Structure):
@@ -1830,13 +1838,13 @@ class kvm_irqfd(Structure):
     flags: int
     resamplefd: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("fd", c_uint32),
         ("gsi", c_uint32),
         ("flags", c_uint32),
         ("resamplefd", c_uint32),
         ("pad", c_uint8 * 16),
-    )
+    ]
 
 
 class kvm_lapic_state(Structure):
@@ -1844,7 +1852,9 @@ class kvm_lapic_state(Structure):
 
     __slots__ = ()
     regs: bytes
-    _fields_ = (("regs", c_char * 1024),)
+    _fields_ = [
+        ("regs", c_char * 1024),
+    ]
 
 
 class kvm_memory_attributes(Structure):
@@ -1855,12 +1865,12 @@ class kvm_memory_attributes(Structure):
     size: int
     attributes: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("address", c_uint64),
         ("size", c_uint64),
         ("attributes", c_uint64),
         ("flags", c_uint64),
-    )
+    ]
 
 
 class kvm_mp_state(Structure):
@@ -1868,7 +1878,9 @@ class kvm_mp_state(Structure):
 
     __slots__ = ()
     mp_state: int
-    _fields_ = (("mp_state", c_uint32),)
+    _fields_ = [
+        ("mp_state", c_uint32),
+    ]
 
 
 class kvm_msi(Structure):
@@ -1881,14 +1893,14 @@ class kvm_msi(Structure):
     flags: int
     devid: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("address_lo", c_uint32),
         ("address_hi", c_uint32),
         ("data", c_uint32),
         ("flags", c_uint32),
         ("devid", c_uint32),
         ("pad", c_uint8 * 12),
-    )
+    ]
 
 
 class kvm_msr_entry(Structure):
@@ -1898,11 +1910,11 @@ class kvm_msr_entry(Structure):
     index: int
     reserved: int
     data: int
-    _fields_ = (
+    _fields_ = [
         ("index", c_uint32),
         ("reserved", c_uint32),
         ("data", c_uint64),
-    )
+    ]
 
 
 class kvm_msr_filter_range(Structure):
@@ -1913,13 +1925,13 @@ class kvm_msr_filter_range(Structure):
     nmsrs: int
     base: int
     bitmap: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("nmsrs", c_uint32),
         ("base", c_uint32),
         ("_pad_12", c_uint8 * 4),
         ("bitmap", c_uint64),
-    )
+    ]
 
 
 class kvm_msr_filter(Structure):
@@ -1928,30 +1940,30 @@ class kvm_msr_filter(Structure):
     __slots__ = ()
     flags: int
     ranges: Array[kvm_msr_filter_range]
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("_pad_4", c_uint8 * 4),
         ("ranges", kvm_msr_filter_range * 16),
-    )
+    ]
 
 
 class kvm_msr_list___empty_indices(Structure):
     """struct kvm_msr_list.__empty_indices, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_msr_list___empty_indices_struct(Structure):
-    """struct kvm_msr_list.<__empty_indices>, 0 bytes (asm/kvm.h)."""
+class kvm_msr_list_struct(Structure):
+    """struct kvm_msr_list.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     __empty_indices: kvm_msr_list___empty_indices
     indices: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("__empty_indices", kvm_msr_list___empty_indices),
         ("indices", c_uint32 * 0),
-    )
+    ]
 
 
 class kvm_msr_list(Structure):
@@ -1959,30 +1971,30 @@ class kvm_msr_list(Structure):
 
     __slots__ = ()
     nmsrs: int
-    _anonymous_ = ("___empty_indices_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("nmsrs", c_uint32),
-        ("___empty_indices_struct", kvm_msr_list___empty_indices_struct),
-    )
+        ("_struct", kvm_msr_list_struct),
+    ]
 
 
 class kvm_msrs___empty_entries(Structure):
     """struct kvm_msrs.__empty_entries, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_msrs___empty_entries_struct(Structure):
-    """struct kvm_msrs.<__empty_entries>, 0 bytes (asm/kvm.h)."""
+class kvm_msrs_struct(Structure):
+    """struct kvm_msrs.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     __empty_entries: kvm_msrs___empty_entries
     entries: Array[kvm_msr_entry]
-    _fields_ = (
+    _fields_ = [
         ("__empty_entries", kvm_msrs___empty_entries),
         ("entries", kvm_msr_entry * 0),
-    )
+    ]
 
 
 class kvm_msrs(Structure):
@@ -1991,12 +2003,12 @@ class kvm_msrs(Structure):
     __slots__ = ()
     nmsrs: int
     pad: int
-    _anonymous_ = ("___empty_entries_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("nmsrs", c_uint32),
         ("pad", c_uint32),
-        ("___empty_entries_struct", kvm_msrs___empty_entries_struct),
-    )
+        ("_struct", kvm_msrs_struct),
+    ]
 
 
 class kvm_vmx_nested_state_hdr_smm(Structure):
@@ -2004,7 +2016,9 @@ class kvm_vmx_nested_state_hdr_smm(Structure):
 
     __slots__ = ()
     flags: int
-    _fields_ = (("flags", c_uint16),)
+    _fields_ = [
+        ("flags", c_uint16),
+    ]
 
 
 class kvm_vmx_nested_state_hdr(Structure):
@@ -2017,14 +2031,14 @@ class kvm_vmx_nested_state_hdr(Structure):
     pad: int
     flags: int
     preemption_timer_deadline: int
-    _fields_ = (
+    _fields_ = [
         ("vmxon_pa", c_uint64),
         ("vmcs12_pa", c_uint64),
         ("smm", kvm_vmx_nested_state_hdr_smm),
         ("pad", c_uint16),
         ("flags", c_uint32),
         ("preemption_timer_deadline", c_uint64),
-    )
+    ]
 
 
 class kvm_svm_nested_state_hdr(Structure):
@@ -2033,10 +2047,10 @@ class kvm_svm_nested_state_hdr(Structure):
     __slots__ = ()
     vmcb_pa: int
     gpat: int
-    _fields_ = (
+    _fields_ = [
         ("vmcb_pa", c_uint64),
         ("gpat", c_uint64),
-    )
+    ]
 
 
 class kvm_nested_state_hdr(Union):
@@ -2046,18 +2060,18 @@ class kvm_nested_state_hdr(Union):
     vmx: kvm_vmx_nested_state_hdr
     svm: kvm_svm_nested_state_hdr
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("vmx", kvm_vmx_nested_state_hdr),
         ("svm", kvm_svm_nested_state_hdr),
         ("pad", c_uint8 * 120),
-    )
+    ]
 
 
 class kvm_nested_state_data___empty_vmx(Structure):
     """struct kvm_nested_state.data.__empty_vmx, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_vmx_nested_state_data(Structure):
@@ -2066,29 +2080,29 @@ class kvm_vmx_nested_state_data(Structure):
     __slots__ = ()
     vmcs12: Array[c_uint8]
     shadow_vmcs12: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("vmcs12", c_uint8 * 4096),
         ("shadow_vmcs12", c_uint8 * 4096),
-    )
+    ]
 
 
-class kvm_nested_state_data___empty_vmx_struct(Structure):
-    """struct kvm_nested_state.data.<__empty_vmx>, 0 bytes (asm/kvm.h)."""
+class kvm_nested_state_data_struct(Structure):
+    """struct kvm_nested_state.data.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     __empty_vmx: kvm_nested_state_data___empty_vmx
     vmx: Array[kvm_vmx_nested_state_data]
-    _fields_ = (
+    _fields_ = [
         ("__empty_vmx", kvm_nested_state_data___empty_vmx),
         ("vmx", kvm_vmx_nested_state_data * 0),
-    )
+    ]
 
 
 class kvm_nested_state_data___empty_svm(Structure):
     """struct kvm_nested_state.data.__empty_svm, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
 class kvm_svm_nested_state_data(Structure):
@@ -2096,30 +2110,32 @@ class kvm_svm_nested_state_data(Structure):
 
     __slots__ = ()
     vmcb12: Array[c_uint8]
-    _fields_ = (("vmcb12", c_uint8 * 4096),)
+    _fields_ = [
+        ("vmcb12", c_uint8 * 4096),
+    ]
 
 
-class kvm_nested_state_data___empty_svm_struct(Structure):
-    """struct kvm_nested_state.data.<__empty_svm>, 0 bytes (asm/kvm.h)."""
+class kvm_nested_state_data_struct2(Structure):
+    """struct kvm_nested_state.data.<struct2>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     __empty_svm: kvm_nested_state_data___empty_svm
     svm: Array[kvm_svm_nested_state_data]
-    _fields_ = (
+    _fields_ = [
         ("__empty_svm", kvm_nested_state_data___empty_svm),
         ("svm", kvm_svm_nested_state_data * 0),
-    )
+    ]
 
 
 class kvm_nested_state_data(Union):
     """union kvm_nested_state.data, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _anonymous_ = ("___empty_vmx_struct", "___empty_svm_struct")
-    _fields_ = (
-        ("___empty_vmx_struct", kvm_nested_state_data___empty_vmx_struct),
-        ("___empty_svm_struct", kvm_nested_state_data___empty_svm_struct),
-    )
+    _anonymous_ = ("_struct", "_struct2")
+    _fields_ = [
+        ("_struct", kvm_nested_state_data_struct),
+        ("_struct2", kvm_nested_state_data_struct2),
+    ]
 
 
 class kvm_nested_state(Structure):
@@ -2131,13 +2147,13 @@ class kvm_nested_state(Structure):
     size: int
     hdr: kvm_nested_state_hdr
     data: kvm_nested_state_data
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint16),
         ("format", c_uint16),
         ("size", c_uint32),
         ("hdr", kvm_nested_state_hdr),
         ("data", kvm_nested_state_data),
-    )
+    ]
 
 
 class kvm_one_reg(Structure):
@@ -2146,10 +2162,10 @@ class kvm_one_reg(Structure):
     __slots__ = ()
     id: int
     addr: int
-    _fields_ = (
+    _fields_ = [
         ("id", c_uint64),
         ("addr", c_uint64),
-    )
+    ]
 
 
 class kvm_pit_channel_state(Structure):
@@ -2169,7 +2185,7 @@ class kvm_pit_channel_state(Structure):
     bcd: int
     gate: int
     count_load_time: int
-    _fields_ = (
+    _fields_ = [
         ("count", c_uint32),
         ("latched_count", c_uint16),
         ("count_latched", c_uint8),
@@ -2183,7 +2199,7 @@ class kvm_pit_channel_state(Structure):
         ("bcd", c_uint8),
         ("gate", c_uint8),
         ("count_load_time", c_int64),
-    )
+    ]
 
 
 class kvm_pit_config(Structure):
@@ -2192,10 +2208,10 @@ class kvm_pit_config(Structure):
     __slots__ = ()
     flags: int
     pad: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("pad", c_uint32 * 15),
-    )
+    ]
 
 
 class kvm_pit_state(Structure):
@@ -2203,7 +2219,9 @@ class kvm_pit_state(Structure):
 
     __slots__ = ()
     channels: Array[kvm_pit_channel_state]
-    _fields_ = (("channels", kvm_pit_channel_state * 3),)
+    _fields_ = [
+        ("channels", kvm_pit_channel_state * 3),
+    ]
 
 
 class kvm_pit_state2(Structure):
@@ -2213,30 +2231,30 @@ class kvm_pit_state2(Structure):
     channels: Array[kvm_pit_channel_state]
     flags: int
     reserved: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("channels", kvm_pit_channel_state * 3),
         ("flags", c_uint32),
         ("reserved", c_uint32 * 9),
-    )
+    ]
 
 
 class kvm_pmu_event_filter___empty_events(Structure):
     """struct kvm_pmu_event_filter.__empty_events, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_pmu_event_filter___empty_events_struct(Structure):
-    """struct kvm_pmu_event_filter.<__empty_events>, 0 bytes (asm/kvm.h)."""
+class kvm_pmu_event_filter_struct(Structure):
+    """struct kvm_pmu_event_filter.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     __empty_events: kvm_pmu_event_filter___empty_events
     events: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("__empty_events", kvm_pmu_event_filter___empty_events),
         ("events", c_uint64 * 0),
-    )
+    ]
 
 
 class kvm_pmu_event_filter(Structure):
@@ -2248,15 +2266,15 @@ class kvm_pmu_event_filter(Structure):
     fixed_counter_bitmap: int
     flags: int
     pad: Array[c_uint32]
-    _anonymous_ = ("___empty_events_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("action", c_uint32),
         ("nevents", c_uint32),
         ("fixed_counter_bitmap", c_uint32),
         ("flags", c_uint32),
         ("pad", c_uint32 * 4),
-        ("___empty_events_struct", kvm_pmu_event_filter___empty_events_struct),
-    )
+        ("_struct", kvm_pmu_event_filter_struct),
+    ]
 
 
 class kvm_pre_fault_memory(Structure):
@@ -2267,31 +2285,31 @@ class kvm_pre_fault_memory(Structure):
     size: int
     flags: int
     padding: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("gpa", c_uint64),
         ("size", c_uint64),
         ("flags", c_uint64),
         ("padding", c_uint64 * 5),
-    )
+    ]
 
 
 class kvm_reg_list___empty_reg(Structure):
     """struct kvm_reg_list.__empty_reg, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_reg_list___empty_reg_struct(Structure):
-    """struct kvm_reg_list.<__empty_reg>, 0 bytes (linux/kvm.h)."""
+class kvm_reg_list_struct(Structure):
+    """struct kvm_reg_list.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_reg: kvm_reg_list___empty_reg
     reg: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("__empty_reg", kvm_reg_list___empty_reg),
         ("reg", c_uint64 * 0),
-    )
+    ]
 
 
 class kvm_reg_list(Structure):
@@ -2299,11 +2317,11 @@ class kvm_reg_list(Structure):
 
     __slots__ = ()
     n: int
-    _anonymous_ = ("___empty_reg_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("n", c_uint64),
-        ("___empty_reg_struct", kvm_reg_list___empty_reg_struct),
-    )
+        ("_struct", kvm_reg_list_struct),
+    ]
 
 
 class kvm_regs(Structure):
@@ -2328,7 +2346,7 @@ class kvm_regs(Structure):
     r15: int
     rip: int
     rflags: int
-    _fields_ = (
+    _fields_ = [
         ("rax", c_uint64),
         ("rbx", c_uint64),
         ("rcx", c_uint64),
@@ -2347,7 +2365,7 @@ class kvm_regs(Structure):
         ("r15", c_uint64),
         ("rip", c_uint64),
         ("rflags", c_uint64),
-    )
+    ]
 
 
 class kvm_reinject_control(Structure):
@@ -2356,10 +2374,10 @@ class kvm_reinject_control(Structure):
     __slots__ = ()
     pit_reinject: int
     reserved: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("pit_reinject", c_uint8),
         ("reserved", c_uint8 * 31),
-    )
+    ]
 
 
 class kvm_run_hw(Structure):
@@ -2367,7 +2385,9 @@ class kvm_run_hw(Structure):
 
     __slots__ = ()
     hardware_exit_reason: int
-    _fields_ = (("hardware_exit_reason", c_uint64),)
+    _fields_ = [
+        ("hardware_exit_reason", c_uint64),
+    ]
 
 
 class kvm_run_fail_entry(Structure):
@@ -2376,11 +2396,11 @@ class kvm_run_fail_entry(Structure):
     __slots__ = ()
     hardware_entry_failure_reason: int
     cpu: int
-    _fields_ = (
+    _fields_ = [
         ("hardware_entry_failure_reason", c_uint64),
         ("cpu", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_run_ex(Structure):
@@ -2389,10 +2409,10 @@ class kvm_run_ex(Structure):
     __slots__ = ()
     exception: int
     error_code: int
-    _fields_ = (
+    _fields_ = [
         ("exception", c_uint32),
         ("error_code", c_uint32),
-    )
+    ]
 
 
 class kvm_run_io(Structure):
@@ -2404,13 +2424,13 @@ class kvm_run_io(Structure):
     port: int
     count: int
     data_offset: int
-    _fields_ = (
+    _fields_ = [
         ("direction", c_uint8),
         ("size", c_uint8),
         ("port", c_uint16),
         ("count", c_uint32),
         ("data_offset", c_uint64),
-    )
+    ]
 
 
 class kvm_run_debug(Structure):
@@ -2418,7 +2438,9 @@ class kvm_run_debug(Structure):
 
     __slots__ = ()
     arch: kvm_debug_exit_arch
-    _fields_ = (("arch", kvm_debug_exit_arch),)
+    _fields_ = [
+        ("arch", kvm_debug_exit_arch),
+    ]
 
 
 class kvm_run_mmio(Structure):
@@ -2429,13 +2451,13 @@ class kvm_run_mmio(Structure):
     data: Array[c_uint8]
     len: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("data", c_uint8 * 8),
         ("len", c_uint32),
         ("is_write", c_uint8),
         ("_pad_21", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_iocsr_io(Structure):
@@ -2446,25 +2468,25 @@ class kvm_run_iocsr_io(Structure):
     data: Array[c_uint8]
     len: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("phys_addr", c_uint64),
         ("data", c_uint8 * 8),
         ("len", c_uint32),
         ("is_write", c_uint8),
         ("_pad_21", c_uint8 * 3),
-    )
+    ]
 
 
-class kvm_run_hypercall_longmode_union(Union):
-    """union kvm_run.hypercall.<longmode>, 8 bytes (linux/kvm.h)."""
+class kvm_run_hypercall_union(Union):
+    """union kvm_run.hypercall.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     longmode: int
     flags: int
-    _fields_ = (
+    _fields_ = [
         ("longmode", c_uint32),
         ("flags", c_uint64),
-    )
+    ]
 
 
 class kvm_run_hypercall(Structure):
@@ -2474,13 +2496,13 @@ class kvm_run_hypercall(Structure):
     nr: int
     args: Array[c_uint64]
     ret: int
-    _anonymous_ = ("_longmode_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("nr", c_uint64),
         ("args", c_uint64 * 6),
         ("ret", c_uint64),
-        ("_longmode_union", kvm_run_hypercall_longmode_union),
-    )
+        ("_union", kvm_run_hypercall_union),
+    ]
 
 
 class kvm_run_tpr_access(Structure):
@@ -2490,11 +2512,11 @@ class kvm_run_tpr_access(Structure):
     rip: int
     is_write: int
     pad: int
-    _fields_ = (
+    _fields_ = [
         ("rip", c_uint64),
         ("is_write", c_uint32),
         ("pad", c_uint32),
-    )
+    ]
 
 
 class kvm_run_s390_sieic(Structure):
@@ -2504,12 +2526,12 @@ class kvm_run_s390_sieic(Structure):
     icptcode: int
     ipa: int
     ipb: int
-    _fields_ = (
+    _fields_ = [
         ("icptcode", c_uint8),
         ("_pad_1", c_uint8 * 1),
         ("ipa", c_uint16),
         ("ipb", c_uint32),
-    )
+    ]
 
 
 class kvm_run_s390_ucontrol(Structure):
@@ -2518,11 +2540,11 @@ class kvm_run_s390_ucontrol(Structure):
     __slots__ = ()
     trans_exc_code: int
     pgm_code: int
-    _fields_ = (
+    _fields_ = [
         ("trans_exc_code", c_uint64),
         ("pgm_code", c_uint32),
         ("_pad_12", c_uint8 * 4),
-    )
+    ]
 
 
 class kvm_run_dcr(Structure):
@@ -2532,12 +2554,12 @@ class kvm_run_dcr(Structure):
     dcrn: int
     data: int
     is_write: int
-    _fields_ = (
+    _fields_ = [
         ("dcrn", c_uint32),
         ("data", c_uint32),
         ("is_write", c_uint8),
         ("_pad_9", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_internal(Structure):
@@ -2547,31 +2569,33 @@ class kvm_run_internal(Structure):
     suberror: int
     ndata: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("suberror", c_uint32),
         ("ndata", c_uint32),
         ("data", c_uint64 * 16),
-    )
+    ]
 
 
-class kvm_run_emulation_failure_insn_size_struct(Structure):
-    """struct kvm_run.emulation_failure.<insn_size>, 16 bytes (linux/kvm.h)."""
+class kvm_run_emulation_failure_struct(Structure):
+    """struct kvm_run.emulation_failure.<struct>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     insn_size: int
     insn_bytes: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("insn_size", c_uint8),
         ("insn_bytes", c_uint8 * 15),
-    )
+    ]
 
 
-class kvm_run_emulation_failure_insn_size_union(Union):
-    """union kvm_run.emulation_failure.<insn_size>, 16 bytes (linux/kvm.h)."""
+class kvm_run_emulation_failure_union(Union):
+    """union kvm_run.emulation_failure.<union>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _anonymous_ = ("_insn_size_struct",)
-    _fields_ = (("_insn_size_struct", kvm_run_emulation_failure_insn_size_struct),)
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", kvm_run_emulation_failure_struct),
+    ]
 
 
 class kvm_run_emulation_failure(Structure):
@@ -2581,13 +2605,13 @@ class kvm_run_emulation_failure(Structure):
     suberror: int
     ndata: int
     flags: int
-    _anonymous_ = ("_insn_size_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("suberror", c_uint32),
         ("ndata", c_uint32),
         ("flags", c_uint64),
-        ("_insn_size_union", kvm_run_emulation_failure_insn_size_union),
-    )
+        ("_union", kvm_run_emulation_failure_union),
+    ]
 
 
 class kvm_run_osi(Structure):
@@ -2595,7 +2619,9 @@ class kvm_run_osi(Structure):
 
     __slots__ = ()
     gprs: Array[c_uint64]
-    _fields_ = (("gprs", c_uint64 * 32),)
+    _fields_ = [
+        ("gprs", c_uint64 * 32),
+    ]
 
 
 class kvm_run_papr_hcall(Structure):
@@ -2605,11 +2631,11 @@ class kvm_run_papr_hcall(Structure):
     nr: int
     ret: int
     args: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("nr", c_uint64),
         ("ret", c_uint64),
         ("args", c_uint64 * 9),
-    )
+    ]
 
 
 class kvm_run_s390_tsch(Structure):
@@ -2622,7 +2648,7 @@ class kvm_run_s390_tsch(Structure):
     io_int_word: int
     ipb: int
     dequeued: int
-    _fields_ = (
+    _fields_ = [
         ("subchannel_id", c_uint16),
         ("subchannel_nr", c_uint16),
         ("io_int_parm", c_uint32),
@@ -2630,7 +2656,7 @@ class kvm_run_s390_tsch(Structure):
         ("ipb", c_uint32),
         ("dequeued", c_uint8),
         ("_pad_17", c_uint8 * 3),
-    )
+    ]
 
 
 class kvm_run_epr(Structure):
@@ -2638,19 +2664,21 @@ class kvm_run_epr(Structure):
 
     __slots__ = ()
     epr: int
-    _fields_ = (("epr", c_uint32),)
+    _fields_ = [
+        ("epr", c_uint32),
+    ]
 
 
-class kvm_run_system_event_flags_union(Union):
-    """union kvm_run.system_event.<flags>, 128 bytes (linux/kvm.h)."""
+class kvm_run_system_event_union(Union):
+    """union kvm_run.system_event.<union>, 128 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     flags: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("data", c_uint64 * 16),
-    )
+    ]
 
 
 class kvm_run_system_event(Structure):
@@ -2659,12 +2687,12 @@ class kvm_run_system_event(Structure):
     __slots__ = ()
     type: int
     ndata: int
-    _anonymous_ = ("_flags_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("type", c_uint32),
         ("ndata", c_uint32),
-        ("_flags_union", kvm_run_system_event_flags_union),
-    )
+        ("_union", kvm_run_system_event_union),
+    ]
 
 
 class kvm_run_s390_stsi(Structure):
@@ -2677,7 +2705,7 @@ class kvm_run_s390_stsi(Structure):
     fc: int
     sel1: int
     sel2: int
-    _fields_ = (
+    _fields_ = [
         ("addr", c_uint64),
         ("ar", c_uint8),
         ("reserved", c_uint8),
@@ -2685,7 +2713,7 @@ class kvm_run_s390_stsi(Structure):
         ("sel1", c_uint8),
         ("sel2", c_uint16),
         ("_pad_14", c_uint8 * 2),
-    )
+    ]
 
 
 class kvm_run_eoi(Structure):
@@ -2693,7 +2721,9 @@ class kvm_run_eoi(Structure):
 
     __slots__ = ()
     vector: int
-    _fields_ = (("vector", c_uint8),)
+    _fields_ = [
+        ("vector", c_uint8),
+    ]
 
 
 class kvm_run_arm_nisv(Structure):
@@ -2702,10 +2732,10 @@ class kvm_run_arm_nisv(Structure):
     __slots__ = ()
     esr_iss: int
     fault_ipa: int
-    _fields_ = (
+    _fields_ = [
         ("esr_iss", c_uint64),
         ("fault_ipa", c_uint64),
-    )
+    ]
 
 
 class kvm_run_msr(Structure):
@@ -2717,13 +2747,13 @@ class kvm_run_msr(Structure):
     reason: int
     index: int
     data: int
-    _fields_ = (
+    _fields_ = [
         ("error", c_uint8),
         ("pad", c_uint8 * 7),
         ("reason", c_uint32),
         ("index", c_uint32),
         ("data", c_uint64),
-    )
+    ]
 
 
 class kvm_xen_exit_u_hcall(Structure):
@@ -2735,13 +2765,13 @@ class kvm_xen_exit_u_hcall(Structure):
     input: int
     result: int
     params: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("longmode", c_uint32),
         ("cpl", c_uint32),
         ("input", c_uint64),
         ("result", c_uint64),
         ("params", c_uint64 * 6),
-    )
+    ]
 
 
 class kvm_xen_exit_u(Union):
@@ -2749,7 +2779,9 @@ class kvm_xen_exit_u(Union):
 
     __slots__ = ()
     hcall: kvm_xen_exit_u_hcall
-    _fields_ = (("hcall", kvm_xen_exit_u_hcall),)
+    _fields_ = [
+        ("hcall", kvm_xen_exit_u_hcall),
+    ]
 
 
 class kvm_xen_exit(Structure):
@@ -2758,11 +2790,11 @@ class kvm_xen_exit(Structure):
     __slots__ = ()
     type: int
     u: kvm_xen_exit_u
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint32),
         ("_pad_4", c_uint8 * 4),
         ("u", kvm_xen_exit_u),
-    )
+    ]
 
 
 class kvm_run_riscv_sbi(Structure):
@@ -2773,12 +2805,12 @@ class kvm_run_riscv_sbi(Structure):
     function_id: int
     args: Array[c_uint64]
     ret: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("extension_id", c_uint64),
         ("function_id", c_uint64),
         ("args", c_uint64 * 6),
         ("ret", c_uint64 * 2),
-    )
+    ]
 
 
 class kvm_run_riscv_csr(Structure):
@@ -2789,12 +2821,12 @@ class kvm_run_riscv_csr(Structure):
     new_value: int
     write_mask: int
     ret_value: int
-    _fields_ = (
+    _fields_ = [
         ("csr_num", c_uint64),
         ("new_value", c_uint64),
         ("write_mask", c_uint64),
         ("ret_value", c_uint64),
-    )
+    ]
 
 
 class kvm_run_notify(Structure):
@@ -2802,7 +2834,9 @@ class kvm_run_notify(Structure):
 
     __slots__ = ()
     flags: int
-    _fields_ = (("flags", c_uint32),)
+    _fields_ = [
+        ("flags", c_uint32),
+    ]
 
 
 class kvm_run_memory_fault(Structure):
@@ -2812,11 +2846,11 @@ class kvm_run_memory_fault(Structure):
     flags: int
     gpa: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("gpa", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_unknown(Structure):
@@ -2825,10 +2859,10 @@ class kvm_run_tdx_unknown(Structure):
     __slots__ = ()
     ret: int
     data: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("data", c_uint64 * 5),
-    )
+    ]
 
 
 class kvm_run_tdx_get_quote(Structure):
@@ -2838,11 +2872,11 @@ class kvm_run_tdx_get_quote(Structure):
     ret: int
     gpa: int
     size: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("gpa", c_uint64),
         ("size", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_get_tdvmcall_info(Structure):
@@ -2855,14 +2889,14 @@ class kvm_run_tdx_get_tdvmcall_info(Structure):
     r12: int
     r13: int
     r14: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("leaf", c_uint64),
         ("r11", c_uint64),
         ("r12", c_uint64),
         ("r13", c_uint64),
         ("r14", c_uint64),
-    )
+    ]
 
 
 class kvm_run_tdx_setup_event_notify(Structure):
@@ -2871,26 +2905,26 @@ class kvm_run_tdx_setup_event_notify(Structure):
     __slots__ = ()
     ret: int
     vector: int
-    _fields_ = (
+    _fields_ = [
         ("ret", c_uint64),
         ("vector", c_uint64),
-    )
+    ]
 
 
-class kvm_run_tdx_unknown_union(Union):
-    """union kvm_run.tdx.<unknown>, 48 bytes (linux/kvm.h)."""
+class kvm_run_tdx_union(Union):
+    """union kvm_run.tdx.<union>, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     unknown: kvm_run_tdx_unknown
     get_quote: kvm_run_tdx_get_quote
     get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
     setup_event_notify: kvm_run_tdx_setup_event_notify
-    _fields_ = (
+    _fields_ = [
         ("unknown", kvm_run_tdx_unknown),
         ("get_quote", kvm_run_tdx_get_quote),
         ("get_tdvmcall_info", kvm_run_tdx_get_tdvmcall_info),
         ("setup_event_notify", kvm_run_tdx_setup_event_notify),
-    )
+    ]
 
 
 class kvm_run_tdx(Structure):
@@ -2899,12 +2933,12 @@ class kvm_run_tdx(Structure):
     __slots__ = ()
     flags: int
     nr: int
-    _anonymous_ = ("_unknown_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("flags", c_uint64),
         ("nr", c_uint64),
-        ("_unknown_union", kvm_run_tdx_unknown_union),
-    )
+        ("_union", kvm_run_tdx_union),
+    ]
 
 
 class kvm_run_arm_sea(Structure):
@@ -2915,16 +2949,16 @@ class kvm_run_arm_sea(Structure):
     esr: int
     gva: int
     gpa: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint64),
         ("esr", c_uint64),
         ("gva", c_uint64),
         ("gpa", c_uint64),
-    )
+    ]
 
 
-class kvm_run_hw_union(Union):
-    """union kvm_run.<hw>, 256 bytes (linux/kvm.h)."""
+class kvm_run_union(Union):
+    """union kvm_run.<union>, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     hw: kvm_run_hw
@@ -2961,7 +2995,7 @@ class kvm_run_hw_union(Union):
     arm_sea: kvm_run_arm_sea
     snp_req_certs: kvm_exit_snp_req_certs
     padding: bytes
-    _fields_ = (
+    _fields_ = [
         ("hw", kvm_run_hw),
         ("fail_entry", kvm_run_fail_entry),
         ("ex", kvm_run_ex),
@@ -2996,7 +3030,7 @@ class kvm_run_hw_union(Union):
         ("arm_sea", kvm_run_arm_sea),
         ("snp_req_certs", kvm_exit_snp_req_certs),
         ("padding", c_char * 256),
-    )
+    ]
 
 
 class kvm_segment(Structure):
@@ -3016,7 +3050,7 @@ class kvm_segment(Structure):
     avl: int
     unusable: int
     padding: int
-    _fields_ = (
+    _fields_ = [
         ("base", c_uint64),
         ("limit", c_uint32),
         ("selector", c_uint16),
@@ -3030,7 +3064,7 @@ class kvm_segment(Structure):
         ("avl", c_uint8),
         ("unusable", c_uint8),
         ("padding", c_uint8),
-    )
+    ]
 
 
 class kvm_sregs(Structure):
@@ -3055,7 +3089,7 @@ class kvm_sregs(Structure):
     efer: int
     apic_base: int
     interrupt_bitmap: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("cs", kvm_segment),
         ("ds", kvm_segment),
         ("es", kvm_segment),
@@ -3074,7 +3108,7 @@ class kvm_sregs(Structure):
         ("efer", c_uint64),
         ("apic_base", c_uint64),
         ("interrupt_bitmap", c_uint64 * 4),
-    )
+    ]
 
 
 class kvm_vcpu_events_exception(Structure):
@@ -3086,13 +3120,13 @@ class kvm_vcpu_events_exception(Structure):
     has_error_code: int
     pending: int
     error_code: int
-    _fields_ = (
+    _fields_ = [
         ("injected", c_uint8),
         ("nr", c_uint8),
         ("has_error_code", c_uint8),
         ("pending", c_uint8),
         ("error_code", c_uint32),
-    )
+    ]
 
 
 class kvm_vcpu_events_interrupt(Structure):
@@ -3103,12 +3137,12 @@ class kvm_vcpu_events_interrupt(Structure):
     nr: int
     soft: int
     shadow: int
-    _fields_ = (
+    _fields_ = [
         ("injected", c_uint8),
         ("nr", c_uint8),
         ("soft", c_uint8),
         ("shadow", c_uint8),
-    )
+    ]
 
 
 class kvm_vcpu_events_nmi(Structure):
@@ -3119,12 +3153,12 @@ class kvm_vcpu_events_nmi(Structure):
     pending: int
     masked: int
     pad: int
-    _fields_ = (
+    _fields_ = [
         ("injected", c_uint8),
         ("pending", c_uint8),
         ("masked", c_uint8),
         ("pad", c_uint8),
-    )
+    ]
 
 
 class kvm_vcpu_events_smi(Structure):
@@ -3135,12 +3169,12 @@ class kvm_vcpu_events_smi(Structure):
     pending: int
     smm_inside_nmi: int
     latched_init: int
-    _fields_ = (
+    _fields_ = [
         ("smm", c_uint8),
         ("pending", c_uint8),
         ("smm_inside_nmi", c_uint8),
         ("latched_init", c_uint8),
-    )
+    ]
 
 
 class kvm_vcpu_events_triple_fault(Structure):
@@ -3148,7 +3182,9 @@ class kvm_vcpu_events_triple_fault(Structure):
 
     __slots__ = ()
     pending: int
-    _fields_ = (("pending", c_uint8),)
+    _fields_ = [
+        ("pending", c_uint8),
+    ]
 
 
 class kvm_vcpu_events(Structure):
@@ -3165,7 +3201,7 @@ class kvm_vcpu_events(Structure):
     reserved: Array[c_uint8]
     exception_has_payload: int
     exception_payload: int
-    _fields_ = (
+    _fields_ = [
         ("exception", kvm_vcpu_events_exception),
         ("interrupt", kvm_vcpu_events_interrupt),
         ("nmi", kvm_vcpu_events_nmi),
@@ -3176,7 +3212,7 @@ class kvm_vcpu_events(Structure):
         ("reserved", c_uint8 * 26),
         ("exception_has_payload", c_uint8),
         ("exception_payload", c_uint64),
-    )
+    ]
 
 
 class kvm_sync_regs(Structure):
@@ -3186,11 +3222,11 @@ class kvm_sync_regs(Structure):
     regs: kvm_regs
     sregs: kvm_sregs
     events: kvm_vcpu_events
-    _fields_ = (
+    _fields_ = [
         ("regs", kvm_regs),
         ("sregs", kvm_sregs),
         ("events", kvm_vcpu_events),
-    )
+    ]
 
 
 class kvm_run_s(Union):
@@ -3199,10 +3235,10 @@ class kvm_run_s(Union):
     __slots__ = ()
     regs: kvm_sync_regs
     padding: bytes
-    _fields_ = (
+    _fields_ = [
         ("regs", kvm_sync_regs),
         ("padding", c_char * 2048),
-    )
+    ]
 
 
 class kvm_run(Structure):
@@ -3221,8 +3257,8 @@ class kvm_run(Structure):
     kvm_valid_regs: int
     kvm_dirty_regs: int
     s: kvm_run_s
-    _anonymous_ = ("_hw_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("request_interrupt_window", c_uint8),
         ("immediate_exit", c_uint8),
         ("padding1", c_uint8 * 6),
@@ -3232,11 +3268,11 @@ class kvm_run(Structure):
         ("flags", c_uint16),
         ("cr8", c_uint64),
         ("apic_base", c_uint64),
-        ("_hw_union", kvm_run_hw_union),
+        ("_union", kvm_run_union),
         ("kvm_valid_regs", c_uint64),
         ("kvm_dirty_regs", c_uint64),
         ("s", kvm_run_s),
-    )
+    ]
 
 
 class kvm_s390_keyop(Structure):
@@ -3247,12 +3283,12 @@ class kvm_s390_keyop(Structure):
     key: int
     operation: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("guest_addr", c_uint64),
         ("key", c_uint8),
         ("operation", c_uint8),
         ("pad", c_uint8 * 6),
-    )
+    ]
 
 
 class kvm_sev_attestation_report(Structure):
@@ -3263,12 +3299,12 @@ class kvm_sev_attestation_report(Structure):
     uaddr: int
     len: int
     pad0: int
-    _fields_ = (
+    _fields_ = [
         ("mnonce", c_uint8 * 16),
         ("uaddr", c_uint64),
         ("len", c_uint32),
         ("pad0", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_cmd(Structure):
@@ -3280,13 +3316,13 @@ class kvm_sev_cmd(Structure):
     data: int
     error: int
     sev_fd: int
-    _fields_ = (
+    _fields_ = [
         ("id", c_uint32),
         ("pad0", c_uint32),
         ("data", c_uint64),
         ("error", c_uint32),
         ("sev_fd", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_dbg(Structure):
@@ -3297,12 +3333,12 @@ class kvm_sev_dbg(Structure):
     dst_uaddr: int
     len: int
     pad0: int
-    _fields_ = (
+    _fields_ = [
         ("src_uaddr", c_uint64),
         ("dst_uaddr", c_uint64),
         ("len", c_uint32),
         ("pad0", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_guest_status(Structure):
@@ -3312,11 +3348,11 @@ class kvm_sev_guest_status(Structure):
     handle: int
     policy: int
     state: int
-    _fields_ = (
+    _fields_ = [
         ("handle", c_uint32),
         ("policy", c_uint32),
         ("state", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_init(Structure):
@@ -3328,13 +3364,13 @@ class kvm_sev_init(Structure):
     ghcb_version: int
     pad1: int
     pad2: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("vmsa_features", c_uint64),
         ("flags", c_uint32),
         ("ghcb_version", c_uint16),
         ("pad1", c_uint16),
         ("pad2", c_uint32 * 8),
-    )
+    ]
 
 
 class kvm_sev_launch_measure(Structure):
@@ -3344,11 +3380,11 @@ class kvm_sev_launch_measure(Structure):
     uaddr: int
     len: int
     pad0: int
-    _fields_ = (
+    _fields_ = [
         ("uaddr", c_uint64),
         ("len", c_uint32),
         ("pad0", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_launch_secret(Structure):
@@ -3364,7 +3400,7 @@ class kvm_sev_launch_secret(Structure):
     trans_uaddr: int
     trans_len: int
     pad2: int
-    _fields_ = (
+    _fields_ = [
         ("hdr_uaddr", c_uint64),
         ("hdr_len", c_uint32),
         ("pad0", c_uint32),
@@ -3374,7 +3410,7 @@ class kvm_sev_launch_secret(Structure):
         ("trans_uaddr", c_uint64),
         ("trans_len", c_uint32),
         ("pad2", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_launch_start(Structure):
@@ -3389,7 +3425,7 @@ class kvm_sev_launch_start(Structure):
     session_uaddr: int
     session_len: int
     pad1: int
-    _fields_ = (
+    _fields_ = [
         ("handle", c_uint32),
         ("policy", c_uint32),
         ("dh_uaddr", c_uint64),
@@ -3398,7 +3434,7 @@ class kvm_sev_launch_start(Structure):
         ("session_uaddr", c_uint64),
         ("session_len", c_uint32),
         ("pad1", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_launch_update_data(Structure):
@@ -3408,11 +3444,11 @@ class kvm_sev_launch_update_data(Structure):
     uaddr: int
     len: int
     pad0: int
-    _fields_ = (
+    _fields_ = [
         ("uaddr", c_uint64),
         ("len", c_uint32),
         ("pad0", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_receive_start(Structure):
@@ -3427,7 +3463,7 @@ class kvm_sev_receive_start(Structure):
     session_uaddr: int
     session_len: int
     pad1: int
-    _fields_ = (
+    _fields_ = [
         ("handle", c_uint32),
         ("policy", c_uint32),
         ("pdh_uaddr", c_uint64),
@@ -3436,7 +3472,7 @@ class kvm_sev_receive_start(Structure):
         ("session_uaddr", c_uint64),
         ("session_len", c_uint32),
         ("pad1", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_receive_update_data(Structure):
@@ -3452,7 +3488,7 @@ class kvm_sev_receive_update_data(Structure):
     trans_uaddr: int
     trans_len: int
     pad2: int
-    _fields_ = (
+    _fields_ = [
         ("hdr_uaddr", c_uint64),
         ("hdr_len", c_uint32),
         ("pad0", c_uint32),
@@ -3462,7 +3498,7 @@ class kvm_sev_receive_update_data(Structure):
         ("trans_uaddr", c_uint64),
         ("trans_len", c_uint32),
         ("pad2", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_send_start(Structure):
@@ -3483,7 +3519,7 @@ class kvm_sev_send_start(Structure):
     session_uaddr: int
     session_len: int
     pad4: int
-    _fields_ = (
+    _fields_ = [
         ("policy", c_uint32),
         ("pad0", c_uint32),
         ("pdh_cert_uaddr", c_uint64),
@@ -3498,7 +3534,7 @@ class kvm_sev_send_start(Structure):
         ("session_uaddr", c_uint64),
         ("session_len", c_uint32),
         ("pad4", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_send_update_data(Structure):
@@ -3514,7 +3550,7 @@ class kvm_sev_send_update_data(Structure):
     trans_uaddr: int
     trans_len: int
     pad2: int
-    _fields_ = (
+    _fields_ = [
         ("hdr_uaddr", c_uint64),
         ("hdr_len", c_uint32),
         ("pad0", c_uint32),
@@ -3524,7 +3560,7 @@ class kvm_sev_send_update_data(Structure):
         ("trans_uaddr", c_uint64),
         ("trans_len", c_uint32),
         ("pad2", c_uint32),
-    )
+    ]
 
 
 class kvm_sev_snp_launch_finish(Structure):
@@ -3540,7 +3576,7 @@ class kvm_sev_snp_launch_finish(Structure):
     pad0: Array[c_uint8]
     flags: int
     pad1: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("id_block_uaddr", c_uint64),
         ("id_auth_uaddr", c_uint64),
         ("id_block_en", c_uint8),
@@ -3550,7 +3586,7 @@ class kvm_sev_snp_launch_finish(Structure):
         ("pad0", c_uint8 * 3),
         ("flags", c_uint16),
         ("pad1", c_uint64 * 4),
-    )
+    ]
 
 
 class kvm_sev_snp_launch_start(Structure):
@@ -3562,13 +3598,13 @@ class kvm_sev_snp_launch_start(Structure):
     flags: int
     pad0: Array[c_uint8]
     pad1: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("policy", c_uint64),
         ("gosvw", c_uint8 * 16),
         ("flags", c_uint16),
         ("pad0", c_uint8 * 6),
         ("pad1", c_uint64 * 4),
-    )
+    ]
 
 
 class kvm_sev_snp_launch_update(Structure):
@@ -3583,7 +3619,7 @@ class kvm_sev_snp_launch_update(Structure):
     flags: int
     pad1: int
     pad2: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("gfn_start", c_uint64),
         ("uaddr", c_uint64),
         ("len", c_uint64),
@@ -3592,26 +3628,26 @@ class kvm_sev_snp_launch_update(Structure):
         ("flags", c_uint16),
         ("pad1", c_uint32),
         ("pad2", c_uint64 * 4),
-    )
+    ]
 
 
 class kvm_signal_mask___empty_sigset(Structure):
     """struct kvm_signal_mask.__empty_sigset, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_signal_mask___empty_sigset_struct(Structure):
-    """struct kvm_signal_mask.<__empty_sigset>, 0 bytes (linux/kvm.h)."""
+class kvm_signal_mask_struct(Structure):
+    """struct kvm_signal_mask.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_sigset: kvm_signal_mask___empty_sigset
     sigset: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("__empty_sigset", kvm_signal_mask___empty_sigset),
         ("sigset", c_uint8 * 0),
-    )
+    ]
 
 
 class kvm_signal_mask(Structure):
@@ -3619,11 +3655,11 @@ class kvm_signal_mask(Structure):
 
     __slots__ = ()
     len: int
-    _anonymous_ = ("___empty_sigset_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("len", c_uint32),
-        ("___empty_sigset_struct", kvm_signal_mask___empty_sigset_struct),
-    )
+        ("_struct", kvm_signal_mask_struct),
+    ]
 
 
 class kvm_sregs2(Structure):
@@ -3649,7 +3685,7 @@ class kvm_sregs2(Structure):
     apic_base: int
     flags: int
     pdptrs: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("cs", kvm_segment),
         ("ds", kvm_segment),
         ("es", kvm_segment),
@@ -3669,26 +3705,26 @@ class kvm_sregs2(Structure):
         ("apic_base", c_uint64),
         ("flags", c_uint64),
         ("pdptrs", c_uint64 * 4),
-    )
+    ]
 
 
 class kvm_stats_desc___empty_name(Structure):
     """struct kvm_stats_desc.__empty_name, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_stats_desc___empty_name_struct(Structure):
-    """struct kvm_stats_desc.<__empty_name>, 0 bytes (linux/kvm.h)."""
+class kvm_stats_desc_struct(Structure):
+    """struct kvm_stats_desc.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     __empty_name: kvm_stats_desc___empty_name
     name: bytes
-    _fields_ = (
+    _fields_ = [
         ("__empty_name", kvm_stats_desc___empty_name),
         ("name", c_char * 0),
-    )
+    ]
 
 
 class kvm_stats_desc(Structure):
@@ -3700,15 +3736,15 @@ class kvm_stats_desc(Structure):
     size: int
     offset: int
     bucket_size: int
-    _anonymous_ = ("___empty_name_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("flags", c_uint32),
         ("exponent", c_int16),
         ("size", c_uint16),
         ("offset", c_uint32),
         ("bucket_size", c_uint32),
-        ("___empty_name_struct", kvm_stats_desc___empty_name_struct),
-    )
+        ("_struct", kvm_stats_desc_struct),
+    ]
 
 
 class kvm_stats_header(Structure):
@@ -3721,14 +3757,14 @@ class kvm_stats_header(Structure):
     id_offset: int
     desc_offset: int
     data_offset: int
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("name_size", c_uint32),
         ("num_desc", c_uint32),
         ("id_offset", c_uint32),
         ("desc_offset", c_uint32),
         ("data_offset", c_uint32),
-    )
+    ]
 
 
 class kvm_tdx_capabilities(Structure):
@@ -3743,7 +3779,7 @@ class kvm_tdx_capabilities(Structure):
     user_tdvmcallinfo_1_r12: int
     reserved: Array[c_uint64]
     cpuid: kvm_cpuid2
-    _fields_ = (
+    _fields_ = [
         ("supported_attrs", c_uint64),
         ("supported_xfam", c_uint64),
         ("kernel_tdvmcallinfo_1_r11", c_uint64),
@@ -3752,7 +3788,7 @@ class kvm_tdx_capabilities(Structure):
         ("user_tdvmcallinfo_1_r12", c_uint64),
         ("reserved", c_uint64 * 250),
         ("cpuid", kvm_cpuid2),
-    )
+    ]
 
 
 class kvm_tdx_cmd(Structure):
@@ -3763,12 +3799,12 @@ class kvm_tdx_cmd(Structure):
     flags: int
     data: int
     hw_error: int
-    _fields_ = (
+    _fields_ = [
         ("id", c_uint32),
         ("flags", c_uint32),
         ("data", c_uint64),
         ("hw_error", c_uint64),
-    )
+    ]
 
 
 class kvm_tdx_init_mem_region(Structure):
@@ -3778,11 +3814,11 @@ class kvm_tdx_init_mem_region(Structure):
     source_addr: int
     gpa: int
     nr_pages: int
-    _fields_ = (
+    _fields_ = [
         ("source_addr", c_uint64),
         ("gpa", c_uint64),
         ("nr_pages", c_uint64),
-    )
+    ]
 
 
 class kvm_tdx_init_vm(Structure):
@@ -3796,7 +3832,7 @@ class kvm_tdx_init_vm(Structure):
     mrownerconfig: Array[c_uint64]
     reserved: Array[c_uint64]
     cpuid: kvm_cpuid2
-    _fields_ = (
+    _fields_ = [
         ("attributes", c_uint64),
         ("xfam", c_uint64),
         ("mrconfigid", c_uint64 * 6),
@@ -3804,7 +3840,7 @@ class kvm_tdx_init_vm(Structure):
         ("mrownerconfig", c_uint64 * 6),
         ("reserved", c_uint64 * 12),
         ("cpuid", kvm_cpuid2),
-    )
+    ]
 
 
 class kvm_tpr_access_ctl(Structure):
@@ -3814,11 +3850,11 @@ class kvm_tpr_access_ctl(Structure):
     enabled: int
     flags: int
     reserved: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("enabled", c_uint32),
         ("flags", c_uint32),
         ("reserved", c_uint32 * 8),
-    )
+    ]
 
 
 class kvm_translation(Structure):
@@ -3831,14 +3867,14 @@ class kvm_translation(Structure):
     writeable: int
     usermode: int
     pad: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("linear_address", c_uint64),
         ("physical_address", c_uint64),
         ("valid", c_uint8),
         ("writeable", c_uint8),
         ("usermode", c_uint8),
         ("pad", c_uint8 * 5),
-    )
+    ]
 
 
 class kvm_userspace_memory_region(Structure):
@@ -3850,13 +3886,13 @@ class kvm_userspace_memory_region(Structure):
     guest_phys_addr: int
     memory_size: int
     userspace_addr: int
-    _fields_ = (
+    _fields_ = [
         ("slot", c_uint32),
         ("flags", c_uint32),
         ("guest_phys_addr", c_uint64),
         ("memory_size", c_uint64),
         ("userspace_addr", c_uint64),
-    )
+    ]
 
 
 class kvm_userspace_memory_region2(Structure):
@@ -3872,7 +3908,7 @@ class kvm_userspace_memory_region2(Structure):
     guest_memfd: int
     pad1: int
     pad2: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("slot", c_uint32),
         ("flags", c_uint32),
         ("guest_phys_addr", c_uint64),
@@ -3882,7 +3918,7 @@ class kvm_userspace_memory_region2(Structure):
         ("guest_memfd", c_uint32),
         ("pad1", c_uint32),
         ("pad2", c_uint64 * 14),
-    )
+    ]
 
 
 class kvm_vapic_addr(Structure):
@@ -3890,7 +3926,9 @@ class kvm_vapic_addr(Structure):
 
     __slots__ = ()
     vapic_addr: int
-    _fields_ = (("vapic_addr", c_uint64),)
+    _fields_ = [
+        ("vapic_addr", c_uint64),
+    ]
 
 
 class kvm_vfio_spapr_tce(Structure):
@@ -3899,10 +3937,10 @@ class kvm_vfio_spapr_tce(Structure):
     __slots__ = ()
     groupfd: int
     tablefd: int
-    _fields_ = (
+    _fields_ = [
         ("groupfd", c_int32),
         ("tablefd", c_int32),
-    )
+    ]
 
 
 class kvm_x86_mce(Structure):
@@ -3916,7 +3954,7 @@ class kvm_x86_mce(Structure):
     bank: int
     pad1: Array[c_uint8]
     pad2: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("status", c_uint64),
         ("addr", c_uint64),
         ("misc", c_uint64),
@@ -3924,7 +3962,7 @@ class kvm_x86_mce(Structure):
         ("bank", c_uint8),
         ("pad1", c_uint8 * 7),
         ("pad2", c_uint64 * 3),
-    )
+    ]
 
 
 class kvm_xcr(Structure):
@@ -3934,11 +3972,11 @@ class kvm_xcr(Structure):
     xcr: int
     reserved: int
     value: int
-    _fields_ = (
+    _fields_ = [
         ("xcr", c_uint32),
         ("reserved", c_uint32),
         ("value", c_uint64),
-    )
+    ]
 
 
 class kvm_xcrs(Structure):
@@ -3949,12 +3987,12 @@ class kvm_xcrs(Structure):
     flags: int
     xcrs: Array[kvm_xcr]
     padding: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("nr_xcrs", c_uint32),
         ("flags", c_uint32),
         ("xcrs", kvm_xcr * 16),
         ("padding", c_uint64 * 16),
-    )
+    ]
 
 
 class kvm_xen_hvm_attr_u_shared_info(Union):
@@ -3963,10 +4001,10 @@ class kvm_xen_hvm_attr_u_shared_info(Union):
     __slots__ = ()
     gfn: int
     hva: int
-    _fields_ = (
+    _fields_ = [
         ("gfn", c_uint64),
         ("hva", c_uint64),
-    )
+    ]
 
 
 class kvm_xen_hvm_attr_u_evtchn_deliver_port(Structure):
@@ -3976,11 +4014,11 @@ class kvm_xen_hvm_attr_u_evtchn_deliver_port(Structure):
     port: int
     vcpu: int
     priority: int
-    _fields_ = (
+    _fields_ = [
         ("port", c_uint32),
         ("vcpu", c_uint32),
         ("priority", c_uint32),
-    )
+    ]
 
 
 class kvm_xen_hvm_attr_u_evtchn_deliver_eventfd(Structure):
@@ -3989,10 +4027,10 @@ class kvm_xen_hvm_attr_u_evtchn_deliver_eventfd(Structure):
     __slots__ = ()
     port: int
     fd: int
-    _fields_ = (
+    _fields_ = [
         ("port", c_uint32),
         ("fd", c_int32),
-    )
+    ]
 
 
 class kvm_xen_hvm_attr_u_evtchn_deliver(Union):
@@ -4002,11 +4040,11 @@ class kvm_xen_hvm_attr_u_evtchn_deliver(Union):
     port: kvm_xen_hvm_attr_u_evtchn_deliver_port
     eventfd: kvm_xen_hvm_attr_u_evtchn_deliver_eventfd
     padding: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("port", kvm_xen_hvm_attr_u_evtchn_deliver_port),
         ("eventfd", kvm_xen_hvm_attr_u_evtchn_deliver_eventfd),
         ("padding", c_uint32 * 4),
-    )
+    ]
 
 
 class kvm_xen_hvm_attr_u_evtchn(Structure):
@@ -4017,12 +4055,12 @@ class kvm_xen_hvm_attr_u_evtchn(Structure):
     type: int
     flags: int
     deliver: kvm_xen_hvm_attr_u_evtchn_deliver
-    _fields_ = (
+    _fields_ = [
         ("send_port", c_uint32),
         ("type", c_uint32),
         ("flags", c_uint32),
         ("deliver", kvm_xen_hvm_attr_u_evtchn_deliver),
-    )
+    ]
 
 
 class kvm_xen_hvm_attr_u(Union):
@@ -4036,7 +4074,7 @@ class kvm_xen_hvm_attr_u(Union):
     evtchn: kvm_xen_hvm_attr_u_evtchn
     xen_version: int
     pad: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("long_mode", c_uint8),
         ("vector", c_uint8),
         ("runstate_update_flag", c_uint8),
@@ -4044,7 +4082,7 @@ class kvm_xen_hvm_attr_u(Union):
         ("evtchn", kvm_xen_hvm_attr_u_evtchn),
         ("xen_version", c_uint32),
         ("pad", c_uint64 * 8),
-    )
+    ]
 
 
 class kvm_xen_hvm_attr(Structure):
@@ -4054,11 +4092,11 @@ class kvm_xen_hvm_attr(Structure):
     type: int
     pad: Array[c_uint16]
     u: kvm_xen_hvm_attr_u
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint16),
         ("pad", c_uint16 * 3),
         ("u", kvm_xen_hvm_attr_u),
-    )
+    ]
 
 
 class kvm_xen_hvm_config(Structure):
@@ -4072,7 +4110,7 @@ class kvm_xen_hvm_config(Structure):
     blob_size_32: int
     blob_size_64: int
     pad2: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("flags", c_uint32),
         ("msr", c_uint32),
         ("blob_addr_32", c_uint64),
@@ -4080,7 +4118,7 @@ class kvm_xen_hvm_config(Structure):
         ("blob_size_32", c_uint8),
         ("blob_size_64", c_uint8),
         ("pad2", c_uint8 * 30),
-    )
+    ]
 
 
 class kvm_xen_vcpu_attr_u_runstate(Structure):
@@ -4093,14 +4131,14 @@ class kvm_xen_vcpu_attr_u_runstate(Structure):
     time_runnable: int
     time_blocked: int
     time_offline: int
-    _fields_ = (
+    _fields_ = [
         ("state", c_uint64),
         ("state_entry_time", c_uint64),
         ("time_running", c_uint64),
         ("time_runnable", c_uint64),
         ("time_blocked", c_uint64),
         ("time_offline", c_uint64),
-    )
+    ]
 
 
 class kvm_xen_vcpu_attr_u_timer(Structure):
@@ -4110,11 +4148,11 @@ class kvm_xen_vcpu_attr_u_timer(Structure):
     port: int
     priority: int
     expires_ns: int
-    _fields_ = (
+    _fields_ = [
         ("port", c_uint32),
         ("priority", c_uint32),
         ("expires_ns", c_uint64),
-    )
+    ]
 
 
 class kvm_xen_vcpu_attr_u(Union):
@@ -4128,7 +4166,7 @@ class kvm_xen_vcpu_attr_u(Union):
     vcpu_id: int
     timer: kvm_xen_vcpu_attr_u_timer
     vector: int
-    _fields_ = (
+    _fields_ = [
         ("gpa", c_uint64),
         ("hva", c_uint64),
         ("pad", c_uint64 * 8),
@@ -4136,7 +4174,7 @@ class kvm_xen_vcpu_attr_u(Union):
         ("vcpu_id", c_uint32),
         ("timer", kvm_xen_vcpu_attr_u_timer),
         ("vector", c_uint8),
-    )
+    ]
 
 
 class kvm_xen_vcpu_attr(Structure):
@@ -4146,30 +4184,30 @@ class kvm_xen_vcpu_attr(Structure):
     type: int
     pad: Array[c_uint16]
     u: kvm_xen_vcpu_attr_u
-    _fields_ = (
+    _fields_ = [
         ("type", c_uint16),
         ("pad", c_uint16 * 3),
         ("u", kvm_xen_vcpu_attr_u),
-    )
+    ]
 
 
 class kvm_xsave___empty_extra(Structure):
     """struct kvm_xsave.__empty_extra, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
-    _fields_ = ()
+    _fields_ = []
 
 
-class kvm_xsave___empty_extra_struct(Structure):
-    """struct kvm_xsave.<__empty_extra>, 0 bytes (asm/kvm.h)."""
+class kvm_xsave_struct(Structure):
+    """struct kvm_xsave.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     __empty_extra: kvm_xsave___empty_extra
     extra: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("__empty_extra", kvm_xsave___empty_extra),
         ("extra", c_uint32 * 0),
-    )
+    ]
 
 
 class kvm_xsave(Structure):
@@ -4177,11 +4215,11 @@ class kvm_xsave(Structure):
 
     __slots__ = ()
     region: Array[c_uint32]
-    _anonymous_ = ("___empty_extra_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("region", c_uint32 * 1024),
-        ("___empty_extra_struct", kvm_xsave___empty_extra_struct),
-    )
+        ("_struct", kvm_xsave_struct),
+    ]
 
 
 kvm_device_type = c_uint32
@@ -4211,7 +4249,10 @@ __kernel_old_time_t = c_int64
 __kernel_old_uid_t = c_uint16
 __kernel_pid_t = c_int32
 __kernel_ptrdiff_t = c_int64
-__kernel_sighandler_t = CFUNCTYPE(None, c_int32)
+__kernel_sighandler_t = CFUNCTYPE(
+    None,
+    c_int32,
+)
 __kernel_size_t = c_uint64
 __kernel_ssize_t = c_int64
 __kernel_suseconds_t = c_int64

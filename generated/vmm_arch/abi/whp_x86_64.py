@@ -599,18 +599,18 @@ PowerDeviceD3 = 0x4
 PowerDeviceMaximum = 0x5
 
 
-class WHV_INPUT_VTL_TargetVtl_struct(Structure):
-    """struct WHV_INPUT_VTL.<TargetVtl>, 1 bytes (winhvplatformdefs.h)."""
+class WHV_INPUT_VTL_struct(Structure):
+    """struct WHV_INPUT_VTL.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     TargetVtl: int
     UseTargetVtl: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("TargetVtl", c_uint8, 4),
         ("UseTargetVtl", c_uint8, 1),
         ("Reserved", c_uint8, 3),
-    )
+    ]
 
 
 class WHV_INPUT_VTL(Union):
@@ -618,27 +618,27 @@ class WHV_INPUT_VTL(Union):
 
     __slots__ = ()
     AsUINT8: int
-    _anonymous_ = ("_TargetVtl_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT8", c_uint8),
-        ("_TargetVtl_struct", WHV_INPUT_VTL_TargetVtl_struct),
-    )
+        ("_struct", WHV_INPUT_VTL_struct),
+    ]
 
 
-class WHV_ACCESS_GPA_CONTROLS_CacheType_struct(Structure):
-    """struct WHV_ACCESS_GPA_CONTROLS.<CacheType>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_ACCESS_GPA_CONTROLS_struct(Structure):
+    """struct WHV_ACCESS_GPA_CONTROLS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     CacheType: int
     InputVtl: WHV_INPUT_VTL
     Reserved: int
     Reserved1: int
-    _fields_ = (
+    _fields_ = [
         ("CacheType", c_uint32),
         ("InputVtl", WHV_INPUT_VTL),
         ("Reserved", c_uint8),
         ("Reserved1", c_uint16),
-    )
+    ]
 
 
 class WHV_ACCESS_GPA_CONTROLS(Union):
@@ -646,25 +646,25 @@ class WHV_ACCESS_GPA_CONTROLS(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_CacheType_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT64", c_uint64),
-        ("_CacheType_struct", WHV_ACCESS_GPA_CONTROLS_CacheType_struct),
-    )
+        ("_struct", WHV_ACCESS_GPA_CONTROLS_struct),
+    ]
 
 
-class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_Prefetch_struct(Structure):
-    """struct WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS.<Prefetch>, 4 bytes (winhvplatformdefs.h)."""
+class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct(Structure):
+    """struct WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Prefetch: int
     AvoidHardFaults: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("Prefetch", c_uint32, 1),
         ("AvoidHardFaults", c_uint32, 1),
         ("Reserved", c_uint32, 30),
-    )
+    ]
 
 
 class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS(Union):
@@ -672,11 +672,11 @@ class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_Prefetch_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT32", c_uint32),
-        ("_Prefetch_struct", WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_Prefetch_struct),
-    )
+        ("_struct", WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct),
+    ]
 
 
 class WHV_ADVISE_GPA_RANGE_POPULATE(Structure):
@@ -685,10 +685,10 @@ class WHV_ADVISE_GPA_RANGE_POPULATE(Structure):
     __slots__ = ()
     Flags: WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS
     AccessType: int
-    _fields_ = (
+    _fields_ = [
         ("Flags", WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS),
         ("AccessType", c_uint32),
-    )
+    ]
 
 
 class WHV_ADVISE_GPA_RANGE(Union):
@@ -696,11 +696,13 @@ class WHV_ADVISE_GPA_RANGE(Union):
 
     __slots__ = ()
     Populate: WHV_ADVISE_GPA_RANGE_POPULATE
-    _fields_ = (("Populate", WHV_ADVISE_GPA_RANGE_POPULATE),)
+    _fields_ = [
+        ("Populate", WHV_ADVISE_GPA_RANGE_POPULATE),
+    ]
 
 
-class WHV_CAPABILITY_FEATURES_PartialUnmap_struct(Structure):
-    """struct WHV_CAPABILITY_FEATURES.<PartialUnmap>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_CAPABILITY_FEATURES_struct(Structure):
+    """struct WHV_CAPABILITY_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     PartialUnmap: int
@@ -716,7 +718,7 @@ class WHV_CAPABILITY_FEATURES_PartialUnmap_struct(Structure):
     DeviceAccessTracking: int
     ReservedX640: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("PartialUnmap", c_uint64, 1),
         ("LocalApicEmulation", c_uint64, 1),
         ("Xsave", c_uint64, 1),
@@ -730,7 +732,7 @@ class WHV_CAPABILITY_FEATURES_PartialUnmap_struct(Structure):
         ("DeviceAccessTracking", c_uint64, 1),
         ("ReservedX640", c_uint64, 1),
         ("Reserved", c_uint64, 52),
-    )
+    ]
 
 
 class WHV_CAPABILITY_FEATURES(Union):
@@ -738,15 +740,15 @@ class WHV_CAPABILITY_FEATURES(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_PartialUnmap_struct",)
-    _fields_ = (
-        ("_PartialUnmap_struct", WHV_CAPABILITY_FEATURES_PartialUnmap_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_CAPABILITY_FEATURES_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_EXTENDED_VM_EXITS_X64CpuidExit_struct(Structure):
-    """struct WHV_EXTENDED_VM_EXITS.<X64CpuidExit>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_EXTENDED_VM_EXITS_struct(Structure):
+    """struct WHV_EXTENDED_VM_EXITS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     X64CpuidExit: int
@@ -765,7 +767,7 @@ class WHV_EXTENDED_VM_EXITS_X64CpuidExit_struct(Structure):
     X64ApicWriteDfrExitTrap: int
     GpaAccessFaultExit: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("X64CpuidExit", c_uint64, 1),
         ("X64MsrExit", c_uint64, 1),
         ("ExceptionExit", c_uint64, 1),
@@ -782,7 +784,7 @@ class WHV_EXTENDED_VM_EXITS_X64CpuidExit_struct(Structure):
         ("X64ApicWriteDfrExitTrap", c_uint64, 1),
         ("GpaAccessFaultExit", c_uint64, 1),
         ("Reserved", c_uint64, 49),
-    )
+    ]
 
 
 class WHV_EXTENDED_VM_EXITS(Union):
@@ -790,15 +792,15 @@ class WHV_EXTENDED_VM_EXITS(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_X64CpuidExit_struct",)
-    _fields_ = (
-        ("_X64CpuidExit_struct", WHV_EXTENDED_VM_EXITS_X64CpuidExit_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_EXTENDED_VM_EXITS_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_X64_PROCESSOR_FEATURES_Sse3Support_struct(Structure):
-    """struct WHV_X64_PROCESSOR_FEATURES.<Sse3Support>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PROCESSOR_FEATURES_struct(Structure):
+    """struct WHV_X64_PROCESSOR_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Sse3Support: int
@@ -864,7 +866,7 @@ class WHV_X64_PROCESSOR_FEATURES_Sse3Support_struct(Structure):
     TaaNoSupport: int
     TsxCtrlSupport: int
     Reserved6: int
-    _fields_ = (
+    _fields_ = [
         ("Sse3Support", c_uint64, 1),
         ("LahfSahfSupport", c_uint64, 1),
         ("Ssse3Support", c_uint64, 1),
@@ -928,7 +930,7 @@ class WHV_X64_PROCESSOR_FEATURES_Sse3Support_struct(Structure):
         ("TaaNoSupport", c_uint64, 1),
         ("TsxCtrlSupport", c_uint64, 1),
         ("Reserved6", c_uint64, 1),
-    )
+    ]
 
 
 class WHV_X64_PROCESSOR_FEATURES(Union):
@@ -936,15 +938,15 @@ class WHV_X64_PROCESSOR_FEATURES(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_Sse3Support_struct",)
-    _fields_ = (
-        ("_Sse3Support_struct", WHV_X64_PROCESSOR_FEATURES_Sse3Support_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PROCESSOR_FEATURES_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_HypervisorPresent_struct(Structure):
-    """struct WHV_SYNTHETIC_PROCESSOR_FEATURES.<HypervisorPresent>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_struct(Structure):
+    """struct WHV_SYNTHETIC_PROCESSOR_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     HypervisorPresent: int
@@ -993,7 +995,7 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES_HypervisorPresent_struct(Structure):
     ReservedZ43: int
     ReservedZ44: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("HypervisorPresent", c_uint64, 1),
         ("Hv1", c_uint64, 1),
         ("AccessVpRunTimeReg", c_uint64, 1),
@@ -1040,7 +1042,7 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES_HypervisorPresent_struct(Structure):
         ("ReservedZ43", c_uint64, 1),
         ("ReservedZ44", c_uint64, 1),
         ("Reserved", c_uint64, 19),
-    )
+    ]
 
 
 class WHV_SYNTHETIC_PROCESSOR_FEATURES(Union):
@@ -1048,31 +1050,33 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_HypervisorPresent_struct",)
-    _fields_ = (
-        ("_HypervisorPresent_struct", WHV_SYNTHETIC_PROCESSOR_FEATURES_HypervisorPresent_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_SYNTHETIC_PROCESSOR_FEATURES_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_Bank0_struct(Structure):
-    """struct WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS.<Bank0>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct(Structure):
+    """struct WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Bank0: WHV_SYNTHETIC_PROCESSOR_FEATURES
-    _fields_ = (("Bank0", WHV_SYNTHETIC_PROCESSOR_FEATURES),)
+    _fields_ = [
+        ("Bank0", WHV_SYNTHETIC_PROCESSOR_FEATURES),
+    ]
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_Bank0_union(Union):
-    """union WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS.<Bank0>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union(Union):
+    """union WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: Array[c_uint64]
-    _anonymous_ = ("_Bank0_struct",)
-    _fields_ = (
-        ("_Bank0_struct", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_Bank0_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct),
         ("AsUINT64", c_uint64 * 1),
-    )
+    ]
 
 
 class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS(Structure):
@@ -1081,16 +1085,16 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS(Structure):
     __slots__ = ()
     BanksCount: int
     Reserved0: int
-    _anonymous_ = ("_Bank0_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("BanksCount", c_uint32),
         ("Reserved0", c_uint32),
-        ("_Bank0_union", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_Bank0_union),
-    )
+        ("_union", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union),
+    ]
 
 
-class WHV_X64_PROCESSOR_FEATURES1_ACountMCountSupport_struct(Structure):
-    """struct WHV_X64_PROCESSOR_FEATURES1.<ACountMCountSupport>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PROCESSOR_FEATURES1_struct(Structure):
+    """struct WHV_X64_PROCESSOR_FEATURES1.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     ACountMCountSupport: int
@@ -1155,7 +1159,7 @@ class WHV_X64_PROCESSOR_FEATURES1_ACountMCountSupport_struct(Structure):
     Reserved18: int
     Reserved19: int
     Reserved20: int
-    _fields_ = (
+    _fields_ = [
         ("ACountMCountSupport", c_uint64, 1),
         ("TscInvariantSupport", c_uint64, 1),
         ("ClZeroSupport", c_uint64, 1),
@@ -1218,7 +1222,7 @@ class WHV_X64_PROCESSOR_FEATURES1_ACountMCountSupport_struct(Structure):
         ("Reserved18", c_uint64, 1),
         ("Reserved19", c_uint64, 1),
         ("Reserved20", c_uint64, 3),
-    )
+    ]
 
 
 class WHV_X64_PROCESSOR_FEATURES1(Union):
@@ -1226,35 +1230,35 @@ class WHV_X64_PROCESSOR_FEATURES1(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_ACountMCountSupport_struct",)
-    _fields_ = (
-        ("_ACountMCountSupport_struct", WHV_X64_PROCESSOR_FEATURES1_ACountMCountSupport_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PROCESSOR_FEATURES1_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_PROCESSOR_FEATURES_BANKS_Bank0_struct(Structure):
-    """struct WHV_PROCESSOR_FEATURES_BANKS.<Bank0>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_PROCESSOR_FEATURES_BANKS_struct(Structure):
+    """struct WHV_PROCESSOR_FEATURES_BANKS.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Bank0: WHV_X64_PROCESSOR_FEATURES
     Bank1: WHV_X64_PROCESSOR_FEATURES1
-    _fields_ = (
+    _fields_ = [
         ("Bank0", WHV_X64_PROCESSOR_FEATURES),
         ("Bank1", WHV_X64_PROCESSOR_FEATURES1),
-    )
+    ]
 
 
-class WHV_PROCESSOR_FEATURES_BANKS_Bank0_union(Union):
-    """union WHV_PROCESSOR_FEATURES_BANKS.<Bank0>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_PROCESSOR_FEATURES_BANKS_union(Union):
+    """union WHV_PROCESSOR_FEATURES_BANKS.<union>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: Array[c_uint64]
-    _anonymous_ = ("_Bank0_struct",)
-    _fields_ = (
-        ("_Bank0_struct", WHV_PROCESSOR_FEATURES_BANKS_Bank0_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_PROCESSOR_FEATURES_BANKS_struct),
         ("AsUINT64", c_uint64 * 2),
-    )
+    ]
 
 
 class WHV_PROCESSOR_FEATURES_BANKS(Structure):
@@ -1263,12 +1267,12 @@ class WHV_PROCESSOR_FEATURES_BANKS(Structure):
     __slots__ = ()
     BanksCount: int
     Reserved0: int
-    _anonymous_ = ("_Bank0_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("BanksCount", c_uint32),
         ("Reserved0", c_uint32),
-        ("_Bank0_union", WHV_PROCESSOR_FEATURES_BANKS_Bank0_union),
-    )
+        ("_union", WHV_PROCESSOR_FEATURES_BANKS_union),
+    ]
 
 
 class WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP(Structure):
@@ -1281,18 +1285,18 @@ class WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP(Structure):
     NominalFrequencyMhz: int
     LowestFrequencyMhz: int
     FrequencyStepMhz: int
-    _fields_ = (
+    _fields_ = [
         ("IsSupported", c_uint32, 1),
         ("Reserved", c_uint32, 31),
         ("HighestFrequencyMhz", c_uint32),
         ("NominalFrequencyMhz", c_uint32),
         ("LowestFrequencyMhz", c_uint32),
         ("FrequencyStepMhz", c_uint32),
-    )
+    ]
 
 
-class WHV_SCHEDULER_FEATURES_CpuReserve_struct(Structure):
-    """struct WHV_SCHEDULER_FEATURES.<CpuReserve>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_SCHEDULER_FEATURES_struct(Structure):
+    """struct WHV_SCHEDULER_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     CpuReserve: int
@@ -1301,14 +1305,14 @@ class WHV_SCHEDULER_FEATURES_CpuReserve_struct(Structure):
     CpuGroupId: int
     DisableSmt: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("CpuReserve", c_uint64, 1),
         ("CpuCap", c_uint64, 1),
         ("CpuWeight", c_uint64, 1),
         ("CpuGroupId", c_uint64, 1),
         ("DisableSmt", c_uint64, 1),
         ("Reserved", c_uint64, 59),
-    )
+    ]
 
 
 class WHV_SCHEDULER_FEATURES(Union):
@@ -1316,15 +1320,15 @@ class WHV_SCHEDULER_FEATURES(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_CpuReserve_struct",)
-    _fields_ = (
-        ("_CpuReserve_struct", WHV_SCHEDULER_FEATURES_CpuReserve_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_SCHEDULER_FEATURES_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_PROCESSOR_XSAVE_FEATURES_XsaveSupport_struct(Structure):
-    """struct WHV_PROCESSOR_XSAVE_FEATURES.<XsaveSupport>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_PROCESSOR_XSAVE_FEATURES_struct(Structure):
+    """struct WHV_PROCESSOR_XSAVE_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     XsaveSupport: int
@@ -1366,7 +1370,7 @@ class WHV_PROCESSOR_XSAVE_FEATURES_XsaveSupport_struct(Structure):
     Avx10_1_512Support: int
     AmxFp16Support: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("XsaveSupport", c_uint64, 1),
         ("XsaveoptSupport", c_uint64, 1),
         ("AvxSupport", c_uint64, 1),
@@ -1406,7 +1410,7 @@ class WHV_PROCESSOR_XSAVE_FEATURES_XsaveSupport_struct(Structure):
         ("Avx10_1_512Support", c_uint64, 1),
         ("AmxFp16Support", c_uint64, 1),
         ("Reserved", c_uint64, 26),
-    )
+    ]
 
 
 class WHV_PROCESSOR_XSAVE_FEATURES(Union):
@@ -1414,25 +1418,25 @@ class WHV_PROCESSOR_XSAVE_FEATURES(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_XsaveSupport_struct",)
-    _fields_ = (
-        ("_XsaveSupport_struct", WHV_PROCESSOR_XSAVE_FEATURES_XsaveSupport_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_PROCESSOR_XSAVE_FEATURES_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_PROCESSOR_PERFMON_FEATURES_PmuSupport_struct(Structure):
-    """struct WHV_PROCESSOR_PERFMON_FEATURES.<PmuSupport>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_PROCESSOR_PERFMON_FEATURES_struct(Structure):
+    """struct WHV_PROCESSOR_PERFMON_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     PmuSupport: int
     LbrSupport: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("PmuSupport", c_uint64, 1),
         ("LbrSupport", c_uint64, 1),
         ("Reserved", c_uint64, 62),
-    )
+    ]
 
 
 class WHV_PROCESSOR_PERFMON_FEATURES(Union):
@@ -1440,15 +1444,15 @@ class WHV_PROCESSOR_PERFMON_FEATURES(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_PmuSupport_struct",)
-    _fields_ = (
-        ("_PmuSupport_struct", WHV_PROCESSOR_PERFMON_FEATURES_PmuSupport_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_PROCESSOR_PERFMON_FEATURES_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_X64_MSR_EXIT_BITMAP_UnhandledMsrs_struct(Structure):
-    """struct WHV_X64_MSR_EXIT_BITMAP.<UnhandledMsrs>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_MSR_EXIT_BITMAP_struct(Structure):
+    """struct WHV_X64_MSR_EXIT_BITMAP.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     UnhandledMsrs: int
@@ -1458,7 +1462,7 @@ class WHV_X64_MSR_EXIT_BITMAP_UnhandledMsrs_struct(Structure):
     MiscEnableMsrRead: int
     McUpdatePatchLevelMsrRead: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("UnhandledMsrs", c_uint64, 1),
         ("TscMsrWrite", c_uint64, 1),
         ("TscMsrRead", c_uint64, 1),
@@ -1466,7 +1470,7 @@ class WHV_X64_MSR_EXIT_BITMAP_UnhandledMsrs_struct(Structure):
         ("MiscEnableMsrRead", c_uint64, 1),
         ("McUpdatePatchLevelMsrRead", c_uint64, 1),
         ("Reserved", c_uint64, 58),
-    )
+    ]
 
 
 class WHV_X64_MSR_EXIT_BITMAP(Union):
@@ -1474,11 +1478,11 @@ class WHV_X64_MSR_EXIT_BITMAP(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_UnhandledMsrs_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT64", c_uint64),
-        ("_UnhandledMsrs_struct", WHV_X64_MSR_EXIT_BITMAP_UnhandledMsrs_struct),
-    )
+        ("_struct", WHV_X64_MSR_EXIT_BITMAP_struct),
+    ]
 
 
 class WHV_CAPABILITY(Union):
@@ -1504,7 +1508,7 @@ class WHV_CAPABILITY(Union):
     ProcessorPerfmonFeatures: WHV_PROCESSOR_PERFMON_FEATURES
     X64MsrExitBitmap: WHV_X64_MSR_EXIT_BITMAP
     ExceptionExitBitmap: int
-    _fields_ = (
+    _fields_ = [
         ("HypervisorPresent", c_int32),
         ("Features", WHV_CAPABILITY_FEATURES),
         ("ExtendedVmExits", WHV_EXTENDED_VM_EXITS),
@@ -1524,7 +1528,7 @@ class WHV_CAPABILITY(Union):
         ("ProcessorPerfmonFeatures", WHV_PROCESSOR_PERFMON_FEATURES),
         ("X64MsrExitBitmap", WHV_X64_MSR_EXIT_BITMAP),
         ("ExceptionExitBitmap", c_uint64),
-    )
+    ]
 
 
 class WHV_CPUID_OUTPUT(Structure):
@@ -1535,16 +1539,16 @@ class WHV_CPUID_OUTPUT(Structure):
     Ebx: int
     Ecx: int
     Edx: int
-    _fields_ = (
+    _fields_ = [
         ("Eax", c_uint32),
         ("Ebx", c_uint32),
         ("Ecx", c_uint32),
         ("Edx", c_uint32),
-    )
+    ]
 
 
-class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_NmiNotification_struct(Structure):
-    """struct WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER.<NmiNotification>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct(Structure):
+    """struct WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     NmiNotification: int
@@ -1552,13 +1556,13 @@ class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_NmiNotification_struct(Structure
     InterruptPriority: int
     Reserved: int
     Sint: int
-    _fields_ = (
+    _fields_ = [
         ("NmiNotification", c_uint64, 1),
         ("InterruptNotification", c_uint64, 1),
         ("InterruptPriority", c_uint64, 4),
         ("Reserved", c_uint64, 42),
         ("Sint", c_uint64, 16),
-    )
+    ]
 
 
 class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(Union):
@@ -1566,26 +1570,23 @@ class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_NmiNotification_struct",)
-    _fields_ = (
-        (
-            "_NmiNotification_struct",
-            WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_NmiNotification_struct,
-        ),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_DISABLE_PARTITION_VTL_FLAGS_ScrubOnly_struct(Structure):
-    """struct WHV_DISABLE_PARTITION_VTL_FLAGS.<ScrubOnly>, 1 bytes (winhvplatformdefs.h)."""
+class WHV_DISABLE_PARTITION_VTL_FLAGS_struct(Structure):
+    """struct WHV_DISABLE_PARTITION_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     ScrubOnly: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("ScrubOnly", c_uint8, 1),
         ("Reserved", c_uint8, 7),
-    )
+    ]
 
 
 class WHV_DISABLE_PARTITION_VTL_FLAGS(Union):
@@ -1593,23 +1594,23 @@ class WHV_DISABLE_PARTITION_VTL_FLAGS(Union):
 
     __slots__ = ()
     AsUINT8: int
-    _anonymous_ = ("_ScrubOnly_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT8", c_uint8),
-        ("_ScrubOnly_struct", WHV_DISABLE_PARTITION_VTL_FLAGS_ScrubOnly_struct),
-    )
+        ("_struct", WHV_DISABLE_PARTITION_VTL_FLAGS_struct),
+    ]
 
 
-class WHV_DISABLE_VP_VTL_FLAGS_ScrubOnly_struct(Structure):
-    """struct WHV_DISABLE_VP_VTL_FLAGS.<ScrubOnly>, 1 bytes (winhvplatformdefs.h)."""
+class WHV_DISABLE_VP_VTL_FLAGS_struct(Structure):
+    """struct WHV_DISABLE_VP_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     ScrubOnly: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("ScrubOnly", c_uint8, 1),
         ("Reserved", c_uint8, 7),
-    )
+    ]
 
 
 class WHV_DISABLE_VP_VTL_FLAGS(Union):
@@ -1617,11 +1618,11 @@ class WHV_DISABLE_VP_VTL_FLAGS(Union):
 
     __slots__ = ()
     AsUINT8: int
-    _anonymous_ = ("_ScrubOnly_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT8", c_uint8),
-        ("_ScrubOnly_struct", WHV_DISABLE_VP_VTL_FLAGS_ScrubOnly_struct),
-    )
+        ("_struct", WHV_DISABLE_VP_VTL_FLAGS_struct),
+    ]
 
 
 class WHV_DOORBELL_MATCH_DATA(Structure):
@@ -1634,14 +1635,14 @@ class WHV_DOORBELL_MATCH_DATA(Structure):
     MatchOnValue: int
     MatchOnLength: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("GuestAddress", c_uint64),
         ("Value", c_uint64),
         ("Length", c_uint32),
         ("MatchOnValue", c_uint32, 1),
         ("MatchOnLength", c_uint32, 1),
         ("Reserved", c_uint32, 30),
-    )
+    ]
 
 
 class WHV_EMULATOR_CALLBACKS(Structure):
@@ -1655,7 +1656,7 @@ class WHV_EMULATOR_CALLBACKS(Structure):
     WHvEmulatorGetVirtualProcessorRegisters: int
     WHvEmulatorSetVirtualProcessorRegisters: int
     WHvEmulatorTranslateGvaPage: int
-    _fields_ = (
+    _fields_ = [
         ("Size", c_uint32),
         ("Reserved", c_uint32),
         ("WHvEmulatorIoPortCallback", c_uint64),
@@ -1663,7 +1664,7 @@ class WHV_EMULATOR_CALLBACKS(Structure):
         ("WHvEmulatorGetVirtualProcessorRegisters", c_uint64),
         ("WHvEmulatorSetVirtualProcessorRegisters", c_uint64),
         ("WHvEmulatorTranslateGvaPage", c_uint64),
-    )
+    ]
 
 
 class WHV_EMULATOR_IO_ACCESS_INFO(Structure):
@@ -1674,14 +1675,14 @@ class WHV_EMULATOR_IO_ACCESS_INFO(Structure):
     Port: int
     AccessSize: int
     Data: int
-    _fields_ = (
+    _fields_ = [
         ("Direction", c_uint8),
         ("_pad_1", c_uint8 * 1),
         ("Port", c_uint16),
         ("AccessSize", c_uint16),
         ("_pad_6", c_uint8 * 2),
         ("Data", c_uint32),
-    )
+    ]
 
 
 class WHV_EMULATOR_MEMORY_ACCESS_INFO(Structure):
@@ -1692,17 +1693,17 @@ class WHV_EMULATOR_MEMORY_ACCESS_INFO(Structure):
     Direction: int
     AccessSize: int
     Data: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("GpaAddress", c_uint64),
         ("Direction", c_uint8),
         ("AccessSize", c_uint8),
         ("Data", c_uint8 * 8),
         ("_pad_18", c_uint8 * 6),
-    )
+    ]
 
 
-class WHV_EMULATOR_STATUS_EmulationSuccessful_struct(Structure):
-    """struct WHV_EMULATOR_STATUS.<EmulationSuccessful>, 4 bytes (winhvemulation.h)."""
+class WHV_EMULATOR_STATUS_struct(Structure):
+    """struct WHV_EMULATOR_STATUS.<struct>, 4 bytes (winhvemulation.h)."""
 
     __slots__ = ()
     EmulationSuccessful: int
@@ -1716,7 +1717,7 @@ class WHV_EMULATOR_STATUS_EmulationSuccessful_struct(Structure):
     InterruptCausedIntercept: int
     GuestCannotBeFaulted: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("EmulationSuccessful", c_uint32, 1),
         ("InternalEmulationFailure", c_uint32, 1),
         ("IoPortCallbackFailed", c_uint32, 1),
@@ -1728,7 +1729,7 @@ class WHV_EMULATOR_STATUS_EmulationSuccessful_struct(Structure):
         ("InterruptCausedIntercept", c_uint32, 1),
         ("GuestCannotBeFaulted", c_uint32, 1),
         ("Reserved", c_uint32, 22),
-    )
+    ]
 
 
 class WHV_EMULATOR_STATUS(Union):
@@ -1736,27 +1737,27 @@ class WHV_EMULATOR_STATUS(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_EmulationSuccessful_struct",)
-    _fields_ = (
-        ("_EmulationSuccessful_struct", WHV_EMULATOR_STATUS_EmulationSuccessful_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_EMULATOR_STATUS_struct),
         ("AsUINT32", c_uint32),
-    )
+    ]
 
 
-class WHV_ENABLE_PARTITION_VTL_FLAGS_EnableMbec_struct(Structure):
-    """struct WHV_ENABLE_PARTITION_VTL_FLAGS.<EnableMbec>, 1 bytes (winhvplatformdefs.h)."""
+class WHV_ENABLE_PARTITION_VTL_FLAGS_struct(Structure):
+    """struct WHV_ENABLE_PARTITION_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     EnableMbec: int
     EnableSupervisorShadowStack: int
     EnableHardwareHvpt: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("EnableMbec", c_uint8, 1),
         ("EnableSupervisorShadowStack", c_uint8, 1),
         ("EnableHardwareHvpt", c_uint8, 1),
         ("Reserved", c_uint8, 5),
-    )
+    ]
 
 
 class WHV_ENABLE_PARTITION_VTL_FLAGS(Union):
@@ -1764,15 +1765,15 @@ class WHV_ENABLE_PARTITION_VTL_FLAGS(Union):
 
     __slots__ = ()
     AsUINT8: int
-    _anonymous_ = ("_EnableMbec_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT8", c_uint8),
-        ("_EnableMbec_struct", WHV_ENABLE_PARTITION_VTL_FLAGS_EnableMbec_struct),
-    )
+        ("_struct", WHV_ENABLE_PARTITION_VTL_FLAGS_struct),
+    ]
 
 
-class WHV_X64_SEGMENT_REGISTER_SegmentType_struct(Structure):
-    """struct WHV_X64_SEGMENT_REGISTER.<SegmentType>, 2 bytes (winhvplatformdefs.h)."""
+class WHV_X64_SEGMENT_REGISTER_struct(Structure):
+    """struct WHV_X64_SEGMENT_REGISTER.<struct>, 2 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     SegmentType: int
@@ -1784,7 +1785,7 @@ class WHV_X64_SEGMENT_REGISTER_SegmentType_struct(Structure):
     Long: int
     Default: int
     Granularity: int
-    _fields_ = (
+    _fields_ = [
         ("SegmentType", c_uint16, 4),
         ("NonSystemSegment", c_uint16, 1),
         ("DescriptorPrivilegeLevel", c_uint16, 2),
@@ -1794,19 +1795,19 @@ class WHV_X64_SEGMENT_REGISTER_SegmentType_struct(Structure):
         ("Long", c_uint16, 1),
         ("Default", c_uint16, 1),
         ("Granularity", c_uint16, 1),
-    )
+    ]
 
 
-class WHV_X64_SEGMENT_REGISTER_SegmentType_union(Union):
-    """union WHV_X64_SEGMENT_REGISTER.<SegmentType>, 2 bytes (winhvplatformdefs.h)."""
+class WHV_X64_SEGMENT_REGISTER_union(Union):
+    """union WHV_X64_SEGMENT_REGISTER.<union>, 2 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Attributes: int
-    _anonymous_ = ("_SegmentType_struct",)
-    _fields_ = (
-        ("_SegmentType_struct", WHV_X64_SEGMENT_REGISTER_SegmentType_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_SEGMENT_REGISTER_struct),
         ("Attributes", c_uint16),
-    )
+    ]
 
 
 class WHV_X64_SEGMENT_REGISTER(Structure):
@@ -1816,13 +1817,13 @@ class WHV_X64_SEGMENT_REGISTER(Structure):
     Base: int
     Limit: int
     Selector: int
-    _anonymous_ = ("_SegmentType_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("Base", c_uint64),
         ("Limit", c_uint32),
         ("Selector", c_uint16),
-        ("_SegmentType_union", WHV_X64_SEGMENT_REGISTER_SegmentType_union),
-    )
+        ("_union", WHV_X64_SEGMENT_REGISTER_union),
+    ]
 
 
 class WHV_X64_TABLE_REGISTER(Structure):
@@ -1832,11 +1833,11 @@ class WHV_X64_TABLE_REGISTER(Structure):
     Pad: Array[c_uint16]
     Limit: int
     Base: int
-    _fields_ = (
+    _fields_ = [
         ("Pad", c_uint16 * 3),
         ("Limit", c_uint16),
         ("Base", c_uint64),
-    )
+    ]
 
 
 class WHV_INITIAL_VP_CONTEXT(Structure):
@@ -1861,7 +1862,7 @@ class WHV_INITIAL_VP_CONTEXT(Structure):
     Cr3: int
     Cr4: int
     MsrCrPat: int
-    _fields_ = (
+    _fields_ = [
         ("Rip", c_uint64),
         ("Rsp", c_uint64),
         ("Rflags", c_uint64),
@@ -1880,23 +1881,23 @@ class WHV_INITIAL_VP_CONTEXT(Structure):
         ("Cr3", c_uint64),
         ("Cr4", c_uint64),
         ("MsrCrPat", c_uint64),
-    )
+    ]
 
 
-class WHV_INTERNAL_ACTIVITY_REGISTER_StartupSuspend_struct(Structure):
-    """struct WHV_INTERNAL_ACTIVITY_REGISTER.<StartupSuspend>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_INTERNAL_ACTIVITY_REGISTER_struct(Structure):
+    """struct WHV_INTERNAL_ACTIVITY_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     StartupSuspend: int
     HaltSuspend: int
     IdleSuspend: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("StartupSuspend", c_uint64, 1),
         ("HaltSuspend", c_uint64, 1),
         ("IdleSuspend", c_uint64, 1),
         ("Reserved", c_uint64, 61),
-    )
+    ]
 
 
 class WHV_INTERNAL_ACTIVITY_REGISTER(Union):
@@ -1904,11 +1905,11 @@ class WHV_INTERNAL_ACTIVITY_REGISTER(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_StartupSuspend_struct",)
-    _fields_ = (
-        ("_StartupSuspend_struct", WHV_INTERNAL_ACTIVITY_REGISTER_StartupSuspend_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_INTERNAL_ACTIVITY_REGISTER_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
 class WHV_INTERRUPT_CONTROL(Structure):
@@ -1922,7 +1923,7 @@ class WHV_INTERRUPT_CONTROL(Structure):
     Reserved: int
     Destination: int
     Vector: int
-    _fields_ = (
+    _fields_ = [
         ("Type", c_uint64, 8),
         ("DestinationMode", c_uint64, 4),
         ("TriggerMode", c_uint64, 4),
@@ -1930,23 +1931,23 @@ class WHV_INTERRUPT_CONTROL(Structure):
         ("Reserved", c_uint64, 40),
         ("Destination", c_uint32),
         ("Vector", c_uint32),
-    )
+    ]
 
 
-class WHV_MEMORY_ACCESS_INFO_AccessType_struct(Structure):
-    """struct WHV_MEMORY_ACCESS_INFO.<AccessType>, 4 bytes (winhvplatformdefs.h)."""
+class WHV_MEMORY_ACCESS_INFO_struct(Structure):
+    """struct WHV_MEMORY_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AccessType: int
     GpaUnmapped: int
     GvaValid: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("AccessType", c_uint32, 2),
         ("GpaUnmapped", c_uint32, 1),
         ("GvaValid", c_uint32, 1),
         ("Reserved", c_uint32, 28),
-    )
+    ]
 
 
 class WHV_MEMORY_ACCESS_INFO(Union):
@@ -1954,11 +1955,11 @@ class WHV_MEMORY_ACCESS_INFO(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_AccessType_struct",)
-    _fields_ = (
-        ("_AccessType_struct", WHV_MEMORY_ACCESS_INFO_AccessType_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_MEMORY_ACCESS_INFO_struct),
         ("AsUINT32", c_uint32),
-    )
+    ]
 
 
 class WHV_MEMORY_ACCESS_CONTEXT(Structure):
@@ -1971,14 +1972,14 @@ class WHV_MEMORY_ACCESS_CONTEXT(Structure):
     AccessInfo: WHV_MEMORY_ACCESS_INFO
     Gpa: int
     Gva: int
-    _fields_ = (
+    _fields_ = [
         ("InstructionByteCount", c_uint8),
         ("Reserved", c_uint8 * 3),
         ("InstructionBytes", c_uint8 * 16),
         ("AccessInfo", WHV_MEMORY_ACCESS_INFO),
         ("Gpa", c_uint64),
         ("Gva", c_uint64),
-    )
+    ]
 
 
 class WHV_MEMORY_RANGE_ENTRY(Structure):
@@ -1987,10 +1988,10 @@ class WHV_MEMORY_RANGE_ENTRY(Structure):
     __slots__ = ()
     GuestAddress: int
     SizeInBytes: int
-    _fields_ = (
+    _fields_ = [
         ("GuestAddress", c_uint64),
         ("SizeInBytes", c_uint64),
-    )
+    ]
 
 
 class WHV_MSR_ACTION_ENTRY(Structure):
@@ -2001,26 +2002,26 @@ class WHV_MSR_ACTION_ENTRY(Structure):
     ReadAction: int
     WriteAction: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("Index", c_uint32),
         ("ReadAction", c_uint8),
         ("WriteAction", c_uint8),
         ("Reserved", c_uint16),
-    )
+    ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_DirectHypercall_struct(Structure):
-    """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL.Features.<DirectHypercall>, 4 bytes (winhvplatformdefs.h)."""
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct(Structure):
+    """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL.Features.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     DirectHypercall: int
     VirtualizationException: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("DirectHypercall", c_uint32, 1),
         ("VirtualizationException", c_uint32, 1),
         ("Reserved", c_uint32, 30),
-    )
+    ]
 
 
 class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features(Union):
@@ -2028,28 +2029,23 @@ class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_DirectHypercall_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT32", c_uint32),
-        (
-            "_DirectHypercall_struct",
-            WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_DirectHypercall_struct,
-        ),
-    )
+        ("_struct", WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct),
+    ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_InterPartitionCommunication_struct(
-    Structure
-):
-    """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL.HypercallControls.<InterPartitionCommunication>, 4 bytes (winhvplatformdefs.h)."""
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct(Structure):
+    """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL.HypercallControls.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     InterPartitionCommunication: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("InterPartitionCommunication", c_uint32, 1),
         ("Reserved", c_uint32, 31),
-    )
+    ]
 
 
 class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls(Union):
@@ -2057,14 +2053,11 @@ class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_InterPartitionCommunication_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT32", c_uint32),
-        (
-            "_InterPartitionCommunication_struct",
-            WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_InterPartitionCommunication_struct,
-        ),
-    )
+        ("_struct", WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct),
+    ]
 
 
 class WHV_NESTED_ENLIGHTENMENTS_CONTROL(Structure):
@@ -2073,10 +2066,10 @@ class WHV_NESTED_ENLIGHTENMENTS_CONTROL(Structure):
     __slots__ = ()
     Features: WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features
     HypercallControls: WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls
-    _fields_ = (
+    _fields_ = [
         ("Features", WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features),
         ("HypercallControls", WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls),
-    )
+    ]
 
 
 class WHV_NOTIFICATION_PORT_PARAMETERS_Event(Structure):
@@ -2084,19 +2077,21 @@ class WHV_NOTIFICATION_PORT_PARAMETERS_Event(Structure):
 
     __slots__ = ()
     ConnectionId: int
-    _fields_ = (("ConnectionId", c_uint32),)
+    _fields_ = [
+        ("ConnectionId", c_uint32),
+    ]
 
 
-class WHV_NOTIFICATION_PORT_PARAMETERS_Doorbell_union(Union):
-    """union WHV_NOTIFICATION_PORT_PARAMETERS.<Doorbell>, 24 bytes (winhvplatformdefs.h)."""
+class WHV_NOTIFICATION_PORT_PARAMETERS_union(Union):
+    """union WHV_NOTIFICATION_PORT_PARAMETERS.<union>, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Doorbell: WHV_DOORBELL_MATCH_DATA
     Event: WHV_NOTIFICATION_PORT_PARAMETERS_Event
-    _fields_ = (
+    _fields_ = [
         ("Doorbell", WHV_DOORBELL_MATCH_DATA),
         ("Event", WHV_NOTIFICATION_PORT_PARAMETERS_Event),
-    )
+    ]
 
 
 class WHV_NOTIFICATION_PORT_PARAMETERS(Structure):
@@ -2107,14 +2102,14 @@ class WHV_NOTIFICATION_PORT_PARAMETERS(Structure):
     Reserved: int
     Reserved1: int
     ConnectionVtl: int
-    _anonymous_ = ("_Doorbell_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("NotificationPortType", c_uint32),
         ("Reserved", c_uint16),
         ("Reserved1", c_uint8),
         ("ConnectionVtl", c_uint8),
-        ("_Doorbell_union", WHV_NOTIFICATION_PORT_PARAMETERS_Doorbell_union),
-    )
+        ("_union", WHV_NOTIFICATION_PORT_PARAMETERS_union),
+    ]
 
 
 class WHV_PARTITION_MEMORY_COUNTERS(Structure):
@@ -2124,11 +2119,11 @@ class WHV_PARTITION_MEMORY_COUNTERS(Structure):
     Mapped4KPageCount: int
     Mapped2MPageCount: int
     Mapped1GPageCount: int
-    _fields_ = (
+    _fields_ = [
         ("Mapped4KPageCount", c_uint64),
         ("Mapped2MPageCount", c_uint64),
         ("Mapped1GPageCount", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_CPUID_RESULT(Structure):
@@ -2141,14 +2136,14 @@ class WHV_X64_CPUID_RESULT(Structure):
     Ebx: int
     Ecx: int
     Edx: int
-    _fields_ = (
+    _fields_ = [
         ("Function", c_uint32),
         ("Reserved", c_uint32 * 3),
         ("Eax", c_uint32),
         ("Ebx", c_uint32),
         ("Ecx", c_uint32),
         ("Edx", c_uint32),
-    )
+    ]
 
 
 class WHV_X64_CPUID_RESULT2(Structure):
@@ -2161,14 +2156,14 @@ class WHV_X64_CPUID_RESULT2(Structure):
     Flags: int
     Output: WHV_CPUID_OUTPUT
     Mask: WHV_CPUID_OUTPUT
-    _fields_ = (
+    _fields_ = [
         ("Function", c_uint32),
         ("Index", c_uint32),
         ("VpIndex", c_uint32),
         ("Flags", c_uint32),
         ("Output", WHV_CPUID_OUTPUT),
         ("Mask", WHV_CPUID_OUTPUT),
-    )
+    ]
 
 
 class WHV_PARTITION_PROPERTY(Union):
@@ -2206,7 +2201,7 @@ class WHV_PARTITION_PROPERTY(Union):
     MsrActionList: Array[WHV_MSR_ACTION_ENTRY]
     UnimplementedMsrAction: int
     LocalApicEmulationMode: int
-    _fields_ = (
+    _fields_ = [
         ("ExtendedVmExits", WHV_EXTENDED_VM_EXITS),
         ("ProcessorFeatures", WHV_X64_PROCESSOR_FEATURES),
         ("SyntheticProcessorFeaturesBanks", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS),
@@ -2238,7 +2233,7 @@ class WHV_PARTITION_PROPERTY(Union):
         ("MsrActionList", WHV_MSR_ACTION_ENTRY * 1),
         ("UnimplementedMsrAction", c_uint32),
         ("LocalApicEmulationMode", c_uint32),
-    )
+    ]
 
 
 class WHV_PROCESSOR_APIC_COUNTERS(Structure):
@@ -2250,13 +2245,13 @@ class WHV_PROCESSOR_APIC_COUNTERS(Structure):
     TprAccessCount: int
     SentIpiCount: int
     SelfIpiCount: int
-    _fields_ = (
+    _fields_ = [
         ("MmioAccessCount", c_uint64),
         ("EoiAccessCount", c_uint64),
         ("TprAccessCount", c_uint64),
         ("SentIpiCount", c_uint64),
         ("SelfIpiCount", c_uint64),
-    )
+    ]
 
 
 class WHV_PROCESSOR_EVENT_COUNTERS(Structure):
@@ -2266,11 +2261,11 @@ class WHV_PROCESSOR_EVENT_COUNTERS(Structure):
     PageFaultCount: int
     ExceptionCount: int
     InterruptCount: int
-    _fields_ = (
+    _fields_ = [
         ("PageFaultCount", c_uint64),
         ("ExceptionCount", c_uint64),
         ("InterruptCount", c_uint64),
-    )
+    ]
 
 
 class WHV_PROCESSOR_INTERCEPT_COUNTER(Structure):
@@ -2279,10 +2274,10 @@ class WHV_PROCESSOR_INTERCEPT_COUNTER(Structure):
     __slots__ = ()
     Count: int
     Time100ns: int
-    _fields_ = (
+    _fields_ = [
         ("Count", c_uint64),
         ("Time100ns", c_uint64),
-    )
+    ]
 
 
 class WHV_PROCESSOR_INTERCEPT_COUNTERS(Structure):
@@ -2303,7 +2298,7 @@ class WHV_PROCESSOR_INTERCEPT_COUNTERS(Structure):
     NestedPageFaultIntercepts: WHV_PROCESSOR_INTERCEPT_COUNTER
     Hypercalls: WHV_PROCESSOR_INTERCEPT_COUNTER
     RdpmcInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER
-    _fields_ = (
+    _fields_ = [
         ("PageInvalidations", WHV_PROCESSOR_INTERCEPT_COUNTER),
         ("ControlRegisterAccesses", WHV_PROCESSOR_INTERCEPT_COUNTER),
         ("IoInstructions", WHV_PROCESSOR_INTERCEPT_COUNTER),
@@ -2318,7 +2313,7 @@ class WHV_PROCESSOR_INTERCEPT_COUNTERS(Structure):
         ("NestedPageFaultIntercepts", WHV_PROCESSOR_INTERCEPT_COUNTER),
         ("Hypercalls", WHV_PROCESSOR_INTERCEPT_COUNTER),
         ("RdpmcInstructions", WHV_PROCESSOR_INTERCEPT_COUNTER),
-    )
+    ]
 
 
 class WHV_PROCESSOR_RUNTIME_COUNTERS(Structure):
@@ -2327,10 +2322,10 @@ class WHV_PROCESSOR_RUNTIME_COUNTERS(Structure):
     __slots__ = ()
     TotalRuntime100ns: int
     HypervisorRuntime100ns: int
-    _fields_ = (
+    _fields_ = [
         ("TotalRuntime100ns", c_uint64),
         ("HypervisorRuntime100ns", c_uint64),
-    )
+    ]
 
 
 class WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS(Structure):
@@ -2343,26 +2338,26 @@ class WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS(Structure):
     SyntheticInterruptHypercallsCount: int
     VirtualInterruptHypercallsCount: int
     VirtualMmuHypercallsCount: int
-    _fields_ = (
+    _fields_ = [
         ("SyntheticInterruptsCount", c_uint64),
         ("LongSpinWaitHypercallsCount", c_uint64),
         ("OtherHypercallsCount", c_uint64),
         ("SyntheticInterruptHypercallsCount", c_uint64),
         ("VirtualInterruptHypercallsCount", c_uint64),
         ("VirtualMmuHypercallsCount", c_uint64),
-    )
+    ]
 
 
-class WHV_UINT128_Low64_struct(Structure):
-    """struct WHV_UINT128.<Low64>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_UINT128_struct(Structure):
+    """struct WHV_UINT128.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Low64: int
     High64: int
-    _fields_ = (
+    _fields_ = [
         ("Low64", c_uint64),
         ("High64", c_uint64),
-    )
+    ]
 
 
 class WHV_UINT128(Union):
@@ -2370,27 +2365,27 @@ class WHV_UINT128(Union):
 
     __slots__ = ()
     Dword: Array[c_uint32]
-    _anonymous_ = ("_Low64_struct",)
-    _fields_ = (
-        ("_Low64_struct", WHV_UINT128_Low64_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_UINT128_struct),
         ("Dword", c_uint32 * 4),
-    )
+    ]
 
 
-class WHV_X64_FP_REGISTER_Mantissa_struct(Structure):
-    """struct WHV_X64_FP_REGISTER.<Mantissa>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_FP_REGISTER_struct(Structure):
+    """struct WHV_X64_FP_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Mantissa: int
     BiasedExponent: int
     Sign: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("Mantissa", c_uint64),
         ("BiasedExponent", c_uint64, 15),
         ("Sign", c_uint64, 1),
         ("Reserved", c_uint64, 48),
-    )
+    ]
 
 
 class WHV_X64_FP_REGISTER(Union):
@@ -2398,41 +2393,41 @@ class WHV_X64_FP_REGISTER(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_Mantissa_struct",)
-    _fields_ = (
-        ("_Mantissa_struct", WHV_X64_FP_REGISTER_Mantissa_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_FP_REGISTER_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_LastFpEip_struct(Structure):
-    """struct WHV_X64_FP_CONTROL_STATUS_REGISTER.<LastFpEip>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2(Structure):
+    """struct WHV_X64_FP_CONTROL_STATUS_REGISTER.<struct2>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     LastFpEip: int
     LastFpCs: int
     Reserved2: int
-    _fields_ = (
+    _fields_ = [
         ("LastFpEip", c_uint32),
         ("LastFpCs", c_uint16),
         ("Reserved2", c_uint16),
-    )
+    ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_LastFpRip_union(Union):
-    """union WHV_X64_FP_CONTROL_STATUS_REGISTER.<LastFpRip>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_union(Union):
+    """union WHV_X64_FP_CONTROL_STATUS_REGISTER.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     LastFpRip: int
-    _anonymous_ = ("_LastFpEip_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct2",)
+    _fields_ = [
         ("LastFpRip", c_uint64),
-        ("_LastFpEip_struct", WHV_X64_FP_CONTROL_STATUS_REGISTER_LastFpEip_struct),
-    )
+        ("_struct2", WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2),
+    ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_FpControl_struct(Structure):
-    """struct WHV_X64_FP_CONTROL_STATUS_REGISTER.<FpControl>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct(Structure):
+    """struct WHV_X64_FP_CONTROL_STATUS_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     FpControl: int
@@ -2440,15 +2435,15 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER_FpControl_struct(Structure):
     FpTag: int
     Reserved: int
     LastFpOp: int
-    _anonymous_ = ("_LastFpRip_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("FpControl", c_uint16),
         ("FpStatus", c_uint16),
         ("FpTag", c_uint8),
         ("Reserved", c_uint8),
         ("LastFpOp", c_uint16),
-        ("_LastFpRip_union", WHV_X64_FP_CONTROL_STATUS_REGISTER_LastFpRip_union),
-    )
+        ("_union", WHV_X64_FP_CONTROL_STATUS_REGISTER_union),
+    ]
 
 
 class WHV_X64_FP_CONTROL_STATUS_REGISTER(Union):
@@ -2456,51 +2451,51 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_FpControl_struct",)
-    _fields_ = (
-        ("_FpControl_struct", WHV_X64_FP_CONTROL_STATUS_REGISTER_FpControl_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_FP_CONTROL_STATUS_REGISTER_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_LastFpDp_struct(Structure):
-    """struct WHV_X64_XMM_CONTROL_STATUS_REGISTER.<LastFpDp>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2(Structure):
+    """struct WHV_X64_XMM_CONTROL_STATUS_REGISTER.<struct2>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     LastFpDp: int
     LastFpDs: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("LastFpDp", c_uint32),
         ("LastFpDs", c_uint16),
         ("Reserved", c_uint16),
-    )
+    ]
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_LastFpRdp_union(Union):
-    """union WHV_X64_XMM_CONTROL_STATUS_REGISTER.<LastFpRdp>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_union(Union):
+    """union WHV_X64_XMM_CONTROL_STATUS_REGISTER.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     LastFpRdp: int
-    _anonymous_ = ("_LastFpDp_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct2",)
+    _fields_ = [
         ("LastFpRdp", c_uint64),
-        ("_LastFpDp_struct", WHV_X64_XMM_CONTROL_STATUS_REGISTER_LastFpDp_struct),
-    )
+        ("_struct2", WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2),
+    ]
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_LastFpRdp_struct(Structure):
-    """struct WHV_X64_XMM_CONTROL_STATUS_REGISTER.<LastFpRdp>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct(Structure):
+    """struct WHV_X64_XMM_CONTROL_STATUS_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     XmmStatusControl: int
     XmmStatusControlMask: int
-    _anonymous_ = ("_LastFpRdp_union",)
-    _fields_ = (
-        ("_LastFpRdp_union", WHV_X64_XMM_CONTROL_STATUS_REGISTER_LastFpRdp_union),
+    _anonymous_ = ("_union",)
+    _fields_ = [
+        ("_union", WHV_X64_XMM_CONTROL_STATUS_REGISTER_union),
         ("XmmStatusControl", c_uint32),
         ("XmmStatusControlMask", c_uint32),
-    )
+    ]
 
 
 class WHV_X64_XMM_CONTROL_STATUS_REGISTER(Union):
@@ -2508,25 +2503,25 @@ class WHV_X64_XMM_CONTROL_STATUS_REGISTER(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_LastFpRdp_struct",)
-    _fields_ = (
-        ("_LastFpRdp_struct", WHV_X64_XMM_CONTROL_STATUS_REGISTER_LastFpRdp_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_INTERRUPT_STATE_REGISTER_InterruptShadow_struct(Structure):
-    """struct WHV_X64_INTERRUPT_STATE_REGISTER.<InterruptShadow>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_INTERRUPT_STATE_REGISTER_struct(Structure):
+    """struct WHV_X64_INTERRUPT_STATE_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     InterruptShadow: int
     NmiMasked: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("InterruptShadow", c_uint64, 1),
         ("NmiMasked", c_uint64, 1),
         ("Reserved", c_uint64, 62),
-    )
+    ]
 
 
 class WHV_X64_INTERRUPT_STATE_REGISTER(Union):
@@ -2534,15 +2529,15 @@ class WHV_X64_INTERRUPT_STATE_REGISTER(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_InterruptShadow_struct",)
-    _fields_ = (
-        ("_InterruptShadow_struct", WHV_X64_INTERRUPT_STATE_REGISTER_InterruptShadow_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_INTERRUPT_STATE_REGISTER_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_X64_PENDING_INTERRUPTION_REGISTER_InterruptionPending_struct(Structure):
-    """struct WHV_X64_PENDING_INTERRUPTION_REGISTER.<InterruptionPending>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_INTERRUPTION_REGISTER_struct(Structure):
+    """struct WHV_X64_PENDING_INTERRUPTION_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     InterruptionPending: int
@@ -2553,7 +2548,7 @@ class WHV_X64_PENDING_INTERRUPTION_REGISTER_InterruptionPending_struct(Structure
     Reserved: int
     InterruptionVector: int
     ErrorCode: int
-    _fields_ = (
+    _fields_ = [
         ("InterruptionPending", c_uint32, 1),
         ("InterruptionType", c_uint32, 3),
         ("DeliverErrorCode", c_uint32, 1),
@@ -2562,7 +2557,7 @@ class WHV_X64_PENDING_INTERRUPTION_REGISTER_InterruptionPending_struct(Structure
         ("Reserved", c_uint32, 6),
         ("InterruptionVector", c_uint32, 16),
         ("ErrorCode", c_uint32),
-    )
+    ]
 
 
 class WHV_X64_PENDING_INTERRUPTION_REGISTER(Union):
@@ -2570,18 +2565,15 @@ class WHV_X64_PENDING_INTERRUPTION_REGISTER(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_InterruptionPending_struct",)
-    _fields_ = (
-        (
-            "_InterruptionPending_struct",
-            WHV_X64_PENDING_INTERRUPTION_REGISTER_InterruptionPending_struct,
-        ),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_INTERRUPTION_REGISTER_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
-class WHV_X64_PENDING_EXCEPTION_EVENT_EventPending_struct(Structure):
-    """struct WHV_X64_PENDING_EXCEPTION_EVENT.<EventPending>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_EXCEPTION_EVENT_struct(Structure):
+    """struct WHV_X64_PENDING_EXCEPTION_EVENT.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     EventPending: int
@@ -2592,7 +2584,7 @@ class WHV_X64_PENDING_EXCEPTION_EVENT_EventPending_struct(Structure):
     Vector: int
     ErrorCode: int
     ExceptionParameter: int
-    _fields_ = (
+    _fields_ = [
         ("EventPending", c_uint32, 1),
         ("EventType", c_uint32, 3),
         ("Reserved0", c_uint32, 4),
@@ -2601,7 +2593,7 @@ class WHV_X64_PENDING_EXCEPTION_EVENT_EventPending_struct(Structure):
         ("Vector", c_uint32, 16),
         ("ErrorCode", c_uint32),
         ("ExceptionParameter", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_PENDING_EXCEPTION_EVENT(Union):
@@ -2609,15 +2601,15 @@ class WHV_X64_PENDING_EXCEPTION_EVENT(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_EventPending_struct",)
-    _fields_ = (
-        ("_EventPending_struct", WHV_X64_PENDING_EXCEPTION_EVENT_EventPending_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_EXCEPTION_EVENT_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_EXT_INT_EVENT_EventPending_struct(Structure):
-    """struct WHV_X64_PENDING_EXT_INT_EVENT.<EventPending>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_EXT_INT_EVENT_struct(Structure):
+    """struct WHV_X64_PENDING_EXT_INT_EVENT.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     EventPending: int
@@ -2626,14 +2618,14 @@ class WHV_X64_PENDING_EXT_INT_EVENT_EventPending_struct(Structure):
     Vector: int
     Reserved1: int
     Reserved2: int
-    _fields_ = (
+    _fields_ = [
         ("EventPending", c_uint64, 1),
         ("EventType", c_uint64, 3),
         ("Reserved0", c_uint64, 4),
         ("Vector", c_uint64, 8),
         ("Reserved1", c_uint64, 48),
         ("Reserved2", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_PENDING_EXT_INT_EVENT(Union):
@@ -2641,15 +2633,15 @@ class WHV_X64_PENDING_EXT_INT_EVENT(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_EventPending_struct",)
-    _fields_ = (
-        ("_EventPending_struct", WHV_X64_PENDING_EXT_INT_EVENT_EventPending_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_EXT_INT_EVENT_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_DEBUG_EXCEPTION_Breakpoint0_struct(Structure):
-    """struct WHV_X64_PENDING_DEBUG_EXCEPTION.<Breakpoint0>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_DEBUG_EXCEPTION_struct(Structure):
+    """struct WHV_X64_PENDING_DEBUG_EXCEPTION.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Breakpoint0: int
@@ -2658,14 +2650,14 @@ class WHV_X64_PENDING_DEBUG_EXCEPTION_Breakpoint0_struct(Structure):
     Breakpoint3: int
     SingleStep: int
     Reserved0: int
-    _fields_ = (
+    _fields_ = [
         ("Breakpoint0", c_uint64, 1),
         ("Breakpoint1", c_uint64, 1),
         ("Breakpoint2", c_uint64, 1),
         ("Breakpoint3", c_uint64, 1),
         ("SingleStep", c_uint64, 1),
         ("Reserved0", c_uint64, 59),
-    )
+    ]
 
 
 class WHV_X64_PENDING_DEBUG_EXCEPTION(Union):
@@ -2673,15 +2665,15 @@ class WHV_X64_PENDING_DEBUG_EXCEPTION(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_Breakpoint0_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT64", c_uint64),
-        ("_Breakpoint0_struct", WHV_X64_PENDING_DEBUG_EXCEPTION_Breakpoint0_struct),
-    )
+        ("_struct", WHV_X64_PENDING_DEBUG_EXCEPTION_struct),
+    ]
 
 
-class WHV_X64_NESTED_GUEST_STATE_NestedVirtActive_struct(Structure):
-    """struct WHV_X64_NESTED_GUEST_STATE.<NestedVirtActive>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_NESTED_GUEST_STATE_struct(Structure):
+    """struct WHV_X64_NESTED_GUEST_STATE.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     NestedVirtActive: int
@@ -2689,13 +2681,13 @@ class WHV_X64_NESTED_GUEST_STATE_NestedVirtActive_struct(Structure):
     VmEntryPending: int
     Reserved0: int
     Reserved1: int
-    _fields_ = (
+    _fields_ = [
         ("NestedVirtActive", c_uint64, 1),
         ("NestedGuestMode", c_uint64, 1),
         ("VmEntryPending", c_uint64, 1),
         ("Reserved0", c_uint64, 61),
         ("Reserved1", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_NESTED_GUEST_STATE(Union):
@@ -2703,25 +2695,25 @@ class WHV_X64_NESTED_GUEST_STATE(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_NestedVirtActive_struct",)
-    _fields_ = (
-        ("_NestedVirtActive_struct", WHV_X64_NESTED_GUEST_STATE_NestedVirtActive_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_NESTED_GUEST_STATE_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_NESTED_INVEPT_REGISTER_Type_struct(Structure):
-    """struct WHV_X64_NESTED_INVEPT_REGISTER.<Type>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_NESTED_INVEPT_REGISTER_struct(Structure):
+    """struct WHV_X64_NESTED_INVEPT_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Type: int
     Reserved: Array[c_uint8]
     Eptp: int
-    _fields_ = (
+    _fields_ = [
         ("Type", c_uint8),
         ("Reserved", c_uint8 * 7),
         ("Eptp", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_NESTED_INVEPT_REGISTER(Union):
@@ -2729,27 +2721,27 @@ class WHV_X64_NESTED_INVEPT_REGISTER(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_Type_struct",)
-    _fields_ = (
-        ("_Type_struct", WHV_X64_NESTED_INVEPT_REGISTER_Type_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_NESTED_INVEPT_REGISTER_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_NESTED_INVVPID_REGISTER_Type_struct(Structure):
-    """struct WHV_X64_NESTED_INVVPID_REGISTER.<Type>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_NESTED_INVVPID_REGISTER_struct(Structure):
+    """struct WHV_X64_NESTED_INVVPID_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Type: int
     Reserved: Array[c_uint8]
     Vpid: int
     LinearAddress: int
-    _fields_ = (
+    _fields_ = [
         ("Type", c_uint8),
         ("Reserved", c_uint8 * 3),
         ("Vpid", c_uint32),
         ("LinearAddress", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_NESTED_INVVPID_REGISTER(Union):
@@ -2757,15 +2749,15 @@ class WHV_X64_NESTED_INVVPID_REGISTER(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_Type_struct",)
-    _fields_ = (
-        ("_Type_struct", WHV_X64_NESTED_INVVPID_REGISTER_Type_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_NESTED_INVVPID_REGISTER_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_EventPending_struct(Structure):
-    """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0.<EventPending>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct(Structure):
+    """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     EventPending: int
@@ -2774,14 +2766,14 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_EventPending_struct(Structure):
     InstructionBytesValid: int
     Reserved1: int
     ExitCode: int
-    _fields_ = (
+    _fields_ = [
         ("EventPending", c_uint64, 1),
         ("EventType", c_uint64, 4),
         ("Reserved0", c_uint64, 3),
         ("InstructionBytesValid", c_uint64, 1),
         ("Reserved1", c_uint64, 55),
         ("ExitCode", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0(Union):
@@ -2789,23 +2781,23 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_EventPending_struct",)
-    _fields_ = (
-        ("_EventPending_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_EventPending_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_ExitInfo1_struct(Structure):
-    """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1.<ExitInfo1>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct(Structure):
+    """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     ExitInfo1: int
     ExitInfo2: int
-    _fields_ = (
+    _fields_ = [
         ("ExitInfo1", c_uint64),
         ("ExitInfo2", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1(Union):
@@ -2813,25 +2805,25 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_ExitInfo1_struct",)
-    _fields_ = (
-        ("_ExitInfo1_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_ExitInfo1_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_NextRip_struct(Structure):
-    """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2.<NextRip>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct(Structure):
+    """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     NextRip: int
     InstructionBytesFetchedCount: int
     InstructionBytes: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("NextRip", c_uint64),
         ("InstructionBytesFetchedCount", c_uint8),
         ("InstructionBytes", c_uint8 * 7),
-    )
+    ]
 
 
 class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2(Union):
@@ -2839,23 +2831,23 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_NextRip_struct",)
-    _fields_ = (
-        ("_NextRip_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_NextRip_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_InstructionBytes_struct(Structure):
-    """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3.<InstructionBytes>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct(Structure):
+    """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     InstructionBytes: Array[c_uint8]
     Reserved2: int
-    _fields_ = (
+    _fields_ = [
         ("InstructionBytes", c_uint8 * 8),
         ("Reserved2", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3(Union):
@@ -2863,18 +2855,15 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_InstructionBytes_struct",)
-    _fields_ = (
-        (
-            "_InstructionBytes_struct",
-            WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_InstructionBytes_struct,
-        ),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_EventPending_struct(Structure):
-    """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0.<EventPending>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct(Structure):
+    """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     EventPending: int
@@ -2882,13 +2871,13 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_EventPending_struct(Structure):
     Reserved0: int
     ExitReason: int
     ExitQualification: int
-    _fields_ = (
+    _fields_ = [
         ("EventPending", c_uint32, 1),
         ("EventType", c_uint32, 4),
         ("Reserved0", c_uint32, 27),
         ("ExitReason", c_uint32),
         ("ExitQualification", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0(Union):
@@ -2896,27 +2885,27 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_EventPending_struct",)
-    _fields_ = (
-        ("_EventPending_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_EventPending_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_InstructionLength_struct(Structure):
-    """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1.<InstructionLength>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct(Structure):
+    """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     InstructionLength: int
     InstructionInfo: int
     ExitInterruptionInfo: int
     ExitExceptionErrorCode: int
-    _fields_ = (
+    _fields_ = [
         ("InstructionLength", c_uint32),
         ("InstructionInfo", c_uint32),
         ("ExitInterruptionInfo", c_uint32),
         ("ExitExceptionErrorCode", c_uint32),
-    )
+    ]
 
 
 class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1(Union):
@@ -2924,26 +2913,23 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_InstructionLength_struct",)
-    _fields_ = (
-        (
-            "_InstructionLength_struct",
-            WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_InstructionLength_struct,
-        ),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_GuestLinearAddress_struct(Structure):
-    """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2.<GuestLinearAddress>, 16 bytes (winhvplatformdefs.h)."""
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct(Structure):
+    """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     GuestLinearAddress: int
     GuestPhysicalAddress: int
-    _fields_ = (
+    _fields_ = [
         ("GuestLinearAddress", c_uint64),
         ("GuestPhysicalAddress", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(Union):
@@ -2951,14 +2937,11 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(Union):
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
-    _anonymous_ = ("_GuestLinearAddress_struct",)
-    _fields_ = (
-        (
-            "_GuestLinearAddress_struct",
-            WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_GuestLinearAddress_struct,
-        ),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct),
         ("AsUINT128", WHV_UINT128),
-    )
+    ]
 
 
 class WHV_REGISTER_VALUE(Union):
@@ -2992,7 +2975,7 @@ class WHV_REGISTER_VALUE(Union):
     VmxNestedExit0: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0
     VmxNestedExit1: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1
     VmxNestedExit2: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2
-    _fields_ = (
+    _fields_ = [
         ("Reg128", WHV_UINT128),
         ("Reg64", c_uint64),
         ("Reg32", c_uint32),
@@ -3020,7 +3003,7 @@ class WHV_REGISTER_VALUE(Union):
         ("VmxNestedExit0", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0),
         ("VmxNestedExit1", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1),
         ("VmxNestedExit2", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2),
-    )
+    ]
 
 
 class WHV_RUN_VP_CANCELED_CONTEXT(Structure):
@@ -3028,11 +3011,13 @@ class WHV_RUN_VP_CANCELED_CONTEXT(Structure):
 
     __slots__ = ()
     CancelReason: int
-    _fields_ = (("CancelReason", c_uint32),)
+    _fields_ = [
+        ("CancelReason", c_uint32),
+    ]
 
 
-class WHV_X64_VP_EXECUTION_STATE_Cpl_struct(Structure):
-    """struct WHV_X64_VP_EXECUTION_STATE.<Cpl>, 2 bytes (winhvplatformdefs.h)."""
+class WHV_X64_VP_EXECUTION_STATE_struct(Structure):
+    """struct WHV_X64_VP_EXECUTION_STATE.<struct>, 2 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Cpl: int
@@ -3044,7 +3029,7 @@ class WHV_X64_VP_EXECUTION_STATE_Cpl_struct(Structure):
     Reserved0: int
     InterruptShadow: int
     Reserved1: int
-    _fields_ = (
+    _fields_ = [
         ("Cpl", c_uint16, 2),
         ("Cr0Pe", c_uint16, 1),
         ("Cr0Am", c_uint16, 1),
@@ -3054,7 +3039,7 @@ class WHV_X64_VP_EXECUTION_STATE_Cpl_struct(Structure):
         ("Reserved0", c_uint16, 5),
         ("InterruptShadow", c_uint16, 1),
         ("Reserved1", c_uint16, 3),
-    )
+    ]
 
 
 class WHV_X64_VP_EXECUTION_STATE(Union):
@@ -3062,11 +3047,11 @@ class WHV_X64_VP_EXECUTION_STATE(Union):
 
     __slots__ = ()
     AsUINT16: int
-    _anonymous_ = ("_Cpl_struct",)
-    _fields_ = (
-        ("_Cpl_struct", WHV_X64_VP_EXECUTION_STATE_Cpl_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_VP_EXECUTION_STATE_struct),
         ("AsUINT16", c_uint16),
-    )
+    ]
 
 
 class WHV_X64_VP_EXIT_CONTEXT(Structure):
@@ -3081,7 +3066,7 @@ class WHV_X64_VP_EXIT_CONTEXT(Structure):
     Cs: WHV_X64_SEGMENT_REGISTER
     Rip: int
     Rflags: int
-    _fields_ = (
+    _fields_ = [
         ("ExecutionState", WHV_X64_VP_EXECUTION_STATE),
         ("InstructionLength", c_uint8, 4),
         ("Cr8", c_uint8, 4),
@@ -3090,7 +3075,7 @@ class WHV_X64_VP_EXIT_CONTEXT(Structure):
         ("Cs", WHV_X64_SEGMENT_REGISTER),
         ("Rip", c_uint64),
         ("Rflags", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_HYPERCALL_CONTEXT(Structure):
@@ -3107,7 +3092,7 @@ class WHV_X64_HYPERCALL_CONTEXT(Structure):
     Reserved0: int
     XmmRegisters: Array[WHV_UINT128]
     Reserved1: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("Rax", c_uint64),
         ("Rbx", c_uint64),
         ("Rcx", c_uint64),
@@ -3118,7 +3103,7 @@ class WHV_X64_HYPERCALL_CONTEXT(Structure):
         ("Reserved0", c_uint64),
         ("XmmRegisters", WHV_UINT128 * 6),
         ("Reserved1", c_uint64 * 2),
-    )
+    ]
 
 
 class WHV_SYNIC_SINT_DELIVERABLE_CONTEXT(Structure):
@@ -3128,15 +3113,15 @@ class WHV_SYNIC_SINT_DELIVERABLE_CONTEXT(Structure):
     DeliverableSints: int
     Reserved1: int
     Reserved2: int
-    _fields_ = (
+    _fields_ = [
         ("DeliverableSints", c_uint16),
         ("Reserved1", c_uint16),
         ("Reserved2", c_uint32),
-    )
+    ]
 
 
-class WHV_X64_IO_PORT_ACCESS_INFO_IsWrite_struct(Structure):
-    """struct WHV_X64_IO_PORT_ACCESS_INFO.<IsWrite>, 4 bytes (winhvplatformdefs.h)."""
+class WHV_X64_IO_PORT_ACCESS_INFO_struct(Structure):
+    """struct WHV_X64_IO_PORT_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     IsWrite: int
@@ -3144,13 +3129,13 @@ class WHV_X64_IO_PORT_ACCESS_INFO_IsWrite_struct(Structure):
     StringOp: int
     RepPrefix: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("IsWrite", c_uint32, 1),
         ("AccessSize", c_uint32, 3),
         ("StringOp", c_uint32, 1),
         ("RepPrefix", c_uint32, 1),
         ("Reserved", c_uint32, 26),
-    )
+    ]
 
 
 class WHV_X64_IO_PORT_ACCESS_INFO(Union):
@@ -3158,11 +3143,11 @@ class WHV_X64_IO_PORT_ACCESS_INFO(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_IsWrite_struct",)
-    _fields_ = (
-        ("_IsWrite_struct", WHV_X64_IO_PORT_ACCESS_INFO_IsWrite_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_IO_PORT_ACCESS_INFO_struct),
         ("AsUINT32", c_uint32),
-    )
+    ]
 
 
 class WHV_X64_IO_PORT_ACCESS_CONTEXT(Structure):
@@ -3181,7 +3166,7 @@ class WHV_X64_IO_PORT_ACCESS_CONTEXT(Structure):
     Rdi: int
     Ds: WHV_X64_SEGMENT_REGISTER
     Es: WHV_X64_SEGMENT_REGISTER
-    _fields_ = (
+    _fields_ = [
         ("InstructionByteCount", c_uint8),
         ("Reserved", c_uint8 * 3),
         ("InstructionBytes", c_uint8 * 16),
@@ -3194,19 +3179,19 @@ class WHV_X64_IO_PORT_ACCESS_CONTEXT(Structure):
         ("Rdi", c_uint64),
         ("Ds", WHV_X64_SEGMENT_REGISTER),
         ("Es", WHV_X64_SEGMENT_REGISTER),
-    )
+    ]
 
 
-class WHV_X64_MSR_ACCESS_INFO_IsWrite_struct(Structure):
-    """struct WHV_X64_MSR_ACCESS_INFO.<IsWrite>, 4 bytes (winhvplatformdefs.h)."""
+class WHV_X64_MSR_ACCESS_INFO_struct(Structure):
+    """struct WHV_X64_MSR_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     IsWrite: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("IsWrite", c_uint32, 1),
         ("Reserved", c_uint32, 31),
-    )
+    ]
 
 
 class WHV_X64_MSR_ACCESS_INFO(Union):
@@ -3214,11 +3199,11 @@ class WHV_X64_MSR_ACCESS_INFO(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_IsWrite_struct",)
-    _fields_ = (
-        ("_IsWrite_struct", WHV_X64_MSR_ACCESS_INFO_IsWrite_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_MSR_ACCESS_INFO_struct),
         ("AsUINT32", c_uint32),
-    )
+    ]
 
 
 class WHV_X64_MSR_ACCESS_CONTEXT(Structure):
@@ -3229,12 +3214,12 @@ class WHV_X64_MSR_ACCESS_CONTEXT(Structure):
     MsrNumber: int
     Rax: int
     Rdx: int
-    _fields_ = (
+    _fields_ = [
         ("AccessInfo", WHV_X64_MSR_ACCESS_INFO),
         ("MsrNumber", c_uint32),
         ("Rax", c_uint64),
         ("Rdx", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_CPUID_ACCESS_CONTEXT(Structure):
@@ -3249,7 +3234,7 @@ class WHV_X64_CPUID_ACCESS_CONTEXT(Structure):
     DefaultResultRcx: int
     DefaultResultRdx: int
     DefaultResultRbx: int
-    _fields_ = (
+    _fields_ = [
         ("Rax", c_uint64),
         ("Rcx", c_uint64),
         ("Rdx", c_uint64),
@@ -3258,21 +3243,21 @@ class WHV_X64_CPUID_ACCESS_CONTEXT(Structure):
         ("DefaultResultRcx", c_uint64),
         ("DefaultResultRdx", c_uint64),
         ("DefaultResultRbx", c_uint64),
-    )
+    ]
 
 
-class WHV_VP_EXCEPTION_INFO_ErrorCodeValid_struct(Structure):
-    """struct WHV_VP_EXCEPTION_INFO.<ErrorCodeValid>, 4 bytes (winhvplatformdefs.h)."""
+class WHV_VP_EXCEPTION_INFO_struct(Structure):
+    """struct WHV_VP_EXCEPTION_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     ErrorCodeValid: int
     SoftwareException: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("ErrorCodeValid", c_uint32, 1),
         ("SoftwareException", c_uint32, 1),
         ("Reserved", c_uint32, 30),
-    )
+    ]
 
 
 class WHV_VP_EXCEPTION_INFO(Union):
@@ -3280,11 +3265,11 @@ class WHV_VP_EXCEPTION_INFO(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_ErrorCodeValid_struct",)
-    _fields_ = (
-        ("_ErrorCodeValid_struct", WHV_VP_EXCEPTION_INFO_ErrorCodeValid_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_VP_EXCEPTION_INFO_struct),
         ("AsUINT32", c_uint32),
-    )
+    ]
 
 
 class WHV_VP_EXCEPTION_CONTEXT(Structure):
@@ -3299,7 +3284,7 @@ class WHV_VP_EXCEPTION_CONTEXT(Structure):
     Reserved2: Array[c_uint8]
     ErrorCode: int
     ExceptionParameter: int
-    _fields_ = (
+    _fields_ = [
         ("InstructionByteCount", c_uint8),
         ("Reserved", c_uint8 * 3),
         ("InstructionBytes", c_uint8 * 16),
@@ -3308,7 +3293,7 @@ class WHV_VP_EXCEPTION_CONTEXT(Structure):
         ("Reserved2", c_uint8 * 3),
         ("ErrorCode", c_uint32),
         ("ExceptionParameter", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT(Structure):
@@ -3316,7 +3301,9 @@ class WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT(Structure):
 
     __slots__ = ()
     DeliverableType: int
-    _fields_ = (("DeliverableType", c_uint32),)
+    _fields_ = [
+        ("DeliverableType", c_uint32),
+    ]
 
 
 class WHV_X64_UNSUPPORTED_FEATURE_CONTEXT(Structure):
@@ -3326,11 +3313,11 @@ class WHV_X64_UNSUPPORTED_FEATURE_CONTEXT(Structure):
     FeatureCode: int
     Reserved: int
     FeatureParameter: int
-    _fields_ = (
+    _fields_ = [
         ("FeatureCode", c_uint32),
         ("Reserved", c_uint32),
         ("FeatureParameter", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_APIC_EOI_CONTEXT(Structure):
@@ -3338,19 +3325,21 @@ class WHV_X64_APIC_EOI_CONTEXT(Structure):
 
     __slots__ = ()
     InterruptVector: int
-    _fields_ = (("InterruptVector", c_uint32),)
+    _fields_ = [
+        ("InterruptVector", c_uint32),
+    ]
 
 
-class WHV_X64_RDTSC_INFO_IsRdtscp_struct(Structure):
-    """struct WHV_X64_RDTSC_INFO.<IsRdtscp>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_X64_RDTSC_INFO_struct(Structure):
+    """struct WHV_X64_RDTSC_INFO.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     IsRdtscp: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("IsRdtscp", c_uint64, 1),
         ("Reserved", c_uint64, 63),
-    )
+    ]
 
 
 class WHV_X64_RDTSC_INFO(Union):
@@ -3358,11 +3347,11 @@ class WHV_X64_RDTSC_INFO(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_IsRdtscp_struct",)
-    _fields_ = (
-        ("_IsRdtscp_struct", WHV_X64_RDTSC_INFO_IsRdtscp_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_X64_RDTSC_INFO_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
 class WHV_X64_RDTSC_CONTEXT(Structure):
@@ -3374,13 +3363,13 @@ class WHV_X64_RDTSC_CONTEXT(Structure):
     Tsc: int
     ReferenceTime: int
     RdtscInfo: WHV_X64_RDTSC_INFO
-    _fields_ = (
+    _fields_ = [
         ("TscAux", c_uint64),
         ("VirtualOffset", c_uint64),
         ("Tsc", c_uint64),
         ("ReferenceTime", c_uint64),
         ("RdtscInfo", WHV_X64_RDTSC_INFO),
-    )
+    ]
 
 
 class WHV_X64_APIC_SMI_CONTEXT(Structure):
@@ -3388,7 +3377,9 @@ class WHV_X64_APIC_SMI_CONTEXT(Structure):
 
     __slots__ = ()
     ApicIcr: int
-    _fields_ = (("ApicIcr", c_uint64),)
+    _fields_ = [
+        ("ApicIcr", c_uint64),
+    ]
 
 
 class WHV_X64_APIC_INIT_SIPI_CONTEXT(Structure):
@@ -3396,7 +3387,9 @@ class WHV_X64_APIC_INIT_SIPI_CONTEXT(Structure):
 
     __slots__ = ()
     ApicIcr: int
-    _fields_ = (("ApicIcr", c_uint64),)
+    _fields_ = [
+        ("ApicIcr", c_uint64),
+    ]
 
 
 class WHV_X64_APIC_WRITE_CONTEXT(Structure):
@@ -3406,15 +3399,15 @@ class WHV_X64_APIC_WRITE_CONTEXT(Structure):
     Type: int
     Reserved: int
     WriteValue: int
-    _fields_ = (
+    _fields_ = [
         ("Type", c_uint32),
         ("Reserved", c_uint32),
         ("WriteValue", c_uint64),
-    )
+    ]
 
 
-class WHV_RUN_VP_EXIT_CONTEXT_MemoryAccess_union(Union):
-    """union WHV_RUN_VP_EXIT_CONTEXT.<MemoryAccess>, 176 bytes (winhvplatformdefs.h)."""
+class WHV_RUN_VP_EXIT_CONTEXT_union(Union):
+    """union WHV_RUN_VP_EXIT_CONTEXT.<union>, 176 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     MemoryAccess: WHV_MEMORY_ACCESS_CONTEXT
@@ -3433,7 +3426,7 @@ class WHV_RUN_VP_EXIT_CONTEXT_MemoryAccess_union(Union):
     ApicInitSipi: WHV_X64_APIC_INIT_SIPI_CONTEXT
     ApicWrite: WHV_X64_APIC_WRITE_CONTEXT
     AsUINT64: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("MemoryAccess", WHV_MEMORY_ACCESS_CONTEXT),
         ("CancelReason", WHV_RUN_VP_CANCELED_CONTEXT),
         ("Hypercall", WHV_X64_HYPERCALL_CONTEXT),
@@ -3450,7 +3443,7 @@ class WHV_RUN_VP_EXIT_CONTEXT_MemoryAccess_union(Union):
         ("ApicInitSipi", WHV_X64_APIC_INIT_SIPI_CONTEXT),
         ("ApicWrite", WHV_X64_APIC_WRITE_CONTEXT),
         ("AsUINT64", c_uint64 * 22),
-    )
+    ]
 
 
 class WHV_RUN_VP_EXIT_CONTEXT(Structure):
@@ -3460,13 +3453,13 @@ class WHV_RUN_VP_EXIT_CONTEXT(Structure):
     ExitReason: int
     Reserved: int
     VpContext: WHV_X64_VP_EXIT_CONTEXT
-    _anonymous_ = ("_MemoryAccess_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("ExitReason", c_uint32),
         ("Reserved", c_uint32),
         ("VpContext", WHV_X64_VP_EXIT_CONTEXT),
-        ("_MemoryAccess_union", WHV_RUN_VP_EXIT_CONTEXT_MemoryAccess_union),
-    )
+        ("_union", WHV_RUN_VP_EXIT_CONTEXT_union),
+    ]
 
 
 class _LUID(Structure):
@@ -3475,10 +3468,10 @@ class _LUID(Structure):
     __slots__ = ()
     LowPart: int
     HighPart: int
-    _fields_ = (
+    _fields_ = [
         ("LowPart", c_uint32),
         ("HighPart", c_int32),
-    )
+    ]
 
 
 class WHV_SRIOV_RESOURCE_DESCRIPTOR(Structure):
@@ -3489,12 +3482,12 @@ class WHV_SRIOV_RESOURCE_DESCRIPTOR(Structure):
     VirtualFunctionId: _LUID
     VirtualFunctionIndex: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("PnpInstanceId", c_uint16 * 200),
         ("VirtualFunctionId", _LUID),
         ("VirtualFunctionIndex", c_uint16),
         ("Reserved", c_uint16),
-    )
+    ]
 
 
 class WHV_SVM_VMCB_SELECTOR(Structure):
@@ -3505,12 +3498,12 @@ class WHV_SVM_VMCB_SELECTOR(Structure):
     Attrib: int
     Limit: int
     Base: int
-    _fields_ = (
+    _fields_ = [
         ("Selector", c_uint16),
         ("Attrib", c_uint16),
         ("Limit", c_uint32),
         ("Base", c_uint64),
-    )
+    ]
 
 
 class WHV_SVM_NESTED_HOST_STATE(Structure):
@@ -3533,7 +3526,7 @@ class WHV_SVM_NESTED_HOST_STATE(Structure):
     Cr4: int
     VirtualTpr: int
     Reserved: Array[c_uint64]
-    _fields_ = (
+    _fields_ = [
         ("Rip", c_uint64),
         ("Rsp", c_uint64),
         ("Rflags", c_uint64),
@@ -3550,7 +3543,7 @@ class WHV_SVM_NESTED_HOST_STATE(Structure):
         ("Cr4", c_uint64),
         ("VirtualTpr", c_uint64),
         ("Reserved", c_uint64 * 6),
-    )
+    ]
 
 
 class WHV_SYNIC_EVENT_PARAMETERS(Structure):
@@ -3561,16 +3554,16 @@ class WHV_SYNIC_EVENT_PARAMETERS(Structure):
     TargetSint: int
     TargetVtl: int
     FlagNumber: int
-    _fields_ = (
+    _fields_ = [
         ("VpIndex", c_uint32),
         ("TargetSint", c_uint8),
         ("TargetVtl", c_uint8),
         ("FlagNumber", c_uint16),
-    )
+    ]
 
 
-class WHV_TRANSLATE_GVA_2_FLAGS_ValidateRead_struct(Structure):
-    """struct WHV_TRANSLATE_GVA_2_FLAGS.<ValidateRead>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_TRANSLATE_GVA_2_FLAGS_struct(Structure):
+    """struct WHV_TRANSLATE_GVA_2_FLAGS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     ValidateRead: int
@@ -3583,7 +3576,7 @@ class WHV_TRANSLATE_GVA_2_FLAGS_ValidateRead_struct(Structure):
     OverrideSmap: int
     Reserved4: int
     InputVtl: int
-    _fields_ = (
+    _fields_ = [
         ("ValidateRead", c_uint64, 1),
         ("ValidateWrite", c_uint64, 1),
         ("ValidateExecute", c_uint64, 1),
@@ -3594,7 +3587,7 @@ class WHV_TRANSLATE_GVA_2_FLAGS_ValidateRead_struct(Structure):
         ("OverrideSmap", c_uint64, 1),
         ("Reserved4", c_uint64, 46),
         ("InputVtl", c_uint64, 8),
-    )
+    ]
 
 
 class WHV_TRANSLATE_GVA_2_FLAGS(Union):
@@ -3602,11 +3595,11 @@ class WHV_TRANSLATE_GVA_2_FLAGS(Union):
 
     __slots__ = ()
     AsUINT64: int
-    _anonymous_ = ("_ValidateRead_struct",)
-    _fields_ = (
-        ("_ValidateRead_struct", WHV_TRANSLATE_GVA_2_FLAGS_ValidateRead_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", WHV_TRANSLATE_GVA_2_FLAGS_struct),
         ("AsUINT64", c_uint64),
-    )
+    ]
 
 
 class WHV_TRANSLATE_GVA_RESULT(Structure):
@@ -3615,10 +3608,10 @@ class WHV_TRANSLATE_GVA_RESULT(Structure):
     __slots__ = ()
     ResultCode: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("ResultCode", c_uint32),
         ("Reserved", c_uint32),
-    )
+    ]
 
 
 class WHV_TRIGGER_PARAMETERS_DeviceInterrupt(Structure):
@@ -3629,26 +3622,26 @@ class WHV_TRIGGER_PARAMETERS_DeviceInterrupt(Structure):
     MsiAddress: int
     MsiData: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("LogicalDeviceId", c_uint64),
         ("MsiAddress", c_uint64),
         ("MsiData", c_uint32),
         ("Reserved", c_uint32),
-    )
+    ]
 
 
-class WHV_TRIGGER_PARAMETERS_Interrupt_union(Union):
-    """union WHV_TRIGGER_PARAMETERS.<Interrupt>, 24 bytes (winhvplatformdefs.h)."""
+class WHV_TRIGGER_PARAMETERS_union(Union):
+    """union WHV_TRIGGER_PARAMETERS.<union>, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Interrupt: WHV_INTERRUPT_CONTROL
     SynicEvent: WHV_SYNIC_EVENT_PARAMETERS
     DeviceInterrupt: WHV_TRIGGER_PARAMETERS_DeviceInterrupt
-    _fields_ = (
+    _fields_ = [
         ("Interrupt", WHV_INTERRUPT_CONTROL),
         ("SynicEvent", WHV_SYNIC_EVENT_PARAMETERS),
         ("DeviceInterrupt", WHV_TRIGGER_PARAMETERS_DeviceInterrupt),
-    )
+    ]
 
 
 class WHV_TRIGGER_PARAMETERS(Structure):
@@ -3657,24 +3650,24 @@ class WHV_TRIGGER_PARAMETERS(Structure):
     __slots__ = ()
     TriggerType: int
     Reserved: int
-    _anonymous_ = ("_Interrupt_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("TriggerType", c_uint32),
         ("Reserved", c_uint32),
-        ("_Interrupt_union", WHV_TRIGGER_PARAMETERS_Interrupt_union),
-    )
+        ("_union", WHV_TRIGGER_PARAMETERS_union),
+    ]
 
 
-class WHV_VIRTUAL_PROCESSOR_PROPERTY_NumaNode_union(Union):
-    """union WHV_VIRTUAL_PROCESSOR_PROPERTY.<NumaNode>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_VIRTUAL_PROCESSOR_PROPERTY_union(Union):
+    """union WHV_VIRTUAL_PROCESSOR_PROPERTY.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     NumaNode: int
     Padding: int
-    _fields_ = (
+    _fields_ = [
         ("NumaNode", c_uint16),
         ("Padding", c_uint64),
-    )
+    ]
 
 
 class WHV_VIRTUAL_PROCESSOR_PROPERTY(Structure):
@@ -3683,20 +3676,22 @@ class WHV_VIRTUAL_PROCESSOR_PROPERTY(Structure):
     __slots__ = ()
     PropertyCode: int
     Reserved: int
-    _anonymous_ = ("_NumaNode_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("PropertyCode", c_uint32),
         ("Reserved", c_uint32),
-        ("_NumaNode_union", WHV_VIRTUAL_PROCESSOR_PROPERTY_NumaNode_union),
-    )
+        ("_union", WHV_VIRTUAL_PROCESSOR_PROPERTY_union),
+    ]
 
 
-class WHV_VPCI_DEVICE_NOTIFICATION_Reserved2_union(Union):
-    """union WHV_VPCI_DEVICE_NOTIFICATION.<Reserved2>, 8 bytes (winhvplatformdefs.h)."""
+class WHV_VPCI_DEVICE_NOTIFICATION_union(Union):
+    """union WHV_VPCI_DEVICE_NOTIFICATION.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Reserved2: int
-    _fields_ = (("Reserved2", c_uint64),)
+    _fields_ = [
+        ("Reserved2", c_uint64),
+    ]
 
 
 class WHV_VPCI_DEVICE_NOTIFICATION(Structure):
@@ -3705,12 +3700,12 @@ class WHV_VPCI_DEVICE_NOTIFICATION(Structure):
     __slots__ = ()
     NotificationType: int
     Reserved1: int
-    _anonymous_ = ("_Reserved2_union",)
-    _fields_ = (
+    _anonymous_ = ("_union",)
+    _fields_ = [
         ("NotificationType", c_uint32),
         ("Reserved1", c_uint32),
-        ("_Reserved2_union", WHV_VPCI_DEVICE_NOTIFICATION_Reserved2_union),
-    )
+        ("_union", WHV_VPCI_DEVICE_NOTIFICATION_union),
+    ]
 
 
 class WHV_VPCI_DEVICE_REGISTER(Structure):
@@ -3720,11 +3715,11 @@ class WHV_VPCI_DEVICE_REGISTER(Structure):
     Location: int
     SizeInBytes: int
     OffsetInBytes: int
-    _fields_ = (
+    _fields_ = [
         ("Location", c_int32),
         ("SizeInBytes", c_uint32),
         ("OffsetInBytes", c_uint64),
-    )
+    ]
 
 
 class WHV_VPCI_HARDWARE_IDS(Structure):
@@ -3739,7 +3734,7 @@ class WHV_VPCI_HARDWARE_IDS(Structure):
     BaseClass: int
     SubVendorID: int
     SubSystemID: int
-    _fields_ = (
+    _fields_ = [
         ("VendorID", c_uint16),
         ("DeviceID", c_uint16),
         ("RevisionID", c_uint8),
@@ -3748,7 +3743,7 @@ class WHV_VPCI_HARDWARE_IDS(Structure):
         ("BaseClass", c_uint8),
         ("SubVendorID", c_uint16),
         ("SubSystemID", c_uint16),
-    )
+    ]
 
 
 class WHV_VPCI_INTERRUPT_TARGET(Structure):
@@ -3759,12 +3754,12 @@ class WHV_VPCI_INTERRUPT_TARGET(Structure):
     Flags: int
     ProcessorCount: int
     Processors: Array[c_uint32]
-    _fields_ = (
+    _fields_ = [
         ("Vector", c_uint32),
         ("Flags", c_uint32),
         ("ProcessorCount", c_uint32),
         ("Processors", c_uint32 * 1),
-    )
+    ]
 
 
 class WHV_VPCI_MMIO_MAPPING(Structure):
@@ -3776,13 +3771,13 @@ class WHV_VPCI_MMIO_MAPPING(Structure):
     SizeInBytes: int
     OffsetInBytes: int
     VirtualAddress: int
-    _fields_ = (
+    _fields_ = [
         ("Location", c_int32),
         ("Flags", c_uint32),
         ("SizeInBytes", c_uint64),
         ("OffsetInBytes", c_uint64),
         ("VirtualAddress", c_uint64),
-    )
+    ]
 
 
 class WHV_VPCI_PROBED_BARS(Structure):
@@ -3790,15 +3785,19 @@ class WHV_VPCI_PROBED_BARS(Structure):
 
     __slots__ = ()
     Value: Array[c_uint32]
-    _fields_ = (("Value", c_uint32 * 6),)
+    _fields_ = [
+        ("Value", c_uint32 * 6),
+    ]
 
 
-class WHV_VTL_PERMISSION_SET_VtlPermissionFrom1_struct(Structure):
-    """struct WHV_VTL_PERMISSION_SET.<VtlPermissionFrom1>, 4 bytes (winhvplatformdefs.h)."""
+class WHV_VTL_PERMISSION_SET_struct(Structure):
+    """struct WHV_VTL_PERMISSION_SET.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     VtlPermissionFrom1: Array[c_uint16]
-    _fields_ = (("VtlPermissionFrom1", c_uint16 * 2),)
+    _fields_ = [
+        ("VtlPermissionFrom1", c_uint16 * 2),
+    ]
 
 
 class WHV_VTL_PERMISSION_SET(Union):
@@ -3806,11 +3805,11 @@ class WHV_VTL_PERMISSION_SET(Union):
 
     __slots__ = ()
     AsUINT32: int
-    _anonymous_ = ("_VtlPermissionFrom1_struct",)
-    _fields_ = (
+    _anonymous_ = ("_struct",)
+    _fields_ = [
         ("AsUINT32", c_uint32),
-        ("_VtlPermissionFrom1_struct", WHV_VTL_PERMISSION_SET_VtlPermissionFrom1_struct),
-    )
+        ("_struct", WHV_VTL_PERMISSION_SET_struct),
+    ]
 
 
 class WHV_X64_VMX_NESTED_STATE_Flags(Structure):
@@ -3824,7 +3823,7 @@ class WHV_X64_VMX_NESTED_STATE_Flags(Structure):
     VmcsEnlightened: int
     EnlightenedVmEntry: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("GuestMode", c_uint32, 1),
         ("Vmxon", c_uint32, 1),
         ("CurrentVmcsValid", c_uint32, 1),
@@ -3832,7 +3831,7 @@ class WHV_X64_VMX_NESTED_STATE_Flags(Structure):
         ("VmcsEnlightened", c_uint32, 1),
         ("EnlightenedVmEntry", c_uint32, 1),
         ("Reserved", c_uint32, 26),
-    )
+    ]
 
 
 class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(Structure):
@@ -3845,14 +3844,14 @@ class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(Structure):
     Irr: Array[c_uint32]
     IcrLow: int
     IcrHigh: int
-    _fields_ = (
+    _fields_ = [
         ("Tpr", c_uint32),
         ("Ppr", c_uint32),
         ("Isr", c_uint32 * 8),
         ("Irr", c_uint32 * 8),
         ("IcrLow", c_uint32),
         ("IcrHigh", c_uint32),
-    )
+    ]
 
 
 class WHV_X64_VMX_NESTED_STATE(Structure):
@@ -3869,7 +3868,7 @@ class WHV_X64_VMX_NESTED_STATE(Structure):
     VirtualApicRegs: WHV_X64_VMX_NESTED_STATE_VirtualApicRegs
     Reserved: Array[c_uint8]
     VmcsBytes: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("Vendor", c_uint32),
         ("Flags", WHV_X64_VMX_NESTED_STATE_Flags),
         ("NestedEnlightenmentsControl", WHV_NESTED_ENLIGHTENMENTS_CONTROL),
@@ -3880,7 +3879,7 @@ class WHV_X64_VMX_NESTED_STATE(Structure):
         ("VirtualApicRegs", WHV_X64_VMX_NESTED_STATE_VirtualApicRegs),
         ("Reserved", c_uint8 * 3944),
         ("VmcsBytes", c_uint8 * 4096),
-    )
+    ]
 
 
 class WHV_X64_SVM_NESTED_STATE_Flags(Structure):
@@ -3892,13 +3891,13 @@ class WHV_X64_SVM_NESTED_STATE_Flags(Structure):
     HostSaveGpaValid: int
     CurrentVmcbValid: int
     Reserved: int
-    _fields_ = (
+    _fields_ = [
         ("GuestMode", c_uint32, 1),
         ("VmEntryPending", c_uint32, 1),
         ("HostSaveGpaValid", c_uint32, 1),
         ("CurrentVmcbValid", c_uint32, 1),
         ("Reserved", c_uint32, 28),
-    )
+    ]
 
 
 class WHV_X64_SVM_NESTED_STATE(Structure):
@@ -3915,7 +3914,7 @@ class WHV_X64_SVM_NESTED_STATE(Structure):
     HostState: WHV_SVM_NESTED_HOST_STATE
     Reserved: Array[c_uint8]
     VmcbBytes: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("Vendor", c_uint32),
         ("Flags", WHV_X64_SVM_NESTED_STATE_Flags),
         ("NestedEnlightenmentsControl", WHV_NESTED_ENLIGHTENMENTS_CONTROL),
@@ -3926,7 +3925,7 @@ class WHV_X64_SVM_NESTED_STATE(Structure):
         ("HostState", WHV_SVM_NESTED_HOST_STATE),
         ("Reserved", c_uint8 * 3832),
         ("VmcbBytes", c_uint8 * 4096),
-    )
+    ]
 
 
 class WHV_X64_NESTED_STATE(Union):
@@ -3935,10 +3934,10 @@ class WHV_X64_NESTED_STATE(Union):
     __slots__ = ()
     Vmx: WHV_X64_VMX_NESTED_STATE
     Svm: WHV_X64_SVM_NESTED_STATE
-    _fields_ = (
+    _fields_ = [
         ("Vmx", WHV_X64_VMX_NESTED_STATE),
         ("Svm", WHV_X64_SVM_NESTED_STATE),
-    )
+    ]
 
 
 class _GUID(Structure):
@@ -3949,24 +3948,24 @@ class _GUID(Structure):
     Data2: int
     Data3: int
     Data4: Array[c_uint8]
-    _fields_ = (
+    _fields_ = [
         ("Data1", c_uint32),
         ("Data2", c_uint16),
         ("Data3", c_uint16),
         ("Data4", c_uint8 * 8),
-    )
+    ]
 
 
-class _LARGE_INTEGER_LowPart_struct(Structure):
-    """struct _LARGE_INTEGER.<LowPart>, 8 bytes (shim:windows.h)."""
+class _LARGE_INTEGER_struct(Structure):
+    """struct _LARGE_INTEGER.<struct>, 8 bytes (shim:windows.h)."""
 
     __slots__ = ()
     LowPart: int
     HighPart: int
-    _fields_ = (
+    _fields_ = [
         ("LowPart", c_uint32),
         ("HighPart", c_int32),
-    )
+    ]
 
 
 class _LARGE_INTEGER_u(Structure):
@@ -3975,10 +3974,10 @@ class _LARGE_INTEGER_u(Structure):
     __slots__ = ()
     LowPart: int
     HighPart: int
-    _fields_ = (
+    _fields_ = [
         ("LowPart", c_uint32),
         ("HighPart", c_int32),
-    )
+    ]
 
 
 class _LARGE_INTEGER(Union):
@@ -3987,12 +3986,12 @@ class _LARGE_INTEGER(Union):
     __slots__ = ()
     u: _LARGE_INTEGER_u
     QuadPart: int
-    _anonymous_ = ("_LowPart_struct",)
-    _fields_ = (
-        ("_LowPart_struct", _LARGE_INTEGER_LowPart_struct),
+    _anonymous_ = ("_struct",)
+    _fields_ = [
+        ("_struct", _LARGE_INTEGER_struct),
         ("u", _LARGE_INTEGER_u),
         ("QuadPart", c_int64),
-    )
+    ]
 
 
 WHV_ADVISE_GPA_RANGE_CODE = c_uint32
@@ -4079,16 +4078,37 @@ ULONG_PTR = c_uint64
 USHORT = c_uint16
 WCHAR = c_uint16
 WHV_EMULATOR_GET_VIRTUAL_PROCESSOR_REGISTERS_CALLBACK = CFUNCTYPE(
-    c_int32, c_void_p, c_void_p, c_uint32, c_void_p
+    c_int32,
+    c_void_p,
+    c_void_p,
+    c_uint32,
+    c_void_p,
 )
 WHV_EMULATOR_HANDLE = c_void_p
-WHV_EMULATOR_IO_PORT_CALLBACK = CFUNCTYPE(c_int32, c_void_p, c_void_p)
-WHV_EMULATOR_MEMORY_CALLBACK = CFUNCTYPE(c_int32, c_void_p, c_void_p)
+WHV_EMULATOR_IO_PORT_CALLBACK = CFUNCTYPE(
+    c_int32,
+    c_void_p,
+    c_void_p,
+)
+WHV_EMULATOR_MEMORY_CALLBACK = CFUNCTYPE(
+    c_int32,
+    c_void_p,
+    c_void_p,
+)
 WHV_EMULATOR_SET_VIRTUAL_PROCESSOR_REGISTERS_CALLBACK = CFUNCTYPE(
-    c_int32, c_void_p, c_void_p, c_uint32, c_void_p
+    c_int32,
+    c_void_p,
+    c_void_p,
+    c_uint32,
+    c_void_p,
 )
 WHV_EMULATOR_TRANSLATE_GVA_PAGE_CALLBACK = CFUNCTYPE(
-    c_int32, c_void_p, c_uint64, c_uint32, c_void_p, c_void_p
+    c_int32,
+    c_void_p,
+    c_uint64,
+    c_uint32,
+    c_void_p,
+    c_void_p,
 )
 WHV_GUEST_PHYSICAL_ADDRESS = c_uint64
 WHV_GUEST_VIRTUAL_ADDRESS = c_uint64
@@ -4109,348 +4129,690 @@ WORD = c_uint16
 
 PROTOTYPES = {
     "winhvemulation.h": {
-        # HRESULT WHvEmulatorCreateEmulator(const WHV_EMULATOR_CALLBACKS *Callbacks, WHV_EMULATOR_HANDLE *Emulator)
-        "WHvEmulatorCreateEmulator": (c_int32, (c_void_p, c_void_p)),
-        # HRESULT WHvEmulatorDestroyEmulator(WHV_EMULATOR_HANDLE Emulator)
-        "WHvEmulatorDestroyEmulator": (c_int32, (c_void_p,)),
-        # HRESULT WHvEmulatorTryIoEmulation(WHV_EMULATOR_HANDLE Emulator, void *Context, const WHV_VP_EXIT_CONTEXT *VpContext, const WHV_X64_IO_PORT_ACCESS_CONTEXT *IoInstructionContext, WHV_EMULATOR_STATUS *EmulatorReturnStatus)
-        "WHvEmulatorTryIoEmulation": (c_int32, (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p)),
-        # HRESULT WHvEmulatorTryMmioEmulation(WHV_EMULATOR_HANDLE Emulator, void *Context, const WHV_VP_EXIT_CONTEXT *VpContext, const WHV_MEMORY_ACCESS_CONTEXT *MmioInstructionContext, WHV_EMULATOR_STATUS *EmulatorReturnStatus)
+        "WHvEmulatorCreateEmulator": (
+            c_int32,
+            [
+                c_void_p,  # const WHV_EMULATOR_CALLBACKS *Callbacks
+                c_void_p,  # WHV_EMULATOR_HANDLE *Emulator
+            ],
+        ),
+        "WHvEmulatorDestroyEmulator": (
+            c_int32,
+            [
+                c_void_p,  # WHV_EMULATOR_HANDLE Emulator
+            ],
+        ),
+        "WHvEmulatorTryIoEmulation": (
+            c_int32,
+            [
+                c_void_p,  # WHV_EMULATOR_HANDLE Emulator
+                c_void_p,  # void *Context
+                c_void_p,  # const WHV_VP_EXIT_CONTEXT *VpContext
+                c_void_p,  # const WHV_X64_IO_PORT_ACCESS_CONTEXT *IoInstructionContext
+                c_void_p,  # WHV_EMULATOR_STATUS *EmulatorReturnStatus
+            ],
+        ),
         "WHvEmulatorTryMmioEmulation": (
             c_int32,
-            (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
+            [
+                c_void_p,  # WHV_EMULATOR_HANDLE Emulator
+                c_void_p,  # void *Context
+                c_void_p,  # const WHV_VP_EXIT_CONTEXT *VpContext
+                c_void_p,  # const WHV_MEMORY_ACCESS_CONTEXT *MmioInstructionContext
+                c_void_p,  # WHV_EMULATOR_STATUS *EmulatorReturnStatus
+            ],
         ),
     },
     "winhvplatform.h": {
-        # BOOLEAN IsWHvAcceptPartitionMigrationPresent(void)
-        "IsWHvAcceptPartitionMigrationPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvAdviseGpaRangePresent(void)
-        "IsWHvAdviseGpaRangePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvAllocateVpciResourcePresent(void)
-        "IsWHvAllocateVpciResourcePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvCancelPartitionMigrationPresent(void)
-        "IsWHvCancelPartitionMigrationPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvCancelRunVirtualProcessorPresent(void)
-        "IsWHvCancelRunVirtualProcessorPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvCompletePartitionMigrationPresent(void)
-        "IsWHvCompletePartitionMigrationPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvCreateNotificationPortPresent(void)
-        "IsWHvCreateNotificationPortPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvCreatePartitionPresent(void)
-        "IsWHvCreatePartitionPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvCreateTriggerPresent(void)
-        "IsWHvCreateTriggerPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvCreateVirtualProcessor2Present(void)
-        "IsWHvCreateVirtualProcessor2Present": (c_uint8, ()),
-        # BOOLEAN IsWHvCreateVirtualProcessorPresent(void)
-        "IsWHvCreateVirtualProcessorPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvCreateVpciDevicePresent(void)
-        "IsWHvCreateVpciDevicePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvDeleteNotificationPortPresent(void)
-        "IsWHvDeleteNotificationPortPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvDeletePartitionPresent(void)
-        "IsWHvDeletePartitionPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvDeleteTriggerPresent(void)
-        "IsWHvDeleteTriggerPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvDeleteVirtualProcessorPresent(void)
-        "IsWHvDeleteVirtualProcessorPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvDeleteVpciDevicePresent(void)
-        "IsWHvDeleteVpciDevicePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetCapabilityPresent(void)
-        "IsWHvGetCapabilityPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetInterruptTargetVpSetPresent(void)
-        "IsWHvGetInterruptTargetVpSetPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetPartitionCountersPresent(void)
-        "IsWHvGetPartitionCountersPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetPartitionPropertyPresent(void)
-        "IsWHvGetPartitionPropertyPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVirtualProcessorCountersPresent(void)
-        "IsWHvGetVirtualProcessorCountersPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVirtualProcessorCpuidOutputPresent(void)
-        "IsWHvGetVirtualProcessorCpuidOutputPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVirtualProcessorInterruptControllerState2Present(void)
-        "IsWHvGetVirtualProcessorInterruptControllerState2Present": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVirtualProcessorInterruptControllerStatePresent(void)
-        "IsWHvGetVirtualProcessorInterruptControllerStatePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVirtualProcessorRegistersPresent(void)
-        "IsWHvGetVirtualProcessorRegistersPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVirtualProcessorStatePresent(void)
-        "IsWHvGetVirtualProcessorStatePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVirtualProcessorXsaveStatePresent(void)
-        "IsWHvGetVirtualProcessorXsaveStatePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVpciDeviceInterruptTargetPresent(void)
-        "IsWHvGetVpciDeviceInterruptTargetPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVpciDeviceNotificationPresent(void)
-        "IsWHvGetVpciDeviceNotificationPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvGetVpciDevicePropertyPresent(void)
-        "IsWHvGetVpciDevicePropertyPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvMapGpaRange2Present(void)
-        "IsWHvMapGpaRange2Present": (c_uint8, ()),
-        # BOOLEAN IsWHvMapGpaRangePresent(void)
-        "IsWHvMapGpaRangePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvMapVpciDeviceInterruptPresent(void)
-        "IsWHvMapVpciDeviceInterruptPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvMapVpciDeviceMmioRangesPresent(void)
-        "IsWHvMapVpciDeviceMmioRangesPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvPostVirtualProcessorSynicMessagePresent(void)
-        "IsWHvPostVirtualProcessorSynicMessagePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvQueryGpaRangeDirtyBitmapPresent(void)
-        "IsWHvQueryGpaRangeDirtyBitmapPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvReadGpaRangePresent(void)
-        "IsWHvReadGpaRangePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvReadVpciDeviceRegisterPresent(void)
-        "IsWHvReadVpciDeviceRegisterPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvRegisterPartitionDoorbellEventPresent(void)
-        "IsWHvRegisterPartitionDoorbellEventPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvRequestInterruptPresent(void)
-        "IsWHvRequestInterruptPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvRequestVpciDeviceInterruptPresent(void)
-        "IsWHvRequestVpciDeviceInterruptPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvResetPartitionPresent(void)
-        "IsWHvResetPartitionPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvResumePartitionTimePresent(void)
-        "IsWHvResumePartitionTimePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvRetargetVpciDeviceInterruptPresent(void)
-        "IsWHvRetargetVpciDeviceInterruptPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvRunVirtualProcessorPresent(void)
-        "IsWHvRunVirtualProcessorPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSetNotificationPortPropertyPresent(void)
-        "IsWHvSetNotificationPortPropertyPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSetPartitionPropertyPresent(void)
-        "IsWHvSetPartitionPropertyPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSetVirtualProcessorInterruptControllerState2Present(void)
-        "IsWHvSetVirtualProcessorInterruptControllerState2Present": (c_uint8, ()),
-        # BOOLEAN IsWHvSetVirtualProcessorInterruptControllerStatePresent(void)
-        "IsWHvSetVirtualProcessorInterruptControllerStatePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSetVirtualProcessorRegistersPresent(void)
-        "IsWHvSetVirtualProcessorRegistersPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSetVirtualProcessorStatePresent(void)
-        "IsWHvSetVirtualProcessorStatePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSetVirtualProcessorXsaveStatePresent(void)
-        "IsWHvSetVirtualProcessorXsaveStatePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSetVpciDevicePowerStatePresent(void)
-        "IsWHvSetVpciDevicePowerStatePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSetupPartitionPresent(void)
-        "IsWHvSetupPartitionPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSignalVirtualProcessorSynicEventPresent(void)
-        "IsWHvSignalVirtualProcessorSynicEventPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvStartPartitionMigrationPresent(void)
-        "IsWHvStartPartitionMigrationPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvSuspendPartitionTimePresent(void)
-        "IsWHvSuspendPartitionTimePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvTranslateGvaPresent(void)
-        "IsWHvTranslateGvaPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvUnmapGpaRangePresent(void)
-        "IsWHvUnmapGpaRangePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvUnmapVpciDeviceInterruptPresent(void)
-        "IsWHvUnmapVpciDeviceInterruptPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvUnmapVpciDeviceMmioRangesPresent(void)
-        "IsWHvUnmapVpciDeviceMmioRangesPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvUnregisterPartitionDoorbellEventPresent(void)
-        "IsWHvUnregisterPartitionDoorbellEventPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvUpdateTriggerParametersPresent(void)
-        "IsWHvUpdateTriggerParametersPresent": (c_uint8, ()),
-        # BOOLEAN IsWHvWriteGpaRangePresent(void)
-        "IsWHvWriteGpaRangePresent": (c_uint8, ()),
-        # BOOLEAN IsWHvWriteVpciDeviceRegisterPresent(void)
-        "IsWHvWriteVpciDeviceRegisterPresent": (c_uint8, ()),
-        # HRESULT WHvAcceptPartitionMigration(HANDLE MigrationHandle, WHV_PARTITION_HANDLE *Partition)
-        "WHvAcceptPartitionMigration": (c_int32, (c_void_p, c_void_p)),
-        # HRESULT WHvAdviseGpaRange(WHV_PARTITION_HANDLE Partition, const WHV_MEMORY_RANGE_ENTRY *GpaRanges, UINT32 GpaRangesCount, WHV_ADVISE_GPA_RANGE_CODE Advice, const void *AdviceBuffer, UINT32 AdviceBufferSizeInBytes)
+        "IsWHvAcceptPartitionMigrationPresent": (c_uint8, []),
+        "IsWHvAdviseGpaRangePresent": (c_uint8, []),
+        "IsWHvAllocateVpciResourcePresent": (c_uint8, []),
+        "IsWHvCancelPartitionMigrationPresent": (c_uint8, []),
+        "IsWHvCancelRunVirtualProcessorPresent": (c_uint8, []),
+        "IsWHvCompletePartitionMigrationPresent": (c_uint8, []),
+        "IsWHvCreateNotificationPortPresent": (c_uint8, []),
+        "IsWHvCreatePartitionPresent": (c_uint8, []),
+        "IsWHvCreateTriggerPresent": (c_uint8, []),
+        "IsWHvCreateVirtualProcessor2Present": (c_uint8, []),
+        "IsWHvCreateVirtualProcessorPresent": (c_uint8, []),
+        "IsWHvCreateVpciDevicePresent": (c_uint8, []),
+        "IsWHvDeleteNotificationPortPresent": (c_uint8, []),
+        "IsWHvDeletePartitionPresent": (c_uint8, []),
+        "IsWHvDeleteTriggerPresent": (c_uint8, []),
+        "IsWHvDeleteVirtualProcessorPresent": (c_uint8, []),
+        "IsWHvDeleteVpciDevicePresent": (c_uint8, []),
+        "IsWHvGetCapabilityPresent": (c_uint8, []),
+        "IsWHvGetInterruptTargetVpSetPresent": (c_uint8, []),
+        "IsWHvGetPartitionCountersPresent": (c_uint8, []),
+        "IsWHvGetPartitionPropertyPresent": (c_uint8, []),
+        "IsWHvGetVirtualProcessorCountersPresent": (c_uint8, []),
+        "IsWHvGetVirtualProcessorCpuidOutputPresent": (c_uint8, []),
+        "IsWHvGetVirtualProcessorInterruptControllerState2Present": (c_uint8, []),
+        "IsWHvGetVirtualProcessorInterruptControllerStatePresent": (c_uint8, []),
+        "IsWHvGetVirtualProcessorRegistersPresent": (c_uint8, []),
+        "IsWHvGetVirtualProcessorStatePresent": (c_uint8, []),
+        "IsWHvGetVirtualProcessorXsaveStatePresent": (c_uint8, []),
+        "IsWHvGetVpciDeviceInterruptTargetPresent": (c_uint8, []),
+        "IsWHvGetVpciDeviceNotificationPresent": (c_uint8, []),
+        "IsWHvGetVpciDevicePropertyPresent": (c_uint8, []),
+        "IsWHvMapGpaRange2Present": (c_uint8, []),
+        "IsWHvMapGpaRangePresent": (c_uint8, []),
+        "IsWHvMapVpciDeviceInterruptPresent": (c_uint8, []),
+        "IsWHvMapVpciDeviceMmioRangesPresent": (c_uint8, []),
+        "IsWHvPostVirtualProcessorSynicMessagePresent": (c_uint8, []),
+        "IsWHvQueryGpaRangeDirtyBitmapPresent": (c_uint8, []),
+        "IsWHvReadGpaRangePresent": (c_uint8, []),
+        "IsWHvReadVpciDeviceRegisterPresent": (c_uint8, []),
+        "IsWHvRegisterPartitionDoorbellEventPresent": (c_uint8, []),
+        "IsWHvRequestInterruptPresent": (c_uint8, []),
+        "IsWHvRequestVpciDeviceInterruptPresent": (c_uint8, []),
+        "IsWHvResetPartitionPresent": (c_uint8, []),
+        "IsWHvResumePartitionTimePresent": (c_uint8, []),
+        "IsWHvRetargetVpciDeviceInterruptPresent": (c_uint8, []),
+        "IsWHvRunVirtualProcessorPresent": (c_uint8, []),
+        "IsWHvSetNotificationPortPropertyPresent": (c_uint8, []),
+        "IsWHvSetPartitionPropertyPresent": (c_uint8, []),
+        "IsWHvSetVirtualProcessorInterruptControllerState2Present": (c_uint8, []),
+        "IsWHvSetVirtualProcessorInterruptControllerStatePresent": (c_uint8, []),
+        "IsWHvSetVirtualProcessorRegistersPresent": (c_uint8, []),
+        "IsWHvSetVirtualProcessorStatePresent": (c_uint8, []),
+        "IsWHvSetVirtualProcessorXsaveStatePresent": (c_uint8, []),
+        "IsWHvSetVpciDevicePowerStatePresent": (c_uint8, []),
+        "IsWHvSetupPartitionPresent": (c_uint8, []),
+        "IsWHvSignalVirtualProcessorSynicEventPresent": (c_uint8, []),
+        "IsWHvStartPartitionMigrationPresent": (c_uint8, []),
+        "IsWHvSuspendPartitionTimePresent": (c_uint8, []),
+        "IsWHvTranslateGvaPresent": (c_uint8, []),
+        "IsWHvUnmapGpaRangePresent": (c_uint8, []),
+        "IsWHvUnmapVpciDeviceInterruptPresent": (c_uint8, []),
+        "IsWHvUnmapVpciDeviceMmioRangesPresent": (c_uint8, []),
+        "IsWHvUnregisterPartitionDoorbellEventPresent": (c_uint8, []),
+        "IsWHvUpdateTriggerParametersPresent": (c_uint8, []),
+        "IsWHvWriteGpaRangePresent": (c_uint8, []),
+        "IsWHvWriteVpciDeviceRegisterPresent": (c_uint8, []),
+        "WHvAcceptPartitionMigration": (
+            c_int32,
+            [
+                c_void_p,  # HANDLE MigrationHandle
+                c_void_p,  # WHV_PARTITION_HANDLE *Partition
+            ],
+        ),
         "WHvAdviseGpaRange": (
             c_int32,
-            (c_void_p, c_void_p, c_uint32, c_uint32, c_void_p, c_uint32),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # const WHV_MEMORY_RANGE_ENTRY *GpaRanges
+                c_uint32,  # UINT32 GpaRangesCount
+                c_uint32,  # WHV_ADVISE_GPA_RANGE_CODE Advice
+                c_void_p,  # const void *AdviceBuffer
+                c_uint32,  # UINT32 AdviceBufferSizeInBytes
+            ],
         ),
-        # HRESULT WHvAllocateVpciResource(const GUID *ProviderId, WHV_ALLOCATE_VPCI_RESOURCE_FLAGS Flags, const void *ResourceDescriptor, UINT32 ResourceDescriptorSizeInBytes, HANDLE *VpciResource)
-        "WHvAllocateVpciResource": (c_int32, (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p)),
-        # HRESULT WHvCancelPartitionMigration(WHV_PARTITION_HANDLE Partition)
-        "WHvCancelPartitionMigration": (c_int32, (c_void_p,)),
-        # HRESULT WHvCancelRunVirtualProcessor(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, UINT32 Flags)
-        "WHvCancelRunVirtualProcessor": (c_int32, (c_void_p, c_uint32, c_uint32)),
-        # HRESULT WHvCompletePartitionMigration(WHV_PARTITION_HANDLE Partition)
-        "WHvCompletePartitionMigration": (c_int32, (c_void_p,)),
-        # HRESULT WHvCreateNotificationPort(WHV_PARTITION_HANDLE Partition, const WHV_NOTIFICATION_PORT_PARAMETERS *Parameters, HANDLE EventHandle, WHV_NOTIFICATION_PORT_HANDLE *PortHandle)
-        "WHvCreateNotificationPort": (c_int32, (c_void_p, c_void_p, c_void_p, c_void_p)),
-        # HRESULT WHvCreatePartition(WHV_PARTITION_HANDLE *Partition)
-        "WHvCreatePartition": (c_int32, (c_void_p,)),
-        # HRESULT WHvCreateTrigger(WHV_PARTITION_HANDLE Partition, const WHV_TRIGGER_PARAMETERS *Parameters, WHV_TRIGGER_HANDLE *TriggerHandle, HANDLE *EventHandle)
-        "WHvCreateTrigger": (c_int32, (c_void_p, c_void_p, c_void_p, c_void_p)),
-        # HRESULT WHvCreateVirtualProcessor(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, UINT32 Flags)
-        "WHvCreateVirtualProcessor": (c_int32, (c_void_p, c_uint32, c_uint32)),
-        # HRESULT WHvCreateVirtualProcessor2(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, const WHV_VIRTUAL_PROCESSOR_PROPERTY *Properties, UINT32 PropertyCount)
-        "WHvCreateVirtualProcessor2": (c_int32, (c_void_p, c_uint32, c_void_p, c_uint32)),
-        # HRESULT WHvCreateVpciDevice(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, HANDLE VpciResource, WHV_CREATE_VPCI_DEVICE_FLAGS Flags, HANDLE NotificationEventHandle)
-        "WHvCreateVpciDevice": (c_int32, (c_void_p, c_uint64, c_void_p, c_uint32, c_void_p)),
-        # HRESULT WHvDeleteNotificationPort(WHV_PARTITION_HANDLE Partition, WHV_NOTIFICATION_PORT_HANDLE PortHandle)
-        "WHvDeleteNotificationPort": (c_int32, (c_void_p, c_void_p)),
-        # HRESULT WHvDeletePartition(WHV_PARTITION_HANDLE Partition)
-        "WHvDeletePartition": (c_int32, (c_void_p,)),
-        # HRESULT WHvDeleteTrigger(WHV_PARTITION_HANDLE Partition, WHV_TRIGGER_HANDLE TriggerHandle)
-        "WHvDeleteTrigger": (c_int32, (c_void_p, c_void_p)),
-        # HRESULT WHvDeleteVirtualProcessor(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex)
-        "WHvDeleteVirtualProcessor": (c_int32, (c_void_p, c_uint32)),
-        # HRESULT WHvDeleteVpciDevice(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId)
-        "WHvDeleteVpciDevice": (c_int32, (c_void_p, c_uint64)),
-        # HRESULT WHvGetCapability(WHV_CAPABILITY_CODE CapabilityCode, void *CapabilityBuffer, UINT32 CapabilityBufferSizeInBytes, UINT32 *WrittenSizeInBytes)
-        "WHvGetCapability": (c_int32, (c_uint32, c_void_p, c_uint32, c_void_p)),
-        # HRESULT WHvGetInterruptTargetVpSet(WHV_PARTITION_HANDLE Partition, UINT64 Destination, WHV_INTERRUPT_DESTINATION_MODE DestinationMode, UINT32 *TargetVps, UINT32 VpCount, UINT32 *TargetVpCount)
+        "WHvAllocateVpciResource": (
+            c_int32,
+            [
+                c_void_p,  # const GUID *ProviderId
+                c_uint32,  # WHV_ALLOCATE_VPCI_RESOURCE_FLAGS Flags
+                c_void_p,  # const void *ResourceDescriptor
+                c_uint32,  # UINT32 ResourceDescriptorSizeInBytes
+                c_void_p,  # HANDLE *VpciResource
+            ],
+        ),
+        "WHvCancelPartitionMigration": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+            ],
+        ),
+        "WHvCancelRunVirtualProcessor": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint32,  # UINT32 Flags
+            ],
+        ),
+        "WHvCompletePartitionMigration": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+            ],
+        ),
+        "WHvCreateNotificationPort": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # const WHV_NOTIFICATION_PORT_PARAMETERS *Parameters
+                c_void_p,  # HANDLE EventHandle
+                c_void_p,  # WHV_NOTIFICATION_PORT_HANDLE *PortHandle
+            ],
+        ),
+        "WHvCreatePartition": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE *Partition
+            ],
+        ),
+        "WHvCreateTrigger": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # const WHV_TRIGGER_PARAMETERS *Parameters
+                c_void_p,  # WHV_TRIGGER_HANDLE *TriggerHandle
+                c_void_p,  # HANDLE *EventHandle
+            ],
+        ),
+        "WHvCreateVirtualProcessor": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint32,  # UINT32 Flags
+            ],
+        ),
+        "WHvCreateVirtualProcessor2": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # const WHV_VIRTUAL_PROCESSOR_PROPERTY *Properties
+                c_uint32,  # UINT32 PropertyCount
+            ],
+        ),
+        "WHvCreateVpciDevice": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_void_p,  # HANDLE VpciResource
+                c_uint32,  # WHV_CREATE_VPCI_DEVICE_FLAGS Flags
+                c_void_p,  # HANDLE NotificationEventHandle
+            ],
+        ),
+        "WHvDeleteNotificationPort": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # WHV_NOTIFICATION_PORT_HANDLE PortHandle
+            ],
+        ),
+        "WHvDeletePartition": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+            ],
+        ),
+        "WHvDeleteTrigger": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # WHV_TRIGGER_HANDLE TriggerHandle
+            ],
+        ),
+        "WHvDeleteVirtualProcessor": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+            ],
+        ),
+        "WHvDeleteVpciDevice": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+            ],
+        ),
+        "WHvGetCapability": (
+            c_int32,
+            [
+                c_uint32,  # WHV_CAPABILITY_CODE CapabilityCode
+                c_void_p,  # void *CapabilityBuffer
+                c_uint32,  # UINT32 CapabilityBufferSizeInBytes
+                c_void_p,  # UINT32 *WrittenSizeInBytes
+            ],
+        ),
         "WHvGetInterruptTargetVpSet": (
             c_int32,
-            (c_void_p, c_uint64, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 Destination
+                c_uint32,  # WHV_INTERRUPT_DESTINATION_MODE DestinationMode
+                c_void_p,  # UINT32 *TargetVps
+                c_uint32,  # UINT32 VpCount
+                c_void_p,  # UINT32 *TargetVpCount
+            ],
         ),
-        # HRESULT WHvGetPartitionCounters(WHV_PARTITION_HANDLE Partition, WHV_PARTITION_COUNTER_SET CounterSet, void *Buffer, UINT32 BufferSizeInBytes, UINT32 *BytesWritten)
-        "WHvGetPartitionCounters": (c_int32, (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p)),
-        # HRESULT WHvGetPartitionProperty(WHV_PARTITION_HANDLE Partition, WHV_PARTITION_PROPERTY_CODE PropertyCode, void *PropertyBuffer, UINT32 PropertyBufferSizeInBytes, UINT32 *WrittenSizeInBytes)
-        "WHvGetPartitionProperty": (c_int32, (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p)),
-        # HRESULT WHvGetVirtualProcessorCounters(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, WHV_PROCESSOR_COUNTER_SET CounterSet, void *Buffer, UINT32 BufferSizeInBytes, UINT32 *BytesWritten)
+        "WHvGetPartitionCounters": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # WHV_PARTITION_COUNTER_SET CounterSet
+                c_void_p,  # void *Buffer
+                c_uint32,  # UINT32 BufferSizeInBytes
+                c_void_p,  # UINT32 *BytesWritten
+            ],
+        ),
+        "WHvGetPartitionProperty": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # WHV_PARTITION_PROPERTY_CODE PropertyCode
+                c_void_p,  # void *PropertyBuffer
+                c_uint32,  # UINT32 PropertyBufferSizeInBytes
+                c_void_p,  # UINT32 *WrittenSizeInBytes
+            ],
+        ),
         "WHvGetVirtualProcessorCounters": (
             c_int32,
-            (c_void_p, c_uint32, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint32,  # WHV_PROCESSOR_COUNTER_SET CounterSet
+                c_void_p,  # void *Buffer
+                c_uint32,  # UINT32 BufferSizeInBytes
+                c_void_p,  # UINT32 *BytesWritten
+            ],
         ),
-        # HRESULT WHvGetVirtualProcessorCpuidOutput(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, UINT32 Eax, UINT32 Ecx, WHV_CPUID_OUTPUT *CpuidOutput)
         "WHvGetVirtualProcessorCpuidOutput": (
             c_int32,
-            (c_void_p, c_uint32, c_uint32, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint32,  # UINT32 Eax
+                c_uint32,  # UINT32 Ecx
+                c_void_p,  # WHV_CPUID_OUTPUT *CpuidOutput
+            ],
         ),
-        # HRESULT WHvGetVirtualProcessorInterruptControllerState(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, void *State, UINT32 StateSize, UINT32 *WrittenSize)
         "WHvGetVirtualProcessorInterruptControllerState": (
             c_int32,
-            (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # void *State
+                c_uint32,  # UINT32 StateSize
+                c_void_p,  # UINT32 *WrittenSize
+            ],
         ),
-        # HRESULT WHvGetVirtualProcessorInterruptControllerState2(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, void *State, UINT32 StateSize, UINT32 *WrittenSize)
         "WHvGetVirtualProcessorInterruptControllerState2": (
             c_int32,
-            (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # void *State
+                c_uint32,  # UINT32 StateSize
+                c_void_p,  # UINT32 *WrittenSize
+            ],
         ),
-        # HRESULT WHvGetVirtualProcessorRegisters(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, const WHV_REGISTER_NAME *RegisterNames, UINT32 RegisterCount, WHV_REGISTER_VALUE *RegisterValues)
         "WHvGetVirtualProcessorRegisters": (
             c_int32,
-            (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # const WHV_REGISTER_NAME *RegisterNames
+                c_uint32,  # UINT32 RegisterCount
+                c_void_p,  # WHV_REGISTER_VALUE *RegisterValues
+            ],
         ),
-        # HRESULT WHvGetVirtualProcessorState(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, WHV_VIRTUAL_PROCESSOR_STATE_TYPE StateType, void *Buffer, UINT32 BufferSizeInBytes, UINT32 *BytesWritten)
         "WHvGetVirtualProcessorState": (
             c_int32,
-            (c_void_p, c_uint32, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint32,  # WHV_VIRTUAL_PROCESSOR_STATE_TYPE StateType
+                c_void_p,  # void *Buffer
+                c_uint32,  # UINT32 BufferSizeInBytes
+                c_void_p,  # UINT32 *BytesWritten
+            ],
         ),
-        # HRESULT WHvGetVirtualProcessorXsaveState(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, void *Buffer, UINT32 BufferSizeInBytes, UINT32 *BytesWritten)
         "WHvGetVirtualProcessorXsaveState": (
             c_int32,
-            (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # void *Buffer
+                c_uint32,  # UINT32 BufferSizeInBytes
+                c_void_p,  # UINT32 *BytesWritten
+            ],
         ),
-        # HRESULT WHvGetVpciDeviceInterruptTarget(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, UINT32 Index, UINT32 MultiMessageNumber, WHV_VPCI_INTERRUPT_TARGET *Target, UINT32 TargetSizeInBytes, UINT32 *BytesWritten)
         "WHvGetVpciDeviceInterruptTarget": (
             c_int32,
-            (c_void_p, c_uint64, c_uint32, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_uint32,  # UINT32 Index
+                c_uint32,  # UINT32 MultiMessageNumber
+                c_void_p,  # WHV_VPCI_INTERRUPT_TARGET *Target
+                c_uint32,  # UINT32 TargetSizeInBytes
+                c_void_p,  # UINT32 *BytesWritten
+            ],
         ),
-        # HRESULT WHvGetVpciDeviceNotification(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, WHV_VPCI_DEVICE_NOTIFICATION *Notification, UINT32 NotificationSizeInBytes)
-        "WHvGetVpciDeviceNotification": (c_int32, (c_void_p, c_uint64, c_void_p, c_uint32)),
-        # HRESULT WHvGetVpciDeviceProperty(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, WHV_VPCI_DEVICE_PROPERTY_CODE PropertyCode, void *PropertyBuffer, UINT32 PropertyBufferSizeInBytes, UINT32 *WrittenSizeInBytes)
+        "WHvGetVpciDeviceNotification": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_void_p,  # WHV_VPCI_DEVICE_NOTIFICATION *Notification
+                c_uint32,  # UINT32 NotificationSizeInBytes
+            ],
+        ),
         "WHvGetVpciDeviceProperty": (
             c_int32,
-            (c_void_p, c_uint64, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_uint32,  # WHV_VPCI_DEVICE_PROPERTY_CODE PropertyCode
+                c_void_p,  # void *PropertyBuffer
+                c_uint32,  # UINT32 PropertyBufferSizeInBytes
+                c_void_p,  # UINT32 *WrittenSizeInBytes
+            ],
         ),
-        # HRESULT WHvMapGpaRange(WHV_PARTITION_HANDLE Partition, void *SourceAddress, WHV_GUEST_PHYSICAL_ADDRESS GuestAddress, UINT64 SizeInBytes, WHV_MAP_GPA_RANGE_FLAGS Flags)
-        "WHvMapGpaRange": (c_int32, (c_void_p, c_void_p, c_uint64, c_uint64, c_uint32)),
-        # HRESULT WHvMapGpaRange2(WHV_PARTITION_HANDLE Partition, HANDLE Process, void *SourceAddress, WHV_GUEST_PHYSICAL_ADDRESS GuestAddress, UINT64 SizeInBytes, WHV_MAP_GPA_RANGE_FLAGS Flags)
-        "WHvMapGpaRange2": (c_int32, (c_void_p, c_void_p, c_void_p, c_uint64, c_uint64, c_uint32)),
-        # HRESULT WHvMapVpciDeviceInterrupt(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, UINT32 Index, UINT32 MessageCount, const WHV_VPCI_INTERRUPT_TARGET *Target, UINT64 *MsiAddress, UINT32 *MsiData)
+        "WHvMapGpaRange": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # void *SourceAddress
+                c_uint64,  # WHV_GUEST_PHYSICAL_ADDRESS GuestAddress
+                c_uint64,  # UINT64 SizeInBytes
+                c_uint32,  # WHV_MAP_GPA_RANGE_FLAGS Flags
+            ],
+        ),
+        "WHvMapGpaRange2": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # HANDLE Process
+                c_void_p,  # void *SourceAddress
+                c_uint64,  # WHV_GUEST_PHYSICAL_ADDRESS GuestAddress
+                c_uint64,  # UINT64 SizeInBytes
+                c_uint32,  # WHV_MAP_GPA_RANGE_FLAGS Flags
+            ],
+        ),
         "WHvMapVpciDeviceInterrupt": (
             c_int32,
-            (c_void_p, c_uint64, c_uint32, c_uint32, c_void_p, c_void_p, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_uint32,  # UINT32 Index
+                c_uint32,  # UINT32 MessageCount
+                c_void_p,  # const WHV_VPCI_INTERRUPT_TARGET *Target
+                c_void_p,  # UINT64 *MsiAddress
+                c_void_p,  # UINT32 *MsiData
+            ],
         ),
-        # HRESULT WHvMapVpciDeviceMmioRanges(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, UINT32 *MappingCount, WHV_VPCI_MMIO_MAPPING **Mappings)
-        "WHvMapVpciDeviceMmioRanges": (c_int32, (c_void_p, c_uint64, c_void_p, c_void_p)),
-        # HRESULT WHvPostVirtualProcessorSynicMessage(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, UINT32 SintIndex, const void *Message, UINT32 MessageSizeInBytes)
+        "WHvMapVpciDeviceMmioRanges": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_void_p,  # UINT32 *MappingCount
+                c_void_p,  # WHV_VPCI_MMIO_MAPPING **Mappings
+            ],
+        ),
         "WHvPostVirtualProcessorSynicMessage": (
             c_int32,
-            (c_void_p, c_uint32, c_uint32, c_void_p, c_uint32),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint32,  # UINT32 SintIndex
+                c_void_p,  # const void *Message
+                c_uint32,  # UINT32 MessageSizeInBytes
+            ],
         ),
-        # HRESULT WHvQueryGpaRangeDirtyBitmap(WHV_PARTITION_HANDLE Partition, WHV_GUEST_PHYSICAL_ADDRESS GuestAddress, UINT64 RangeSizeInBytes, UINT64 *Bitmap, UINT32 BitmapSizeInBytes)
         "WHvQueryGpaRangeDirtyBitmap": (
             c_int32,
-            (c_void_p, c_uint64, c_uint64, c_void_p, c_uint32),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # WHV_GUEST_PHYSICAL_ADDRESS GuestAddress
+                c_uint64,  # UINT64 RangeSizeInBytes
+                c_void_p,  # UINT64 *Bitmap
+                c_uint32,  # UINT32 BitmapSizeInBytes
+            ],
         ),
-        # HRESULT WHvReadGpaRange(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, WHV_GUEST_PHYSICAL_ADDRESS GuestAddress, WHV_ACCESS_GPA_CONTROLS Controls, PVOID Data, UINT32 DataSizeInBytes)
         "WHvReadGpaRange": (
             c_int32,
-            (c_void_p, c_uint32, c_uint64, WHV_ACCESS_GPA_CONTROLS, c_void_p, c_uint32),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint64,  # WHV_GUEST_PHYSICAL_ADDRESS GuestAddress
+                WHV_ACCESS_GPA_CONTROLS,  # WHV_ACCESS_GPA_CONTROLS Controls
+                c_void_p,  # PVOID Data
+                c_uint32,  # UINT32 DataSizeInBytes
+            ],
         ),
-        # HRESULT WHvReadVpciDeviceRegister(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, const WHV_VPCI_DEVICE_REGISTER *Register, void *Data)
-        "WHvReadVpciDeviceRegister": (c_int32, (c_void_p, c_uint64, c_void_p, c_void_p)),
-        # HRESULT WHvRegisterPartitionDoorbellEvent(WHV_PARTITION_HANDLE Partition, const WHV_DOORBELL_MATCH_DATA *MatchData, HANDLE EventHandle)
-        "WHvRegisterPartitionDoorbellEvent": (c_int32, (c_void_p, c_void_p, c_void_p)),
-        # HRESULT WHvRequestInterrupt(WHV_PARTITION_HANDLE Partition, const WHV_INTERRUPT_CONTROL *Interrupt, UINT32 InterruptControlSize)
-        "WHvRequestInterrupt": (c_int32, (c_void_p, c_void_p, c_uint32)),
-        # HRESULT WHvRequestVpciDeviceInterrupt(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, UINT64 MsiAddress, UINT32 MsiData)
-        "WHvRequestVpciDeviceInterrupt": (c_int32, (c_void_p, c_uint64, c_uint64, c_uint32)),
-        # HRESULT WHvResetPartition(WHV_PARTITION_HANDLE Partition)
-        "WHvResetPartition": (c_int32, (c_void_p,)),
-        # HRESULT WHvResumePartitionTime(WHV_PARTITION_HANDLE Partition)
-        "WHvResumePartitionTime": (c_int32, (c_void_p,)),
-        # HRESULT WHvRetargetVpciDeviceInterrupt(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, UINT64 MsiAddress, UINT32 MsiData, const WHV_VPCI_INTERRUPT_TARGET *Target)
+        "WHvReadVpciDeviceRegister": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_void_p,  # const WHV_VPCI_DEVICE_REGISTER *Register
+                c_void_p,  # void *Data
+            ],
+        ),
+        "WHvRegisterPartitionDoorbellEvent": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # const WHV_DOORBELL_MATCH_DATA *MatchData
+                c_void_p,  # HANDLE EventHandle
+            ],
+        ),
+        "WHvRequestInterrupt": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # const WHV_INTERRUPT_CONTROL *Interrupt
+                c_uint32,  # UINT32 InterruptControlSize
+            ],
+        ),
+        "WHvRequestVpciDeviceInterrupt": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_uint64,  # UINT64 MsiAddress
+                c_uint32,  # UINT32 MsiData
+            ],
+        ),
+        "WHvResetPartition": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+            ],
+        ),
+        "WHvResumePartitionTime": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+            ],
+        ),
         "WHvRetargetVpciDeviceInterrupt": (
             c_int32,
-            (c_void_p, c_uint64, c_uint64, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_uint64,  # UINT64 MsiAddress
+                c_uint32,  # UINT32 MsiData
+                c_void_p,  # const WHV_VPCI_INTERRUPT_TARGET *Target
+            ],
         ),
-        # HRESULT WHvRunVirtualProcessor(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, void *ExitContext, UINT32 ExitContextSizeInBytes)
-        "WHvRunVirtualProcessor": (c_int32, (c_void_p, c_uint32, c_void_p, c_uint32)),
-        # HRESULT WHvSetNotificationPortProperty(WHV_PARTITION_HANDLE Partition, WHV_NOTIFICATION_PORT_HANDLE PortHandle, WHV_NOTIFICATION_PORT_PROPERTY_CODE PropertyCode, WHV_NOTIFICATION_PORT_PROPERTY PropertyValue)
-        "WHvSetNotificationPortProperty": (c_int32, (c_void_p, c_void_p, c_uint32, c_uint64)),
-        # HRESULT WHvSetPartitionProperty(WHV_PARTITION_HANDLE Partition, WHV_PARTITION_PROPERTY_CODE PropertyCode, const void *PropertyBuffer, UINT32 PropertyBufferSizeInBytes)
-        "WHvSetPartitionProperty": (c_int32, (c_void_p, c_uint32, c_void_p, c_uint32)),
-        # HRESULT WHvSetVirtualProcessorInterruptControllerState(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, const void *State, UINT32 StateSize)
+        "WHvRunVirtualProcessor": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # void *ExitContext
+                c_uint32,  # UINT32 ExitContextSizeInBytes
+            ],
+        ),
+        "WHvSetNotificationPortProperty": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # WHV_NOTIFICATION_PORT_HANDLE PortHandle
+                c_uint32,  # WHV_NOTIFICATION_PORT_PROPERTY_CODE PropertyCode
+                c_uint64,  # WHV_NOTIFICATION_PORT_PROPERTY PropertyValue
+            ],
+        ),
+        "WHvSetPartitionProperty": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # WHV_PARTITION_PROPERTY_CODE PropertyCode
+                c_void_p,  # const void *PropertyBuffer
+                c_uint32,  # UINT32 PropertyBufferSizeInBytes
+            ],
+        ),
         "WHvSetVirtualProcessorInterruptControllerState": (
             c_int32,
-            (c_void_p, c_uint32, c_void_p, c_uint32),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # const void *State
+                c_uint32,  # UINT32 StateSize
+            ],
         ),
-        # HRESULT WHvSetVirtualProcessorInterruptControllerState2(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, const void *State, UINT32 StateSize)
         "WHvSetVirtualProcessorInterruptControllerState2": (
             c_int32,
-            (c_void_p, c_uint32, c_void_p, c_uint32),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # const void *State
+                c_uint32,  # UINT32 StateSize
+            ],
         ),
-        # HRESULT WHvSetVirtualProcessorRegisters(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, const WHV_REGISTER_NAME *RegisterNames, UINT32 RegisterCount, const WHV_REGISTER_VALUE *RegisterValues)
         "WHvSetVirtualProcessorRegisters": (
             c_int32,
-            (c_void_p, c_uint32, c_void_p, c_uint32, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # const WHV_REGISTER_NAME *RegisterNames
+                c_uint32,  # UINT32 RegisterCount
+                c_void_p,  # const WHV_REGISTER_VALUE *RegisterValues
+            ],
         ),
-        # HRESULT WHvSetVirtualProcessorState(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, WHV_VIRTUAL_PROCESSOR_STATE_TYPE StateType, const void *Buffer, UINT32 BufferSizeInBytes)
         "WHvSetVirtualProcessorState": (
             c_int32,
-            (c_void_p, c_uint32, c_uint32, c_void_p, c_uint32),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint32,  # WHV_VIRTUAL_PROCESSOR_STATE_TYPE StateType
+                c_void_p,  # const void *Buffer
+                c_uint32,  # UINT32 BufferSizeInBytes
+            ],
         ),
-        # HRESULT WHvSetVirtualProcessorXsaveState(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, const void *Buffer, UINT32 BufferSizeInBytes)
-        "WHvSetVirtualProcessorXsaveState": (c_int32, (c_void_p, c_uint32, c_void_p, c_uint32)),
-        # HRESULT WHvSetVpciDevicePowerState(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, DEVICE_POWER_STATE PowerState)
-        "WHvSetVpciDevicePowerState": (c_int32, (c_void_p, c_uint64, c_uint32)),
-        # HRESULT WHvSetupPartition(WHV_PARTITION_HANDLE Partition)
-        "WHvSetupPartition": (c_int32, (c_void_p,)),
-        # HRESULT WHvSignalVirtualProcessorSynicEvent(WHV_PARTITION_HANDLE Partition, WHV_SYNIC_EVENT_PARAMETERS SynicEvent, WINBOOL *NewlySignaled)
+        "WHvSetVirtualProcessorXsaveState": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_void_p,  # const void *Buffer
+                c_uint32,  # UINT32 BufferSizeInBytes
+            ],
+        ),
+        "WHvSetVpciDevicePowerState": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_uint32,  # DEVICE_POWER_STATE PowerState
+            ],
+        ),
+        "WHvSetupPartition": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+            ],
+        ),
         "WHvSignalVirtualProcessorSynicEvent": (
             c_int32,
-            (c_void_p, WHV_SYNIC_EVENT_PARAMETERS, c_void_p),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                WHV_SYNIC_EVENT_PARAMETERS,  # WHV_SYNIC_EVENT_PARAMETERS SynicEvent
+                c_void_p,  # WINBOOL *NewlySignaled
+            ],
         ),
-        # HRESULT WHvStartPartitionMigration(WHV_PARTITION_HANDLE Partition, HANDLE *MigrationHandle)
-        "WHvStartPartitionMigration": (c_int32, (c_void_p, c_void_p)),
-        # HRESULT WHvSuspendPartitionTime(WHV_PARTITION_HANDLE Partition)
-        "WHvSuspendPartitionTime": (c_int32, (c_void_p,)),
-        # HRESULT WHvTranslateGva(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, WHV_GUEST_VIRTUAL_ADDRESS Gva, WHV_TRANSLATE_GVA_FLAGS TranslateFlags, WHV_TRANSLATE_GVA_RESULT *TranslationResult, WHV_GUEST_PHYSICAL_ADDRESS *Gpa)
-        "WHvTranslateGva": (c_int32, (c_void_p, c_uint32, c_uint64, c_uint32, c_void_p, c_void_p)),
-        # HRESULT WHvUnmapGpaRange(WHV_PARTITION_HANDLE Partition, WHV_GUEST_PHYSICAL_ADDRESS GuestAddress, UINT64 SizeInBytes)
-        "WHvUnmapGpaRange": (c_int32, (c_void_p, c_uint64, c_uint64)),
-        # HRESULT WHvUnmapVpciDeviceInterrupt(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, UINT32 Index)
-        "WHvUnmapVpciDeviceInterrupt": (c_int32, (c_void_p, c_uint64, c_uint32)),
-        # HRESULT WHvUnmapVpciDeviceMmioRanges(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId)
-        "WHvUnmapVpciDeviceMmioRanges": (c_int32, (c_void_p, c_uint64)),
-        # HRESULT WHvUnregisterPartitionDoorbellEvent(WHV_PARTITION_HANDLE Partition, const WHV_DOORBELL_MATCH_DATA *MatchData)
-        "WHvUnregisterPartitionDoorbellEvent": (c_int32, (c_void_p, c_void_p)),
-        # HRESULT WHvUpdateTriggerParameters(WHV_PARTITION_HANDLE Partition, const WHV_TRIGGER_PARAMETERS *Parameters, WHV_TRIGGER_HANDLE TriggerHandle)
-        "WHvUpdateTriggerParameters": (c_int32, (c_void_p, c_void_p, c_void_p)),
-        # HRESULT WHvWriteGpaRange(WHV_PARTITION_HANDLE Partition, UINT32 VpIndex, WHV_GUEST_PHYSICAL_ADDRESS GuestAddress, WHV_ACCESS_GPA_CONTROLS Controls, const void *Data, UINT32 DataSizeInBytes)
+        "WHvStartPartitionMigration": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # HANDLE *MigrationHandle
+            ],
+        ),
+        "WHvSuspendPartitionTime": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+            ],
+        ),
+        "WHvTranslateGva": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint64,  # WHV_GUEST_VIRTUAL_ADDRESS Gva
+                c_uint32,  # WHV_TRANSLATE_GVA_FLAGS TranslateFlags
+                c_void_p,  # WHV_TRANSLATE_GVA_RESULT *TranslationResult
+                c_void_p,  # WHV_GUEST_PHYSICAL_ADDRESS *Gpa
+            ],
+        ),
+        "WHvUnmapGpaRange": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # WHV_GUEST_PHYSICAL_ADDRESS GuestAddress
+                c_uint64,  # UINT64 SizeInBytes
+            ],
+        ),
+        "WHvUnmapVpciDeviceInterrupt": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_uint32,  # UINT32 Index
+            ],
+        ),
+        "WHvUnmapVpciDeviceMmioRanges": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+            ],
+        ),
+        "WHvUnregisterPartitionDoorbellEvent": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # const WHV_DOORBELL_MATCH_DATA *MatchData
+            ],
+        ),
+        "WHvUpdateTriggerParameters": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_void_p,  # const WHV_TRIGGER_PARAMETERS *Parameters
+                c_void_p,  # WHV_TRIGGER_HANDLE TriggerHandle
+            ],
+        ),
         "WHvWriteGpaRange": (
             c_int32,
-            (c_void_p, c_uint32, c_uint64, WHV_ACCESS_GPA_CONTROLS, c_void_p, c_uint32),
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint32,  # UINT32 VpIndex
+                c_uint64,  # WHV_GUEST_PHYSICAL_ADDRESS GuestAddress
+                WHV_ACCESS_GPA_CONTROLS,  # WHV_ACCESS_GPA_CONTROLS Controls
+                c_void_p,  # const void *Data
+                c_uint32,  # UINT32 DataSizeInBytes
+            ],
         ),
-        # HRESULT WHvWriteVpciDeviceRegister(WHV_PARTITION_HANDLE Partition, UINT64 LogicalDeviceId, const WHV_VPCI_DEVICE_REGISTER *Register, const void *Data)
-        "WHvWriteVpciDeviceRegister": (c_int32, (c_void_p, c_uint64, c_void_p, c_void_p)),
+        "WHvWriteVpciDeviceRegister": (
+            c_int32,
+            [
+                c_void_p,  # WHV_PARTITION_HANDLE Partition
+                c_uint64,  # UINT64 LogicalDeviceId
+                c_void_p,  # const WHV_VPCI_DEVICE_REGISTER *Register
+                c_void_p,  # const void *Data
+            ],
+        ),
     },
 }

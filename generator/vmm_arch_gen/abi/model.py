@@ -46,13 +46,16 @@ class Constant:
     header: str
 
 
+Direction = Literal["none", "read", "write", "readwrite"]
+
+
 @dataclass(frozen=True, slots=True)
 class Ioctl:
     """A macro that is an ioctl number."""
 
     name: str
     value: int
-    direction: Literal["none", "read", "write", "readwrite"]
+    direction: Direction
     """Seen from user space, as ``_IOR`` and ``_IOW`` do."""
     argument: Type | None
     """What the number says its argument is; None where the number carries no size."""

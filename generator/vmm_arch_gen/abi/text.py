@@ -5,7 +5,7 @@
     struct kvm_segment is 24 bytes aligned 8 in asm/kvm.h
     struct kvm_segment @ 0 base __u64
     struct kvm_segment @ 8 limit __u32
-    typedef union WHV_UINT128 @ 0 - struct WHV_UINT128.<Low64>
+    union WHV_UINT128 @ 0 - struct WHV_UINT128.<struct>
 
 ``@`` gives a member's byte offset, for a bit-field ``byte.bit:width``. The last line is a digest of
 all lines before it, so that a cut, edited or wrongly merged file is noticed.
@@ -24,6 +24,7 @@ from vmm_arch_gen.abi.model import (
     Abi,
     Constant,
     DataModel,
+    Direction,
     Enum,
     FunctionPrototype,
     Header,
@@ -265,9 +266,7 @@ class _Reader:
 
     def constant(self, match: re.Match[str]) -> None:
         name, value, header = match.groups()
-        self._constants.append(
-            Constant(name, int(value, 0), 16 if "0x" in value else 10, header)
-        )
+        self._constants.append(Constant(name, int(value, 0), 16 if "0x" in value else 10, header))
 
     def enum(self, match: re.Match[str]) -> None:
         underlying = parse(match["type"])
@@ -288,7 +287,7 @@ class _Reader:
     def ioctl(self, match: re.Match[str]) -> None:
         name, value, direction, argument, header = match.groups()
         kind = parse(argument) if argument else None
-        self._ioctls.append(Ioctl(name, int(value, 16), direction, kind, header))
+        self._ioctls.append(Ioctl(name, int(value, 16), _DIRECTIONS[direction], kind, header))
 
     def record(self, match: re.Match[str]) -> None:
         _, key = _defined(match["record"])
@@ -324,6 +323,13 @@ def _defined(definition: str) -> tuple[str, str]:
         return kind, key
     return head, definition
 
+
+_DIRECTIONS: dict[str, Direction] = {
+    "none": "none",
+    "read": "read",
+    "write": "write",
+    "readwrite": "readwrite",
+}
 
 _RECORD = r"(?P<record>(?:typedef )?(?:struct|union) [\w.<>]+)"
 _ENUM = r"(?P<enum>(?:typedef )?enum [\w<>]+)"

@@ -43,7 +43,8 @@ class Named:
     """A typedef, record or enum, as C spells it: ``__u64``, ``struct kvm_regs``.
 
     A type without a name is spelt by its path: ``struct kvm_run.io`` for the type of a member
-    called ``io``, ``union kvm_run.<hw>`` for an unnamed member whose own first member is ``hw``.
+    called ``io``, ``union kvm_run.<union>`` for the first union that is a member without a name,
+    ``union kvm_run.<union2>`` for the second.
     """
 
     name: str

@@ -52,7 +52,7 @@ class Attributes:
 
 
 def read_attributes(
-    specifiers: Iterable[c_ast.Node] | None, evaluate: Callable[[str], int]
+    specifiers: Iterable[c_ast.AttributeSpecifier] | None, evaluate: Callable[[str], int]
 ) -> Attributes:
     """Read attribute specifiers; ValueError names an attribute that is not known.
 

@@ -24,6 +24,7 @@ from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.extract.attributes import Attributes, read_attributes
 from vmm_arch_gen.extract.expressions import Evaluator, NotConstant
 
+_Definition = c_ast.Struct | c_ast.Union | c_ast.Enum
 _UNREADABLE = "mend the header, or give the target a shim for what it includes"
 
 
@@ -53,6 +54,7 @@ class Declarations:
         self._model = model
         # pycparser shares one node between the declarators of a declaration.
         self._defined: dict[int, str] = {}
+        self._keys: set[str] = set()
         self._incomplete: dict[str, str] = {}
 
     def read(self, tree: c_ast.FileAST) -> None:
@@ -110,7 +112,7 @@ class Declarations:
 
     def _assert(self, node: c_ast.StaticAssert) -> None:
         if not self.evaluator.value(node.cond):
-            message = node.msg.value if node.msg else "no message"
+            message = node.message.value if node.message else "no message"
             raise ValueError(f"the header's own static assertion is false: {message}")
 
     def _attributes(self, node: c_ast.Node) -> Attributes:
@@ -122,19 +124,22 @@ class Declarations:
     def parse_expression(self, text: str) -> c_ast.Node:
         """Parse a C expression in which the typedefs read so far are types."""
         tree = c_parser.CParser(dialect="c23").parse(f"{self.type_names()}\nlong x = ({text});")
-        return tree.ext[-1].init
+        value: c_ast.Node = tree.ext[-1].init
+        return value
 
     def type_names(self) -> str:
         """C that tells a parser which names are types."""
-        names = (name for name in (*self.typedefs, *self.records, *self.enums) if name.isidentifier())
+        names = (
+            name for name in (*self.typedefs, *self.records, *self.enums) if name.isidentifier()
+        )
         return "".join(f"typedef int {name};" for name in dict.fromkeys(names))
 
     # -- types -------------------------------------------------------------------------------
 
-    def _sizeof(self, node: c_ast.Node) -> int:
+    def _sizeof(self, node: c_ast.Typename) -> int:
         return self.layouts.of(self._type(node.type, None)[0])[0]
 
-    def _cast(self, node: c_ast.Node) -> tuple[int, bool]:
+    def _cast(self, node: c_ast.Typename) -> tuple[int, bool]:
         kind = self.layouts.resolve(self._type(node.type, None)[0])
         match kind:
             case Pointer():
@@ -224,7 +229,10 @@ class Declarations:
     # -- definitions -------------------------------------------------------------------------
 
     def _define(
-        self, node: c_ast.Node, name: str | None, trailing: Iterable[c_ast.Node] | None
+        self,
+        node: _Definition,
+        name: str | None,
+        trailing: Iterable[c_ast.AttributeSpecifier] | None,
     ) -> Named:
         """Define a record or enum; ``trailing`` are the attributes after its brace."""
         if id(node) not in self._defined:
@@ -257,7 +265,9 @@ class Declarations:
         self.enums[key] = Enum(key, underlying, tuple(values), _header(node))
         return key
 
-    def _define_record(self, node: c_ast.Node, name: str | None, attributes: Attributes) -> str:
+    def _define_record(
+        self, node: c_ast.Struct | c_ast.Union, name: str | None, attributes: Attributes
+    ) -> str:
         kind: Literal["struct", "union"] = "union" if isinstance(node, c_ast.Union) else "struct"
         if node.name:
             key = f"{kind} {node.name}"
@@ -265,10 +275,13 @@ class Declarations:
             raise ValueError(f"an unnamed {kind} that is neither a typedef nor a member")
         else:
             key = f"{kind} {name}" if "." in name else name
-        while key in self.records:
-            if not self.records[key].unnamed:
+        count = 1
+        while key in self._keys:
+            if "<" not in key:
                 raise ValueError(f"{key} is defined twice")
-            key += "_"
+            count += 1
+            key = re.sub(r"\d*>$", f"{count}>", key)
+        self._keys.add(key)
         members = tuple(self._members(node, key))
         self.records[key] = Record(
             key, kind, members, attributes.packed, attributes.aligned, _header(node)
@@ -276,9 +289,9 @@ class Declarations:
         self.layouts.record(key)  # complains here, where the header's line is known
         return key
 
-    def _members(self, record: c_ast.Node, key: str) -> Iterator[Member]:
+    def _members(self, record: c_ast.Struct | c_ast.Union, key: str) -> Iterator[Member]:
         # Members of an unnamed member are reached, and so named, like those around it.
-        path = re.sub(r"^(struct|union) |(\.<\w*>_*)+$", "", key)
+        path = re.sub(r"^(struct|union) |(\.<\w+>)+$", "", key)
         for node in record.decls:
             match node:
                 case c_ast.StaticAssert():
@@ -287,14 +300,12 @@ class Declarations:
                     _pragma(node)
                 case c_ast.Decl():
                     definition = _definition(node.type)
-                    if node.name is None and node.bitsize is None and definition is not None:
-                        if definition.name is not None or isinstance(definition, c_ast.Enum):
-                            self._type(node.type, None)  # a definition inside, no member
-                            continue
+                    if node.name is None and node.bitsize is None and not _unnamed(definition):
+                        self._type(node.type, None)  # a definition inside, no member
+                        continue
                     name = node.name or ""
-                    kind, attributes = self._type(
-                        node.type, f"{path}.{name or f'<{_first_name(definition)}>'}"
-                    )
+                    own = name or f"<{type(definition).__name__.lower()}>"
+                    kind, attributes = self._type(node.type, f"{path}.{own}")
                     attributes |= self._attributes(node)
                     for alignment in node.align or ():
                         attributes |= Attributes(aligned=self.evaluator.value(alignment.alignment))
@@ -310,7 +321,7 @@ def _underlying(values: list[int]) -> Scalar:
     """The integer type that gcc and clang give an enum."""
     if min(values, default=0) >= 0:
         return Scalar("unsigned int" if max(values, default=0) < 1 << 32 else "unsigned long long")
-    fits = -(1 << 31) <= min(values) and max(values) < 1 << 31
+    fits = min(values) >= -(1 << 31) and max(values) < 1 << 31
     return Scalar("int" if fits else "long long")
 
 
@@ -333,15 +344,9 @@ def _definition(node: c_ast.Node) -> c_ast.Node | None:
     return node
 
 
-def _first_name(record: c_ast.Node | None) -> str:
-    """The first member name inside an unnamed record: what to call it."""
-    for node in record.decls if record is not None else ():
-        if isinstance(node, c_ast.Decl):
-            if node.name:
-                return str(node.name)
-            if isinstance(inner := _definition(node.type), c_ast.Struct | c_ast.Union):
-                return _first_name(inner)
-    return ""
+def _unnamed(definition: c_ast.Node | None) -> bool:
+    """Whether it is a record without a tag, whose members become those of the record around it."""
+    return isinstance(definition, c_ast.Struct | c_ast.Union) and definition.name is None
 
 
 def _qualifiers(node: c_ast.Node) -> list[str]:

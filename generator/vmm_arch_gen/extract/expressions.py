@@ -35,8 +35,8 @@ class Evaluator:
         self,
         model: DataModel,
         enumerators: Mapping[str, int],
-        sizeof: Callable[[c_ast.Node], int],
-        cast: Callable[[c_ast.Node], tuple[int, bool]],
+        sizeof: Callable[[c_ast.Typename], int],
+        cast: Callable[[c_ast.Typename], tuple[int, bool]],
     ) -> None:
         """``sizeof`` gives the bytes of a type name; ``cast`` its bytes and signedness."""
         self._sizes = {"int": 4, "long": model.long, "long long": 8}
@@ -83,8 +83,8 @@ class Evaluator:
                 return self._make(chosen.value, *self._common(first, second))
             case c_ast.Cast(to_type=kind, expr=operand):
                 size, signed = self._cast(kind)
-                value = self._make(self._evaluate(operand).value, size, signed)
-                return value if size >= 4 else Integer(value.value, 4, signed=True)
+                result = self._make(self._evaluate(operand).value, size, signed)
+                return result if size >= 4 else Integer(result.value, 4, signed=True)
         raise NotConstant(f"a {type(node).__name__} is no part of an integer constant")
 
     def _constant(self, kind: str, text: str) -> Integer:
@@ -141,9 +141,7 @@ class Evaluator:
         if op in ("<<", ">>"):
             if not 0 <= right.value < left.size * 8:
                 raise NotConstant(f"it shifts {left.size * 8} bits by {right.value}")
-            shifted = (
-                left.value << right.value if op == "<<" else left.value >> right.value
-            )
+            shifted = left.value << right.value if op == "<<" else left.value >> right.value
             return self._make(shifted, left.size, left.signed)
         size, signed = self._common(left, right)
         a = self._make(left.value, size, signed).value

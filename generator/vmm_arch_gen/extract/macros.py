@@ -10,14 +10,16 @@ from typing import Literal
 from pycparser import c_ast, c_parser
 
 from vmm_arch_gen.abi.layout import LayoutError
-from vmm_arch_gen.abi.model import Constant, Ioctl, Omission
+from vmm_arch_gen.abi.model import Constant, Direction, Ioctl, Omission
 from vmm_arch_gen.abi.types import SCALARS, Type, parse
 from vmm_arch_gen.extract.declarations import Declarations
 from vmm_arch_gen.extract.expressions import NotConstant
 from vmm_arch_gen.extract.preprocess import Macro
 
-_IOCTL = re.compile(r"_IO(?P<direction>|R|W|WR)\s*\(.*?,.*?(?:,\s*(?P<argument>[\w\s*\[\]]+?)\s*)?\)")
-_DIRECTIONS: dict[str, Literal["none", "read", "write", "readwrite"]] = {
+_IOCTL = re.compile(
+    r"_IO(?P<direction>|R|W|WR)\s*\(.*?,.*?(?:,\s*(?P<argument>[\w\s*\[\]]+?)\s*)?\)"
+)
+_DIRECTIONS: dict[str, Direction] = {
     "": "none",
     "R": "read",
     "W": "write",

@@ -135,7 +135,9 @@ def _explain(problem: Problem, facts: list[_Fact], bits: list[_Bits]) -> Problem
         return problem
     if number < len(facts):
         fact = facts[number]
-        return Problem(fact.header, f"{fact.property} of {fact.subject}: {problem.what}", problem.remedy)
+        return Problem(
+            fact.header, f"{fact.property} of {fact.subject}: {problem.what}", problem.remedy
+        )
     claim = bits[number - len(facts)]
     return Problem(claim.header, f"bits of {claim.subject}: {problem.what}", problem.remedy)
 
@@ -194,7 +196,9 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     for typedef in abi.typedefs.values():
         yield from _type(typedef.name, Named(typedef.name), layouts, typedef.header)
     for function in abi.functions:
-        same = f"__builtin_types_compatible_p(__typeof__({function.name}), {declare(function.type)})"
+        same = (
+            f"__builtin_types_compatible_p(__typeof__({function.name}), {declare(function.type)})"
+        )
         what = f"type, {spell(function.type)},"
         yield _Fact(function.name, what, 1, same, function.header)
     for record in abi.records.values():
@@ -268,11 +272,12 @@ def _member(place: _Place, abi: Abi, layouts: Layouts) -> Iterator[_Fact]:
     while isinstance(kind, Array):
         flexible = flexible or kind.count is None
         if not flexible:
-            size = f"sizeof({member})"
-            yield _Fact(name, "size", layouts.of(kind)[0], size, header)
+            yield _Fact(name, "size", layouts.of(kind)[0], f"sizeof({member})", header)
         kind, member = kind.of, f"{member}[0]"
     size, align = layouts.of(kind)
-    yield _Fact(name, "element size" if "[0]" in member else "size", size, f"sizeof({member})", header)
+    yield _Fact(
+        name, "element size" if "[0]" in member else "size", size, f"sizeof({member})", header
+    )
     resolved = layouts.resolve(kind)
     match resolved:
         case Scalar(scalar) if scalar not in ("float", "double"):
@@ -297,6 +302,4 @@ def _bit_fields(abi: Abi) -> Iterator[_Bits]:
                 if place.member.bits is not None:
                     name = f"{record.key}.{place.path}"
                     width = place.member.bits
-                    yield _Bits(
-                        name, record.key, place.path, place.offset, width, record.header
-                    )
+                    yield _Bits(name, record.key, place.path, place.offset, width, record.header)

@@ -24,12 +24,27 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Alias:
+    """A typedef or an enum type: something to make objects and arrays of."""
+
+    name: str
+    expression: str
+    callback: tuple[str, ...]
+    """For a pointer to a function, its result and arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    type: str
+    c: str
+    """As C declares it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prototype:
     name: str
-    c: str
-    """The C prototype."""
     result: str
-    arguments: tuple[str, ...]
+    arguments: tuple[Argument, ...]
     header: str
 
 
@@ -47,8 +62,8 @@ class AbiModule:
     ioctls: tuple[Ioctl, ...]
     records: tuple[CtypesRecord, ...]
     """Each behind those that it contains."""
-    types: tuple[tuple[str, str], ...]
-    """Typedefs and enum types, with what they are in Python."""
+    types: tuple[Alias, ...]
+    """Typedefs and enum types."""
     prototypes: tuple[tuple[str, tuple[Prototype, ...]], ...]
     """By header."""
 
@@ -69,19 +84,18 @@ def abi_module(abi: VerifiedAbi) -> AbiModule:
         except Inexpressible as error:
             inexpressible(error)
     refuse(problems)
-    classes = {record.name for record in records}
     types = [
-        (python_name(key), translator.scalar(abi.enums[key].underlying).expression)
+        Alias(python_name(key), translator.scalar(abi.enums[key].underlying).expression, ())
         for key in sorted(abi.enums)
         if "<" not in key
     ]
+    taken = {record.name for record in records} | {alias.name for alias in types}
     for name, typedef in sorted(abi.typedefs.items()):
-        if python_name(name) not in classes and not isinstance(typedef.type, Function):
+        if python_name(name) not in taken and not isinstance(typedef.type, Function):
             try:
-                types.append((python_name(name), translator.alias(typedef.type)))
+                types.append(_alias(translator, python_name(name), typedef.type))
             except Inexpressible as error:
                 inexpressible(error)
-    types = [(name, what) for name, what in dict(types).items() if name != what]
     prototypes = [
         _prototype(translator, function)
         for function in sorted(abi.functions, key=lambda f: (f.header, f.name))
@@ -135,27 +149,40 @@ def _containment_order(abi: VerifiedAbi) -> Iterator[str]:
         yield from visit(key)
 
 
+def _alias(translator: Translator, name: str, kind: Type) -> Alias:
+    if callback := translator.callback(kind):
+        return Alias(name, "", callback)
+    array = isinstance(kind, Array)
+    return Alias(
+        name, translator.member(kind).expression if array else translator.argument(kind), ()
+    )
+
+
 def _prototype(translator: Translator, function: FunctionPrototype) -> Prototype:
     assert isinstance(function.type, Function)
-    arguments = tuple(translator.argument(kind) for _, kind in function.type.parameters)
+    arguments = tuple(
+        Argument(translator.argument(kind), declare(kind, name))
+        for name, kind in function.type.parameters
+    )
     result = translator.argument(function.type.result)
-    c = declare(function.type, function.name)
-    return Prototype(function.name, c, result, arguments, function.header)
+    return Prototype(function.name, result, arguments, function.header)
 
 
 def _imports(
     records: Iterable[CtypesRecord],
-    types: Iterable[tuple[str, str]],
+    types: Iterable[Alias],
     prototypes: Iterable[Prototype],
 ) -> tuple[str, ...]:
     """The names of ctypes that the module uses."""
-    texts = [what for _, what in types]
+    texts = []
+    for alias in types:
+        texts += [alias.expression, *alias.callback, "CFUNCTYPE" if alias.callback else ""]
     for record in records:
         texts.append("Union" if record.record.kind == "union" else "Structure")
         texts += [f.type.expression for f in record.fields]
         texts += [f.type.annotation for f in record.fields if f.annotated]
     for prototype in prototypes:
-        texts += [prototype.result, *prototype.arguments]
+        texts += [prototype.result, *(argument.type for argument in prototype.arguments)]
     words = set(" ".join(texts).translate({ord(c): " " for c in "()[],*"}).split())
     known = {"Array", "CFUNCTYPE", "Structure", "Union"}
     return tuple(sorted((w for w in words if w in known or w.startswith("c_")), key=_import_order))
@@ -173,7 +200,7 @@ def _clashes(module: AbiModule) -> Iterator[Problem]:
     names += [name for enum in module.enums for name, _ in enum.enumerators]
     names += [ioctl.name for ioctl in module.ioctls]
     names += [record.name for record in module.records]
-    names += [name for name, _ in module.types]
+    names += [alias.name for alias in module.types]
     reserved = {*module.imports, "PROTOTYPES", "annotations"}
     for name, count in Counter(names).items():
         if count > 1:

@@ -108,7 +108,9 @@ class Translator:
                 return CType(f"{inner} * {length}", annotation, size, element.align)
             case Named(name) if name in self._abi.records:
                 record = self.record(name)
-                align = 1 if record.packed else max((f.type.align for f in record.fields), default=1)
+                align = (
+                    1 if record.packed else max((f.type.align for f in record.fields), default=1)
+                )
                 return CType(record.name, record.name, record.size, align)
         raise _Unsayable(f"{spell(kind)} is incomplete")
 
@@ -118,23 +120,17 @@ class Translator:
         match resolved:
             case Scalar("void"):
                 return "None"
-            case Pointer(to):
-                pointed = self._layouts.resolve(to)
-                return self.callback(pointed) if isinstance(pointed, Function) else "c_void_p"
-            case Array() | Function():
+            case Pointer() | Array() | Function():
                 return "c_void_p"
         return self.member(resolved).expression
 
-    def alias(self, kind: Type) -> str:
-        """A type as something to make objects and arrays of."""
-        array = isinstance(self._layouts.resolve(kind), Array)
-        return self.member(kind).expression if array else self.argument(kind)
-
-    def callback(self, function: Function) -> str:
-        """A pointer to a function that Python can provide."""
-        types = [self.argument(function.result)]
-        types += [self.argument(kind) for _, kind in function.parameters]
-        return f"CFUNCTYPE({', '.join(types)})"
+    def callback(self, kind: Type) -> tuple[str, ...]:
+        """The result and arguments of what a function pointer points to; empty for other types."""
+        resolved = self._layouts.resolve(kind)
+        function = self._layouts.resolve(resolved.to) if isinstance(resolved, Pointer) else None
+        if not isinstance(function, Function):
+            return ()
+        return tuple(map(self.argument, (function.result, *(of for _, of in function.parameters))))
 
     def record(self, key: str) -> CtypesRecord:
         if key not in self._records:
@@ -153,17 +149,11 @@ class Translator:
         packed = layout.size % max(aligns, default=1) != 0 or any(
             field.start % (field.type.align * 8) for field in fields if field.bits is None
         )
-        anonymous = tuple(
-            member_name(m) for m in record.members if not m.name and m.bits is None
-        )
-        return CtypesRecord(
-            python_name(record.key), record, layout.size, fields, anonymous, packed
-        )
+        anonymous = tuple(member_name(m) for m in record.members if not m.name and m.bits is None)
+        return CtypesRecord(python_name(record.key), record, layout.size, fields, anonymous, packed)
 
     def _plain(self, member: Member, start: int) -> Field:
-        return Field(
-            member_name(member), self.member(member.type), None, bool(member.name), start
-        )
+        return Field(member_name(member), self.member(member.type), None, bool(member.name), start)
 
     def _union(self, placed: Sequence[tuple[Member, int]], size: int) -> Iterator[Field]:
         longest = 0
@@ -205,9 +195,7 @@ class Translator:
         kind = self._layouts.resolve(member.type)
         return self._integer(size, isinstance(kind, Scalar) and self._layouts.signed(kind))
 
-    def _bit_fields(
-        self, run: list[tuple[Member, int]], begin: int, limit: int
-    ) -> list[Field]:
+    def _bit_fields(self, run: list[tuple[Member, int]], begin: int, limit: int) -> list[Field]:
         """A run of neighbouring bit-fields between the bits ``begin`` and ``limit``.
 
         Bit-fields that share a unit are given that unit's type; what is free in it is filled, so

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import keyword
-import re
 
 from vmm_arch_gen.abi.model import Member
 from vmm_arch_gen.abi.types import Named
@@ -12,11 +11,10 @@ from vmm_arch_gen.abi.types import Named
 def python_name(key: str) -> str:
     """The Python name of a C name, record or enum.
 
-    C names stay as they are. The type of ``kvm_run.io`` is ``kvm_run_io``, that of an unnamed
-    union in ``kvm_run`` whose first member is ``hw`` is ``kvm_run_hw_union``.
+    C names stay as they are. The type of ``kvm_run.io`` is ``kvm_run_io``, that of the first
+    unnamed union in ``kvm_run`` is ``kvm_run_union``.
     """
-    kind, _, path = key.rpartition(" ")
-    name = re.sub(r"<(\w*)>", rf"\1_{kind}", path).replace(".", "_")
+    name = key.rpartition(" ")[2].replace(".", "_").translate({ord("<"): "", ord(">"): ""})
     return f"{name}_" if keyword.iskeyword(name) else name
 
 
@@ -25,4 +23,4 @@ def member_name(member: Member) -> str:
     if member.name or member.bits is not None:
         return python_name(member.name)
     assert isinstance(member.type, Named)  # only a record can be a member without a name
-    return "_" + python_name(re.sub(r" .*\.(?=<)", " ", member.type.name))
+    return f"_{python_name(member.type.name.rpartition('.')[2])}"

@@ -7,17 +7,19 @@ import hashlib
 import os
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import black
+import black.mode
 import jinja2
 from platformdirs import user_cache_path
 
 from vmm_arch_gen.diagnostics import InputError, Problem
 
 # The project's own style; pyproject.toml says the same to black, and a test compares.
-MODE = black.Mode(target_versions={black.TargetVersion.PY311}, line_length=100)
+MODE = black.Mode(target_versions={black.mode.TargetVersion.PY311}, line_length=100)
 _KEEP_SECONDS = 30 * 24 * 3600
 
 
@@ -31,7 +33,7 @@ def render(templates: Path, name: str, heading: str, **values: Any) -> str:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    environment.filters["number"] = lambda value, radix: hex(value) if radix == 16 else str(value)
+    environment.filters["number"] = _number
     environment.filters["tuple"] = lambda items: f"({', '.join(items)}{',' * (len(items) == 1)})"
     environment.filters["quoted"] = lambda items: [f'"{item}"' for item in items]
     try:
@@ -60,9 +62,15 @@ def render(templates: Path, name: str, heading: str, **values: Any) -> str:
     return format_source(text)
 
 
+def _number(value: int, radix: int) -> str:
+    if radix == 10:
+        return str(value)
+    return f"{'-' if value < 0 else ''}0x{abs(value):X}"
+
+
 def format_source(text: str) -> str:
     """Format a module with black, or recall what black made of the same text before."""
-    key = f"{black.__version__}\n{MODE.get_cache_key()}\n{text}"
+    key = f"{version('black')}\n{MODE.get_cache_key()}\n{text}"
     cached = _cache() / f"{hashlib.sha256(key.encode()).hexdigest()}.py"
     try:
         return cached.read_text(encoding="utf-8")
