@@ -20,13 +20,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -35,6 +34,7 @@ import click
 from vmm_arch_gen.abi.text import MAGIC, write_abi
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.outputs import Change, apply, compare, unified_diff
+from vmm_arch_gen.parallel import in_parallel
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import Package, Target, load_targets
 
@@ -142,19 +142,18 @@ def extract(
     say = _progress(mode["quiet"])
     files: dict[PurePosixPath, bytes] = {}
     problems: list[Problem] = []
-    with ProcessPoolExecutor(min(len(targets), os.cpu_count() or 1)) as pool:
-        running = {
-            pool.submit(_extract, target, table.package, include, cc, paths.shims): target
-            for target in targets
-        }
-        for future in as_completed(running):
-            try:
-                text, summary = future.result()
-            except InputError as error:
-                problems += error.problems
-            else:
-                files[PurePosixPath(f"{running[future].name}.abi")] = text
-                say(summary)
+    calls = {
+        target.name: partial(_extract, target, table.package, include, cc, paths.shims)
+        for target in targets
+    }
+    for name, result in in_parallel(calls):
+        try:
+            text, summary = result()
+        except InputError as error:
+            problems += error.problems
+        else:
+            files[PurePosixPath(f"{name}.abi")] = text
+            say(summary)
     if problems:
         raise InputError(*problems)
     orphans = [] if only else _orphans(root, files, "*.abi", MAGIC)

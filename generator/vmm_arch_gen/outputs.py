@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from vmm_arch_gen.diagnostics import InputError, Problem
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Change:
     """A file that is not as it should be."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from vmm_arch_gen.diagnostics import InputError, Problem
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Project:
     """The inputs of this generator, and the checkout that they belong to, if any."""
 

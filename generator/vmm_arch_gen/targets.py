@@ -13,7 +13,7 @@ from vmm_arch_gen.abi.model import DataModel
 from vmm_arch_gen.diagnostics import InputError, Problem
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Package:
     """The pinned Python package whose headers and compiler are the default."""
 
@@ -23,7 +23,7 @@ class Package:
     """The folder of its include folders, relative to the package."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Origin:
     """Where a set of headers says its version."""
 
@@ -32,7 +32,7 @@ class Origin:
     macros: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target:
     """One row of the table; ``headers/targets.toml`` explains the columns."""
 
@@ -48,7 +48,7 @@ class Target:
     proof: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TargetTable:
     package: Package
     targets: Mapping[str, Target]

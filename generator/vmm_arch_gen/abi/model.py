@@ -14,7 +14,7 @@ from typing import Literal, NewType
 from vmm_arch_gen.abi.types import Scalar, Type
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DataModel:
     """What a compiler decides about C's own types."""
 
@@ -27,7 +27,7 @@ class DataModel:
     """Whose rules place bit-fields."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Header:
     """A header that was read, relative to its include folder."""
 
@@ -35,7 +35,7 @@ class Header:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Constant:
     """A macro that is an integer."""
 
@@ -49,7 +49,7 @@ class Constant:
 Direction = Literal["none", "read", "write", "readwrite"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Ioctl:
     """A macro that is an ioctl number."""
 
@@ -62,7 +62,7 @@ class Ioctl:
     header: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Enum:
     key: str
     """``enum NAME``, the typedef's name, or ``enum <FIRST_ENUMERATOR>`` for one without a name."""
@@ -71,7 +71,7 @@ class Enum:
     header: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Typedef:
     name: str
     type: Type
@@ -80,14 +80,14 @@ class Typedef:
     header: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FunctionPrototype:
     name: str
     type: Type
     header: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Member:
     """One member of a record, as declared."""
 
@@ -99,7 +99,7 @@ class Member:
     aligned: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Record:
     """A struct or union, as declared."""
 
@@ -117,7 +117,7 @@ class Record:
         return "." in self.key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layout:
     """Where a record's members lie."""
 
@@ -127,7 +127,7 @@ class Layout:
     """Of each member, in *bits* from the start of the record."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Omission:
     """A declaration that is not among the facts, and why."""
 
@@ -137,7 +137,7 @@ class Omission:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Abi:
     """Everything that a target's headers declare."""
 

@@ -31,14 +31,14 @@ SCALARS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scalar:
     """One of C's own types, by its canonical spelling in :data:`SCALARS`."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Named:
     """A typedef, record or enum, as C spells it: ``__u64``, ``struct kvm_regs``.
 
@@ -50,21 +50,21 @@ class Named:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pointer:
     to: Type
     const: bool = False
     """Whether what it points to is const."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Array:
     of: Type
     count: int | None
     """None for a flexible array."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Function:
     result: Type
     parameters: tuple[tuple[str, Type], ...]

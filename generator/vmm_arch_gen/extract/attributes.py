@@ -38,7 +38,7 @@ _HARMLESS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attributes:
     """What a declaration's attributes say about its layout."""
 

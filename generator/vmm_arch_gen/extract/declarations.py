@@ -51,6 +51,7 @@ class Declarations:
         self.omissions: list[Omission] = []
         self.layouts = Layouts(model, self.records, self.typedefs, self.enums)
         self.evaluator = Evaluator(model, self.enumerators, self._sizeof, self._cast)
+        self.size_suffix = "ULL" if model.pointer == 8 else "U"  # of a number of type size_t
         self._model = model
         # pycparser shares one node between the declarators of a declaration.
         self._defined: dict[int, str] = {}

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pycparser import c_ast
 
 from vmm_arch_gen.abi.model import DataModel
 
+NUMBER = "__number_{}__"
+"""What an expression calls a number that is given apart from it."""
+
 
 class NotConstant(ValueError):
     """The expression is no integer constant; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Integer:
     """A value of an integer type that no longer promotes: int or wider.
 
@@ -44,9 +47,14 @@ class Evaluator:
         self._signed_char = model.signed_char
         self._enumerators = enumerators
         self._sizeof, self._cast = sizeof, cast
+        self._numbers: dict[str, str] = {}
 
-    def value(self, node: c_ast.Node) -> int:
-        """The value of an integer constant expression; NotConstant if it is none."""
+    def value(self, node: c_ast.Node, numbers: Sequence[str] = ()) -> int:
+        """The value of an integer constant expression; NotConstant if it is none.
+
+        ``numbers`` are C's spellings of the numbers that the expression calls by :data:`NUMBER`.
+        """
+        self._numbers = {NUMBER.format(at): number for at, number in enumerate(numbers)}
         return self._evaluate(node).value
 
     def _make(self, value: int, size: int, signed: bool) -> Integer:
@@ -61,6 +69,8 @@ class Evaluator:
             case c_ast.Constant(type=kind, value=text):
                 return self._constant(kind, text)
             case c_ast.ID(name=name):
+                if name in self._numbers:
+                    return self._constant("int", self._numbers[name])
                 if name in self._enumerators:
                     value = self._enumerators[name]
                     wide = not -(1 << 31) <= value < 1 << 31

@@ -13,7 +13,7 @@ from vmm_arch_gen.abi.layout import LayoutError
 from vmm_arch_gen.abi.model import Constant, Direction, Ioctl, Omission
 from vmm_arch_gen.abi.types import SCALARS, Type, parse
 from vmm_arch_gen.extract.declarations import Declarations
-from vmm_arch_gen.extract.expressions import NotConstant
+from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
 from vmm_arch_gen.extract.preprocess import Macro
 
 _IOCTL = re.compile(
@@ -31,7 +31,7 @@ _NO_EXPRESSION = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Folded:
     constants: tuple[Constant, ...]
     ioctls: tuple[Ioctl, ...]
@@ -48,11 +48,11 @@ def fold(
 ) -> Folded:
     """Evaluate every macro; ``expansions`` has the text that each candidate expands to."""
     constants, ioctls, omissions = [], [], []
-    trees = _parse_all(expansions, declarations)
+    parsed = _parse_all(expansions, declarations)
     for name in sorted(macros):
         macro = macros[name]
         try:
-            value = _value(macro, expansions.get(name, ""), trees.get(name), declarations)
+            value = _value(macro, expansions.get(name, ""), parsed.get(name), declarations)
         except (NotConstant, LayoutError) as error:
             omissions.append(Omission("macro", name, macro.header, str(error)))
             continue
@@ -68,7 +68,7 @@ def fold(
 
 
 def _value(
-    macro: Macro, expansion: str, tree: c_ast.Node | str | None, declarations: Declarations
+    macro: Macro, expansion: str, parsed: _Expression | str | None, declarations: Declarations
 ) -> int:
     if macro.parameters:
         raise NotConstant("takes arguments")
@@ -78,9 +78,9 @@ def _value(
         raise NotConstant("is the enumerator of the same name")
     if (literal := _literal(expansion)) is not None:
         return literal
-    if tree is None or isinstance(tree, str):
-        raise NotConstant(tree or "is no integer")
-    return declarations.evaluator.value(tree)
+    if not isinstance(parsed, _Expression):
+        raise NotConstant(parsed or "is no integer")
+    return declarations.evaluator.value(parsed.tree, parsed.numbers)
 
 
 def _literal(text: str) -> int | None:
@@ -102,40 +102,81 @@ def _argument(text: str | None, declarations: Declarations) -> Type | None:
 _C_WORDS = {"sizeof", "struct", "union", "enum"} | set(" ".join(SCALARS).split())
 
 
+@dataclass(frozen=True)
+class _Expression:
+    """A parsed expression in which numbers are left out, for all expressions of one shape."""
+
+    tree: c_ast.Node
+    numbers: tuple[str, ...]
+    """What stands in the places of the names that :func:`_shape` gave."""
+
+
 def _parse_all(
     expansions: Mapping[str, str], declarations: Declarations
-) -> dict[str, c_ast.Node | str]:
-    """Parse the expansions, all of them at once; a str says why one cannot be parsed.
+) -> dict[str, _Expression | str]:
+    """Parse the expansions; a str says why one cannot be parsed.
 
-    Parsing is most of the work of reading a target, and what cannot be an expression over things
-    that are declared is not worth trying.
+    Parsing would be most of the work of reading a target. What cannot be an expression over things
+    that are declared is not tried, and of those that differ in numbers only one is parsed: most of
+    a KVM header's macros are ioctl numbers.
     """
     types = (*declarations.typedefs, *declarations.records, *declarations.enums)
     known = {key.rpartition(" ")[2] for key in types} | {*declarations.enumerators, *_C_WORDS}
-    trees: dict[str, c_ast.Node | str] = {}
-    texts = {}
+    parsed: dict[str, _Expression | str] = {}
+    shapes: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, text in expansions.items():
         if _literal(text) is not None:
             continue
         words = re.findall(r"(?<![\w'])[A-Za-z_]\w*", text)
         unknown = [word for word in words if word not in known]
         if not text:
-            trees[name] = "expands to nothing"
+            parsed[name] = "expands to nothing"
         elif _NO_EXPRESSION.search(text) or text in types:
-            trees[name] = f"is no expression: {text}"
+            parsed[name] = f"is no expression: {text}"
         elif unknown:
-            trees[name] = f"names {unknown[0]}, which the headers do not define"
+            parsed[name] = f"names {unknown[0]}, which the headers do not define"
         else:
-            texts[name] = text
+            shape, numbers = _shape(text, declarations)
+            shapes.setdefault(shape, {})[name] = numbers
+    trees = _parse_shapes(list(shapes), declarations)
+    for shape, names in shapes.items():
+        tree = trees.get(shape)
+        for name, numbers in names.items():
+            parsed[name] = (
+                _Expression(tree, numbers) if tree else f"is no expression: {expansions[name]}"
+            )
+    return parsed
+
+
+def _shape(text: str, declarations: Declarations) -> tuple[str, tuple[str, ...]]:
+    """An expression with names in place of its numbers and of the sizes of types."""
+    numbers: list[str] = []
+
+    def name(match: re.Match[str]) -> str:
+        if match["type"]:
+            size, _ = declarations.layouts.of(parse(match["type"]))
+            numbers.append(f"{size}{declarations.size_suffix}")
+        else:
+            numbers.append(match[0])
+        return NUMBER.format(len(numbers) - 1)
+
+    shape = re.sub(
+        r"sizeof\s*\(\s*(?P<type>(?:struct |union )?\w+)\s*\)|(?<![\w'])[0-9]\w*", name, text
+    )
+    return re.sub(rf"\(({NUMBER.format('[0-9]+')})\)", r"\1", shape), tuple(numbers)
+
+
+def _parse_shapes(shapes: list[str], declarations: Declarations) -> dict[str, c_ast.Node]:
+    """Parse those shapes that are expressions, all in one go if they all are."""
     type_names = declarations.type_names()
-    while texts:
-        lines = (f"long {name} = ({text});" for name, text in texts.items())
+    while shapes:
+        lines = (f"long shape_{number} = ({shape});" for number, shape in enumerate(shapes))
         try:
             tree = c_parser.CParser(dialect="c23").parse("\n".join((type_names, *lines)))
         except c_parser.ParseError as error:
             position = re.match(r":(\d+):", str(error))
-            wrong = list(texts)[int(position[1]) - 2 if position else -1]
-            trees[wrong] = f"is no expression: {texts.pop(wrong)}"
+            shapes.pop(int(position[1]) - 2 if position else -1)
         else:
-            return trees | {d.name: d.init for d in tree.ext if isinstance(d, c_ast.Decl)}
-    return trees
+            found = (node.init for node in tree.ext if isinstance(node, c_ast.Decl))
+            return dict(zip(shapes, found, strict=True))
+    return {}

@@ -28,7 +28,7 @@ _OPTIONS = (
 _NOT_HEADERS = ("<", "shim:")  # <built-in>, <command line>, <stdin>; the project's own text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Macro:
     """A macro that a header leaves defined."""
 
@@ -39,7 +39,7 @@ class Macro:
     header: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Source:
     """The preprocessed headers of a target."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import re
@@ -18,7 +17,7 @@ from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.targets import Origin, Package, Target
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Toolchain:
     """How to compile for one target, and whose headers."""
 
@@ -147,22 +146,23 @@ def _pinned(package: Package) -> Path:
         f"pip install {package.name}=={package.version}, or use other headers and another compiler"
         " with --include DIR and --cc CMD"
     )
-    try:
-        version = importlib.metadata.version(package.name)
-        spec = importlib.util.find_spec(package.name)
-    except importlib.metadata.PackageNotFoundError:
-        spec = None
+    spec = importlib.util.find_spec(package.name)
     if spec is None or spec.origin is None:
         raise InputError(Problem(package.name, "this package is not installed", remedy))
-    if version != package.version:
+    folder = Path(spec.origin).parent
+    metadata = folder.parent / f"{package.name}-{package.version}.dist-info"
+    if not metadata.is_dir():  # importlib.metadata would say the same; importing it takes long
+        from importlib.metadata import version
+
+        installed = version(package.name)
         raise InputError(
             Problem(
                 package.name,
-                f"version {version} is installed, but headers/targets.toml pins {package.version}",
+                f"version {installed} is installed, but headers/targets.toml pins {package.version}",
                 remedy,
             )
         )
-    return Path(spec.origin).parent
+    return folder
 
 
 def _command(cc: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ _END = bytes.fromhex("2d8ec47a95b1063f4c7de21f88a0593b")
 _MASK = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Fact:
     """Something that is claimed, and the C expression by which the compiler states its own view."""
 
@@ -37,7 +37,7 @@ class _Fact:
     header: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Bits:
     """The claim that a bit-field occupies certain bits of a record that C can name."""
 
@@ -121,9 +121,10 @@ def _ones(data: bytes, byte_order: str) -> list[int]:
     """The positions of the bits that are set, counted as the target allocates bit-fields."""
     found = []
     for at, byte in enumerate(data):
-        for bit in range(8):
-            if byte >> (bit if byte_order == "little" else 7 - bit) & 1:
-                found.append(at * 8 + bit)
+        if byte:
+            for bit in range(8):
+                if byte >> (bit if byte_order == "little" else 7 - bit) & 1:
+                    found.append(at * 8 + bit)
     return found
 
 
@@ -214,7 +215,8 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
 
 def _value(name: str, value: int, header: str) -> Iterator[_Fact]:
     yield _Fact(name, "value", value, name, header)
-    yield _Fact(name, "sign", value < 0, f"({name}) < 0", header)
+    if not 0 <= value < 1 << 63:  # where 64 bits alone leave it open
+        yield _Fact(name, "sign", value < 0, f"({name}) < 0", header)
 
 
 def _scalar(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
@@ -234,7 +236,7 @@ def _type(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[
     yield from _scalar(subject, kind, layouts, header)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Place:
     """A member that C can name, from the nearest record that it can name."""
 

@@ -23,7 +23,7 @@ from vmm_arch_gen.generate.names import python_name
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Alias:
     """A typedef or an enum type: something to make objects and arrays of."""
 
@@ -33,14 +33,14 @@ class Alias:
     """For a pointer to a function, its result and arguments."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Argument:
     type: str
     c: str
     """As C declares it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prototype:
     name: str
     result: str
@@ -48,7 +48,7 @@ class Prototype:
     header: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AbiModule:
     """What a raw ABI module says."""
 

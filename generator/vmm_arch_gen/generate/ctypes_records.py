@@ -24,7 +24,7 @@ class _Unsayable(Exception):
     """Why ctypes cannot say it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CType:
     """A type as ctypes says it."""
 
@@ -37,7 +37,7 @@ class CType:
     """What ctypes aligns it to, on a machine that aligns every integer to its size."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Field:
     name: str
     type: CType
@@ -48,7 +48,7 @@ class Field:
     """In bits."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CtypesRecord:
     name: str
     record: Record
