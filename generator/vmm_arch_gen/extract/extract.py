@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from vmm_arch_gen.abi.model import Abi, Omission
@@ -18,10 +17,9 @@ def extract(target: Target, toolchain: Toolchain, shims_folder: Path) -> Abi:
     shims = (shims_folder / target.shims,) if target.shims else ()
     source = preprocess(target, toolchain, shims)
     declarations = Declarations(target.model)
-    with ThreadPoolExecutor(1) as pool:  # the compiler expands macros while Python parses
-        expansions = pool.submit(expand, target, toolchain, shims, candidates(source.macros))
-        declarations.read(parse(source.text))
-    folded = fold(source.macros, expansions.result(), declarations)
+    declarations.read(parse(source.text))
+    expansions = expand(target, toolchain, shims, candidates(source.macros))
+    folded = fold(source.macros, expansions, declarations)
     omissions = {*declarations.omissions, *folded.omissions}
     return Abi(
         target=target.name,
