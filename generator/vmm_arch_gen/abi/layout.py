@@ -28,7 +28,9 @@ class Layouts:
         self._records, self._typedefs, self._enums = records, typedefs, enums
         self._layouts: dict[str, Layout] = {}
         self._open: set[str] = set()
-        self._ms = model.bit_fields == "ms"
+        self._placer = {"sysv": _SysVPlacer, "aapcs": _AapcsPlacer, "ms": _MsPlacer}[
+            model.bit_fields
+        ]
         word = (model.long, model.long)
         self._scalars = {
             "_Bool": (1, 1),
@@ -114,8 +116,8 @@ class Layouts:
         return self._layouts[key]
 
     def _place(self, record: Record) -> Layout:
-        placer = _MsPlacer() if self._ms else _GnuPlacer()
         union = record.kind == "union"
+        placer = self._placer(union)
         offsets, longest = [], 0
         for member in record.members:
             size, align = self.of(member.type)
@@ -123,7 +125,7 @@ class Layouts:
                 align = 1
             align = max(align, member.aligned or 1)
             if union:
-                placer.restart()
+                placer.end = 0
             if member.bits is None:
                 offsets.append(placer.bytes(size, align))
             else:
@@ -139,15 +141,16 @@ def _up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-class _GnuPlacer:
+class _SysVPlacer:
     """The rules of the System V ABIs: a bit-field goes where it fits, wherever the last one ended."""
 
-    def __init__(self) -> None:
+    unnamed_aligns = False
+    """Whether an unnamed bit-field aligns the record that it is in."""
+
+    def __init__(self, union: bool) -> None:
         self.end = 0  # in bits
         self.align = 1
-
-    def restart(self) -> None:
-        self.end = 0
+        self.union = union
 
     def bytes(self, size: int, align: int) -> int:
         start = _up(self.end, align * 8)
@@ -165,22 +168,24 @@ class _GnuPlacer:
             start = _up(start, unit)
         elif not packed and start // unit != (start + width - 1) // unit:
             start = _up(start, align * 8)
-        if member.name:  # an unnamed bit-field does not align its record
+        if member.name or self.unnamed_aligns:
             self.align = max(self.align, align)
         self.end = start + width
         return start
 
 
-class _MsPlacer(_GnuPlacer):
+class _AapcsPlacer(_SysVPlacer):
+    """Arm's rules."""
+
+    unnamed_aligns = True
+
+
+class _MsPlacer(_SysVPlacer):
     """Microsoft's rules: bit-fields share a unit only with neighbours whose type has the same size."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, union: bool) -> None:
+        super().__init__(union)
         self._unit = self._free = 0  # of the open storage unit, in bits
-
-    def restart(self) -> None:
-        super().restart()
-        self._unit = self._free = 0
 
     def bytes(self, size: int, align: int) -> int:
         self._unit = self._free = 0
@@ -188,6 +193,9 @@ class _MsPlacer(_GnuPlacer):
 
     def bits(self, member: Member, size: int, align: int, packed: bool) -> int:
         width = member.bits or 0
+        if self.union:  # where a bit-field takes all of its type's bytes, but aligns nothing
+            self.end = size * 8
+            return 0
         if width == 0 and not self._unit:
             return self.end  # it only ends a unit, and none is open
         if self._unit != size * 8 or self._free < width or width == 0:

@@ -13,6 +13,8 @@ from typing import Literal, NewType
 
 from vmm_arch_gen.abi.types import Scalar, Type
 
+BitFieldRules = Literal["sysv", "aapcs", "ms"]
+
 
 @dataclass(frozen=True)
 class DataModel:
@@ -23,8 +25,8 @@ class DataModel:
     pointer: int
     byte_order: Literal["little", "big"]
     signed_char: bool
-    bit_fields: Literal["gnu", "ms"]
-    """Whose rules place bit-fields."""
+    bit_fields: BitFieldRules
+    """Whose rules place bit-fields: System V's, Arm's or Microsoft's."""
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from vmm_arch_gen.abi.layout import LayoutError, Layouts
 from vmm_arch_gen.abi.model import (
     Abi,
+    BitFieldRules,
     Constant,
     DataModel,
     Direction,
@@ -255,7 +256,7 @@ class _Reader:
             int(match["pointer"]),
             "big" if match["order"] == "big" else "little",
             match["char"] == "signed",
-            "ms" if match["bits"] == "ms" else "gnu",
+            cast(BitFieldRules, match["bits"]),  # the pattern allows no other
         )
 
     def origin(self, match: re.Match[str]) -> None:
@@ -287,7 +288,7 @@ class _Reader:
     def ioctl(self, match: re.Match[str]) -> None:
         name, value, direction, argument, header = match.groups()
         kind = parse(argument) if argument else None
-        self._ioctls.append(Ioctl(name, int(value, 16), _DIRECTIONS[direction], kind, header))
+        self._ioctls.append(Ioctl(name, int(value, 16), cast(Direction, direction), kind, header))
 
     def record(self, match: re.Match[str]) -> None:
         _, key = _defined(match["record"])
@@ -324,13 +325,6 @@ def _defined(definition: str) -> tuple[str, str]:
     return head, definition
 
 
-_DIRECTIONS: dict[str, Direction] = {
-    "none": "none",
-    "read": "read",
-    "write": "write",
-    "readwrite": "readwrite",
-}
-
 _RECORD = r"(?P<record>(?:typedef )?(?:struct|union) [\w.<>]+)"
 _ENUM = r"(?P<enum>(?:typedef )?enum [\w<>]+)"
 _ALIGNED = r"(?: aligned\((?P<aligned>\d+)\))?"
@@ -363,7 +357,7 @@ _FACTS: list[tuple[re.Pattern[str], Callable[[_Reader, re.Match[str]], None]]] =
         (r"target (\w+)", _Reader.target),
         (
             r"model long (?P<long>\d+), pointer (?P<pointer>\d+), (?P<order>big|little) endian,"
-            r" (?P<char>signed|unsigned) char, (?P<bits>gnu|ms) bit-fields",
+            r" (?P<char>signed|unsigned) char, (?P<bits>sysv|aapcs|ms) bit-fields",
             _Reader.model,
         ),
         (r"origin (.+)", _Reader.origin),

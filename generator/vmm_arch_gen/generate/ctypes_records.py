@@ -156,6 +156,9 @@ class Translator:
         return Field(member_name(member), self.member(member.type), None, bool(member.name), start)
 
     def _union(self, placed: Sequence[tuple[Member, int]], size: int) -> Iterator[Field]:
+        if sum(member.bits is not None and bool(member.name) for member, _ in placed) > 1:
+            # CPython 3.11 puts the second one behind the first.
+            raise _Unsayable("ctypes cannot have two bit-fields in a union")
         longest = 0
         for member, start in placed:
             if member.bits is None:
@@ -201,7 +204,7 @@ class Translator:
         Bit-fields that share a unit are given that unit's type; what is free in it is filled, so
         that every compiler's rules put them in the same place.
         """
-        run = [(member, start) for member, start in run if member.bits]
+        run = [(member, start) for member, start in run if member.name]  # the rest is filled anyway
         units: list[tuple[int, int, list[tuple[Member, int]]]] = []
         for member, start in run:
             bits = member.bits or 0
@@ -221,8 +224,7 @@ class Translator:
                 unit = self._unit(member, size // 8)
                 if start > end:
                     fields.append(_filler(end, start - end, unit))
-                name = member_name(member) or f"_bits_{start}"
-                fields.append(Field(name, unit, member.bits, bool(member.name), start))
+                fields.append(Field(member_name(member), unit, member.bits, True, start))
                 end = start + (member.bits or 0)
             if end < first + size:
                 fields.append(_filler(end, first + size - end, unit))

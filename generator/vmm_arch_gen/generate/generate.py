@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.abi.text import read_abi_file
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.generate.abi_module import abi_module
@@ -53,12 +54,16 @@ def _size(path: Path) -> int:
 
 
 def _abi_module(inputs: Inputs, target: str) -> bytes:
-    abi = read_abi_file(inputs.abi / f"{target}.abi")
+    return render_abi_module(inputs.templates, read_abi_file(inputs.abi / f"{target}.abi")).encode()
+
+
+def render_abi_module(templates: Path, abi: VerifiedAbi) -> str:
+    """The raw ABI module of one target."""
     heading = (
-        f"{MARKER} from templates/{_ABI_TEMPLATE} and headers/abi/{target}.abi.\n"
+        f"{MARKER} from templates/{_ABI_TEMPLATE} and headers/abi/{abi.target}.abi.\n"
         "# Do not edit: the next run of vmm-arch-gen would undo it.\n"
     )
-    return render(inputs.templates, _ABI_TEMPLATE, heading, module=abi_module(abi)).encode()
+    return render(templates, _ABI_TEMPLATE, heading, module=abi_module(abi))
 
 
 def _copies(templates: Path) -> dict[PurePosixPath, bytes]:

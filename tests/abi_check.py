@@ -1,0 +1,51 @@
+"""Compares imported ABI modules with the facts: a script, so that any Python can run it.
+
+Reads JSON from standard input: for each module the names that are integers, and for each record
+its size and members as (name, offset in bits, width of a bit-field or null, size in bytes or null).
+Prints how much it compared. Needs only the standard library.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import sys
+from typing import Any
+
+Members = list[tuple[str, int, int | None, int | None]]
+
+
+def compare(module: Any, integers: dict[str, int], records: dict[str, tuple[int, Members]]) -> int:
+    """Assert that a module says what the facts say, and return how many things were compared."""
+    for name, value in integers.items():
+        assert type(getattr(module, name)) is int, f"{name} is no plain int"
+        assert getattr(module, name) == value, name
+    compared = len(integers)
+    for name, (size, members) in records.items():
+        record = getattr(module, name)
+        assert ctypes.sizeof(record) == size, f"size of {name}"
+        for member, offset, bits, member_size in members:
+            where = f"{name}.{member}"
+            if bits is None:
+                descriptor = getattr(record, member)
+                assert descriptor.offset * 8 == offset, f"offset of {where}"
+                assert descriptor.size == member_size, f"size of {where}"
+            else:
+                value = record()
+                setattr(value, member, -1)
+                found = int.from_bytes(bytes(value), "little")
+                assert found == ((1 << bits) - 1) << offset, f"bits of {where}"
+        compared += 1 + len(members)
+    return compared
+
+
+def main() -> None:
+    facts = json.load(sys.stdin)
+    for name, (integers, records) in facts.items():
+        count = compare(importlib.import_module(name), integers, records)
+        print(name, count)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Headers made for a test, and what is read from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from vmm_arch_gen.abi.model import Abi, VerifiedAbi
+from vmm_arch_gen.extract.extract import extract
+from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
+from vmm_arch_gen.extract.verify import verify
+from vmm_arch_gen.project import project
+from vmm_arch_gen.targets import Target, TargetTable
+
+
+def small_target(target: Target) -> Target:
+    """A target whose only header is ``test.h``."""
+    return dataclasses.replace(target, headers=("test.h",), shims=None, prelude="", proof=())
+
+
+def toolchain(target: Target, table: TargetTable, folder: Path) -> Toolchain:
+    return find_toolchain(target, table.package, include=(folder,))
+
+
+def read(text: str, target: Target, table: TargetTable, folder: Path) -> Abi:
+    """What the generator reads from a header with this text."""
+    (folder / "test.h").write_text(text)
+    return extract(small_target(target), toolchain(target, table, folder), project().shims)
+
+
+def prove(text: str, target: Target, table: TargetTable, folder: Path) -> VerifiedAbi:
+    """What the generator reads from a header with this text and the compiler agrees to."""
+    abi = read(text, target, table, folder)
+    return verify(abi, small_target(target), toolchain(target, table, folder))
