@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Everything that is done with a checkout. Needs Python 3.11 or newer and nothing else:
+
+    python3 noxfile.py -s generate     extract the headers' facts, prove them, generate vmm_arch
+    python3 noxfile.py                 lint and test
+    python3 noxfile.py --list          what else there is
+
+Run like this it makes an environment with nox in .nox/ and goes on in there. With nox installed,
+``nox`` does the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+NOX_ENVIRONMENT = ROOT / ".nox" / "bootstrap"
+ENVIRONMENT = ROOT / ".nox" / "dev"
+
+
+def python_of(environment: Path) -> Path:
+    return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def give_up(what: str) -> None:
+    sys.exit(f"noxfile.py: {what}")
+
+
+def install_debian_packages(packages: list[str], purpose: str) -> bool:
+    """Install Debian packages if this user may; else say what is left out and how to get it."""
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
+        subprocess.run(["apt-get", "update"], check=False, **quiet)
+        if subprocess.run(command, check=False, **quiet).returncode == 0:
+            return True
+    print(f"left out: {purpose}. To have it: sudo {' '.join(command)}", file=sys.stderr)
+    return False
+
+
+def make_environment(environment: Path) -> None:
+    """A virtual environment with pip, made with what Python itself has."""
+    command = [sys.executable, "-m", "venv", "--clear", str(environment)]
+    if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+        return
+    # Debian keeps the venv module's other half in a package of its own.
+    install_debian_packages(["python3-venv"], "virtual environments, which everything else needs")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        give_up(f"no virtual environment can be made:\n{done.stdout}{done.stderr}")
+
+
+def bootstrap() -> None:
+    """Run this file again where nox is installed."""
+    if sys.version_info < (3, 11):
+        give_up(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
+    python = python_of(NOX_ENVIRONMENT)
+    have_nox = [python, "-c", "import nox"]
+    if not python.exists() or subprocess.run(have_nox, capture_output=True, check=False).returncode:
+        print("noxfile.py: installing nox into .nox/bootstrap", file=sys.stderr)
+        make_environment(NOX_ENVIRONMENT)
+        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "nox"]
+        if subprocess.run(pip, check=False).returncode:
+            give_up("pip could not install nox; its message is above")
+    arguments = [str(python), str(Path(__file__).resolve()), *sys.argv[1:]]
+    sys.exit(subprocess.run(arguments, check=False).returncode)
+
+
+try:
+    import nox
+except ImportError:
+    if __name__ != "__main__":
+        raise
+    bootstrap()
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.stop_on_first_error = True
+
+
+def prepare(session: nox.Session) -> str:
+    """One environment for all sessions, since the pinned compiler alone takes 400 MB."""
+    python = python_of(ENVIRONMENT)
+    project = (ROOT / "pyproject.toml").read_bytes()
+    wanted = hashlib.sha256(project + str(ROOT).encode() + sys.version.encode()).hexdigest()
+    stamp = ENVIRONMENT / "made-for"
+    if not stamp.exists() or stamp.read_text() != wanted:
+        session.log("installing the generator, its pinned compiler and the test tools into .nox/dev")
+        make_environment(ENVIRONMENT)
+        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+        session.run(*pip, "--upgrade", "pip>=25.1", external=True)
+        groups = ["--group", "lint", "--group", "tests"]
+        session.run(*pip, *groups, "-e", ".[extract]", external=True)
+        stamp.write_text(wanted)
+    session.env["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    return str(python)
+
+
+def run(session: nox.Session, *command: str) -> None:
+    """Run a program of the shared environment."""
+    session.run(str(python_of(ENVIRONMENT).parent / command[0]), *command[1:], external=True)
+
+
+@nox.session(venv_backend="none")
+def generate(session: nox.Session) -> None:
+    """Extract the headers' facts, prove them with the compiler, and generate vmm_arch."""
+    prepare(session)
+    run(session, "vmm-arch-gen", "extract", *session.posargs)
+    run(session, "vmm-arch-gen", "generate", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def check(session: nox.Session) -> None:
+    """Regenerate everything in memory and compare: nothing may differ."""
+    prepare(session)
+    run(session, "vmm-arch-gen", "extract", "--check")
+    run(session, "vmm-arch-gen", "generate", "--check")
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """black, ruff and mypy --strict on everything, the output included."""
+    prepare(session)
+    run(session, "black", "--check", "-q", ".")
+    run(session, "ruff", "check", "-q", ".")
+    run(session, "mypy")
+    run(session, "mypy", "templates/vmm_arch")
+    run(session, "mypy", "tests", "noxfile.py")
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Test everything; arguments after -- go to pytest."""
+    prepare(session)
+    if not shutil.which("gcc") or not Path("/usr/include/linux/kvm.h").exists():
+        install_debian_packages(["gcc", "libc6-dev"], "the test with gcc and the system's headers")
+    # pytest's summary is to be the last thing that is printed.
+    nox.logger.logger.disabled = bool(os.environ.get("CI"))
+    run(session, "pytest", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """Measure what the project promises to be fast, each against something comparable."""
+    prepare(session)
+    run(session, "python", "tests/bench/bench.py", *session.posargs)
+
+
+if __name__ == "__main__":
+    nox.main()
