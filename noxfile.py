@@ -12,6 +12,7 @@ Run like this it makes an environment with nox in .nox/ and goes on in there. Wi
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
@@ -35,7 +36,10 @@ def install_debian_packages(packages: list[str], purpose: str) -> bool:
     """Install Debian packages if this user may; else say what is left out and how to get it."""
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     if shutil.which("apt-get") and os.geteuid() == 0:
-        quiet = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
+        quiet = {
+            "stdout": subprocess.DEVNULL,
+            "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        }
         subprocess.run(["apt-get", "update"], check=False, **quiet)
         if subprocess.run(command, check=False, **quiet).returncode == 0:
             return True
@@ -89,7 +93,9 @@ def prepare(session: nox.Session) -> str:
     wanted = hashlib.sha256(project + str(ROOT).encode() + sys.version.encode()).hexdigest()
     stamp = ENVIRONMENT / "made-for"
     if not stamp.exists() or stamp.read_text() != wanted:
-        session.log("installing the generator, its pinned compiler and the test tools into .nox/dev")
+        session.log(
+            "installing the generator, its pinned compiler and the test tools into .nox/dev"
+        )
         make_environment(ENVIRONMENT)
         pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
         session.run(*pip, "--upgrade", "pip>=25.1", external=True)
@@ -139,7 +145,7 @@ def tests(session: nox.Session) -> None:
     if not shutil.which("gcc") or not Path("/usr/include/linux/kvm.h").exists():
         install_debian_packages(["gcc", "libc6-dev"], "the test with gcc and the system's headers")
     # pytest's summary is to be the last thing that is printed.
-    nox.logger.logger.disabled = bool(os.environ.get("CI"))
+    logging.getLogger("nox").disabled = bool(os.environ.get("CI"))
     run(session, "pytest", *session.posargs)
 
 

@@ -55,7 +55,10 @@ class Layouts:
 
     @classmethod
     def of_abi(cls, abi: Abi) -> Layouts:
-        return cls(abi.model, abi.records, abi.typedefs, abi.enums)
+        """The layouts that an Abi states; they are not computed again."""
+        layouts = cls(abi.model, abi.records, abi.typedefs, abi.enums)
+        layouts._layouts.update(abi.layouts)
+        return layouts
 
     def resolve(self, kind: Type) -> Type:
         """Follow typedefs and enums to the type behind them; a record stays its name."""

@@ -64,6 +64,13 @@ class Evaluator:
             value -= 1 << size * 8
         return Integer(value, size, signed)
 
+    def _checked(self, value: int, size: int, signed: bool) -> Integer:
+        """The result of arithmetic: unsigned it wraps, signed it must not overflow."""
+        result = self._make(value, size, signed)
+        if signed and result.value != value:
+            raise NotConstant("it overflows")
+        return result
+
     def _evaluate(self, node: c_ast.Node) -> Integer:
         match node:
             case c_ast.Constant(type=kind, value=text):
@@ -134,7 +141,7 @@ class Evaluator:
                 return Integer(int(not operand.value), 4, signed=True)
             case _:
                 raise NotConstant(f"the operator {op} gives no integer constant")
-        return self._make(value, operand.size, operand.signed)
+        return self._checked(value, operand.size, operand.signed)
 
     def _common(self, left: Integer, right: Integer) -> tuple[int, bool]:
         """C's usual arithmetic conversions, as size and signedness."""
@@ -162,7 +169,7 @@ class Evaluator:
             raise NotConstant("it divides by zero")
         if op not in _ARITHMETIC:
             raise NotConstant(f"the operator {op} gives no integer constant")
-        return self._make(_ARITHMETIC[op](a, b), size, signed)
+        return self._checked(_ARITHMETIC[op](a, b), size, signed)
 
 
 def _quotient(a: int, b: int) -> int:

@@ -26,6 +26,12 @@ _DIRECTIONS: dict[str, Direction] = {
     "WR": "readwrite",
 }
 _LITERAL = re.compile(r"\(*(0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)[uUlL]*\)*")
+_CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
+_SHAPED = re.compile(
+    rf"(?P<character>{_CHARACTER.pattern})"
+    r"|sizeof\s*\(\s*(?P<type>(?:struct |union )?\w+)\s*\)"
+    r"|(?<!\w)\.?[0-9](?:[eEpP][+-]|[\w.])*"
+)
 _NO_EXPRESSION = re.compile(
     r"[\"{};\[\]]|\b(__attribute__|__declspec|inline|extern|static|const|volatile)\b"
 )
@@ -127,7 +133,7 @@ def _parse_all(
     for name, text in expansions.items():
         if _literal(text) is not None:
             continue
-        words = re.findall(r"(?<![\w'])[A-Za-z_]\w*", text)
+        words = re.findall(r"(?<!\w)[A-Za-z_]\w*", _CHARACTER.sub("", text))
         unknown = [word for word in words if word not in known]
         if not text:
             parsed[name] = "expands to nothing"
@@ -153,6 +159,8 @@ def _shape(text: str, declarations: Declarations) -> tuple[str, tuple[str, ...]]
     numbers: list[str] = []
 
     def name(match: re.Match[str]) -> str:
+        if match["character"]:
+            return match[0]
         if match["type"]:
             size, _ = declarations.layouts.of(parse(match["type"]))
             numbers.append(f"{size}{declarations.size_suffix}")
@@ -160,9 +168,7 @@ def _shape(text: str, declarations: Declarations) -> tuple[str, tuple[str, ...]]
             numbers.append(match[0])
         return NUMBER.format(len(numbers) - 1)
 
-    shape = re.sub(
-        r"sizeof\s*\(\s*(?P<type>(?:struct |union )?\w+)\s*\)|(?<![\w'])[0-9]\w*", name, text
-    )
+    shape = _SHAPED.sub(name, text)
     return re.sub(rf"\(({NUMBER.format('[0-9]+')})\)", r"\1", shape), tuple(numbers)
 
 

@@ -13,9 +13,9 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from vmm_arch_gen.abi.layout import Layouts
+from vmm_arch_gen.abi.layout import LayoutError, Layouts
 from vmm_arch_gen.abi.model import Abi, Member, Record, VerifiedAbi
-from vmm_arch_gen.abi.types import Array, Named, Pointer, Scalar, declare, spell
+from vmm_arch_gen.abi.types import Array, Named, Pointer, Scalar, Type, declare, spell
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.extract.toolchain import Toolchain
 from vmm_arch_gen.targets import Target
@@ -23,6 +23,16 @@ from vmm_arch_gen.targets import Target
 _BEGIN = bytes.fromhex("f3a91c5e70d2486bb5e80f3d9a61c724")
 _END = bytes.fromhex("2d8ec47a95b1063f4c7de21f88a0593b")
 _MASK = (1 << 64) - 1
+
+# Whether an expression's type is a signed integer, in words of _SIGNEDNESS; it has no value.
+_SIGN_MACRO = """\
+#define VMM_ARCH_SIGN(x) _Generic((x), _Bool: 0, char: (char)-1 < 0, \\
+  signed char: 1, short: 1, int: 1, long: 1, long long: 1, __int128: 1, \\
+  unsigned char: 0, unsigned short: 0, unsigned int: 0, unsigned long: 0, \\
+  unsigned long long: 0, unsigned __int128: 0, default: 2)
+"""
+_SIGNEDNESS = ("unsigned", "signed", "no integer")
+_TRUTH = ("false", "true")
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,13 @@ class _Fact:
     claimed: int
     expression: str
     header: str
+    words: tuple[str, ...] = ()
+    """What the values mean, where they are no numbers."""
+
+    def show(self, value: int) -> str:
+        if 0 <= value < len(self.words):
+            return self.words[value]
+        return str(value) if -4096 < value < 4096 else hex(value)
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ def verify(abi: Abi, target: Target, toolchain: Toolchain) -> VerifiedAbi:
     order = "<" if proof[0] == 1 else ">"
     numbers = struct.unpack_from(f"{order}{1 + len(facts) + 2 * len(bits)}Q", proof)
     problems = [
-        _disagreement(f.header, f"{f.property} of {f.subject}", _show(f.claimed), _show(stated))
+        _disagreement(f.header, f"{f.property} of {f.subject}", f.show(f.claimed), f.show(stated))
         for f, stated in zip(facts, numbers[1:], strict=False)
         if f.claimed & _MASK != stated
     ]
@@ -103,10 +120,6 @@ def _disagreement(header: str, what: str, claimed: str, stated: str) -> Problem:
         f"the {what} is {claimed} as read from the header, but {stated} for the compiler",
         "nothing was written; this is an error of vmm-arch-gen or of the target's table: report it",
     )
-
-
-def _show(value: int) -> str:
-    return str(value) if -4096 < value < 4096 else hex(value)
 
 
 def _run(bits: list[int]) -> str:
@@ -161,7 +174,7 @@ def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
         f".bits_{number} = {{ .{claim.designator} = -1 }},\n" for number, claim in enumerate(bits)
     )
     return (
-        f"{includes}"
+        f"{includes}{_SIGN_MACRO}"
         f"#ifndef {target.cpu_macro}\n"
         f"#error this compiler does not compile for {target.name} ({target.cpu_macro} is not set)\n"
         "#endif\n"
@@ -184,14 +197,15 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     model = abi.model
     yield _Fact("long", "size", model.long, "sizeof(long)", abi.target)
     yield _Fact("void *", "size", model.pointer, "sizeof(void *)", abi.target)
-    yield _Fact("char", "signedness", model.signed_char, "(char)-1 < 0", abi.target)
+    sign = int(model.signed_char)
+    yield _Fact("char", "signedness", sign, "(char)-1 < 0", abi.target, _SIGNEDNESS)
     for constant in abi.constants:
         yield from _value(constant.name, constant.value, constant.header)
     for enum in abi.enums.values():
         for name, value in enum.enumerators:
             yield from _value(name, value, enum.header)
         if "<" not in enum.key:
-            yield from _scalar(enum.key, Named(enum.key), layouts, enum.header)
+            yield from _type(enum.key, Named(enum.key), layouts, enum.header)
     for ioctl in abi.ioctls:
         yield from _value(ioctl.name, ioctl.value, ioctl.header)
     for typedef in abi.typedefs.values():
@@ -200,8 +214,8 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
         same = (
             f"__builtin_types_compatible_p(__typeof__({function.name}), {declare(function.type)})"
         )
-        what = f"type, {spell(function.type)},"
-        yield _Fact(function.name, what, 1, same, function.header)
+        what = f"type {spell(function.type)}"
+        yield _Fact(function.name, what, 1, same, function.header, _TRUTH)
     for record in abi.records.values():
         if not record.unnamed:
             layout = layouts.record(record.key)
@@ -216,24 +230,27 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
 def _value(name: str, value: int, header: str) -> Iterator[_Fact]:
     yield _Fact(name, "value", value, name, header)
     if not 0 <= value < 1 << 63:  # where 64 bits alone leave it open
-        yield _Fact(name, "sign", value < 0, f"({name}) < 0", header)
-
-
-def _scalar(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
-    resolved = layouts.resolve(kind)
-    if isinstance(resolved, Scalar) and resolved.name not in ("void", "float", "double"):
-        sign = f"({subject})-1 < 0"
-        yield _Fact(subject, "signedness", layouts.signed(resolved), sign, header)
+        yield _Fact(name, "sign", int(value < 0), f"({name}) < 0", header, ("plus", "minus"))
 
 
 def _type(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
     try:
         size, align = layouts.of(kind)
-    except ValueError:
+    except LayoutError:
         return  # void, a function or an incomplete record: nothing to measure
     yield _Fact(subject, "size", size, f"sizeof({subject})", header)
     yield _Fact(subject, "alignment", align, f"_Alignof({subject})", header)
-    yield from _scalar(subject, kind, layouts, header)
+    yield from _sign(subject, kind, f"*({subject} *)0", layouts, header)
+
+
+def _sign(
+    subject: str, kind: Type, expression: str, layouts: Layouts, header: str
+) -> Iterator[_Fact]:
+    resolved = layouts.resolve(kind)
+    if isinstance(resolved, Scalar) and resolved.name not in ("void", "float", "double"):
+        sign = int(layouts.signed(resolved))
+        stated = f"VMM_ARCH_SIGN({expression})"
+        yield _Fact(subject, "signedness", sign, stated, header, _SIGNEDNESS)
 
 
 @dataclass(frozen=True)
@@ -280,20 +297,17 @@ def _member(place: _Place, abi: Abi, layouts: Layouts) -> Iterator[_Fact]:
     yield _Fact(
         name, "element size" if "[0]" in member else "size", size, f"sizeof({member})", header
     )
-    resolved = layouts.resolve(kind)
-    match resolved:
-        case Scalar(scalar) if scalar not in ("float", "double"):
-            sign = f"(__typeof__({member}))-1 < 0"
-            yield _Fact(name, "signedness", layouts.signed(resolved), sign, header)
+    yield from _sign(name, kind, member, layouts, header)
+    match layouts.resolve(kind):
         case Pointer():
-            # A pointer has an address class in GCC's eyes: 5 is that of every pointer.
-            yield _Fact(name, "pointerness", 5, f"__builtin_classify_type({member})", header)
-        case Named(key) if key in abi.records and abi.records[key].unnamed:
+            # GCC's number for the class of pointer types; an array's first element is no array.
+            yield _Fact(name, "type class", 5, f"__builtin_classify_type({member})", header)
+        case Named(key) if abi.records[key].unnamed:
             align_of = f"_Alignof(__typeof__({member}))"
             yield _Fact(name, "alignment", align, align_of, header)
         case Named(key):
             same = f"__builtin_types_compatible_p(__typeof__({member}), {key})"
-            yield _Fact(name, f"type, {key},", 1, same, header)
+            yield _Fact(name, f"type {key}", 1, same, header, _TRUTH)
 
 
 def _bit_fields(abi: Abi) -> Iterator[_Bits]:

@@ -1,0 +1,86 @@
+"""Macros evaluate to what the compiler says, for expressions nobody has thought of."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+import headers
+from vmm_arch_gen.targets import Target, TargetTable
+
+PROLOGUE = """
+struct pair { unsigned long long a; unsigned char b; };
+enum { NEGATIVE = -3, LARGE = 0x90000000 };
+typedef unsigned char byte;
+"""
+LEAVES = [
+    "0", "1", "7", "010", "0x7fffffff", "0x80000000", "2147483648", "4294967295", "1U", "3UL", "1ULL",
+    "0xffffffffffffffff", "5L", "'a'", "'\\0'", "'\\377'", "'\\x41'", "NEGATIVE", "LARGE", "sizeof(struct pair)",
+    "sizeof(int)", "sizeof(long)", "((byte)300)", "((int)0x80000001)", "((unsigned long)-1)", "(-1)",
+]  # fmt: skip
+BINARY = ["+", "-", "*", "&", "|", "^", "<", "<=", ">", ">=", "==", "!=", "&&", "||", "/", "%"]
+
+
+def combined(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    return st.one_of(
+        st.tuples(st.sampled_from(["-", "~", "!", "+"]), inner).map(lambda t: f"({t[0]}{t[1]})"),
+        st.tuples(inner, st.sampled_from(BINARY), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+        st.tuples(inner, st.sampled_from(["<<", ">>"]), st.integers(0, 31)).map(
+            lambda t: f"({t[0]} {t[1]} {t[2]})"
+        ),
+        st.tuples(inner, inner, inner).map(lambda t: f"({t[0]} ? {t[1]} : {t[2]})"),
+    )
+
+
+EXPRESSIONS = st.recursive(st.sampled_from(LEAVES), combined, max_leaves=6)
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+@given(expressions=st.lists(EXPRESSIONS, min_size=40, max_size=60))
+def test_random_expressions(expressions: list[str], target: Target, table: TargetTable) -> None:
+    """Those without a value in C are omitted: compilers differ about them."""
+    macros = "".join(f"#define M{number} {text}\n" for number, text in enumerate(expressions))
+    with tempfile.TemporaryDirectory() as folder:
+        abi = headers.prove(PROLOGUE + macros, target, table, Path(folder))
+    for omission in abi.omissions:
+        assert omission.reason in ("it divides by zero", "it overflows"), omission
+    assert len(abi.constants) + len(abi.omissions) == len(expressions)
+
+
+@pytest.mark.parametrize(
+    ("definition", "reason"),
+    [
+        ("#define M(x) x", "takes arguments"),
+        ("#define M", "is empty"),
+        ("#define M PAGE_SIZE", "names PAGE_SIZE, which the headers do not define"),
+        ("#define M sizeof(struct absent)", "names absent, which the headers do not define"),
+        ('#define M "text"', 'is no expression: "text"'),
+        ("#define M 1.5", "1.5 is no integer"),
+        ("#define M byte", "is no expression: byte"),
+        ("#define M { 1 }", "is no expression: { 1 }"),
+        ("#define M (1 / 0)", "it divides by zero"),
+        ("#define M (0x7fffffff + 1)", "it overflows"),
+        ("#define M (1 << 32)", "it shifts 32 bits by 32"),
+        ("#define M 99999999999999999999", "99999999999999999999 fits no integer type"),
+        ("#define M __attribute__((packed))", "is no expression: __attribute__((packed))"),
+        ("#define M NEGATIVE\n#define NEGATIVE NEGATIVE", ""),
+        ("#define M (2 +", "is no expression: (2 +"),
+    ],
+)
+def test_what_is_no_integer_is_omitted_with_the_reason(
+    definition: str, reason: str, table: TargetTable, tmp_path: Path
+) -> None:
+    abi = headers.prove(f"{PROLOGUE}{definition}\n", table.targets["kvm_x86_64"], table, tmp_path)
+    reasons = {omission.name: omission.reason for omission in abi.omissions}
+    assert reasons.get("M", "") == reason
+    assert ("M" in {constant.name for constant in abi.constants}) == (not reason)
