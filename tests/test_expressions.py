@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from vmm_arch_gen.targets import Target, TargetTable
 
 import headers
-from vmm_arch_gen.targets import Target, TargetTable
 
 PROLOGUE = """
 struct pair { unsigned long long a; unsigned char b; };

@@ -65,7 +65,7 @@ def read_attributes(
             match name:
                 case "packed" if attribute.arguments is None:
                     result |= Attributes(packed=True)
-                case "aligned" | "align" if attribute.arguments:
+                case "aligned" if attribute.arguments:
                     result |= Attributes(aligned=evaluate(attribute.arguments))
                 case _ if name not in _HARMLESS:
                     arguments = f"({attribute.arguments})" if attribute.arguments else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
@@ -30,13 +29,16 @@ _UNREADABLE = "mend the header, or give the target a shim for what it includes"
 
 def parse(text: str) -> c_ast.FileAST:
     """Parse preprocessed C; InputError gives the header and line that does not parse."""
+    parser = c_parser.CParser(dialect="c23")
     try:
-        return c_parser.CParser(dialect="c23").parse(text)
+        return parser.parse(text)
     except c_parser.ParseError as error:
-        where, _, what = str(error).rpartition(": ")
-        where, _, context = where.partition(": ")
-        what = f"pycparser cannot read this: {context} {what}".replace(":  ", ": ")
-        raise InputError(Problem(where or "preprocessed headers", what, _UNREADABLE)) from None
+        where, _, what = str(error).partition(": ")
+        if re.search(r":\d", where) is None:  # it gives the file only; the lexer knows the line
+            where = f"{parser.clex.filename}:{parser.clex._lineno}"
+        raise InputError(
+            Problem(where, f"pycparser cannot read this: {what}", _UNREADABLE)
+        ) from None
 
 
 class Declarations:
@@ -192,21 +194,15 @@ class Declarations:
     def _identifier(self, names: list[str]) -> Type:
         if len(names) == 1 and self._is_type(names[0]):
             return Named(names[0])
-        words = Counter(names)
-        base = next((w for w in ("char", "short", "__int128") if w in words), None)
-        if base is None and words["long"]:
-            base = " ".join(["long"] * words["long"])
-        if base is None:
-            others = [w for w in names if w not in ("signed", "unsigned")]
-            base = {"bool": "_Bool"}.get(others[0], others[0]) if others else "int"
-        spelled = base
-        if words["unsigned"]:
-            spelled = f"unsigned {base}"
-        elif words["signed"] and base == "char":
-            spelled = "signed char"
-        if spelled not in SCALARS:
+        # The order of the words is free, "int" is redundant beside others, "signed" but for char.
+        base = " ".join(w for w in names if w not in ("signed", "unsigned", "int")) or "int"
+        base = "_Bool" if base == "bool" else base
+        sign = "unsigned " if "unsigned" in names else ""
+        if "signed" in names and base == "char":
+            sign = "signed "
+        if sign + base not in SCALARS:
             raise ValueError(f"the type {' '.join(names)} is not known")
-        return Scalar(spelled)
+        return Scalar(sign + base)
 
     def _parameters(
         self, arguments: c_ast.ParamList | None

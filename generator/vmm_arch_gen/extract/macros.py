@@ -32,9 +32,7 @@ _SHAPED = re.compile(
     r"|sizeof\s*\(\s*(?P<type>(?:struct |union )?\w+)\s*\)"
     r"|(?<!\w)\.?[0-9](?:[eEpP][+-]|[\w.])*"
 )
-_NO_EXPRESSION = re.compile(
-    r"[\"{};\[\]]|\b(__attribute__|__declspec|inline|extern|static|const|volatile)\b"
-)
+_NO_EXPRESSION = re.compile(r"[\"{};\[\]]|\b(__attribute__|inline|extern|static|const|volatile)\b")
 
 
 @dataclass(frozen=True)

@@ -104,30 +104,29 @@ def expand(
     }
 
 
-_ATTRIBUTE = re.compile(r"\b(?:__attribute__|__attribute)\s*\(\s*\(|\b__declspec\s*\(")
+_ATTRIBUTE = re.compile(r"\b__attribute(?:__)?\s*\(\s*\(")
 
 
 def _standard_attributes(text: str) -> str:
-    """Respell compilers' attributes as C23's: ``__attribute__((packed))`` as ``[[gnu::packed]]``.
+    """Respell GNU's attributes as C23's: ``__attribute__((packed))`` as ``[[gnu::packed]]``.
 
     C23 allows attributes in the places where headers have them, so that pycparser's C23 dialect
     finds out what each one belongs to. Nothing is dropped here; who reads the tree decides.
     """
     done, at = [], 0
     while match := _ATTRIBUTE.search(text, at):
-        gnu = "attribute" in match[0]
-        end = _closing(text, match.end(), depth=2 if gnu else 1)
-        inside = text[match.end() : text.rindex(")", 0, end) if gnu else end]
-        names = [one.strip() for one in _split(inside, "," if gnu else " ")]
-        spelled = ", ".join(f"{'gnu' if gnu else 'declspec'}::{one}" for one in names if one)
+        end = _closing(text, match.end())
+        names = _split(text[match.end() : text.rindex(")", 0, end)])
+        spelled = ", ".join(f"gnu::{name.strip()}" for name in names if name.strip())
         newlines = "\n" * text.count("\n", match.start(), end)  # keeps the lines' numbers
         done += [text[at : match.start()], f"[[{spelled}]]" if spelled else "", newlines]
         at = end + 1
     return "".join([*done, text[at:]])
 
 
-def _closing(text: str, start: int, depth: int) -> int:
-    """The position of the parenthesis that closes ``depth`` open ones."""
+def _closing(text: str, start: int) -> int:
+    """The position of the parenthesis that closes an attribute, of which two are open."""
+    depth = 2
     for match in re.compile(r"[()]").finditer(text, start):
         depth += 1 if match[0] == "(" else -1
         if depth == 0:
@@ -141,12 +140,12 @@ def _closing(text: str, start: int, depth: int) -> int:
     )
 
 
-def _split(text: str, separator: str) -> list[str]:
-    """Split a list of attributes at the separators outside their parentheses."""
+def _split(text: str) -> list[str]:
+    """Split a list of attributes at the commas outside their parentheses."""
     parts, depth, begin = [], 0, 0
     for at, character in enumerate(text):
         depth += (character == "(") - (character == ")")
-        if character == separator and depth == 0:
+        if character == "," and depth == 0:
             parts.append(text[begin:at])
             begin = at + 1
     return [*parts, text[begin:]]

@@ -73,7 +73,7 @@ typedef enum _DEVICE_POWER_STATE {
 #define WINAPI_PARTITION_DESKTOP 1
 #define WINAPI_FAMILY_PARTITION(partition) (partition)
 #define DEFINE_ENUM_FLAG_OPERATORS(type)
-#define DECLSPEC_ALIGN(bytes) __declspec(align(bytes))
+#define DECLSPEC_ALIGN(bytes) __attribute__((aligned(bytes)))
 #define C_ASSERT(condition) _Static_assert(condition, #condition)
 #define __C89_NAMELESS
 #define DUMMYSTRUCTNAME
