@@ -36,12 +36,10 @@ def install_debian_packages(packages: list[str], purpose: str) -> bool:
     """Install Debian packages if this user may; else say what is left out and how to get it."""
     command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     if shutil.which("apt-get") and os.geteuid() == 0:
-        quiet = {
-            "stdout": subprocess.DEVNULL,
-            "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
-        }
-        subprocess.run(["apt-get", "update"], check=False, **quiet)
-        if subprocess.run(command, check=False, **quiet).returncode == 0:
+        os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+        for step in (["apt-get", "update"], command):
+            done = subprocess.run(step, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode == 0:
             return True
     print(f"left out: {purpose}. To have it: sudo {' '.join(command)}", file=sys.stderr)
     return False
@@ -61,14 +59,14 @@ def make_environment(environment: Path) -> None:
 
 def bootstrap() -> None:
     """Run this file again where nox is installed."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - older ones are told so here
         give_up(f"Python 3.11 or newer is needed; this is {sys.version.split()[0]}")
     python = python_of(NOX_ENVIRONMENT)
-    have_nox = [python, "-c", "import nox"]
+    have_nox = [str(python), "-c", "import nox"]
     if not python.exists() or subprocess.run(have_nox, capture_output=True, check=False).returncode:
         print("noxfile.py: installing nox into .nox/bootstrap", file=sys.stderr)
         make_environment(NOX_ENVIRONMENT)
-        pip = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "nox"]
+        pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", "nox"]
         if subprocess.run(pip, check=False).returncode:
             give_up("pip could not install nox; its message is above")
     arguments = [str(python), str(Path(__file__).resolve()), *sys.argv[1:]]

@@ -191,7 +191,7 @@ def test_a_missing_header_is_named(kvm: Target, table: TargetTable, tmp_path: Pa
     from vmm_arch_gen.extract.extract import extract
 
     toolchain = headers.toolchain(kvm, table, tmp_path)
-    with pytest.raises(InputError, match="linux/kvm.h: this header is in none of the include"):
+    with pytest.raises(InputError, match=r"linux/kvm\.h: this header is in none of the include"):
         extract(kvm, toolchain, tmp_path)
 
 

@@ -46,7 +46,7 @@ typedef unsigned long long wide_t __attribute__((aligned(16)));
 @st.composite
 def members(draw: st.DrawFn, depth: int = 0) -> str:
     """The members of a record, in C."""
-    lines = []
+    lines: list[str] = []
     for _ in range(draw(st.integers(1, 5))):
         name = f"m{draw(st.integers(0, 10**9))}_{len(lines)}_{depth}"
         match draw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
@@ -20,7 +21,9 @@ def in_parallel(calls: Mapping[str, Callable[[], T]]) -> Iterator[tuple[str, Cal
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
 
-    with ProcessPoolExecutor(workers) as pool:
+    # Ctrl-C reaches the whole process group; one process, this one, is to answer it.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, initializer=signal.signal, initargs=ignore) as pool:
         names = {pool.submit(call): name for name, call in calls.items()}
         for future in as_completed(names):
             yield names[future], future.result

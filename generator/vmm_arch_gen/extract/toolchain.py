@@ -43,6 +43,14 @@ class Toolchain:
             output = Path(folder, "proof.o")
             language = ["-std=gnu11", "-w", "-O0", "-c", "-o", str(output), "-x", "c"]
             self._run([*self.command, *language, *options, *self._search(), "-"], text)
+            if not output.exists():
+                raise InputError(
+                    Problem(
+                        shlex.join(self.command),
+                        "this compiler ended well but wrote no object file",
+                        "name a C compiler for the target with --cc CMD",
+                    )
+                )
             return output.read_bytes()
 
     def header_name(self, path: str, shims: Sequence[Path] = ()) -> str:
