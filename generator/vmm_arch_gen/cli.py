@@ -197,8 +197,7 @@ def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mod
     files = generate(
         Inputs(paths.templates, abi or paths.abi),
         targets,
-        neutral=not only,
-        progress=_progress(mode["quiet"]),
+        _progress(mode["quiet"]),
     )
     orphans = [] if only else _orphans(root, files, "vmm_arch/**/*", MARKER)
     command = " ".join(["vmm-arch-gen", "generate", *(f"--only {name}" for name in only)])

@@ -27,13 +27,13 @@ class Inputs:
 
 
 def generate(
-    inputs: Inputs, targets: Sequence[str], *, neutral: bool, progress: Callable[[str], None]
+    inputs: Inputs, targets: Sequence[str], progress: Callable[[str], None]
 ) -> dict[PurePosixPath, bytes]:
-    """The generated files of some targets, and with ``neutral`` those that belong to none.
+    """The generated files of some targets, and those that belong to none.
 
     The files' names are relative to the output folder. ``progress`` is told of each target done.
     """
-    files = _copies(inputs.templates) if neutral else {}
+    files = _copies(inputs.templates)
     problems: list[Problem] = []
     # The largest first, so that the last one to finish is a small one.
     by_size = sorted(targets, key=lambda t: -_size(inputs.abi / f"{t}.abi"))

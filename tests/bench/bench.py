@@ -1,0 +1,179 @@
+"""Measures what the project promises to be fast, beside something comparable in the same run.
+
+Every figure is a median (and minimum) over runs that alternate with those of what it is compared
+with. Nothing here fails: it prints the figures, and what was promised, for people to read.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from vmm_arch_gen.abi.model import Abi
+from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.generate.abi_module import abi_module
+from vmm_arch_gen.generate.ctypes_records import Translator
+from vmm_arch_gen.generate.names import python_name
+from vmm_arch_gen.generate.render import MODE
+from vmm_arch_gen.project import project
+from vmm_arch_gen.targets import load_targets
+
+GENERATOR = [sys.executable, "-m", "vmm_arch_gen"]
+
+
+def seconds(command: list[str], **environment: str) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, env=os.environ | environment, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def alternate(runs: int, contestants: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Run the contestants in turn, so that the machine's moods hit them alike."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(runs):
+        for name, contest in contestants.items():
+            times[name].append(contest())
+    return times
+
+
+def report(what: str, times: list[float], promise: str, unit: float = 1.0, name: str = "s") -> None:
+    middle, least = statistics.median(times) / unit, min(times) / unit
+    print(f"{what:52} {middle:8.2f} {least:8.2f} {name:3} promised: {promise}")
+
+
+def ratio(what: str, ours: list[float], theirs: list[float], promise: str) -> None:
+    middle = statistics.median(ours) / statistics.median(theirs)
+    print(f"{what:52} {middle:8.2f} {min(ours) / min(theirs):8.2f} x   promised: {promise}")
+
+
+def extraction() -> None:
+    paths = project()
+    for name in load_targets(paths.targets_file).targets:
+        command = [*GENERATOR, "extract", "--check", "-q", "--only", name]
+        warm_up = seconds(command)
+        del warm_up
+        report(
+            f"extract and prove {name}, the whole command",
+            [seconds(command) for _ in range(5)],
+            "1.5",
+        )
+        inside = [float(seconds_inside(name)) for _ in range(5)]
+        report(f"extract and prove {name}, without Python's start", inside, "1.5")
+
+
+def seconds_inside(target: str) -> str:
+    """What the command itself reports for a target."""
+    command = [*GENERATOR, "extract", "--check", "--only", target]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stderr.split(" proven in ")[1].split()[0]
+
+
+def generation() -> None:
+    checkout = project().checkout
+    assert checkout is not None
+    modules = [str(path) for path in (checkout / "generated").rglob("*.py")]
+    black = [sys.executable, "-m", "black", "-q", "--no-cache", "--check", *modules]
+    check = [*GENERATOR, "generate", "--check", "-q"]
+
+    def cold(*command: str) -> float:
+        with tempfile.TemporaryDirectory() as cache:
+            return seconds([*GENERATOR, "generate", "-q", *command], XDG_CACHE_HOME=cache)
+
+    def into_an_empty_folder() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            return cold("--output", folder)
+
+    times = alternate(
+        5,
+        {
+            "black": lambda: seconds(black),
+            "generate": into_an_empty_folder,
+            "check": lambda: cold("--check"),
+            "unchanged": lambda: seconds(check),
+        },
+    )
+    report(f"black alone, the same {len(modules)} modules", times["black"], "-")
+    ratio("generate everything, to black", times["generate"], times["black"], "1.2 at most")
+    ratio("--check, nothing remembered, to black", times["check"], times["black"], "1.2 at most")
+    report("nothing changed, the second time", times["unchanged"], "2 s at most")
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    processes = 1 + min(len(modules), os.cpu_count() or 1)
+    print(
+        f"largest process {largest:.0f} MB; {processes} at once at most"
+        f" {largest * processes:.0f} MB   promised: 500 at most"
+    )
+
+
+def minimal_module(abi: Abi, ordered: list[str]) -> str:
+    """What somebody would write by hand: the same records and constants and nothing else."""
+    translator = Translator(abi)
+    lines = ["from ctypes import *"]
+    lines += [f"{c.name} = {c.value}" for c in abi.constants]
+    lines += [
+        f"{name} = {value}" for enum in abi.enums.values() for name, value in enum.enumerators
+    ]
+    lines += [f"{ioctl.name} = {ioctl.value}" for ioctl in abi.ioctls]
+    for key in ordered:
+        record = translator.record(key)
+        base = "Union" if record.record.kind == "union" else "Structure"
+        named = [f for f in record.fields if f.annotated or f.name in record.anonymous]
+        bits = ["" if f.bits is None else f", {f.bits}" for f in named]
+        listed = [f"('{f.name}', {f.type.expression}{b})" for f, b in zip(named, bits, strict=True)]
+        lines.append(f"class {python_name(key)}({base}):")
+        if record.anonymous:
+            lines.append(f"    _anonymous_ = {record.anonymous!r}")
+        lines.append(f"    _fields_ = [{', '.join(listed)}]")
+    return "\n".join(lines) + "\n"
+
+
+def importing() -> None:
+    paths = project()
+    assert paths.checkout is not None
+    target = "kvm_x86_64"
+    abi = read_abi_file(paths.abi / f"{target}.abi")
+    ordered = [record.record.key for record in abi_module(abi).records]
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "minimal.py").write_text(minimal_module(abi, ordered))
+        path = os.pathsep.join([folder, str(paths.checkout / "generated")])
+
+        def imported(module: str) -> float:
+            code = (
+                "import ctypes, time, vmm_arch.abi; start = time.perf_counter();"
+                f"import {module}; print(time.perf_counter() - start)"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                env={"PYTHONPATH": path},
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            return float(done.stdout)
+
+        contestants = {name: name for name in ("minimal", f"vmm_arch.abi.{target}")}
+        for name in contestants:
+            imported(name)  # writes the bytecode
+        times = alternate(40, {n: (lambda n=n: imported(n)) for n in contestants})  # type: ignore[misc]
+    ours, theirs = times[f"vmm_arch.abi.{target}"], times["minimal"]
+    report(f"import vmm_arch.abi.{target}", ours, "-", 1e-3, "ms")
+    report("import a minimal module with the same records", theirs, "-", 1e-3, "ms")
+    ratio("import, to the minimal module", ours, theirs, "1.15 at most")
+
+
+def main() -> None:
+    print(
+        f"{'':52}   median  minimum      (black {MODE.line_length} columns, {os.cpu_count()} cores)"
+    )
+    for measure in (importing, generation, extraction):
+        measure()
+
+
+if __name__ == "__main__":
+    main()

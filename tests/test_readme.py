@@ -1,0 +1,25 @@
+"""The README's example works when it is copied literally, and prints what the README says."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from requirements import require
+
+
+def test_the_first_example(checkout: Path, tmp_path: Path) -> None:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    text = (checkout / "README.md").read_text()
+    code = re.search(r"```python\n(.*?)```", text, re.S)
+    shown = re.search(r"```console\n\$ python3 first.py\n(.*?)```", text, re.S)
+    assert code is not None
+    assert shown is not None
+    (tmp_path / "first.py").write_text(code[1])
+    done = subprocess.run(
+        [sys.executable, "first.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (shown[1], "")
