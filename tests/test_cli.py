@@ -26,13 +26,13 @@ class Copy:
         self.root = root
 
     def start(
-        self, *arguments: str, before: Callable[[], None] | None = None
+        self, *arguments: str, before: Callable[[], None] | None = None, **environment: str
     ) -> subprocess.Popen[str]:
-        environment = os.environ | {"PYTHONPATH": str(self.root / "generator"), "COLUMNS": "80"}
+        package = {"PYTHONPATH": str(self.root / "generator"), "COLUMNS": "80"}
         return subprocess.Popen(
             [sys.executable, "-m", "vmm_arch_gen", *arguments],
             cwd=self.root,
-            env=environment,
+            env=os.environ | package | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -40,10 +40,10 @@ class Copy:
         )
 
     def run(
-        self, *arguments: str, before: Callable[[], None] | None = None
+        self, *arguments: str, before: Callable[[], None] | None = None, **environment: str
     ) -> tuple[int, str, str]:
         """Exit status, standard output and standard error."""
-        process = self.start(*arguments, before=before)
+        process = self.start(*arguments, before=before, **environment)
         out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
@@ -233,12 +233,24 @@ def test_an_interrupt_leaves_all_or_nothing(
         assert early or (process.returncode == 2 and "interrupted; nothing was written" in err)
 
 
-def test_the_same_bytes_from_another_folder_and_order(copy: Copy) -> None:
-    for target in ("whp_x86_64", "kvm_riscv64"):
-        out = copy.root / f"out-{target}"
-        assert copy.run("generate", "-q", "--only", target, "--output", str(out)) == (0, "", "")
-        module = Path("vmm_arch", "abi", f"{target}.py")
+def test_the_same_bytes_on_another_machine(copy: Copy, tmp_path: Path) -> None:
+    """In another folder, with another hash seed, nothing remembered, another time zone and language."""
+    other = {
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PYTHONHASHSEED": "4711",
+        "TZ": "Asia/Tokyo",
+        "LC_ALL": "C",
+    }
+    facts, out = copy.root / "facts", copy.root / "out"
+    arguments = ["-q", "--only", "kvm_riscv64", "--only", "whp_x86_64"]
+    assert copy.run("extract", *arguments, "--output", str(facts), **other) == (0, "", "")
+    generate = ["generate", *arguments, "--abi", str(facts), "--output", str(out)]
+    assert copy.run(*generate, **other) == (0, "", "")
+    for target in ("kvm_riscv64", "whp_x86_64"):
+        module = f"vmm_arch/abi/{target}.py"
         assert (out / module).read_bytes() == (copy.root / "generated" / module).read_bytes()
+        committed = copy.root / "headers" / "abi" / f"{target}.abi"
+        assert (facts / f"{target}.abi").read_bytes() == committed.read_bytes()
 
 
 def test_the_systems_headers_with_gcc(copy: Copy) -> None:

@@ -78,7 +78,9 @@ def header(draw: st.DrawFn) -> str:
     text = PROLOGUE
     for number in range(draw(st.integers(1, 12))):
         kind = draw(st.sampled_from(["struct", "struct", "union"]))
-        attribute = draw(st.sampled_from(["", "", "", "__attribute__((aligned(32)))"]))
+        attribute = draw(
+            st.sampled_from(["", "", "", "__attribute__((aligned(32)))", "__attribute__((packed))"])
+        )
         text += f"{kind} r{number} {{ {draw(members())} }} {attribute};\n"
     return text
 

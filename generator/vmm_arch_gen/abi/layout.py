@@ -124,7 +124,7 @@ class Layouts:
         offsets, longest = [], 0
         for member in record.members:
             size, align = self.of(member.type)
-            if record.packed:
+            if record.packed and not (member.bits is not None and placer.packs_no_bits):
                 align = 1
             align = max(align, member.aligned or 1)
             if union:
@@ -149,6 +149,8 @@ class _SysVPlacer:
 
     unnamed_aligns = False
     """Whether an unnamed bit-field aligns the record that it is in."""
+    packs_no_bits = False
+    """Whether the bit-fields of a packed record keep their alignment."""
 
     def __init__(self, union: bool) -> None:
         self.end = 0  # in bits
@@ -185,6 +187,8 @@ class _AapcsPlacer(_SysVPlacer):
 
 class _MsPlacer(_SysVPlacer):
     """Microsoft's rules: bit-fields share a unit only with neighbours whose type has the same size."""
+
+    packs_no_bits = True
 
     def __init__(self, union: bool) -> None:
         super().__init__(union)

@@ -217,8 +217,11 @@ class Translator:
                 units[-1] = (first, size, [*units[-1][2], (member, start)])
             else:
                 units.append((first, size, [(member, start)]))
-        fields = []
-        for first, size, members in units:
+        fields: list[Field] = []
+        for index, (first, size, members) in enumerate(units):
+            if index and size != units[index - 1][1]:
+                # CPython 3.11 would let a larger unit begin where the smaller one began.
+                fields.append(_pad(f"_unit_{first}", first, 0))
             end = first
             for member, start in members:
                 unit = self._unit(member, size // 8)
