@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from vmm_arch_gen.generate.render import MODE
+from vmm_arch_gen.generate.formatting import LINE_LENGTH, TARGET_VERSION
 
 TARGET = "kvm_riscv64"
 
@@ -95,5 +95,5 @@ def test_an_editable_install(checkout: Path, tmp_path: Path) -> None:
 
 def test_the_generators_style_is_the_projects(checkout: Path) -> None:
     configured = tomllib.loads((checkout / "pyproject.toml").read_text())["tool"]["black"]
-    assert configured["line-length"] == MODE.line_length
-    assert configured["target-version"] == [v.name.lower() for v in MODE.target_versions]
+    assert configured["line-length"] == LINE_LENGTH
+    assert configured["target-version"] == [TARGET_VERSION]

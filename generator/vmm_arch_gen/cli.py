@@ -14,7 +14,7 @@
 
 8. reads the .abi file and lays out its records again      abi/text.py
 9. translates them to ctypes                               generate/ctypes_records.py, abi_module.py
-10. renders the templates and formats them with black      generate/render.py
+10. renders the templates and formats them with black      generate/render.py, formatting.py
 11. writes generated/vmm_arch, all or nothing              outputs.py
 """
 
@@ -55,7 +55,9 @@ class _Commands(click.Group):
             for problem in error.problems:
                 click.echo(f"{click.style('error', fg='red', bold=True)}: {problem}", err=True)
         except KeyboardInterrupt:
-            problem = Problem("vmm-arch-gen", "interrupted; nothing was written", "run it again")
+            # It may have come when all was written, but never between two files.
+            what = "interrupted; the files are all as they were or all new"
+            problem = Problem("vmm-arch-gen", what, "run it again")
             click.echo(f"error: {problem}", err=True)
         sys.exit(FAILED)
 

@@ -21,7 +21,6 @@ from vmm_arch_gen.abi.text import read_abi_file
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.ctypes_records import Translator
 from vmm_arch_gen.generate.names import python_name
-from vmm_arch_gen.generate.render import MODE
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
 
@@ -168,9 +167,7 @@ def importing() -> None:
 
 
 def main() -> None:
-    print(
-        f"{'':52}   median  minimum      (black {MODE.line_length} columns, {os.cpu_count()} cores)"
-    )
+    print(f"{'':52}   median  minimum      ({os.cpu_count()} cores)")
     for measure in (importing, generation, extraction):
         measure()
 
