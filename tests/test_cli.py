@@ -275,6 +275,8 @@ def test_the_systems_headers_with_gcc(copy: Copy) -> None:
     text = (facts / "kvm_x86_64.abi").read_text()
     assert "\norigin Linux " in text
     assert "constant KVM_API_VERSION = 12 in linux/kvm.h" in text
+    assert "struct kvm_regs @ 128 rip __u64" in text
+    assert "struct kvm_regs is 144 bytes aligned 8 in asm/kvm.h" in text
     assert copy.run("generate", "-q", *only, "--abi", str(facts), "--output", str(out)) == (
         0,
         "",

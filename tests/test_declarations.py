@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from vmm_arch_gen.abi.text import write_abi
 from vmm_arch_gen.diagnostics import InputError
+from vmm_arch_gen.extract.extract import extract
 from vmm_arch_gen.targets import Target, TargetTable
 
 import headers
@@ -171,6 +172,7 @@ def test_facts(text: str, expected: str, kvm: Target, table: TargetTable, tmp_pa
         ("#error not for you\n", r"test.h:1: the compiler says: not for you"),
         ("long double wide;", r"the type long double is not known"),
         ("struct s { int a; };\nstruct s { int a; };", r"struct s is defined twice"),
+        ("int x[" + "(" * 5000 + "1" + ")" * 5000 + "];", r"test.h:1: is nested too deeply|the compiler says"),
         ("int x __attribute__((packed;", r"an attribute's parentheses are not closed"),
     ],
 )  # fmt: skip
@@ -187,9 +189,21 @@ def test_everything_wrong_is_said_at_once(kvm: Target, table: TargetTable, tmp_p
     assert [problem.where for problem in caught.value.problems] == ["test.h:1", "test.h:2"]
 
 
-def test_a_missing_header_is_named(kvm: Target, table: TargetTable, tmp_path: Path) -> None:
-    from vmm_arch_gen.extract.extract import extract
+def test_a_header_that_cannot_be_read(kvm: Target, table: TargetTable, tmp_path: Path) -> None:
+    (tmp_path / "test.h").mkdir()
+    toolchain = headers.toolchain(kvm, table, tmp_path)
+    with pytest.raises(InputError, match=r"test\.h: this header is in none|cannot be read"):
+        extract(headers.small_target(kvm), toolchain, tmp_path)
 
+
+def test_a_header_that_is_no_text(kvm: Target, table: TargetTable, tmp_path: Path) -> None:
+    (tmp_path / "test.h").write_bytes(bytes(range(256)) * 4)
+    toolchain = headers.toolchain(kvm, table, tmp_path)
+    with pytest.raises(InputError, match=r"test\.h:\d+"):
+        extract(headers.small_target(kvm), toolchain, tmp_path)
+
+
+def test_a_missing_header_is_named(kvm: Target, table: TargetTable, tmp_path: Path) -> None:
     toolchain = headers.toolchain(kvm, table, tmp_path)
     with pytest.raises(InputError, match=r"linux/kvm\.h: this header is in none of the include"):
         extract(kvm, toolchain, tmp_path)

@@ -39,6 +39,9 @@ def parse(text: str) -> c_ast.FileAST:
         raise InputError(
             Problem(where, f"pycparser cannot read this: {what}", _UNREADABLE)
         ) from None
+    except RecursionError:
+        where = f"{parser.clex.filename}:{parser.clex._lineno}"
+        raise InputError(Problem(where, "is nested too deeply to be read", _UNREADABLE)) from None
 
 
 class Declarations:

@@ -55,11 +55,12 @@ class Toolchain:
 
     def header_name(self, path: str, shims: Sequence[Path] = ()) -> str:
         """A header's name relative to the folder that it was found in."""
-        for folder in (*shims, *self.folders):
-            if Path(path).is_relative_to(folder):
-                name = Path(path).relative_to(folder).as_posix()
-                return f"shim:{name}" if folder in shims else name
-        return path
+        around = [f for f in (*shims, *self.folders) if Path(path).is_relative_to(f)]
+        if not around:
+            return path
+        folder = max(around, key=lambda f: len(f.parts))  # one may be inside another
+        name = Path(path).relative_to(folder).as_posix()
+        return f"shim:{name}" if folder in shims else name
 
     def _search(self, shims: Sequence[Path] = ()) -> Iterator[str]:
         yield "-nostdinc"
