@@ -166,7 +166,11 @@ class Translator:
             elif not member.name:
                 continue  # an unnamed bit-field of a union holds nothing
             else:
-                unit = self._unit(member, self._layouts.of(member.type)[0])
+                width, _ = self._layouts.of(member.type)
+                if width > size:  # as in a packed union
+                    bits, _ = _smallest_unit(member, start, member.bits, 0, size * 8)
+                    width = bits // 8
+                unit = self._unit(member, width)
                 field = Field(member_name(member), unit, member.bits, True, start)
             longest = max(longest, field.type.size)
             yield field
