@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from vmm_arch_gen.project import Project, project
 from vmm_arch_gen.targets import Target, TargetTable, load_targets
+
+# In CI the same examples every time; everywhere else new ones, which is how something is found.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 TARGETS = load_targets(project().targets_file)
 

@@ -15,11 +15,13 @@ import headers
 PROLOGUE = """
 struct pair { unsigned long long a; unsigned char b; };
 enum { NEGATIVE = -3, LARGE = 0x90000000 };
+enum { SMALL = 2, BIG = 0xA0000000 };
+enum { LESS = -5, MORE = 5 };
 typedef unsigned char byte;
 """
 LEAVES = [
     "0", "1", "7", "010", "0x7fffffff", "0x80000000", "2147483648", "4294967295", "1U", "3UL", "1ULL",
-    "0xffffffffffffffff", "5L", "'a'", "'\\0'", "'\\377'", "'\\x41'", "NEGATIVE", "LARGE", "sizeof(struct pair)",
+    "0xffffffffffffffff", "5L", "'a'", "'\\0'", "'\\377'", "'\\x41'", "NEGATIVE", "LARGE", "SMALL", "BIG", "LESS", "MORE", "sizeof(struct pair)",
     "sizeof(int)", "sizeof(long)", "((byte)300)", "((int)0x80000001)", "((unsigned long)-1)", "(-1)",
 ]  # fmt: skip
 BINARY = ["+", "-", "*", "&", "|", "^", "<", "<=", ">", ">=", "==", "!=", "&&", "||", "/", "%"]
@@ -42,7 +44,6 @@ EXPRESSIONS = st.recursive(st.sampled_from(LEAVES), combined, max_leaves=6)
 @settings(
     max_examples=6,
     deadline=None,
-    derandomize=True,
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )

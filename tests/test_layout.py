@@ -107,7 +107,6 @@ def without_what_ctypes_cannot_say(abi: VerifiedAbi) -> VerifiedAbi:
 @settings(
     max_examples=12,
     deadline=None,
-    derandomize=True,
     phases=[Phase.generate],  # to shrink a failure would take many compilations
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

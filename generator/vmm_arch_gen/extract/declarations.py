@@ -21,7 +21,7 @@ from vmm_arch_gen.abi.model import (
 from vmm_arch_gen.abi.types import SCALARS, Array, Function, Named, Pointer, Scalar, Type
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.extract.attributes import Attributes, read_attributes
-from vmm_arch_gen.extract.expressions import Evaluator, NotConstant
+from vmm_arch_gen.extract.expressions import Evaluator, Integer, NotConstant, fits_int
 
 _Definition = c_ast.Struct | c_ast.Union | c_ast.Enum
 _UNREADABLE = "mend the header, or give the target a shim for what it includes"
@@ -51,7 +51,7 @@ class Declarations:
         self.records: dict[str, Record] = {}
         self.typedefs: dict[str, Typedef] = {}
         self.enums: dict[str, Enum] = {}
-        self.enumerators: dict[str, int] = {}
+        self.enumerators: dict[str, Integer] = {}
         self.functions: dict[str, FunctionPrototype] = {}
         self.omissions: list[Omission] = []
         self.layouts = Layouts(model, self.records, self.typedefs, self.enums)
@@ -251,7 +251,10 @@ class Declarations:
         for enumerator in node.values.enumerators:
             value = self.evaluator.value(enumerator.value) if enumerator.value else previous + 1
             values.append((enumerator.name, value))
-            self.enumerators[enumerator.name] = previous = value
+            # Inside its own definition an enumerator has a type that holds it.
+            size = 4 if fits_int(value) else 8
+            self.enumerators[enumerator.name] = Integer(value, size, value < 1 << 63)
+            previous = value
         key = f"enum {node.name}" if node.name else name or f"enum <{values[0][0]}>"
         if "." in key:  # a member's own unnamed enum: its path is nothing that C can say
             key = f"enum <{values[0][0]}>"
@@ -262,6 +265,11 @@ class Declarations:
             underlying = _underlying([value for _, value in values])
         if not isinstance(underlying, Scalar):
             raise ValueError(f"the type of {key} is no integer")
+        if not all(fits_int(value) for _, value in values):
+            # C23, which gcc before 13 does not follow: then all of them have the enum's type.
+            size, signed = self.layouts.of(underlying)[0], self.layouts.signed(underlying)
+            for enumerator_name, value in values:
+                self.enumerators[enumerator_name] = Integer(value, size, signed)
         self.enums[key] = Enum(key, underlying, tuple(values), _header(node))
         return key
 
@@ -321,8 +329,7 @@ def _underlying(values: list[int]) -> Scalar:
     """The integer type that gcc and clang give an enum."""
     if min(values, default=0) >= 0:
         return Scalar("unsigned int" if max(values, default=0) < 1 << 32 else "unsigned long long")
-    fits = min(values) >= -(1 << 31) and max(values) < 1 << 31
-    return Scalar("int" if fits else "long long")
+    return Scalar("int" if all(map(fits_int, values)) else "long long")
 
 
 def _defines(node: c_ast.Node) -> bool:

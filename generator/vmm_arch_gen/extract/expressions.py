@@ -31,13 +31,17 @@ class Integer:
     signed: bool
 
 
+def fits_int(value: int) -> bool:
+    return -(1 << 31) <= value < 1 << 31
+
+
 class Evaluator:
     """Evaluates expressions over enumerators and types."""
 
     def __init__(
         self,
         model: DataModel,
-        enumerators: Mapping[str, int],
+        enumerators: Mapping[str, Integer],
         sizeof: Callable[[c_ast.Typename], int],
         cast: Callable[[c_ast.Typename], tuple[int, bool]],
     ) -> None:
@@ -79,9 +83,7 @@ class Evaluator:
                 if name in self._numbers:
                     return self._constant("int", self._numbers[name])
                 if name in self._enumerators:
-                    value = self._enumerators[name]
-                    wide = not -(1 << 31) <= value < 1 << 31
-                    return Integer(value, 8 if wide else 4, value < 1 << 63)
+                    return self._enumerators[name]
                 raise NotConstant(f"names {name}, which the headers do not define")
             case c_ast.UnaryOp(op="sizeof", expr=operand):
                 size = (
