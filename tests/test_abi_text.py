@@ -165,6 +165,7 @@ def test_what_is_no_type_is_refused(text: str) -> None:
         ("__u8[4]", "__u8 x[4]"),
         ("__u8[4][2]", "__u8 x[4][2]"),
         ("void const*", "const void *x"),
+        ("int* const*", "int *const *x"),
         ("int*[3]", "int *x[3]"),
         ("int[3]*", "int (*x)[3]"),
         ("int(void* context, char)*", "int (*x)(void *context, char)"),

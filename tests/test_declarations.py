@@ -114,7 +114,7 @@ enum e is unsigned int
 enum e has A = 0
 enum e has B = 5
 enum e has C = 6
-typedef enum f is unsigned long long
+typedef enum f is unsigned long
 typedef enum f has E = 4294967296
 """,
         ),

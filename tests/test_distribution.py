@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from vmm_arch_gen.generate.formatting import LINE_LENGTH, TARGET_VERSION
+from vmm_arch_gen.generate.formatting import BLACK_VERSION, LINE_LENGTH, TARGET_VERSION
 
 TARGET = "kvm_riscv64"
 
@@ -94,6 +94,9 @@ def test_an_editable_install(checkout: Path, tmp_path: Path) -> None:
 
 
 def test_the_generators_style_is_the_projects(checkout: Path) -> None:
-    configured = tomllib.loads((checkout / "pyproject.toml").read_text())["tool"]["black"]
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())
+    extras = project["project"]["optional-dependencies"]
+    assert f"black=={BLACK_VERSION}" in extras["generator"]
+    configured = project["tool"]["black"]
     assert configured["line-length"] == LINE_LENGTH
     assert configured["target-version"] == [TARGET_VERSION]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi, Member
-from vmm_arch_gen.abi.types import Array, Function, Pointer, Scalar
+from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.extract.verify import verify
 from vmm_arch_gen.targets import TargetTable
@@ -19,8 +19,11 @@ import headers
 HEADER = """
 typedef unsigned int __u32;
 typedef signed char tiny;
+typedef _Bool flag;
+typedef int (*callback)(void *, int);
 enum colour { RED = 1, DEEP_RED = -2 };
 struct inner { __u32 a; };
+struct other { __u32 a; };
 struct point {
     __u32 x;
     __u32 y;
@@ -150,24 +153,29 @@ def model(**change: object) -> Corrupt:
         (moved(1, 8), "offset of struct point.y is 5 as read from the header, but 4 for the compiler"),
         (moved(2, 1), "bits of struct point.on is 65 to 65 as read from the header, but 64 to 64 for the compiler"),
         (member("many", type=Scalar("int")), "size of struct point.many is 4 as read from the header, but 12 for"),
-        (member("many", type=Array(Scalar("int"), 3)), "signedness of struct point.many is signed as read from the header, but unsigned for"),
+        (member("many", type=Array(Scalar("int"), 3)), "type of struct point.many is int as read from the header, but unsigned int for"),
         (member("x", type=Scalar("unsigned char")), "size of struct point.x is 1 as read from the header, but 4 for"),
         (member("x", aligned=64), "alignment of struct point is 64 as read from the header, but 8 for"),
         (member("y", aligned=16), "offset of struct point.y is 16 as read from the header, but 4 for"),
         (swapped, "offset of struct point.x is 4 as read from the header, but 0 for"),
         (bit_fields_swapped, "bits of struct point.on is 71 to 71 as read from the header, but 64 to 64 for"),
         (member("speed", bits=6), "bits of struct point.speed is 65 to 70 as read from the header, but 65 to 71"),
-        (member("signed_one", type=Scalar("unsigned int")), "signedness of struct point.signed_one is unsigned as read from the header, but signed for"),
-        (member("pointer", type=Scalar("long")), "signedness of struct point.pointer is signed as read from the header, but no integer for"),
-        (member("inner", type=Scalar("int")), "signedness of struct point.inner is signed as read from the header, but no integer for"),
+        (member("signed_one", type=Scalar("unsigned int")), "type of struct point.signed_one is unsigned int as read from the header, but int for"),
+        (member("pointer", type=Scalar("long")), "type of struct point.pointer is long as read from the header, but another type for"),
+        (member("inner", type=Scalar("int")), "type of struct point.inner is int as read from the header, but another type for"),
         (constant("LIMIT", 13), "value of LIMIT is 13 as read from the header, but 12 for"),
         (constant("NEGATIVE", (1 << 64) - 1), "sign of NEGATIVE is plus as read from the header, but minus for"),
         (enumerator, "value of RED is 3 as read from the header, but 1 for"),
-        (enum_type, "signedness of enum colour is unsigned as read from the header, but signed for"),
+        (enum_type, "type of enum colour is unsigned int as read from the header, but int for"),
         (ioctl, "value of START is 0xae02 as read from the header, but 0xae01 for"),
         (typedef("__u32", "unsigned short"), "size of __u32 is 2 as read from the header, but 4 for"),
-        (typedef("tiny", "unsigned char"), "signedness of tiny is unsigned as read from the header, but signed for"),
-        (function, "type void*(struct point* point, __u32 by) of move is true as read from the header, but false for"),
+        (typedef("tiny", "unsigned char"), "type of tiny is unsigned char as read from the header, but signed char for"),
+        (member("y", type=Scalar("float")), "type of struct point.y is float as read from the header, but unsigned int for"),
+        (member("pointer", type=Pointer(Scalar("int"))), "type int* of struct point.pointer is that as read from the header, but something else for"),
+        (member("inner", type=Named("struct other")), "type struct other of struct point.inner is that as read"),
+        (typedef("flag", "unsigned char"), "type of flag is unsigned char as read from the header, but _Bool for"),
+        (typedef("callback", "long"), "type of callback is long as read from the header, but another type for"),
+        (function, "type void*(struct point* point, __u32 by) of move is that as read from the header, but something else for"),
         (model(long=4), "size of long is 4 as read from the header, but 8 for"),
         (model(pointer=4), "size of void * is 4 as read from the header, but 8 for"),
         (model(signed_char=False), "signedness of char is unsigned as read from the header, but signed for"),
@@ -215,7 +223,9 @@ def test_a_member_that_the_compiler_does_not_know_is_named(
 ) -> None:
     (tmp_path / "test.h").write_text(HEADER.replace("__u32 y;", "__u32 why;"))
     target = table.targets["kvm_x86_64"]
-    with pytest.raises(InputError, match=r"test.h: offset of struct point.y: the compiler says"):
+    with pytest.raises(
+        InputError, match=r"test.h: the offset of struct point.y: the compiler says"
+    ):
         verify(small, headers.small_target(target), headers.toolchain(target, table, tmp_path))
 
 
@@ -224,5 +234,7 @@ def test_a_compiler_for_another_cpu_is_refused(table: TargetTable, tmp_path: Pat
     target = headers.small_target(table.targets["kvm_x86_64"])
     target = dataclasses.replace(target, cpu_macro="__aarch64__")
     abi = headers.read("typedef int number;\n", target, table, tmp_path)
-    with pytest.raises(InputError, match="this compiler does not compile for kvm_x86_64"):
+    with pytest.raises(
+        InputError, match=r"^proof:\d+: .*this compiler does not compile for kvm_x86_64"
+    ):
         verify(abi, target, headers.toolchain(target, table, tmp_path))

@@ -121,7 +121,7 @@ def minimal_module(abi: Abi, ordered: list[str]) -> str:
     lines += [f"{ioctl.name} = {ioctl.value}" for ioctl in abi.ioctls]
     for key in ordered:
         record = translator.record(key)
-        base = "Union" if record.record.kind == "union" else "Structure"
+        base = record.base
         named = [f for f in record.fields if f.annotated or f.name in record.anonymous]
         bits = ["" if f.bits is None else f", {f.bits}" for f in named]
         listed = [f"('{f.name}', {f.type.expression}{b})" for f, b in zip(named, bits, strict=True)]

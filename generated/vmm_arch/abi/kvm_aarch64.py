@@ -14,8 +14,8 @@ from __future__ import annotations
 from ctypes import (
     CFUNCTYPE,
     Array,
-    Structure,
-    Union,
+    LittleEndianStructure,
+    LittleEndianUnion,
     c_char,
     c_int8,
     c_int16,
@@ -1072,7 +1072,7 @@ KVM_X86_SETUP_MCE = 0x4008AE9C
 KVM_XEN_HVM_EVTCHN_SEND = 0x400CAED0
 
 
-class __kernel_fd_set(Structure):
+class __kernel_fd_set(LittleEndianStructure):
     """__kernel_fd_set, 128 bytes (linux/posix_types.h)."""
 
     __slots__ = ()
@@ -1082,7 +1082,7 @@ class __kernel_fd_set(Structure):
     ]
 
 
-class __kernel_fsid_t(Structure):
+class __kernel_fsid_t(LittleEndianStructure):
     """__kernel_fsid_t, 8 bytes (asm-generic/posix_types.h)."""
 
     __slots__ = ()
@@ -1092,7 +1092,7 @@ class __kernel_fsid_t(Structure):
     ]
 
 
-class kvm_arm_copy_mte_tags(Structure):
+class kvm_arm_copy_mte_tags(LittleEndianStructure):
     """struct kvm_arm_copy_mte_tags, 48 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1110,7 +1110,7 @@ class kvm_arm_copy_mte_tags(Structure):
     ]
 
 
-class kvm_arm_counter_offset(Structure):
+class kvm_arm_counter_offset(LittleEndianStructure):
     """struct kvm_arm_counter_offset, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1122,7 +1122,7 @@ class kvm_arm_counter_offset(Structure):
     ]
 
 
-class kvm_arm_device_addr(Structure):
+class kvm_arm_device_addr(LittleEndianStructure):
     """struct kvm_arm_device_addr, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1134,7 +1134,7 @@ class kvm_arm_device_addr(Structure):
     ]
 
 
-class kvm_clear_dirty_log_union(Union):
+class kvm_clear_dirty_log_union(LittleEndianUnion):
     """union kvm_clear_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1146,13 +1146,15 @@ class kvm_clear_dirty_log_union(Union):
     ]
 
 
-class kvm_clear_dirty_log(Structure):
+class kvm_clear_dirty_log(LittleEndianStructure):
     """struct kvm_clear_dirty_log, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     slot: int
     num_pages: int
     first_page: int
+    dirty_bitmap: int
+    padding2: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("slot", c_uint32),
@@ -1162,7 +1164,7 @@ class kvm_clear_dirty_log(Structure):
     ]
 
 
-class kvm_clock_data(Structure):
+class kvm_clock_data(LittleEndianStructure):
     """struct kvm_clock_data, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1182,7 +1184,7 @@ class kvm_clock_data(Structure):
     ]
 
 
-class kvm_coalesced_mmio_union(Union):
+class kvm_coalesced_mmio_union(LittleEndianUnion):
     """union kvm_coalesced_mmio.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1194,13 +1196,15 @@ class kvm_coalesced_mmio_union(Union):
     ]
 
 
-class kvm_coalesced_mmio(Structure):
+class kvm_coalesced_mmio(LittleEndianStructure):
     """struct kvm_coalesced_mmio, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     phys_addr: int
     len: int
     data: Array[c_uint8]
+    pad: int
+    pio: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("phys_addr", c_uint64),
@@ -1210,14 +1214,14 @@ class kvm_coalesced_mmio(Structure):
     ]
 
 
-class kvm_coalesced_mmio_ring___empty_coalesced_mmio(Structure):
+class kvm_coalesced_mmio_ring___empty_coalesced_mmio(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring.__empty_coalesced_mmio, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_coalesced_mmio_ring_struct(Structure):
+class kvm_coalesced_mmio_ring_struct(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1229,12 +1233,14 @@ class kvm_coalesced_mmio_ring_struct(Structure):
     ]
 
 
-class kvm_coalesced_mmio_ring(Structure):
+class kvm_coalesced_mmio_ring(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     first: int
     last: int
+    __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
+    coalesced_mmio: Array[kvm_coalesced_mmio]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("first", c_uint32),
@@ -1243,7 +1249,7 @@ class kvm_coalesced_mmio_ring(Structure):
     ]
 
 
-class kvm_coalesced_mmio_zone_union(Union):
+class kvm_coalesced_mmio_zone_union(LittleEndianUnion):
     """union kvm_coalesced_mmio_zone.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1255,12 +1261,14 @@ class kvm_coalesced_mmio_zone_union(Union):
     ]
 
 
-class kvm_coalesced_mmio_zone(Structure):
+class kvm_coalesced_mmio_zone(LittleEndianStructure):
     """struct kvm_coalesced_mmio_zone, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     addr: int
     size: int
+    pad: int
+    pio: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("addr", c_uint64),
@@ -1269,7 +1277,7 @@ class kvm_coalesced_mmio_zone(Structure):
     ]
 
 
-class kvm_config_tlb(Structure):
+class kvm_config_tlb(LittleEndianStructure):
     """struct kvm_config_tlb, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1285,7 +1293,7 @@ class kvm_config_tlb(Structure):
     ]
 
 
-class kvm_create_device(Structure):
+class kvm_create_device(LittleEndianStructure):
     """struct kvm_create_device, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1299,7 +1307,7 @@ class kvm_create_device(Structure):
     ]
 
 
-class kvm_create_guest_memfd(Structure):
+class kvm_create_guest_memfd(LittleEndianStructure):
     """struct kvm_create_guest_memfd, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1313,7 +1321,7 @@ class kvm_create_guest_memfd(Structure):
     ]
 
 
-class kvm_debug_exit_arch(Structure):
+class kvm_debug_exit_arch(LittleEndianStructure):
     """struct kvm_debug_exit_arch, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1327,7 +1335,7 @@ class kvm_debug_exit_arch(Structure):
     ]
 
 
-class kvm_device_attr(Structure):
+class kvm_device_attr(LittleEndianStructure):
     """struct kvm_device_attr, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1343,7 +1351,7 @@ class kvm_device_attr(Structure):
     ]
 
 
-class kvm_dirty_gfn(Structure):
+class kvm_dirty_gfn(LittleEndianStructure):
     """struct kvm_dirty_gfn, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1357,7 +1365,7 @@ class kvm_dirty_gfn(Structure):
     ]
 
 
-class kvm_dirty_log_union(Union):
+class kvm_dirty_log_union(LittleEndianUnion):
     """union kvm_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1369,12 +1377,14 @@ class kvm_dirty_log_union(Union):
     ]
 
 
-class kvm_dirty_log(Structure):
+class kvm_dirty_log(LittleEndianStructure):
     """struct kvm_dirty_log, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     slot: int
     padding1: int
+    dirty_bitmap: int
+    padding2: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("slot", c_uint32),
@@ -1383,7 +1393,7 @@ class kvm_dirty_log(Structure):
     ]
 
 
-class kvm_dirty_tlb(Structure):
+class kvm_dirty_tlb(LittleEndianStructure):
     """struct kvm_dirty_tlb, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1396,7 +1406,7 @@ class kvm_dirty_tlb(Structure):
     ]
 
 
-class kvm_enable_cap(Structure):
+class kvm_enable_cap(LittleEndianStructure):
     """struct kvm_enable_cap, 104 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1412,7 +1422,7 @@ class kvm_enable_cap(Structure):
     ]
 
 
-class kvm_enc_region(Structure):
+class kvm_enc_region(LittleEndianStructure):
     """struct kvm_enc_region, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1424,7 +1434,7 @@ class kvm_enc_region(Structure):
     ]
 
 
-class kvm_exit_snp_req_certs(Structure):
+class kvm_exit_snp_req_certs(LittleEndianStructure):
     """struct kvm_exit_snp_req_certs, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1438,14 +1448,14 @@ class kvm_exit_snp_req_certs(Structure):
     ]
 
 
-class kvm_fpu(Structure):
+class kvm_fpu(LittleEndianStructure):
     """struct kvm_fpu, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_guest_debug_arch(Structure):
+class kvm_guest_debug_arch(LittleEndianStructure):
     """struct kvm_guest_debug_arch, 512 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1461,7 +1471,7 @@ class kvm_guest_debug_arch(Structure):
     ]
 
 
-class kvm_guest_debug(Structure):
+class kvm_guest_debug(LittleEndianStructure):
     """struct kvm_guest_debug, 520 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1475,7 +1485,7 @@ class kvm_guest_debug(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_synic(Structure):
+class kvm_hyperv_exit_u_synic(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.synic, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1493,7 +1503,7 @@ class kvm_hyperv_exit_u_synic(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_hcall(Structure):
+class kvm_hyperv_exit_u_hcall(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.hcall, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1507,7 +1517,7 @@ class kvm_hyperv_exit_u_hcall(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_syndbg(Structure):
+class kvm_hyperv_exit_u_syndbg(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.syndbg, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1529,7 +1539,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
     ]
 
 
-class kvm_hyperv_exit_u(Union):
+class kvm_hyperv_exit_u(LittleEndianUnion):
     """union kvm_hyperv_exit.u, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1543,7 +1553,7 @@ class kvm_hyperv_exit_u(Union):
     ]
 
 
-class kvm_hyperv_exit(Structure):
+class kvm_hyperv_exit(LittleEndianStructure):
     """struct kvm_hyperv_exit, 56 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1557,7 +1567,7 @@ class kvm_hyperv_exit(Structure):
     ]
 
 
-class kvm_interrupt(Structure):
+class kvm_interrupt(LittleEndianStructure):
     """struct kvm_interrupt, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1567,7 +1577,7 @@ class kvm_interrupt(Structure):
     ]
 
 
-class kvm_ioeventfd(Structure):
+class kvm_ioeventfd(LittleEndianStructure):
     """struct kvm_ioeventfd, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1587,7 +1597,7 @@ class kvm_ioeventfd(Structure):
     ]
 
 
-class kvm_irq_level_union(Union):
+class kvm_irq_level_union(LittleEndianUnion):
     """union kvm_irq_level.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1599,11 +1609,13 @@ class kvm_irq_level_union(Union):
     ]
 
 
-class kvm_irq_level(Structure):
+class kvm_irq_level(LittleEndianStructure):
     """struct kvm_irq_level, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     level: int
+    irq: int
+    status: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("_union", kvm_irq_level_union),
@@ -1611,14 +1623,14 @@ class kvm_irq_level(Structure):
     ]
 
 
-class kvm_irq_routing___empty_entries(Structure):
+class kvm_irq_routing___empty_entries(LittleEndianStructure):
     """struct kvm_irq_routing.__empty_entries, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_irq_routing_irqchip(Structure):
+class kvm_irq_routing_irqchip(LittleEndianStructure):
     """struct kvm_irq_routing_irqchip, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1630,7 +1642,7 @@ class kvm_irq_routing_irqchip(Structure):
     ]
 
 
-class kvm_irq_routing_msi_union(Union):
+class kvm_irq_routing_msi_union(LittleEndianUnion):
     """union kvm_irq_routing_msi.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1642,13 +1654,15 @@ class kvm_irq_routing_msi_union(Union):
     ]
 
 
-class kvm_irq_routing_msi(Structure):
+class kvm_irq_routing_msi(LittleEndianStructure):
     """struct kvm_irq_routing_msi, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     address_lo: int
     address_hi: int
     data: int
+    pad: int
+    devid: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("address_lo", c_uint32),
@@ -1658,7 +1672,7 @@ class kvm_irq_routing_msi(Structure):
     ]
 
 
-class kvm_irq_routing_s390_adapter(Structure):
+class kvm_irq_routing_s390_adapter(LittleEndianStructure):
     """struct kvm_irq_routing_s390_adapter, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1676,7 +1690,7 @@ class kvm_irq_routing_s390_adapter(Structure):
     ]
 
 
-class kvm_irq_routing_hv_sint(Structure):
+class kvm_irq_routing_hv_sint(LittleEndianStructure):
     """struct kvm_irq_routing_hv_sint, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1688,7 +1702,7 @@ class kvm_irq_routing_hv_sint(Structure):
     ]
 
 
-class kvm_irq_routing_xen_evtchn(Structure):
+class kvm_irq_routing_xen_evtchn(LittleEndianStructure):
     """struct kvm_irq_routing_xen_evtchn, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1702,7 +1716,7 @@ class kvm_irq_routing_xen_evtchn(Structure):
     ]
 
 
-class kvm_irq_routing_entry_u(Union):
+class kvm_irq_routing_entry_u(LittleEndianUnion):
     """union kvm_irq_routing_entry.u, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1722,7 +1736,7 @@ class kvm_irq_routing_entry_u(Union):
     ]
 
 
-class kvm_irq_routing_entry(Structure):
+class kvm_irq_routing_entry(LittleEndianStructure):
     """struct kvm_irq_routing_entry, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1740,7 +1754,7 @@ class kvm_irq_routing_entry(Structure):
     ]
 
 
-class kvm_irq_routing_struct(Structure):
+class kvm_irq_routing_struct(LittleEndianStructure):
     """struct kvm_irq_routing.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1752,12 +1766,14 @@ class kvm_irq_routing_struct(Structure):
     ]
 
 
-class kvm_irq_routing(Structure):
+class kvm_irq_routing(LittleEndianStructure):
     """struct kvm_irq_routing, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     nr: int
     flags: int
+    __empty_entries: kvm_irq_routing___empty_entries
+    entries: Array[kvm_irq_routing_entry]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("nr", c_uint32),
@@ -1766,7 +1782,7 @@ class kvm_irq_routing(Structure):
     ]
 
 
-class kvm_irqchip_chip(Union):
+class kvm_irqchip_chip(LittleEndianUnion):
     """union kvm_irqchip.chip, 512 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1776,7 +1792,7 @@ class kvm_irqchip_chip(Union):
     ]
 
 
-class kvm_irqchip(Structure):
+class kvm_irqchip(LittleEndianStructure):
     """struct kvm_irqchip, 520 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1790,7 +1806,7 @@ class kvm_irqchip(Structure):
     ]
 
 
-class kvm_irqfd(Structure):
+class kvm_irqfd(LittleEndianStructure):
     """struct kvm_irqfd, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1808,7 +1824,7 @@ class kvm_irqfd(Structure):
     ]
 
 
-class kvm_memory_attributes(Structure):
+class kvm_memory_attributes(LittleEndianStructure):
     """struct kvm_memory_attributes, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1824,7 +1840,7 @@ class kvm_memory_attributes(Structure):
     ]
 
 
-class kvm_mp_state(Structure):
+class kvm_mp_state(LittleEndianStructure):
     """struct kvm_mp_state, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1834,7 +1850,7 @@ class kvm_mp_state(Structure):
     ]
 
 
-class kvm_msi(Structure):
+class kvm_msi(LittleEndianStructure):
     """struct kvm_msi, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1854,7 +1870,7 @@ class kvm_msi(Structure):
     ]
 
 
-class kvm_one_reg(Structure):
+class kvm_one_reg(LittleEndianStructure):
     """struct kvm_one_reg, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1866,7 +1882,7 @@ class kvm_one_reg(Structure):
     ]
 
 
-class kvm_pit_config(Structure):
+class kvm_pit_config(LittleEndianStructure):
     """struct kvm_pit_config, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1878,7 +1894,7 @@ class kvm_pit_config(Structure):
     ]
 
 
-class kvm_pmu_event_filter(Structure):
+class kvm_pmu_event_filter(LittleEndianStructure):
     """struct kvm_pmu_event_filter, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1894,7 +1910,7 @@ class kvm_pmu_event_filter(Structure):
     ]
 
 
-class kvm_pre_fault_memory(Structure):
+class kvm_pre_fault_memory(LittleEndianStructure):
     """struct kvm_pre_fault_memory, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1910,14 +1926,14 @@ class kvm_pre_fault_memory(Structure):
     ]
 
 
-class kvm_reg_list___empty_reg(Structure):
+class kvm_reg_list___empty_reg(LittleEndianStructure):
     """struct kvm_reg_list.__empty_reg, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_reg_list_struct(Structure):
+class kvm_reg_list_struct(LittleEndianStructure):
     """struct kvm_reg_list.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1929,11 +1945,13 @@ class kvm_reg_list_struct(Structure):
     ]
 
 
-class kvm_reg_list(Structure):
+class kvm_reg_list(LittleEndianStructure):
     """struct kvm_reg_list, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     n: int
+    __empty_reg: kvm_reg_list___empty_reg
+    reg: Array[c_uint64]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("n", c_uint64),
@@ -1941,7 +1959,7 @@ class kvm_reg_list(Structure):
     ]
 
 
-class user_pt_regs(Structure):
+class user_pt_regs(LittleEndianStructure):
     """struct user_pt_regs, 272 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -1957,7 +1975,7 @@ class user_pt_regs(Structure):
     ]
 
 
-class user_fpsimd_state(Structure):
+class user_fpsimd_state(LittleEndianStructure):
     """struct user_fpsimd_state, 528 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -1973,7 +1991,7 @@ class user_fpsimd_state(Structure):
     ]
 
 
-class kvm_regs(Structure):
+class kvm_regs(LittleEndianStructure):
     """struct kvm_regs, 864 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1992,7 +2010,7 @@ class kvm_regs(Structure):
     ]
 
 
-class kvm_run_hw(Structure):
+class kvm_run_hw(LittleEndianStructure):
     """struct kvm_run.hw, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2002,7 +2020,7 @@ class kvm_run_hw(Structure):
     ]
 
 
-class kvm_run_fail_entry(Structure):
+class kvm_run_fail_entry(LittleEndianStructure):
     """struct kvm_run.fail_entry, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2015,7 +2033,7 @@ class kvm_run_fail_entry(Structure):
     ]
 
 
-class kvm_run_ex(Structure):
+class kvm_run_ex(LittleEndianStructure):
     """struct kvm_run.ex, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2027,7 +2045,7 @@ class kvm_run_ex(Structure):
     ]
 
 
-class kvm_run_io(Structure):
+class kvm_run_io(LittleEndianStructure):
     """struct kvm_run.io, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2045,7 +2063,7 @@ class kvm_run_io(Structure):
     ]
 
 
-class kvm_run_debug(Structure):
+class kvm_run_debug(LittleEndianStructure):
     """struct kvm_run.debug, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2055,7 +2073,7 @@ class kvm_run_debug(Structure):
     ]
 
 
-class kvm_run_mmio(Structure):
+class kvm_run_mmio(LittleEndianStructure):
     """struct kvm_run.mmio, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2072,7 +2090,7 @@ class kvm_run_mmio(Structure):
     ]
 
 
-class kvm_run_iocsr_io(Structure):
+class kvm_run_iocsr_io(LittleEndianStructure):
     """struct kvm_run.iocsr_io, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2089,7 +2107,7 @@ class kvm_run_iocsr_io(Structure):
     ]
 
 
-class kvm_run_hypercall_union(Union):
+class kvm_run_hypercall_union(LittleEndianUnion):
     """union kvm_run.hypercall.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2101,13 +2119,15 @@ class kvm_run_hypercall_union(Union):
     ]
 
 
-class kvm_run_hypercall(Structure):
+class kvm_run_hypercall(LittleEndianStructure):
     """struct kvm_run.hypercall, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     nr: int
     args: Array[c_uint64]
     ret: int
+    longmode: int
+    flags: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("nr", c_uint64),
@@ -2117,7 +2137,7 @@ class kvm_run_hypercall(Structure):
     ]
 
 
-class kvm_run_tpr_access(Structure):
+class kvm_run_tpr_access(LittleEndianStructure):
     """struct kvm_run.tpr_access, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2131,7 +2151,7 @@ class kvm_run_tpr_access(Structure):
     ]
 
 
-class kvm_run_s390_sieic(Structure):
+class kvm_run_s390_sieic(LittleEndianStructure):
     """struct kvm_run.s390_sieic, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2146,7 +2166,7 @@ class kvm_run_s390_sieic(Structure):
     ]
 
 
-class kvm_run_s390_ucontrol(Structure):
+class kvm_run_s390_ucontrol(LittleEndianStructure):
     """struct kvm_run.s390_ucontrol, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2159,7 +2179,7 @@ class kvm_run_s390_ucontrol(Structure):
     ]
 
 
-class kvm_run_dcr(Structure):
+class kvm_run_dcr(LittleEndianStructure):
     """struct kvm_run.dcr, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2174,7 +2194,7 @@ class kvm_run_dcr(Structure):
     ]
 
 
-class kvm_run_internal(Structure):
+class kvm_run_internal(LittleEndianStructure):
     """struct kvm_run.internal, 136 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2188,7 +2208,7 @@ class kvm_run_internal(Structure):
     ]
 
 
-class kvm_run_emulation_failure_struct(Structure):
+class kvm_run_emulation_failure_struct(LittleEndianStructure):
     """struct kvm_run.emulation_failure.<struct>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2200,23 +2220,27 @@ class kvm_run_emulation_failure_struct(Structure):
     ]
 
 
-class kvm_run_emulation_failure_union(Union):
+class kvm_run_emulation_failure_union(LittleEndianUnion):
     """union kvm_run.emulation_failure.<union>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
+    insn_size: int
+    insn_bytes: Array[c_uint8]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", kvm_run_emulation_failure_struct),
     ]
 
 
-class kvm_run_emulation_failure(Structure):
+class kvm_run_emulation_failure(LittleEndianStructure):
     """struct kvm_run.emulation_failure, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     suberror: int
     ndata: int
     flags: int
+    insn_size: int
+    insn_bytes: Array[c_uint8]
     _anonymous_ = ("_union",)
     _fields_ = [
         ("suberror", c_uint32),
@@ -2226,7 +2250,7 @@ class kvm_run_emulation_failure(Structure):
     ]
 
 
-class kvm_run_osi(Structure):
+class kvm_run_osi(LittleEndianStructure):
     """struct kvm_run.osi, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2236,7 +2260,7 @@ class kvm_run_osi(Structure):
     ]
 
 
-class kvm_run_papr_hcall(Structure):
+class kvm_run_papr_hcall(LittleEndianStructure):
     """struct kvm_run.papr_hcall, 88 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2250,7 +2274,7 @@ class kvm_run_papr_hcall(Structure):
     ]
 
 
-class kvm_run_s390_tsch(Structure):
+class kvm_run_s390_tsch(LittleEndianStructure):
     """struct kvm_run.s390_tsch, 20 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2271,7 +2295,7 @@ class kvm_run_s390_tsch(Structure):
     ]
 
 
-class kvm_run_epr(Structure):
+class kvm_run_epr(LittleEndianStructure):
     """struct kvm_run.epr, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2281,7 +2305,7 @@ class kvm_run_epr(Structure):
     ]
 
 
-class kvm_run_system_event_union(Union):
+class kvm_run_system_event_union(LittleEndianUnion):
     """union kvm_run.system_event.<union>, 128 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2293,12 +2317,14 @@ class kvm_run_system_event_union(Union):
     ]
 
 
-class kvm_run_system_event(Structure):
+class kvm_run_system_event(LittleEndianStructure):
     """struct kvm_run.system_event, 136 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     type: int
     ndata: int
+    flags: int
+    data: Array[c_uint64]
     _anonymous_ = ("_union",)
     _fields_ = [
         ("type", c_uint32),
@@ -2307,7 +2333,7 @@ class kvm_run_system_event(Structure):
     ]
 
 
-class kvm_run_s390_stsi(Structure):
+class kvm_run_s390_stsi(LittleEndianStructure):
     """struct kvm_run.s390_stsi, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2328,7 +2354,7 @@ class kvm_run_s390_stsi(Structure):
     ]
 
 
-class kvm_run_eoi(Structure):
+class kvm_run_eoi(LittleEndianStructure):
     """struct kvm_run.eoi, 1 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2338,7 +2364,7 @@ class kvm_run_eoi(Structure):
     ]
 
 
-class kvm_run_arm_nisv(Structure):
+class kvm_run_arm_nisv(LittleEndianStructure):
     """struct kvm_run.arm_nisv, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2350,7 +2376,7 @@ class kvm_run_arm_nisv(Structure):
     ]
 
 
-class kvm_run_msr(Structure):
+class kvm_run_msr(LittleEndianStructure):
     """struct kvm_run.msr, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2368,7 +2394,7 @@ class kvm_run_msr(Structure):
     ]
 
 
-class kvm_xen_exit_u_hcall(Structure):
+class kvm_xen_exit_u_hcall(LittleEndianStructure):
     """struct kvm_xen_exit.u.hcall, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2386,7 +2412,7 @@ class kvm_xen_exit_u_hcall(Structure):
     ]
 
 
-class kvm_xen_exit_u(Union):
+class kvm_xen_exit_u(LittleEndianUnion):
     """union kvm_xen_exit.u, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2396,7 +2422,7 @@ class kvm_xen_exit_u(Union):
     ]
 
 
-class kvm_xen_exit(Structure):
+class kvm_xen_exit(LittleEndianStructure):
     """struct kvm_xen_exit, 80 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2409,7 +2435,7 @@ class kvm_xen_exit(Structure):
     ]
 
 
-class kvm_run_riscv_sbi(Structure):
+class kvm_run_riscv_sbi(LittleEndianStructure):
     """struct kvm_run.riscv_sbi, 80 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2425,7 +2451,7 @@ class kvm_run_riscv_sbi(Structure):
     ]
 
 
-class kvm_run_riscv_csr(Structure):
+class kvm_run_riscv_csr(LittleEndianStructure):
     """struct kvm_run.riscv_csr, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2441,7 +2467,7 @@ class kvm_run_riscv_csr(Structure):
     ]
 
 
-class kvm_run_notify(Structure):
+class kvm_run_notify(LittleEndianStructure):
     """struct kvm_run.notify, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2451,7 +2477,7 @@ class kvm_run_notify(Structure):
     ]
 
 
-class kvm_run_memory_fault(Structure):
+class kvm_run_memory_fault(LittleEndianStructure):
     """struct kvm_run.memory_fault, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2465,7 +2491,7 @@ class kvm_run_memory_fault(Structure):
     ]
 
 
-class kvm_run_tdx_unknown(Structure):
+class kvm_run_tdx_unknown(LittleEndianStructure):
     """struct kvm_run.tdx.unknown, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2477,7 +2503,7 @@ class kvm_run_tdx_unknown(Structure):
     ]
 
 
-class kvm_run_tdx_get_quote(Structure):
+class kvm_run_tdx_get_quote(LittleEndianStructure):
     """struct kvm_run.tdx.get_quote, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2491,7 +2517,7 @@ class kvm_run_tdx_get_quote(Structure):
     ]
 
 
-class kvm_run_tdx_get_tdvmcall_info(Structure):
+class kvm_run_tdx_get_tdvmcall_info(LittleEndianStructure):
     """struct kvm_run.tdx.get_tdvmcall_info, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2511,7 +2537,7 @@ class kvm_run_tdx_get_tdvmcall_info(Structure):
     ]
 
 
-class kvm_run_tdx_setup_event_notify(Structure):
+class kvm_run_tdx_setup_event_notify(LittleEndianStructure):
     """struct kvm_run.tdx.setup_event_notify, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2523,7 +2549,7 @@ class kvm_run_tdx_setup_event_notify(Structure):
     ]
 
 
-class kvm_run_tdx_union(Union):
+class kvm_run_tdx_union(LittleEndianUnion):
     """union kvm_run.tdx.<union>, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2539,12 +2565,16 @@ class kvm_run_tdx_union(Union):
     ]
 
 
-class kvm_run_tdx(Structure):
+class kvm_run_tdx(LittleEndianStructure):
     """struct kvm_run.tdx, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     flags: int
     nr: int
+    unknown: kvm_run_tdx_unknown
+    get_quote: kvm_run_tdx_get_quote
+    get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
+    setup_event_notify: kvm_run_tdx_setup_event_notify
     _anonymous_ = ("_union",)
     _fields_ = [
         ("flags", c_uint64),
@@ -2553,7 +2583,7 @@ class kvm_run_tdx(Structure):
     ]
 
 
-class kvm_run_arm_sea(Structure):
+class kvm_run_arm_sea(LittleEndianStructure):
     """struct kvm_run.arm_sea, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2569,7 +2599,7 @@ class kvm_run_arm_sea(Structure):
     ]
 
 
-class kvm_run_union(Union):
+class kvm_run_union(LittleEndianUnion):
     """union kvm_run.<union>, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2645,7 +2675,7 @@ class kvm_run_union(Union):
     ]
 
 
-class kvm_sync_regs(Structure):
+class kvm_sync_regs(LittleEndianStructure):
     """struct kvm_sync_regs, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2655,7 +2685,7 @@ class kvm_sync_regs(Structure):
     ]
 
 
-class kvm_run_s(Union):
+class kvm_run_s(LittleEndianUnion):
     """union kvm_run.s, 2048 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2667,7 +2697,7 @@ class kvm_run_s(Union):
     ]
 
 
-class kvm_run(Structure):
+class kvm_run(LittleEndianStructure):
     """struct kvm_run, 2352 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2683,6 +2713,40 @@ class kvm_run(Structure):
     kvm_valid_regs: int
     kvm_dirty_regs: int
     s: kvm_run_s
+    hw: kvm_run_hw
+    fail_entry: kvm_run_fail_entry
+    ex: kvm_run_ex
+    io: kvm_run_io
+    debug: kvm_run_debug
+    mmio: kvm_run_mmio
+    iocsr_io: kvm_run_iocsr_io
+    hypercall: kvm_run_hypercall
+    tpr_access: kvm_run_tpr_access
+    s390_sieic: kvm_run_s390_sieic
+    s390_reset_flags: int
+    s390_ucontrol: kvm_run_s390_ucontrol
+    dcr: kvm_run_dcr
+    internal: kvm_run_internal
+    emulation_failure: kvm_run_emulation_failure
+    osi: kvm_run_osi
+    papr_hcall: kvm_run_papr_hcall
+    s390_tsch: kvm_run_s390_tsch
+    epr: kvm_run_epr
+    system_event: kvm_run_system_event
+    s390_stsi: kvm_run_s390_stsi
+    eoi: kvm_run_eoi
+    hyperv: kvm_hyperv_exit
+    arm_nisv: kvm_run_arm_nisv
+    msr: kvm_run_msr
+    xen: kvm_xen_exit
+    riscv_sbi: kvm_run_riscv_sbi
+    riscv_csr: kvm_run_riscv_csr
+    notify: kvm_run_notify
+    memory_fault: kvm_run_memory_fault
+    tdx: kvm_run_tdx
+    arm_sea: kvm_run_arm_sea
+    snp_req_certs: kvm_exit_snp_req_certs
+    padding: bytes
     _anonymous_ = ("_union",)
     _fields_ = [
         ("request_interrupt_window", c_uint8),
@@ -2701,7 +2765,7 @@ class kvm_run(Structure):
     ]
 
 
-class kvm_s390_keyop(Structure):
+class kvm_s390_keyop(LittleEndianStructure):
     """struct kvm_s390_keyop, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2717,14 +2781,14 @@ class kvm_s390_keyop(Structure):
     ]
 
 
-class kvm_signal_mask___empty_sigset(Structure):
+class kvm_signal_mask___empty_sigset(LittleEndianStructure):
     """struct kvm_signal_mask.__empty_sigset, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_signal_mask_struct(Structure):
+class kvm_signal_mask_struct(LittleEndianStructure):
     """struct kvm_signal_mask.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2736,11 +2800,13 @@ class kvm_signal_mask_struct(Structure):
     ]
 
 
-class kvm_signal_mask(Structure):
+class kvm_signal_mask(LittleEndianStructure):
     """struct kvm_signal_mask, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     len: int
+    __empty_sigset: kvm_signal_mask___empty_sigset
+    sigset: Array[c_uint8]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("len", c_uint32),
@@ -2748,7 +2814,7 @@ class kvm_signal_mask(Structure):
     ]
 
 
-class kvm_smccc_filter(Structure):
+class kvm_smccc_filter(LittleEndianStructure):
     """struct kvm_smccc_filter, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2764,21 +2830,21 @@ class kvm_smccc_filter(Structure):
     ]
 
 
-class kvm_sregs(Structure):
+class kvm_sregs(LittleEndianStructure):
     """struct kvm_sregs, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_stats_desc___empty_name(Structure):
+class kvm_stats_desc___empty_name(LittleEndianStructure):
     """struct kvm_stats_desc.__empty_name, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_stats_desc_struct(Structure):
+class kvm_stats_desc_struct(LittleEndianStructure):
     """struct kvm_stats_desc.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2790,7 +2856,7 @@ class kvm_stats_desc_struct(Structure):
     ]
 
 
-class kvm_stats_desc(Structure):
+class kvm_stats_desc(LittleEndianStructure):
     """struct kvm_stats_desc, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2799,6 +2865,8 @@ class kvm_stats_desc(Structure):
     size: int
     offset: int
     bucket_size: int
+    __empty_name: kvm_stats_desc___empty_name
+    name: bytes
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("flags", c_uint32),
@@ -2810,7 +2878,7 @@ class kvm_stats_desc(Structure):
     ]
 
 
-class kvm_stats_header(Structure):
+class kvm_stats_header(LittleEndianStructure):
     """struct kvm_stats_header, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2830,7 +2898,7 @@ class kvm_stats_header(Structure):
     ]
 
 
-class kvm_tpr_access_ctl(Structure):
+class kvm_tpr_access_ctl(LittleEndianStructure):
     """struct kvm_tpr_access_ctl, 40 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2844,7 +2912,7 @@ class kvm_tpr_access_ctl(Structure):
     ]
 
 
-class kvm_translation(Structure):
+class kvm_translation(LittleEndianStructure):
     """struct kvm_translation, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2864,7 +2932,7 @@ class kvm_translation(Structure):
     ]
 
 
-class kvm_userspace_memory_region(Structure):
+class kvm_userspace_memory_region(LittleEndianStructure):
     """struct kvm_userspace_memory_region, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2882,7 +2950,7 @@ class kvm_userspace_memory_region(Structure):
     ]
 
 
-class kvm_userspace_memory_region2(Structure):
+class kvm_userspace_memory_region2(LittleEndianStructure):
     """struct kvm_userspace_memory_region2, 160 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2908,7 +2976,7 @@ class kvm_userspace_memory_region2(Structure):
     ]
 
 
-class kvm_vapic_addr(Structure):
+class kvm_vapic_addr(LittleEndianStructure):
     """struct kvm_vapic_addr, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2918,7 +2986,7 @@ class kvm_vapic_addr(Structure):
     ]
 
 
-class kvm_vcpu_events_exception(Structure):
+class kvm_vcpu_events_exception(LittleEndianStructure):
     """struct kvm_vcpu_events.exception, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2936,7 +3004,7 @@ class kvm_vcpu_events_exception(Structure):
     ]
 
 
-class kvm_vcpu_events(Structure):
+class kvm_vcpu_events(LittleEndianStructure):
     """struct kvm_vcpu_events, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2948,7 +3016,7 @@ class kvm_vcpu_events(Structure):
     ]
 
 
-class kvm_vcpu_init(Structure):
+class kvm_vcpu_init(LittleEndianStructure):
     """struct kvm_vcpu_init, 32 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2960,7 +3028,7 @@ class kvm_vcpu_init(Structure):
     ]
 
 
-class kvm_vfio_spapr_tce(Structure):
+class kvm_vfio_spapr_tce(LittleEndianStructure):
     """struct kvm_vfio_spapr_tce, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2972,7 +3040,7 @@ class kvm_vfio_spapr_tce(Structure):
     ]
 
 
-class reg_mask_range(Structure):
+class reg_mask_range(LittleEndianStructure):
     """struct reg_mask_range, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2986,7 +3054,7 @@ class reg_mask_range(Structure):
     ]
 
 
-class user_gcs(Structure):
+class user_gcs(LittleEndianStructure):
     """struct user_gcs, 24 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -3000,7 +3068,7 @@ class user_gcs(Structure):
     ]
 
 
-class user_hwdebug_state_dbg_regs(Structure):
+class user_hwdebug_state_dbg_regs(LittleEndianStructure):
     """struct user_hwdebug_state.dbg_regs, 16 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -3014,7 +3082,7 @@ class user_hwdebug_state_dbg_regs(Structure):
     ]
 
 
-class user_hwdebug_state(Structure):
+class user_hwdebug_state(LittleEndianStructure):
     """struct user_hwdebug_state, 264 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -3028,7 +3096,7 @@ class user_hwdebug_state(Structure):
     ]
 
 
-class user_pac_address_keys(Structure):
+class user_pac_address_keys(LittleEndianStructure):
     """struct user_pac_address_keys, 64 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -3044,7 +3112,7 @@ class user_pac_address_keys(Structure):
     ]
 
 
-class user_pac_generic_keys(Structure):
+class user_pac_generic_keys(LittleEndianStructure):
     """struct user_pac_generic_keys, 16 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -3054,7 +3122,7 @@ class user_pac_generic_keys(Structure):
     ]
 
 
-class user_pac_mask(Structure):
+class user_pac_mask(LittleEndianStructure):
     """struct user_pac_mask, 16 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -3066,7 +3134,7 @@ class user_pac_mask(Structure):
     ]
 
 
-class user_sve_header(Structure):
+class user_sve_header(LittleEndianStructure):
     """struct user_sve_header, 16 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -3086,7 +3154,7 @@ class user_sve_header(Structure):
     ]
 
 
-class user_za_header(Structure):
+class user_za_header(LittleEndianStructure):
     """struct user_za_header, 16 bytes (asm/ptrace.h)."""
 
     __slots__ = ()

@@ -14,8 +14,8 @@ from __future__ import annotations
 from ctypes import (
     CFUNCTYPE,
     Array,
-    Structure,
-    Union,
+    LittleEndianStructure,
+    LittleEndianUnion,
     c_char,
     c_int8,
     c_int16,
@@ -790,7 +790,7 @@ KVM_X86_SETUP_MCE = 0x4008AE9C
 KVM_XEN_HVM_EVTCHN_SEND = 0x400CAED0
 
 
-class __cfi_status(Structure):
+class __cfi_status(LittleEndianStructure):
     """struct __cfi_status, 8 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -800,7 +800,7 @@ class __cfi_status(Structure):
     ]
 
 
-class __kernel_fd_set(Structure):
+class __kernel_fd_set(LittleEndianStructure):
     """__kernel_fd_set, 128 bytes (linux/posix_types.h)."""
 
     __slots__ = ()
@@ -810,7 +810,7 @@ class __kernel_fd_set(Structure):
     ]
 
 
-class __kernel_fsid_t(Structure):
+class __kernel_fsid_t(LittleEndianStructure):
     """__kernel_fsid_t, 8 bytes (asm-generic/posix_types.h)."""
 
     __slots__ = ()
@@ -820,7 +820,7 @@ class __kernel_fsid_t(Structure):
     ]
 
 
-class __riscv_ctx_hdr(Structure):
+class __riscv_ctx_hdr(LittleEndianStructure):
     """struct __riscv_ctx_hdr, 8 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -832,7 +832,7 @@ class __riscv_ctx_hdr(Structure):
     ]
 
 
-class __riscv_d_ext_state(Structure):
+class __riscv_d_ext_state(LittleEndianStructure):
     """struct __riscv_d_ext_state, 264 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -845,7 +845,7 @@ class __riscv_d_ext_state(Structure):
     ]
 
 
-class __riscv_extra_ext_header(Structure):
+class __riscv_extra_ext_header(LittleEndianStructure):
     """struct __riscv_extra_ext_header, 528 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -862,7 +862,7 @@ __riscv_extra_ext_header._fields_ = [
 ]
 
 
-class __riscv_f_ext_state(Structure):
+class __riscv_f_ext_state(LittleEndianStructure):
     """struct __riscv_f_ext_state, 132 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -874,7 +874,7 @@ class __riscv_f_ext_state(Structure):
     ]
 
 
-class __riscv_q_ext_state(Structure):
+class __riscv_q_ext_state(LittleEndianStructure):
     """struct __riscv_q_ext_state, 528 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -888,7 +888,7 @@ class __riscv_q_ext_state(Structure):
     ]
 
 
-class __riscv_fp_state(Union):
+class __riscv_fp_state(LittleEndianUnion):
     """union __riscv_fp_state, 528 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -905,7 +905,7 @@ __riscv_fp_state._fields_ = [
 ]
 
 
-class __riscv_v_ext_state(Structure):
+class __riscv_v_ext_state(LittleEndianStructure):
     """struct __riscv_v_ext_state, 48 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -925,7 +925,7 @@ class __riscv_v_ext_state(Structure):
     ]
 
 
-class __riscv_v_regset_state(Structure):
+class __riscv_v_regset_state(LittleEndianStructure):
     """struct __riscv_v_regset_state, 40 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -945,7 +945,7 @@ class __riscv_v_regset_state(Structure):
     ]
 
 
-class __sc_riscv_cfi_state(Structure):
+class __sc_riscv_cfi_state(LittleEndianStructure):
     """struct __sc_riscv_cfi_state, 8 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -955,7 +955,7 @@ class __sc_riscv_cfi_state(Structure):
     ]
 
 
-class kvm_arm_device_addr(Structure):
+class kvm_arm_device_addr(LittleEndianStructure):
     """struct kvm_arm_device_addr, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -967,7 +967,7 @@ class kvm_arm_device_addr(Structure):
     ]
 
 
-class kvm_clear_dirty_log_union(Union):
+class kvm_clear_dirty_log_union(LittleEndianUnion):
     """union kvm_clear_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -979,13 +979,15 @@ class kvm_clear_dirty_log_union(Union):
     ]
 
 
-class kvm_clear_dirty_log(Structure):
+class kvm_clear_dirty_log(LittleEndianStructure):
     """struct kvm_clear_dirty_log, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     slot: int
     num_pages: int
     first_page: int
+    dirty_bitmap: int
+    padding2: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("slot", c_uint32),
@@ -995,7 +997,7 @@ class kvm_clear_dirty_log(Structure):
     ]
 
 
-class kvm_clock_data(Structure):
+class kvm_clock_data(LittleEndianStructure):
     """struct kvm_clock_data, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1015,7 +1017,7 @@ class kvm_clock_data(Structure):
     ]
 
 
-class kvm_coalesced_mmio_union(Union):
+class kvm_coalesced_mmio_union(LittleEndianUnion):
     """union kvm_coalesced_mmio.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1027,13 +1029,15 @@ class kvm_coalesced_mmio_union(Union):
     ]
 
 
-class kvm_coalesced_mmio(Structure):
+class kvm_coalesced_mmio(LittleEndianStructure):
     """struct kvm_coalesced_mmio, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     phys_addr: int
     len: int
     data: Array[c_uint8]
+    pad: int
+    pio: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("phys_addr", c_uint64),
@@ -1043,14 +1047,14 @@ class kvm_coalesced_mmio(Structure):
     ]
 
 
-class kvm_coalesced_mmio_ring___empty_coalesced_mmio(Structure):
+class kvm_coalesced_mmio_ring___empty_coalesced_mmio(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring.__empty_coalesced_mmio, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_coalesced_mmio_ring_struct(Structure):
+class kvm_coalesced_mmio_ring_struct(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1062,12 +1066,14 @@ class kvm_coalesced_mmio_ring_struct(Structure):
     ]
 
 
-class kvm_coalesced_mmio_ring(Structure):
+class kvm_coalesced_mmio_ring(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     first: int
     last: int
+    __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
+    coalesced_mmio: Array[kvm_coalesced_mmio]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("first", c_uint32),
@@ -1076,7 +1082,7 @@ class kvm_coalesced_mmio_ring(Structure):
     ]
 
 
-class kvm_coalesced_mmio_zone_union(Union):
+class kvm_coalesced_mmio_zone_union(LittleEndianUnion):
     """union kvm_coalesced_mmio_zone.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1088,12 +1094,14 @@ class kvm_coalesced_mmio_zone_union(Union):
     ]
 
 
-class kvm_coalesced_mmio_zone(Structure):
+class kvm_coalesced_mmio_zone(LittleEndianStructure):
     """struct kvm_coalesced_mmio_zone, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     addr: int
     size: int
+    pad: int
+    pio: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("addr", c_uint64),
@@ -1102,7 +1110,7 @@ class kvm_coalesced_mmio_zone(Structure):
     ]
 
 
-class kvm_config_tlb(Structure):
+class kvm_config_tlb(LittleEndianStructure):
     """struct kvm_config_tlb, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1118,7 +1126,7 @@ class kvm_config_tlb(Structure):
     ]
 
 
-class kvm_create_device(Structure):
+class kvm_create_device(LittleEndianStructure):
     """struct kvm_create_device, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1132,7 +1140,7 @@ class kvm_create_device(Structure):
     ]
 
 
-class kvm_create_guest_memfd(Structure):
+class kvm_create_guest_memfd(LittleEndianStructure):
     """struct kvm_create_guest_memfd, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1146,14 +1154,14 @@ class kvm_create_guest_memfd(Structure):
     ]
 
 
-class kvm_debug_exit_arch(Structure):
+class kvm_debug_exit_arch(LittleEndianStructure):
     """struct kvm_debug_exit_arch, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_device_attr(Structure):
+class kvm_device_attr(LittleEndianStructure):
     """struct kvm_device_attr, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1169,7 +1177,7 @@ class kvm_device_attr(Structure):
     ]
 
 
-class kvm_dirty_gfn(Structure):
+class kvm_dirty_gfn(LittleEndianStructure):
     """struct kvm_dirty_gfn, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1183,7 +1191,7 @@ class kvm_dirty_gfn(Structure):
     ]
 
 
-class kvm_dirty_log_union(Union):
+class kvm_dirty_log_union(LittleEndianUnion):
     """union kvm_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1195,12 +1203,14 @@ class kvm_dirty_log_union(Union):
     ]
 
 
-class kvm_dirty_log(Structure):
+class kvm_dirty_log(LittleEndianStructure):
     """struct kvm_dirty_log, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     slot: int
     padding1: int
+    dirty_bitmap: int
+    padding2: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("slot", c_uint32),
@@ -1209,7 +1219,7 @@ class kvm_dirty_log(Structure):
     ]
 
 
-class kvm_dirty_tlb(Structure):
+class kvm_dirty_tlb(LittleEndianStructure):
     """struct kvm_dirty_tlb, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1222,7 +1232,7 @@ class kvm_dirty_tlb(Structure):
     ]
 
 
-class kvm_enable_cap(Structure):
+class kvm_enable_cap(LittleEndianStructure):
     """struct kvm_enable_cap, 104 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1238,7 +1248,7 @@ class kvm_enable_cap(Structure):
     ]
 
 
-class kvm_enc_region(Structure):
+class kvm_enc_region(LittleEndianStructure):
     """struct kvm_enc_region, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1250,7 +1260,7 @@ class kvm_enc_region(Structure):
     ]
 
 
-class kvm_exit_snp_req_certs(Structure):
+class kvm_exit_snp_req_certs(LittleEndianStructure):
     """struct kvm_exit_snp_req_certs, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1264,21 +1274,21 @@ class kvm_exit_snp_req_certs(Structure):
     ]
 
 
-class kvm_fpu(Structure):
+class kvm_fpu(LittleEndianStructure):
     """struct kvm_fpu, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_guest_debug_arch(Structure):
+class kvm_guest_debug_arch(LittleEndianStructure):
     """struct kvm_guest_debug_arch, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_guest_debug(Structure):
+class kvm_guest_debug(LittleEndianStructure):
     """struct kvm_guest_debug, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1292,7 +1302,7 @@ class kvm_guest_debug(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_synic(Structure):
+class kvm_hyperv_exit_u_synic(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.synic, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1310,7 +1320,7 @@ class kvm_hyperv_exit_u_synic(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_hcall(Structure):
+class kvm_hyperv_exit_u_hcall(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.hcall, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1324,7 +1334,7 @@ class kvm_hyperv_exit_u_hcall(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_syndbg(Structure):
+class kvm_hyperv_exit_u_syndbg(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.syndbg, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1346,7 +1356,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
     ]
 
 
-class kvm_hyperv_exit_u(Union):
+class kvm_hyperv_exit_u(LittleEndianUnion):
     """union kvm_hyperv_exit.u, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1360,7 +1370,7 @@ class kvm_hyperv_exit_u(Union):
     ]
 
 
-class kvm_hyperv_exit(Structure):
+class kvm_hyperv_exit(LittleEndianStructure):
     """struct kvm_hyperv_exit, 56 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1374,7 +1384,7 @@ class kvm_hyperv_exit(Structure):
     ]
 
 
-class kvm_interrupt(Structure):
+class kvm_interrupt(LittleEndianStructure):
     """struct kvm_interrupt, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1384,7 +1394,7 @@ class kvm_interrupt(Structure):
     ]
 
 
-class kvm_ioeventfd(Structure):
+class kvm_ioeventfd(LittleEndianStructure):
     """struct kvm_ioeventfd, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1404,7 +1414,7 @@ class kvm_ioeventfd(Structure):
     ]
 
 
-class kvm_irq_level_union(Union):
+class kvm_irq_level_union(LittleEndianUnion):
     """union kvm_irq_level.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1416,11 +1426,13 @@ class kvm_irq_level_union(Union):
     ]
 
 
-class kvm_irq_level(Structure):
+class kvm_irq_level(LittleEndianStructure):
     """struct kvm_irq_level, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     level: int
+    irq: int
+    status: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("_union", kvm_irq_level_union),
@@ -1428,14 +1440,14 @@ class kvm_irq_level(Structure):
     ]
 
 
-class kvm_irq_routing___empty_entries(Structure):
+class kvm_irq_routing___empty_entries(LittleEndianStructure):
     """struct kvm_irq_routing.__empty_entries, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_irq_routing_irqchip(Structure):
+class kvm_irq_routing_irqchip(LittleEndianStructure):
     """struct kvm_irq_routing_irqchip, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1447,7 +1459,7 @@ class kvm_irq_routing_irqchip(Structure):
     ]
 
 
-class kvm_irq_routing_msi_union(Union):
+class kvm_irq_routing_msi_union(LittleEndianUnion):
     """union kvm_irq_routing_msi.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1459,13 +1471,15 @@ class kvm_irq_routing_msi_union(Union):
     ]
 
 
-class kvm_irq_routing_msi(Structure):
+class kvm_irq_routing_msi(LittleEndianStructure):
     """struct kvm_irq_routing_msi, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     address_lo: int
     address_hi: int
     data: int
+    pad: int
+    devid: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("address_lo", c_uint32),
@@ -1475,7 +1489,7 @@ class kvm_irq_routing_msi(Structure):
     ]
 
 
-class kvm_irq_routing_s390_adapter(Structure):
+class kvm_irq_routing_s390_adapter(LittleEndianStructure):
     """struct kvm_irq_routing_s390_adapter, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1493,7 +1507,7 @@ class kvm_irq_routing_s390_adapter(Structure):
     ]
 
 
-class kvm_irq_routing_hv_sint(Structure):
+class kvm_irq_routing_hv_sint(LittleEndianStructure):
     """struct kvm_irq_routing_hv_sint, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1505,7 +1519,7 @@ class kvm_irq_routing_hv_sint(Structure):
     ]
 
 
-class kvm_irq_routing_xen_evtchn(Structure):
+class kvm_irq_routing_xen_evtchn(LittleEndianStructure):
     """struct kvm_irq_routing_xen_evtchn, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1519,7 +1533,7 @@ class kvm_irq_routing_xen_evtchn(Structure):
     ]
 
 
-class kvm_irq_routing_entry_u(Union):
+class kvm_irq_routing_entry_u(LittleEndianUnion):
     """union kvm_irq_routing_entry.u, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1539,7 +1553,7 @@ class kvm_irq_routing_entry_u(Union):
     ]
 
 
-class kvm_irq_routing_entry(Structure):
+class kvm_irq_routing_entry(LittleEndianStructure):
     """struct kvm_irq_routing_entry, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1557,7 +1571,7 @@ class kvm_irq_routing_entry(Structure):
     ]
 
 
-class kvm_irq_routing_struct(Structure):
+class kvm_irq_routing_struct(LittleEndianStructure):
     """struct kvm_irq_routing.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1569,12 +1583,14 @@ class kvm_irq_routing_struct(Structure):
     ]
 
 
-class kvm_irq_routing(Structure):
+class kvm_irq_routing(LittleEndianStructure):
     """struct kvm_irq_routing, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     nr: int
     flags: int
+    __empty_entries: kvm_irq_routing___empty_entries
+    entries: Array[kvm_irq_routing_entry]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("nr", c_uint32),
@@ -1583,7 +1599,7 @@ class kvm_irq_routing(Structure):
     ]
 
 
-class kvm_irqchip_chip(Union):
+class kvm_irqchip_chip(LittleEndianUnion):
     """union kvm_irqchip.chip, 512 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1593,7 +1609,7 @@ class kvm_irqchip_chip(Union):
     ]
 
 
-class kvm_irqchip(Structure):
+class kvm_irqchip(LittleEndianStructure):
     """struct kvm_irqchip, 520 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1607,7 +1623,7 @@ class kvm_irqchip(Structure):
     ]
 
 
-class kvm_irqfd(Structure):
+class kvm_irqfd(LittleEndianStructure):
     """struct kvm_irqfd, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1625,7 +1641,7 @@ class kvm_irqfd(Structure):
     ]
 
 
-class kvm_memory_attributes(Structure):
+class kvm_memory_attributes(LittleEndianStructure):
     """struct kvm_memory_attributes, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1641,7 +1657,7 @@ class kvm_memory_attributes(Structure):
     ]
 
 
-class kvm_mp_state(Structure):
+class kvm_mp_state(LittleEndianStructure):
     """struct kvm_mp_state, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1651,7 +1667,7 @@ class kvm_mp_state(Structure):
     ]
 
 
-class kvm_msi(Structure):
+class kvm_msi(LittleEndianStructure):
     """struct kvm_msi, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1671,7 +1687,7 @@ class kvm_msi(Structure):
     ]
 
 
-class kvm_one_reg(Structure):
+class kvm_one_reg(LittleEndianStructure):
     """struct kvm_one_reg, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1683,7 +1699,7 @@ class kvm_one_reg(Structure):
     ]
 
 
-class kvm_pit_config(Structure):
+class kvm_pit_config(LittleEndianStructure):
     """struct kvm_pit_config, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1695,7 +1711,7 @@ class kvm_pit_config(Structure):
     ]
 
 
-class kvm_pre_fault_memory(Structure):
+class kvm_pre_fault_memory(LittleEndianStructure):
     """struct kvm_pre_fault_memory, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1711,14 +1727,14 @@ class kvm_pre_fault_memory(Structure):
     ]
 
 
-class kvm_reg_list___empty_reg(Structure):
+class kvm_reg_list___empty_reg(LittleEndianStructure):
     """struct kvm_reg_list.__empty_reg, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_reg_list_struct(Structure):
+class kvm_reg_list_struct(LittleEndianStructure):
     """struct kvm_reg_list.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1730,11 +1746,13 @@ class kvm_reg_list_struct(Structure):
     ]
 
 
-class kvm_reg_list(Structure):
+class kvm_reg_list(LittleEndianStructure):
     """struct kvm_reg_list, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     n: int
+    __empty_reg: kvm_reg_list___empty_reg
+    reg: Array[c_uint64]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("n", c_uint64),
@@ -1742,14 +1760,14 @@ class kvm_reg_list(Structure):
     ]
 
 
-class kvm_regs(Structure):
+class kvm_regs(LittleEndianStructure):
     """struct kvm_regs, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_riscv_aia_csr(Structure):
+class kvm_riscv_aia_csr(LittleEndianStructure):
     """struct kvm_riscv_aia_csr, 56 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1771,7 +1789,7 @@ class kvm_riscv_aia_csr(Structure):
     ]
 
 
-class kvm_riscv_config(Structure):
+class kvm_riscv_config(LittleEndianStructure):
     """struct kvm_riscv_config, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1795,7 +1813,7 @@ class kvm_riscv_config(Structure):
     ]
 
 
-class user_regs_struct(Structure):
+class user_regs_struct(LittleEndianStructure):
     """struct user_regs_struct, 256 bytes (asm/ptrace.h)."""
 
     __slots__ = ()
@@ -1867,7 +1885,7 @@ class user_regs_struct(Structure):
     ]
 
 
-class kvm_riscv_core(Structure):
+class kvm_riscv_core(LittleEndianStructure):
     """struct kvm_riscv_core, 264 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1879,7 +1897,7 @@ class kvm_riscv_core(Structure):
     ]
 
 
-class kvm_riscv_csr(Structure):
+class kvm_riscv_csr(LittleEndianStructure):
     """struct kvm_riscv_csr, 88 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1909,7 +1927,7 @@ class kvm_riscv_csr(Structure):
     ]
 
 
-class kvm_riscv_sbi_fwft_feature(Structure):
+class kvm_riscv_sbi_fwft_feature(LittleEndianStructure):
     """struct kvm_riscv_sbi_fwft_feature, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1923,7 +1941,7 @@ class kvm_riscv_sbi_fwft_feature(Structure):
     ]
 
 
-class kvm_riscv_sbi_fwft(Structure):
+class kvm_riscv_sbi_fwft(LittleEndianStructure):
     """struct kvm_riscv_sbi_fwft, 48 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1935,7 +1953,7 @@ class kvm_riscv_sbi_fwft(Structure):
     ]
 
 
-class kvm_riscv_sbi_sta(Structure):
+class kvm_riscv_sbi_sta(LittleEndianStructure):
     """struct kvm_riscv_sbi_sta, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1947,7 +1965,7 @@ class kvm_riscv_sbi_sta(Structure):
     ]
 
 
-class kvm_riscv_smstateen_csr(Structure):
+class kvm_riscv_smstateen_csr(LittleEndianStructure):
     """struct kvm_riscv_smstateen_csr, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1957,7 +1975,7 @@ class kvm_riscv_smstateen_csr(Structure):
     ]
 
 
-class kvm_riscv_timer(Structure):
+class kvm_riscv_timer(LittleEndianStructure):
     """struct kvm_riscv_timer, 32 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1973,7 +1991,7 @@ class kvm_riscv_timer(Structure):
     ]
 
 
-class kvm_run_hw(Structure):
+class kvm_run_hw(LittleEndianStructure):
     """struct kvm_run.hw, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1983,7 +2001,7 @@ class kvm_run_hw(Structure):
     ]
 
 
-class kvm_run_fail_entry(Structure):
+class kvm_run_fail_entry(LittleEndianStructure):
     """struct kvm_run.fail_entry, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1996,7 +2014,7 @@ class kvm_run_fail_entry(Structure):
     ]
 
 
-class kvm_run_ex(Structure):
+class kvm_run_ex(LittleEndianStructure):
     """struct kvm_run.ex, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2008,7 +2026,7 @@ class kvm_run_ex(Structure):
     ]
 
 
-class kvm_run_io(Structure):
+class kvm_run_io(LittleEndianStructure):
     """struct kvm_run.io, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2026,7 +2044,7 @@ class kvm_run_io(Structure):
     ]
 
 
-class kvm_run_debug(Structure):
+class kvm_run_debug(LittleEndianStructure):
     """struct kvm_run.debug, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2036,7 +2054,7 @@ class kvm_run_debug(Structure):
     ]
 
 
-class kvm_run_mmio(Structure):
+class kvm_run_mmio(LittleEndianStructure):
     """struct kvm_run.mmio, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2053,7 +2071,7 @@ class kvm_run_mmio(Structure):
     ]
 
 
-class kvm_run_iocsr_io(Structure):
+class kvm_run_iocsr_io(LittleEndianStructure):
     """struct kvm_run.iocsr_io, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2070,7 +2088,7 @@ class kvm_run_iocsr_io(Structure):
     ]
 
 
-class kvm_run_hypercall_union(Union):
+class kvm_run_hypercall_union(LittleEndianUnion):
     """union kvm_run.hypercall.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2082,13 +2100,15 @@ class kvm_run_hypercall_union(Union):
     ]
 
 
-class kvm_run_hypercall(Structure):
+class kvm_run_hypercall(LittleEndianStructure):
     """struct kvm_run.hypercall, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     nr: int
     args: Array[c_uint64]
     ret: int
+    longmode: int
+    flags: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("nr", c_uint64),
@@ -2098,7 +2118,7 @@ class kvm_run_hypercall(Structure):
     ]
 
 
-class kvm_run_tpr_access(Structure):
+class kvm_run_tpr_access(LittleEndianStructure):
     """struct kvm_run.tpr_access, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2112,7 +2132,7 @@ class kvm_run_tpr_access(Structure):
     ]
 
 
-class kvm_run_s390_sieic(Structure):
+class kvm_run_s390_sieic(LittleEndianStructure):
     """struct kvm_run.s390_sieic, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2127,7 +2147,7 @@ class kvm_run_s390_sieic(Structure):
     ]
 
 
-class kvm_run_s390_ucontrol(Structure):
+class kvm_run_s390_ucontrol(LittleEndianStructure):
     """struct kvm_run.s390_ucontrol, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2140,7 +2160,7 @@ class kvm_run_s390_ucontrol(Structure):
     ]
 
 
-class kvm_run_dcr(Structure):
+class kvm_run_dcr(LittleEndianStructure):
     """struct kvm_run.dcr, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2155,7 +2175,7 @@ class kvm_run_dcr(Structure):
     ]
 
 
-class kvm_run_internal(Structure):
+class kvm_run_internal(LittleEndianStructure):
     """struct kvm_run.internal, 136 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2169,7 +2189,7 @@ class kvm_run_internal(Structure):
     ]
 
 
-class kvm_run_emulation_failure_struct(Structure):
+class kvm_run_emulation_failure_struct(LittleEndianStructure):
     """struct kvm_run.emulation_failure.<struct>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2181,23 +2201,27 @@ class kvm_run_emulation_failure_struct(Structure):
     ]
 
 
-class kvm_run_emulation_failure_union(Union):
+class kvm_run_emulation_failure_union(LittleEndianUnion):
     """union kvm_run.emulation_failure.<union>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
+    insn_size: int
+    insn_bytes: Array[c_uint8]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", kvm_run_emulation_failure_struct),
     ]
 
 
-class kvm_run_emulation_failure(Structure):
+class kvm_run_emulation_failure(LittleEndianStructure):
     """struct kvm_run.emulation_failure, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     suberror: int
     ndata: int
     flags: int
+    insn_size: int
+    insn_bytes: Array[c_uint8]
     _anonymous_ = ("_union",)
     _fields_ = [
         ("suberror", c_uint32),
@@ -2207,7 +2231,7 @@ class kvm_run_emulation_failure(Structure):
     ]
 
 
-class kvm_run_osi(Structure):
+class kvm_run_osi(LittleEndianStructure):
     """struct kvm_run.osi, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2217,7 +2241,7 @@ class kvm_run_osi(Structure):
     ]
 
 
-class kvm_run_papr_hcall(Structure):
+class kvm_run_papr_hcall(LittleEndianStructure):
     """struct kvm_run.papr_hcall, 88 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2231,7 +2255,7 @@ class kvm_run_papr_hcall(Structure):
     ]
 
 
-class kvm_run_s390_tsch(Structure):
+class kvm_run_s390_tsch(LittleEndianStructure):
     """struct kvm_run.s390_tsch, 20 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2252,7 +2276,7 @@ class kvm_run_s390_tsch(Structure):
     ]
 
 
-class kvm_run_epr(Structure):
+class kvm_run_epr(LittleEndianStructure):
     """struct kvm_run.epr, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2262,7 +2286,7 @@ class kvm_run_epr(Structure):
     ]
 
 
-class kvm_run_system_event_union(Union):
+class kvm_run_system_event_union(LittleEndianUnion):
     """union kvm_run.system_event.<union>, 128 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2274,12 +2298,14 @@ class kvm_run_system_event_union(Union):
     ]
 
 
-class kvm_run_system_event(Structure):
+class kvm_run_system_event(LittleEndianStructure):
     """struct kvm_run.system_event, 136 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     type: int
     ndata: int
+    flags: int
+    data: Array[c_uint64]
     _anonymous_ = ("_union",)
     _fields_ = [
         ("type", c_uint32),
@@ -2288,7 +2314,7 @@ class kvm_run_system_event(Structure):
     ]
 
 
-class kvm_run_s390_stsi(Structure):
+class kvm_run_s390_stsi(LittleEndianStructure):
     """struct kvm_run.s390_stsi, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2309,7 +2335,7 @@ class kvm_run_s390_stsi(Structure):
     ]
 
 
-class kvm_run_eoi(Structure):
+class kvm_run_eoi(LittleEndianStructure):
     """struct kvm_run.eoi, 1 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2319,7 +2345,7 @@ class kvm_run_eoi(Structure):
     ]
 
 
-class kvm_run_arm_nisv(Structure):
+class kvm_run_arm_nisv(LittleEndianStructure):
     """struct kvm_run.arm_nisv, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2331,7 +2357,7 @@ class kvm_run_arm_nisv(Structure):
     ]
 
 
-class kvm_run_msr(Structure):
+class kvm_run_msr(LittleEndianStructure):
     """struct kvm_run.msr, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2349,7 +2375,7 @@ class kvm_run_msr(Structure):
     ]
 
 
-class kvm_xen_exit_u_hcall(Structure):
+class kvm_xen_exit_u_hcall(LittleEndianStructure):
     """struct kvm_xen_exit.u.hcall, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2367,7 +2393,7 @@ class kvm_xen_exit_u_hcall(Structure):
     ]
 
 
-class kvm_xen_exit_u(Union):
+class kvm_xen_exit_u(LittleEndianUnion):
     """union kvm_xen_exit.u, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2377,7 +2403,7 @@ class kvm_xen_exit_u(Union):
     ]
 
 
-class kvm_xen_exit(Structure):
+class kvm_xen_exit(LittleEndianStructure):
     """struct kvm_xen_exit, 80 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2390,7 +2416,7 @@ class kvm_xen_exit(Structure):
     ]
 
 
-class kvm_run_riscv_sbi(Structure):
+class kvm_run_riscv_sbi(LittleEndianStructure):
     """struct kvm_run.riscv_sbi, 80 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2406,7 +2432,7 @@ class kvm_run_riscv_sbi(Structure):
     ]
 
 
-class kvm_run_riscv_csr(Structure):
+class kvm_run_riscv_csr(LittleEndianStructure):
     """struct kvm_run.riscv_csr, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2422,7 +2448,7 @@ class kvm_run_riscv_csr(Structure):
     ]
 
 
-class kvm_run_notify(Structure):
+class kvm_run_notify(LittleEndianStructure):
     """struct kvm_run.notify, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2432,7 +2458,7 @@ class kvm_run_notify(Structure):
     ]
 
 
-class kvm_run_memory_fault(Structure):
+class kvm_run_memory_fault(LittleEndianStructure):
     """struct kvm_run.memory_fault, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2446,7 +2472,7 @@ class kvm_run_memory_fault(Structure):
     ]
 
 
-class kvm_run_tdx_unknown(Structure):
+class kvm_run_tdx_unknown(LittleEndianStructure):
     """struct kvm_run.tdx.unknown, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2458,7 +2484,7 @@ class kvm_run_tdx_unknown(Structure):
     ]
 
 
-class kvm_run_tdx_get_quote(Structure):
+class kvm_run_tdx_get_quote(LittleEndianStructure):
     """struct kvm_run.tdx.get_quote, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2472,7 +2498,7 @@ class kvm_run_tdx_get_quote(Structure):
     ]
 
 
-class kvm_run_tdx_get_tdvmcall_info(Structure):
+class kvm_run_tdx_get_tdvmcall_info(LittleEndianStructure):
     """struct kvm_run.tdx.get_tdvmcall_info, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2492,7 +2518,7 @@ class kvm_run_tdx_get_tdvmcall_info(Structure):
     ]
 
 
-class kvm_run_tdx_setup_event_notify(Structure):
+class kvm_run_tdx_setup_event_notify(LittleEndianStructure):
     """struct kvm_run.tdx.setup_event_notify, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2504,7 +2530,7 @@ class kvm_run_tdx_setup_event_notify(Structure):
     ]
 
 
-class kvm_run_tdx_union(Union):
+class kvm_run_tdx_union(LittleEndianUnion):
     """union kvm_run.tdx.<union>, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2520,12 +2546,16 @@ class kvm_run_tdx_union(Union):
     ]
 
 
-class kvm_run_tdx(Structure):
+class kvm_run_tdx(LittleEndianStructure):
     """struct kvm_run.tdx, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     flags: int
     nr: int
+    unknown: kvm_run_tdx_unknown
+    get_quote: kvm_run_tdx_get_quote
+    get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
+    setup_event_notify: kvm_run_tdx_setup_event_notify
     _anonymous_ = ("_union",)
     _fields_ = [
         ("flags", c_uint64),
@@ -2534,7 +2564,7 @@ class kvm_run_tdx(Structure):
     ]
 
 
-class kvm_run_arm_sea(Structure):
+class kvm_run_arm_sea(LittleEndianStructure):
     """struct kvm_run.arm_sea, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2550,7 +2580,7 @@ class kvm_run_arm_sea(Structure):
     ]
 
 
-class kvm_run_union(Union):
+class kvm_run_union(LittleEndianUnion):
     """union kvm_run.<union>, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2626,14 +2656,14 @@ class kvm_run_union(Union):
     ]
 
 
-class kvm_sync_regs(Structure):
+class kvm_sync_regs(LittleEndianStructure):
     """struct kvm_sync_regs, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_run_s(Union):
+class kvm_run_s(LittleEndianUnion):
     """union kvm_run.s, 2048 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2645,7 +2675,7 @@ class kvm_run_s(Union):
     ]
 
 
-class kvm_run(Structure):
+class kvm_run(LittleEndianStructure):
     """struct kvm_run, 2352 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2661,6 +2691,40 @@ class kvm_run(Structure):
     kvm_valid_regs: int
     kvm_dirty_regs: int
     s: kvm_run_s
+    hw: kvm_run_hw
+    fail_entry: kvm_run_fail_entry
+    ex: kvm_run_ex
+    io: kvm_run_io
+    debug: kvm_run_debug
+    mmio: kvm_run_mmio
+    iocsr_io: kvm_run_iocsr_io
+    hypercall: kvm_run_hypercall
+    tpr_access: kvm_run_tpr_access
+    s390_sieic: kvm_run_s390_sieic
+    s390_reset_flags: int
+    s390_ucontrol: kvm_run_s390_ucontrol
+    dcr: kvm_run_dcr
+    internal: kvm_run_internal
+    emulation_failure: kvm_run_emulation_failure
+    osi: kvm_run_osi
+    papr_hcall: kvm_run_papr_hcall
+    s390_tsch: kvm_run_s390_tsch
+    epr: kvm_run_epr
+    system_event: kvm_run_system_event
+    s390_stsi: kvm_run_s390_stsi
+    eoi: kvm_run_eoi
+    hyperv: kvm_hyperv_exit
+    arm_nisv: kvm_run_arm_nisv
+    msr: kvm_run_msr
+    xen: kvm_xen_exit
+    riscv_sbi: kvm_run_riscv_sbi
+    riscv_csr: kvm_run_riscv_csr
+    notify: kvm_run_notify
+    memory_fault: kvm_run_memory_fault
+    tdx: kvm_run_tdx
+    arm_sea: kvm_run_arm_sea
+    snp_req_certs: kvm_exit_snp_req_certs
+    padding: bytes
     _anonymous_ = ("_union",)
     _fields_ = [
         ("request_interrupt_window", c_uint8),
@@ -2679,7 +2743,7 @@ class kvm_run(Structure):
     ]
 
 
-class kvm_s390_keyop(Structure):
+class kvm_s390_keyop(LittleEndianStructure):
     """struct kvm_s390_keyop, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2695,14 +2759,14 @@ class kvm_s390_keyop(Structure):
     ]
 
 
-class kvm_signal_mask___empty_sigset(Structure):
+class kvm_signal_mask___empty_sigset(LittleEndianStructure):
     """struct kvm_signal_mask.__empty_sigset, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_signal_mask_struct(Structure):
+class kvm_signal_mask_struct(LittleEndianStructure):
     """struct kvm_signal_mask.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2714,11 +2778,13 @@ class kvm_signal_mask_struct(Structure):
     ]
 
 
-class kvm_signal_mask(Structure):
+class kvm_signal_mask(LittleEndianStructure):
     """struct kvm_signal_mask, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     len: int
+    __empty_sigset: kvm_signal_mask___empty_sigset
+    sigset: Array[c_uint8]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("len", c_uint32),
@@ -2726,21 +2792,21 @@ class kvm_signal_mask(Structure):
     ]
 
 
-class kvm_sregs(Structure):
+class kvm_sregs(LittleEndianStructure):
     """struct kvm_sregs, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_stats_desc___empty_name(Structure):
+class kvm_stats_desc___empty_name(LittleEndianStructure):
     """struct kvm_stats_desc.__empty_name, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_stats_desc_struct(Structure):
+class kvm_stats_desc_struct(LittleEndianStructure):
     """struct kvm_stats_desc.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2752,7 +2818,7 @@ class kvm_stats_desc_struct(Structure):
     ]
 
 
-class kvm_stats_desc(Structure):
+class kvm_stats_desc(LittleEndianStructure):
     """struct kvm_stats_desc, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2761,6 +2827,8 @@ class kvm_stats_desc(Structure):
     size: int
     offset: int
     bucket_size: int
+    __empty_name: kvm_stats_desc___empty_name
+    name: bytes
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("flags", c_uint32),
@@ -2772,7 +2840,7 @@ class kvm_stats_desc(Structure):
     ]
 
 
-class kvm_stats_header(Structure):
+class kvm_stats_header(LittleEndianStructure):
     """struct kvm_stats_header, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2792,7 +2860,7 @@ class kvm_stats_header(Structure):
     ]
 
 
-class kvm_tpr_access_ctl(Structure):
+class kvm_tpr_access_ctl(LittleEndianStructure):
     """struct kvm_tpr_access_ctl, 40 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2806,7 +2874,7 @@ class kvm_tpr_access_ctl(Structure):
     ]
 
 
-class kvm_translation(Structure):
+class kvm_translation(LittleEndianStructure):
     """struct kvm_translation, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2826,7 +2894,7 @@ class kvm_translation(Structure):
     ]
 
 
-class kvm_userspace_memory_region(Structure):
+class kvm_userspace_memory_region(LittleEndianStructure):
     """struct kvm_userspace_memory_region, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2844,7 +2912,7 @@ class kvm_userspace_memory_region(Structure):
     ]
 
 
-class kvm_userspace_memory_region2(Structure):
+class kvm_userspace_memory_region2(LittleEndianStructure):
     """struct kvm_userspace_memory_region2, 160 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2870,7 +2938,7 @@ class kvm_userspace_memory_region2(Structure):
     ]
 
 
-class kvm_vapic_addr(Structure):
+class kvm_vapic_addr(LittleEndianStructure):
     """struct kvm_vapic_addr, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2880,7 +2948,7 @@ class kvm_vapic_addr(Structure):
     ]
 
 
-class kvm_vfio_spapr_tce(Structure):
+class kvm_vfio_spapr_tce(LittleEndianStructure):
     """struct kvm_vfio_spapr_tce, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2892,7 +2960,7 @@ class kvm_vfio_spapr_tce(Structure):
     ]
 
 
-class user_cfi_state(Structure):
+class user_cfi_state(LittleEndianStructure):
     """struct user_cfi_state, 16 bytes (asm/ptrace.h)."""
 
     __slots__ = ()

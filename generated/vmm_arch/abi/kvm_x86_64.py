@@ -14,8 +14,8 @@ from __future__ import annotations
 from ctypes import (
     CFUNCTYPE,
     Array,
-    Structure,
-    Union,
+    LittleEndianStructure,
+    LittleEndianUnion,
     c_char,
     c_int8,
     c_int16,
@@ -856,7 +856,7 @@ KVM_XEN_VCPU_GET_ATTR = 0xC048AECA
 KVM_XEN_VCPU_SET_ATTR = 0x4048AECB
 
 
-class __kernel_fd_set(Structure):
+class __kernel_fd_set(LittleEndianStructure):
     """__kernel_fd_set, 128 bytes (linux/posix_types.h)."""
 
     __slots__ = ()
@@ -866,7 +866,7 @@ class __kernel_fd_set(Structure):
     ]
 
 
-class __kernel_fsid_t(Structure):
+class __kernel_fsid_t(LittleEndianStructure):
     """__kernel_fsid_t, 8 bytes (asm-generic/posix_types.h)."""
 
     __slots__ = ()
@@ -876,7 +876,7 @@ class __kernel_fsid_t(Structure):
     ]
 
 
-class kvm_arm_device_addr(Structure):
+class kvm_arm_device_addr(LittleEndianStructure):
     """struct kvm_arm_device_addr, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -888,7 +888,7 @@ class kvm_arm_device_addr(Structure):
     ]
 
 
-class kvm_clear_dirty_log_union(Union):
+class kvm_clear_dirty_log_union(LittleEndianUnion):
     """union kvm_clear_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -900,13 +900,15 @@ class kvm_clear_dirty_log_union(Union):
     ]
 
 
-class kvm_clear_dirty_log(Structure):
+class kvm_clear_dirty_log(LittleEndianStructure):
     """struct kvm_clear_dirty_log, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     slot: int
     num_pages: int
     first_page: int
+    dirty_bitmap: int
+    padding2: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("slot", c_uint32),
@@ -916,7 +918,7 @@ class kvm_clear_dirty_log(Structure):
     ]
 
 
-class kvm_clock_data(Structure):
+class kvm_clock_data(LittleEndianStructure):
     """struct kvm_clock_data, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -936,7 +938,7 @@ class kvm_clock_data(Structure):
     ]
 
 
-class kvm_coalesced_mmio_union(Union):
+class kvm_coalesced_mmio_union(LittleEndianUnion):
     """union kvm_coalesced_mmio.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -948,13 +950,15 @@ class kvm_coalesced_mmio_union(Union):
     ]
 
 
-class kvm_coalesced_mmio(Structure):
+class kvm_coalesced_mmio(LittleEndianStructure):
     """struct kvm_coalesced_mmio, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     phys_addr: int
     len: int
     data: Array[c_uint8]
+    pad: int
+    pio: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("phys_addr", c_uint64),
@@ -964,14 +968,14 @@ class kvm_coalesced_mmio(Structure):
     ]
 
 
-class kvm_coalesced_mmio_ring___empty_coalesced_mmio(Structure):
+class kvm_coalesced_mmio_ring___empty_coalesced_mmio(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring.__empty_coalesced_mmio, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_coalesced_mmio_ring_struct(Structure):
+class kvm_coalesced_mmio_ring_struct(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -983,12 +987,14 @@ class kvm_coalesced_mmio_ring_struct(Structure):
     ]
 
 
-class kvm_coalesced_mmio_ring(Structure):
+class kvm_coalesced_mmio_ring(LittleEndianStructure):
     """struct kvm_coalesced_mmio_ring, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     first: int
     last: int
+    __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
+    coalesced_mmio: Array[kvm_coalesced_mmio]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("first", c_uint32),
@@ -997,7 +1003,7 @@ class kvm_coalesced_mmio_ring(Structure):
     ]
 
 
-class kvm_coalesced_mmio_zone_union(Union):
+class kvm_coalesced_mmio_zone_union(LittleEndianUnion):
     """union kvm_coalesced_mmio_zone.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1009,12 +1015,14 @@ class kvm_coalesced_mmio_zone_union(Union):
     ]
 
 
-class kvm_coalesced_mmio_zone(Structure):
+class kvm_coalesced_mmio_zone(LittleEndianStructure):
     """struct kvm_coalesced_mmio_zone, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     addr: int
     size: int
+    pad: int
+    pio: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("addr", c_uint64),
@@ -1023,7 +1031,7 @@ class kvm_coalesced_mmio_zone(Structure):
     ]
 
 
-class kvm_config_tlb(Structure):
+class kvm_config_tlb(LittleEndianStructure):
     """struct kvm_config_tlb, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1039,14 +1047,14 @@ class kvm_config_tlb(Structure):
     ]
 
 
-class kvm_cpuid___empty_entries(Structure):
+class kvm_cpuid___empty_entries(LittleEndianStructure):
     """struct kvm_cpuid.__empty_entries, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_cpuid_entry(Structure):
+class kvm_cpuid_entry(LittleEndianStructure):
     """struct kvm_cpuid_entry, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1066,7 +1074,7 @@ class kvm_cpuid_entry(Structure):
     ]
 
 
-class kvm_cpuid_struct(Structure):
+class kvm_cpuid_struct(LittleEndianStructure):
     """struct kvm_cpuid.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1078,12 +1086,14 @@ class kvm_cpuid_struct(Structure):
     ]
 
 
-class kvm_cpuid(Structure):
+class kvm_cpuid(LittleEndianStructure):
     """struct kvm_cpuid, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     nent: int
     padding: int
+    __empty_entries: kvm_cpuid___empty_entries
+    entries: Array[kvm_cpuid_entry]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("nent", c_uint32),
@@ -1092,14 +1102,14 @@ class kvm_cpuid(Structure):
     ]
 
 
-class kvm_cpuid2___empty_entries(Structure):
+class kvm_cpuid2___empty_entries(LittleEndianStructure):
     """struct kvm_cpuid2.__empty_entries, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_cpuid_entry2(Structure):
+class kvm_cpuid_entry2(LittleEndianStructure):
     """struct kvm_cpuid_entry2, 40 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1123,7 +1133,7 @@ class kvm_cpuid_entry2(Structure):
     ]
 
 
-class kvm_cpuid2_struct(Structure):
+class kvm_cpuid2_struct(LittleEndianStructure):
     """struct kvm_cpuid2.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1135,12 +1145,14 @@ class kvm_cpuid2_struct(Structure):
     ]
 
 
-class kvm_cpuid2(Structure):
+class kvm_cpuid2(LittleEndianStructure):
     """struct kvm_cpuid2, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     nent: int
     padding: int
+    __empty_entries: kvm_cpuid2___empty_entries
+    entries: Array[kvm_cpuid_entry2]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("nent", c_uint32),
@@ -1149,7 +1161,7 @@ class kvm_cpuid2(Structure):
     ]
 
 
-class kvm_create_device(Structure):
+class kvm_create_device(LittleEndianStructure):
     """struct kvm_create_device, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1163,7 +1175,7 @@ class kvm_create_device(Structure):
     ]
 
 
-class kvm_create_guest_memfd(Structure):
+class kvm_create_guest_memfd(LittleEndianStructure):
     """struct kvm_create_guest_memfd, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1177,7 +1189,7 @@ class kvm_create_guest_memfd(Structure):
     ]
 
 
-class kvm_debug_exit_arch(Structure):
+class kvm_debug_exit_arch(LittleEndianStructure):
     """struct kvm_debug_exit_arch, 32 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1195,7 +1207,7 @@ class kvm_debug_exit_arch(Structure):
     ]
 
 
-class kvm_debugregs(Structure):
+class kvm_debugregs(LittleEndianStructure):
     """struct kvm_debugregs, 128 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1213,7 +1225,7 @@ class kvm_debugregs(Structure):
     ]
 
 
-class kvm_device_attr(Structure):
+class kvm_device_attr(LittleEndianStructure):
     """struct kvm_device_attr, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1229,7 +1241,7 @@ class kvm_device_attr(Structure):
     ]
 
 
-class kvm_dirty_gfn(Structure):
+class kvm_dirty_gfn(LittleEndianStructure):
     """struct kvm_dirty_gfn, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1243,7 +1255,7 @@ class kvm_dirty_gfn(Structure):
     ]
 
 
-class kvm_dirty_log_union(Union):
+class kvm_dirty_log_union(LittleEndianUnion):
     """union kvm_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1255,12 +1267,14 @@ class kvm_dirty_log_union(Union):
     ]
 
 
-class kvm_dirty_log(Structure):
+class kvm_dirty_log(LittleEndianStructure):
     """struct kvm_dirty_log, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     slot: int
     padding1: int
+    dirty_bitmap: int
+    padding2: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("slot", c_uint32),
@@ -1269,7 +1283,7 @@ class kvm_dirty_log(Structure):
     ]
 
 
-class kvm_dirty_tlb(Structure):
+class kvm_dirty_tlb(LittleEndianStructure):
     """struct kvm_dirty_tlb, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1282,7 +1296,7 @@ class kvm_dirty_tlb(Structure):
     ]
 
 
-class kvm_dtable(Structure):
+class kvm_dtable(LittleEndianStructure):
     """struct kvm_dtable, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1296,7 +1310,7 @@ class kvm_dtable(Structure):
     ]
 
 
-class kvm_enable_cap(Structure):
+class kvm_enable_cap(LittleEndianStructure):
     """struct kvm_enable_cap, 104 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1312,7 +1326,7 @@ class kvm_enable_cap(Structure):
     ]
 
 
-class kvm_enc_region(Structure):
+class kvm_enc_region(LittleEndianStructure):
     """struct kvm_enc_region, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1324,7 +1338,7 @@ class kvm_enc_region(Structure):
     ]
 
 
-class kvm_exit_snp_req_certs(Structure):
+class kvm_exit_snp_req_certs(LittleEndianStructure):
     """struct kvm_exit_snp_req_certs, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1338,7 +1352,7 @@ class kvm_exit_snp_req_certs(Structure):
     ]
 
 
-class kvm_fpu(Structure):
+class kvm_fpu(LittleEndianStructure):
     """struct kvm_fpu, 416 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1368,7 +1382,7 @@ class kvm_fpu(Structure):
     ]
 
 
-class kvm_guest_debug_arch(Structure):
+class kvm_guest_debug_arch(LittleEndianStructure):
     """struct kvm_guest_debug_arch, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1378,7 +1392,7 @@ class kvm_guest_debug_arch(Structure):
     ]
 
 
-class kvm_guest_debug(Structure):
+class kvm_guest_debug(LittleEndianStructure):
     """struct kvm_guest_debug, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1392,7 +1406,7 @@ class kvm_guest_debug(Structure):
     ]
 
 
-class kvm_hyperv_eventfd(Structure):
+class kvm_hyperv_eventfd(LittleEndianStructure):
     """struct kvm_hyperv_eventfd, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1408,7 +1422,7 @@ class kvm_hyperv_eventfd(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_synic(Structure):
+class kvm_hyperv_exit_u_synic(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.synic, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1426,7 +1440,7 @@ class kvm_hyperv_exit_u_synic(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_hcall(Structure):
+class kvm_hyperv_exit_u_hcall(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.hcall, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1440,7 +1454,7 @@ class kvm_hyperv_exit_u_hcall(Structure):
     ]
 
 
-class kvm_hyperv_exit_u_syndbg(Structure):
+class kvm_hyperv_exit_u_syndbg(LittleEndianStructure):
     """struct kvm_hyperv_exit.u.syndbg, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1462,7 +1476,7 @@ class kvm_hyperv_exit_u_syndbg(Structure):
     ]
 
 
-class kvm_hyperv_exit_u(Union):
+class kvm_hyperv_exit_u(LittleEndianUnion):
     """union kvm_hyperv_exit.u, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1476,7 +1490,7 @@ class kvm_hyperv_exit_u(Union):
     ]
 
 
-class kvm_hyperv_exit(Structure):
+class kvm_hyperv_exit(LittleEndianStructure):
     """struct kvm_hyperv_exit, 56 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1490,7 +1504,7 @@ class kvm_hyperv_exit(Structure):
     ]
 
 
-class kvm_interrupt(Structure):
+class kvm_interrupt(LittleEndianStructure):
     """struct kvm_interrupt, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1500,7 +1514,7 @@ class kvm_interrupt(Structure):
     ]
 
 
-class kvm_ioapic_state_redirtbl_fields(Structure):
+class kvm_ioapic_state_redirtbl_fields(LittleEndianStructure):
     """struct kvm_ioapic_state.redirtbl.fields, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1530,7 +1544,7 @@ class kvm_ioapic_state_redirtbl_fields(Structure):
     ]
 
 
-class kvm_ioapic_state_redirtbl(Union):
+class kvm_ioapic_state_redirtbl(LittleEndianUnion):
     """union kvm_ioapic_state.redirtbl, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1542,7 +1556,7 @@ class kvm_ioapic_state_redirtbl(Union):
     ]
 
 
-class kvm_ioapic_state(Structure):
+class kvm_ioapic_state(LittleEndianStructure):
     """struct kvm_ioapic_state, 216 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1562,7 +1576,7 @@ class kvm_ioapic_state(Structure):
     ]
 
 
-class kvm_ioeventfd(Structure):
+class kvm_ioeventfd(LittleEndianStructure):
     """struct kvm_ioeventfd, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1582,7 +1596,7 @@ class kvm_ioeventfd(Structure):
     ]
 
 
-class kvm_irq_level_union(Union):
+class kvm_irq_level_union(LittleEndianUnion):
     """union kvm_irq_level.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1594,11 +1608,13 @@ class kvm_irq_level_union(Union):
     ]
 
 
-class kvm_irq_level(Structure):
+class kvm_irq_level(LittleEndianStructure):
     """struct kvm_irq_level, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     level: int
+    irq: int
+    status: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("_union", kvm_irq_level_union),
@@ -1606,14 +1622,14 @@ class kvm_irq_level(Structure):
     ]
 
 
-class kvm_irq_routing___empty_entries(Structure):
+class kvm_irq_routing___empty_entries(LittleEndianStructure):
     """struct kvm_irq_routing.__empty_entries, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_irq_routing_irqchip(Structure):
+class kvm_irq_routing_irqchip(LittleEndianStructure):
     """struct kvm_irq_routing_irqchip, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1625,7 +1641,7 @@ class kvm_irq_routing_irqchip(Structure):
     ]
 
 
-class kvm_irq_routing_msi_union(Union):
+class kvm_irq_routing_msi_union(LittleEndianUnion):
     """union kvm_irq_routing_msi.<union>, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1637,13 +1653,15 @@ class kvm_irq_routing_msi_union(Union):
     ]
 
 
-class kvm_irq_routing_msi(Structure):
+class kvm_irq_routing_msi(LittleEndianStructure):
     """struct kvm_irq_routing_msi, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     address_lo: int
     address_hi: int
     data: int
+    pad: int
+    devid: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("address_lo", c_uint32),
@@ -1653,7 +1671,7 @@ class kvm_irq_routing_msi(Structure):
     ]
 
 
-class kvm_irq_routing_s390_adapter(Structure):
+class kvm_irq_routing_s390_adapter(LittleEndianStructure):
     """struct kvm_irq_routing_s390_adapter, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1671,7 +1689,7 @@ class kvm_irq_routing_s390_adapter(Structure):
     ]
 
 
-class kvm_irq_routing_hv_sint(Structure):
+class kvm_irq_routing_hv_sint(LittleEndianStructure):
     """struct kvm_irq_routing_hv_sint, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1683,7 +1701,7 @@ class kvm_irq_routing_hv_sint(Structure):
     ]
 
 
-class kvm_irq_routing_xen_evtchn(Structure):
+class kvm_irq_routing_xen_evtchn(LittleEndianStructure):
     """struct kvm_irq_routing_xen_evtchn, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1697,7 +1715,7 @@ class kvm_irq_routing_xen_evtchn(Structure):
     ]
 
 
-class kvm_irq_routing_entry_u(Union):
+class kvm_irq_routing_entry_u(LittleEndianUnion):
     """union kvm_irq_routing_entry.u, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1717,7 +1735,7 @@ class kvm_irq_routing_entry_u(Union):
     ]
 
 
-class kvm_irq_routing_entry(Structure):
+class kvm_irq_routing_entry(LittleEndianStructure):
     """struct kvm_irq_routing_entry, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1735,7 +1753,7 @@ class kvm_irq_routing_entry(Structure):
     ]
 
 
-class kvm_irq_routing_struct(Structure):
+class kvm_irq_routing_struct(LittleEndianStructure):
     """struct kvm_irq_routing.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1747,12 +1765,14 @@ class kvm_irq_routing_struct(Structure):
     ]
 
 
-class kvm_irq_routing(Structure):
+class kvm_irq_routing(LittleEndianStructure):
     """struct kvm_irq_routing, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     nr: int
     flags: int
+    __empty_entries: kvm_irq_routing___empty_entries
+    entries: Array[kvm_irq_routing_entry]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("nr", c_uint32),
@@ -1761,7 +1781,7 @@ class kvm_irq_routing(Structure):
     ]
 
 
-class kvm_pic_state(Structure):
+class kvm_pic_state(LittleEndianStructure):
     """struct kvm_pic_state, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1801,7 +1821,7 @@ class kvm_pic_state(Structure):
     ]
 
 
-class kvm_irqchip_chip(Union):
+class kvm_irqchip_chip(LittleEndianUnion):
     """union kvm_irqchip.chip, 512 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1815,7 +1835,7 @@ class kvm_irqchip_chip(Union):
     ]
 
 
-class kvm_irqchip(Structure):
+class kvm_irqchip(LittleEndianStructure):
     """struct kvm_irqchip, 520 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1829,7 +1849,7 @@ class kvm_irqchip(Structure):
     ]
 
 
-class kvm_irqfd(Structure):
+class kvm_irqfd(LittleEndianStructure):
     """struct kvm_irqfd, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1847,7 +1867,7 @@ class kvm_irqfd(Structure):
     ]
 
 
-class kvm_lapic_state(Structure):
+class kvm_lapic_state(LittleEndianStructure):
     """struct kvm_lapic_state, 1024 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1857,7 +1877,7 @@ class kvm_lapic_state(Structure):
     ]
 
 
-class kvm_memory_attributes(Structure):
+class kvm_memory_attributes(LittleEndianStructure):
     """struct kvm_memory_attributes, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1873,7 +1893,7 @@ class kvm_memory_attributes(Structure):
     ]
 
 
-class kvm_mp_state(Structure):
+class kvm_mp_state(LittleEndianStructure):
     """struct kvm_mp_state, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1883,7 +1903,7 @@ class kvm_mp_state(Structure):
     ]
 
 
-class kvm_msi(Structure):
+class kvm_msi(LittleEndianStructure):
     """struct kvm_msi, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -1903,7 +1923,7 @@ class kvm_msi(Structure):
     ]
 
 
-class kvm_msr_entry(Structure):
+class kvm_msr_entry(LittleEndianStructure):
     """struct kvm_msr_entry, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1917,7 +1937,7 @@ class kvm_msr_entry(Structure):
     ]
 
 
-class kvm_msr_filter_range(Structure):
+class kvm_msr_filter_range(LittleEndianStructure):
     """struct kvm_msr_filter_range, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1934,7 +1954,7 @@ class kvm_msr_filter_range(Structure):
     ]
 
 
-class kvm_msr_filter(Structure):
+class kvm_msr_filter(LittleEndianStructure):
     """struct kvm_msr_filter, 392 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1947,14 +1967,14 @@ class kvm_msr_filter(Structure):
     ]
 
 
-class kvm_msr_list___empty_indices(Structure):
+class kvm_msr_list___empty_indices(LittleEndianStructure):
     """struct kvm_msr_list.__empty_indices, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_msr_list_struct(Structure):
+class kvm_msr_list_struct(LittleEndianStructure):
     """struct kvm_msr_list.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1966,11 +1986,13 @@ class kvm_msr_list_struct(Structure):
     ]
 
 
-class kvm_msr_list(Structure):
+class kvm_msr_list(LittleEndianStructure):
     """struct kvm_msr_list, 4 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     nmsrs: int
+    __empty_indices: kvm_msr_list___empty_indices
+    indices: Array[c_uint32]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("nmsrs", c_uint32),
@@ -1978,14 +2000,14 @@ class kvm_msr_list(Structure):
     ]
 
 
-class kvm_msrs___empty_entries(Structure):
+class kvm_msrs___empty_entries(LittleEndianStructure):
     """struct kvm_msrs.__empty_entries, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_msrs_struct(Structure):
+class kvm_msrs_struct(LittleEndianStructure):
     """struct kvm_msrs.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -1997,12 +2019,14 @@ class kvm_msrs_struct(Structure):
     ]
 
 
-class kvm_msrs(Structure):
+class kvm_msrs(LittleEndianStructure):
     """struct kvm_msrs, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     nmsrs: int
     pad: int
+    __empty_entries: kvm_msrs___empty_entries
+    entries: Array[kvm_msr_entry]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("nmsrs", c_uint32),
@@ -2011,7 +2035,7 @@ class kvm_msrs(Structure):
     ]
 
 
-class kvm_vmx_nested_state_hdr_smm(Structure):
+class kvm_vmx_nested_state_hdr_smm(LittleEndianStructure):
     """struct kvm_vmx_nested_state_hdr.smm, 2 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2021,7 +2045,7 @@ class kvm_vmx_nested_state_hdr_smm(Structure):
     ]
 
 
-class kvm_vmx_nested_state_hdr(Structure):
+class kvm_vmx_nested_state_hdr(LittleEndianStructure):
     """struct kvm_vmx_nested_state_hdr, 32 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2041,7 +2065,7 @@ class kvm_vmx_nested_state_hdr(Structure):
     ]
 
 
-class kvm_svm_nested_state_hdr(Structure):
+class kvm_svm_nested_state_hdr(LittleEndianStructure):
     """struct kvm_svm_nested_state_hdr, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2053,7 +2077,7 @@ class kvm_svm_nested_state_hdr(Structure):
     ]
 
 
-class kvm_nested_state_hdr(Union):
+class kvm_nested_state_hdr(LittleEndianUnion):
     """union kvm_nested_state.hdr, 120 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2067,14 +2091,14 @@ class kvm_nested_state_hdr(Union):
     ]
 
 
-class kvm_nested_state_data___empty_vmx(Structure):
+class kvm_nested_state_data___empty_vmx(LittleEndianStructure):
     """struct kvm_nested_state.data.__empty_vmx, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_vmx_nested_state_data(Structure):
+class kvm_vmx_nested_state_data(LittleEndianStructure):
     """struct kvm_vmx_nested_state_data, 8192 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2086,7 +2110,7 @@ class kvm_vmx_nested_state_data(Structure):
     ]
 
 
-class kvm_nested_state_data_struct(Structure):
+class kvm_nested_state_data_struct(LittleEndianStructure):
     """struct kvm_nested_state.data.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2098,14 +2122,14 @@ class kvm_nested_state_data_struct(Structure):
     ]
 
 
-class kvm_nested_state_data___empty_svm(Structure):
+class kvm_nested_state_data___empty_svm(LittleEndianStructure):
     """struct kvm_nested_state.data.__empty_svm, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_svm_nested_state_data(Structure):
+class kvm_svm_nested_state_data(LittleEndianStructure):
     """struct kvm_svm_nested_state_data, 4096 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2115,7 +2139,7 @@ class kvm_svm_nested_state_data(Structure):
     ]
 
 
-class kvm_nested_state_data_struct2(Structure):
+class kvm_nested_state_data_struct2(LittleEndianStructure):
     """struct kvm_nested_state.data.<struct2>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2127,10 +2151,14 @@ class kvm_nested_state_data_struct2(Structure):
     ]
 
 
-class kvm_nested_state_data(Union):
+class kvm_nested_state_data(LittleEndianUnion):
     """union kvm_nested_state.data, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
+    __empty_vmx: kvm_nested_state_data___empty_vmx
+    vmx: Array[kvm_vmx_nested_state_data]
+    __empty_svm: kvm_nested_state_data___empty_svm
+    svm: Array[kvm_svm_nested_state_data]
     _anonymous_ = ("_struct", "_struct2")
     _fields_ = [
         ("_struct", kvm_nested_state_data_struct),
@@ -2138,7 +2166,7 @@ class kvm_nested_state_data(Union):
     ]
 
 
-class kvm_nested_state(Structure):
+class kvm_nested_state(LittleEndianStructure):
     """struct kvm_nested_state, 128 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2156,7 +2184,7 @@ class kvm_nested_state(Structure):
     ]
 
 
-class kvm_one_reg(Structure):
+class kvm_one_reg(LittleEndianStructure):
     """struct kvm_one_reg, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2168,7 +2196,7 @@ class kvm_one_reg(Structure):
     ]
 
 
-class kvm_pit_channel_state(Structure):
+class kvm_pit_channel_state(LittleEndianStructure):
     """struct kvm_pit_channel_state, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2202,7 +2230,7 @@ class kvm_pit_channel_state(Structure):
     ]
 
 
-class kvm_pit_config(Structure):
+class kvm_pit_config(LittleEndianStructure):
     """struct kvm_pit_config, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2214,7 +2242,7 @@ class kvm_pit_config(Structure):
     ]
 
 
-class kvm_pit_state(Structure):
+class kvm_pit_state(LittleEndianStructure):
     """struct kvm_pit_state, 72 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2224,7 +2252,7 @@ class kvm_pit_state(Structure):
     ]
 
 
-class kvm_pit_state2(Structure):
+class kvm_pit_state2(LittleEndianStructure):
     """struct kvm_pit_state2, 112 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2238,14 +2266,14 @@ class kvm_pit_state2(Structure):
     ]
 
 
-class kvm_pmu_event_filter___empty_events(Structure):
+class kvm_pmu_event_filter___empty_events(LittleEndianStructure):
     """struct kvm_pmu_event_filter.__empty_events, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_pmu_event_filter_struct(Structure):
+class kvm_pmu_event_filter_struct(LittleEndianStructure):
     """struct kvm_pmu_event_filter.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2257,7 +2285,7 @@ class kvm_pmu_event_filter_struct(Structure):
     ]
 
 
-class kvm_pmu_event_filter(Structure):
+class kvm_pmu_event_filter(LittleEndianStructure):
     """struct kvm_pmu_event_filter, 32 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2266,6 +2294,8 @@ class kvm_pmu_event_filter(Structure):
     fixed_counter_bitmap: int
     flags: int
     pad: Array[c_uint32]
+    __empty_events: kvm_pmu_event_filter___empty_events
+    events: Array[c_uint64]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("action", c_uint32),
@@ -2277,7 +2307,7 @@ class kvm_pmu_event_filter(Structure):
     ]
 
 
-class kvm_pre_fault_memory(Structure):
+class kvm_pre_fault_memory(LittleEndianStructure):
     """struct kvm_pre_fault_memory, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2293,14 +2323,14 @@ class kvm_pre_fault_memory(Structure):
     ]
 
 
-class kvm_reg_list___empty_reg(Structure):
+class kvm_reg_list___empty_reg(LittleEndianStructure):
     """struct kvm_reg_list.__empty_reg, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_reg_list_struct(Structure):
+class kvm_reg_list_struct(LittleEndianStructure):
     """struct kvm_reg_list.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2312,11 +2342,13 @@ class kvm_reg_list_struct(Structure):
     ]
 
 
-class kvm_reg_list(Structure):
+class kvm_reg_list(LittleEndianStructure):
     """struct kvm_reg_list, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     n: int
+    __empty_reg: kvm_reg_list___empty_reg
+    reg: Array[c_uint64]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("n", c_uint64),
@@ -2324,7 +2356,7 @@ class kvm_reg_list(Structure):
     ]
 
 
-class kvm_regs(Structure):
+class kvm_regs(LittleEndianStructure):
     """struct kvm_regs, 144 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2368,7 +2400,7 @@ class kvm_regs(Structure):
     ]
 
 
-class kvm_reinject_control(Structure):
+class kvm_reinject_control(LittleEndianStructure):
     """struct kvm_reinject_control, 32 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -2380,7 +2412,7 @@ class kvm_reinject_control(Structure):
     ]
 
 
-class kvm_run_hw(Structure):
+class kvm_run_hw(LittleEndianStructure):
     """struct kvm_run.hw, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2390,7 +2422,7 @@ class kvm_run_hw(Structure):
     ]
 
 
-class kvm_run_fail_entry(Structure):
+class kvm_run_fail_entry(LittleEndianStructure):
     """struct kvm_run.fail_entry, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2403,7 +2435,7 @@ class kvm_run_fail_entry(Structure):
     ]
 
 
-class kvm_run_ex(Structure):
+class kvm_run_ex(LittleEndianStructure):
     """struct kvm_run.ex, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2415,7 +2447,7 @@ class kvm_run_ex(Structure):
     ]
 
 
-class kvm_run_io(Structure):
+class kvm_run_io(LittleEndianStructure):
     """struct kvm_run.io, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2433,7 +2465,7 @@ class kvm_run_io(Structure):
     ]
 
 
-class kvm_run_debug(Structure):
+class kvm_run_debug(LittleEndianStructure):
     """struct kvm_run.debug, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2443,7 +2475,7 @@ class kvm_run_debug(Structure):
     ]
 
 
-class kvm_run_mmio(Structure):
+class kvm_run_mmio(LittleEndianStructure):
     """struct kvm_run.mmio, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2460,7 +2492,7 @@ class kvm_run_mmio(Structure):
     ]
 
 
-class kvm_run_iocsr_io(Structure):
+class kvm_run_iocsr_io(LittleEndianStructure):
     """struct kvm_run.iocsr_io, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2477,7 +2509,7 @@ class kvm_run_iocsr_io(Structure):
     ]
 
 
-class kvm_run_hypercall_union(Union):
+class kvm_run_hypercall_union(LittleEndianUnion):
     """union kvm_run.hypercall.<union>, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2489,13 +2521,15 @@ class kvm_run_hypercall_union(Union):
     ]
 
 
-class kvm_run_hypercall(Structure):
+class kvm_run_hypercall(LittleEndianStructure):
     """struct kvm_run.hypercall, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     nr: int
     args: Array[c_uint64]
     ret: int
+    longmode: int
+    flags: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("nr", c_uint64),
@@ -2505,7 +2539,7 @@ class kvm_run_hypercall(Structure):
     ]
 
 
-class kvm_run_tpr_access(Structure):
+class kvm_run_tpr_access(LittleEndianStructure):
     """struct kvm_run.tpr_access, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2519,7 +2553,7 @@ class kvm_run_tpr_access(Structure):
     ]
 
 
-class kvm_run_s390_sieic(Structure):
+class kvm_run_s390_sieic(LittleEndianStructure):
     """struct kvm_run.s390_sieic, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2534,7 +2568,7 @@ class kvm_run_s390_sieic(Structure):
     ]
 
 
-class kvm_run_s390_ucontrol(Structure):
+class kvm_run_s390_ucontrol(LittleEndianStructure):
     """struct kvm_run.s390_ucontrol, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2547,7 +2581,7 @@ class kvm_run_s390_ucontrol(Structure):
     ]
 
 
-class kvm_run_dcr(Structure):
+class kvm_run_dcr(LittleEndianStructure):
     """struct kvm_run.dcr, 12 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2562,7 +2596,7 @@ class kvm_run_dcr(Structure):
     ]
 
 
-class kvm_run_internal(Structure):
+class kvm_run_internal(LittleEndianStructure):
     """struct kvm_run.internal, 136 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2576,7 +2610,7 @@ class kvm_run_internal(Structure):
     ]
 
 
-class kvm_run_emulation_failure_struct(Structure):
+class kvm_run_emulation_failure_struct(LittleEndianStructure):
     """struct kvm_run.emulation_failure.<struct>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2588,23 +2622,27 @@ class kvm_run_emulation_failure_struct(Structure):
     ]
 
 
-class kvm_run_emulation_failure_union(Union):
+class kvm_run_emulation_failure_union(LittleEndianUnion):
     """union kvm_run.emulation_failure.<union>, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
+    insn_size: int
+    insn_bytes: Array[c_uint8]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", kvm_run_emulation_failure_struct),
     ]
 
 
-class kvm_run_emulation_failure(Structure):
+class kvm_run_emulation_failure(LittleEndianStructure):
     """struct kvm_run.emulation_failure, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     suberror: int
     ndata: int
     flags: int
+    insn_size: int
+    insn_bytes: Array[c_uint8]
     _anonymous_ = ("_union",)
     _fields_ = [
         ("suberror", c_uint32),
@@ -2614,7 +2652,7 @@ class kvm_run_emulation_failure(Structure):
     ]
 
 
-class kvm_run_osi(Structure):
+class kvm_run_osi(LittleEndianStructure):
     """struct kvm_run.osi, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2624,7 +2662,7 @@ class kvm_run_osi(Structure):
     ]
 
 
-class kvm_run_papr_hcall(Structure):
+class kvm_run_papr_hcall(LittleEndianStructure):
     """struct kvm_run.papr_hcall, 88 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2638,7 +2676,7 @@ class kvm_run_papr_hcall(Structure):
     ]
 
 
-class kvm_run_s390_tsch(Structure):
+class kvm_run_s390_tsch(LittleEndianStructure):
     """struct kvm_run.s390_tsch, 20 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2659,7 +2697,7 @@ class kvm_run_s390_tsch(Structure):
     ]
 
 
-class kvm_run_epr(Structure):
+class kvm_run_epr(LittleEndianStructure):
     """struct kvm_run.epr, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2669,7 +2707,7 @@ class kvm_run_epr(Structure):
     ]
 
 
-class kvm_run_system_event_union(Union):
+class kvm_run_system_event_union(LittleEndianUnion):
     """union kvm_run.system_event.<union>, 128 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2681,12 +2719,14 @@ class kvm_run_system_event_union(Union):
     ]
 
 
-class kvm_run_system_event(Structure):
+class kvm_run_system_event(LittleEndianStructure):
     """struct kvm_run.system_event, 136 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     type: int
     ndata: int
+    flags: int
+    data: Array[c_uint64]
     _anonymous_ = ("_union",)
     _fields_ = [
         ("type", c_uint32),
@@ -2695,7 +2735,7 @@ class kvm_run_system_event(Structure):
     ]
 
 
-class kvm_run_s390_stsi(Structure):
+class kvm_run_s390_stsi(LittleEndianStructure):
     """struct kvm_run.s390_stsi, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2716,7 +2756,7 @@ class kvm_run_s390_stsi(Structure):
     ]
 
 
-class kvm_run_eoi(Structure):
+class kvm_run_eoi(LittleEndianStructure):
     """struct kvm_run.eoi, 1 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2726,7 +2766,7 @@ class kvm_run_eoi(Structure):
     ]
 
 
-class kvm_run_arm_nisv(Structure):
+class kvm_run_arm_nisv(LittleEndianStructure):
     """struct kvm_run.arm_nisv, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2738,7 +2778,7 @@ class kvm_run_arm_nisv(Structure):
     ]
 
 
-class kvm_run_msr(Structure):
+class kvm_run_msr(LittleEndianStructure):
     """struct kvm_run.msr, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2756,7 +2796,7 @@ class kvm_run_msr(Structure):
     ]
 
 
-class kvm_xen_exit_u_hcall(Structure):
+class kvm_xen_exit_u_hcall(LittleEndianStructure):
     """struct kvm_xen_exit.u.hcall, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2774,7 +2814,7 @@ class kvm_xen_exit_u_hcall(Structure):
     ]
 
 
-class kvm_xen_exit_u(Union):
+class kvm_xen_exit_u(LittleEndianUnion):
     """union kvm_xen_exit.u, 72 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2784,7 +2824,7 @@ class kvm_xen_exit_u(Union):
     ]
 
 
-class kvm_xen_exit(Structure):
+class kvm_xen_exit(LittleEndianStructure):
     """struct kvm_xen_exit, 80 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2797,7 +2837,7 @@ class kvm_xen_exit(Structure):
     ]
 
 
-class kvm_run_riscv_sbi(Structure):
+class kvm_run_riscv_sbi(LittleEndianStructure):
     """struct kvm_run.riscv_sbi, 80 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2813,7 +2853,7 @@ class kvm_run_riscv_sbi(Structure):
     ]
 
 
-class kvm_run_riscv_csr(Structure):
+class kvm_run_riscv_csr(LittleEndianStructure):
     """struct kvm_run.riscv_csr, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2829,7 +2869,7 @@ class kvm_run_riscv_csr(Structure):
     ]
 
 
-class kvm_run_notify(Structure):
+class kvm_run_notify(LittleEndianStructure):
     """struct kvm_run.notify, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2839,7 +2879,7 @@ class kvm_run_notify(Structure):
     ]
 
 
-class kvm_run_memory_fault(Structure):
+class kvm_run_memory_fault(LittleEndianStructure):
     """struct kvm_run.memory_fault, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2853,7 +2893,7 @@ class kvm_run_memory_fault(Structure):
     ]
 
 
-class kvm_run_tdx_unknown(Structure):
+class kvm_run_tdx_unknown(LittleEndianStructure):
     """struct kvm_run.tdx.unknown, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2865,7 +2905,7 @@ class kvm_run_tdx_unknown(Structure):
     ]
 
 
-class kvm_run_tdx_get_quote(Structure):
+class kvm_run_tdx_get_quote(LittleEndianStructure):
     """struct kvm_run.tdx.get_quote, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2879,7 +2919,7 @@ class kvm_run_tdx_get_quote(Structure):
     ]
 
 
-class kvm_run_tdx_get_tdvmcall_info(Structure):
+class kvm_run_tdx_get_tdvmcall_info(LittleEndianStructure):
     """struct kvm_run.tdx.get_tdvmcall_info, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2899,7 +2939,7 @@ class kvm_run_tdx_get_tdvmcall_info(Structure):
     ]
 
 
-class kvm_run_tdx_setup_event_notify(Structure):
+class kvm_run_tdx_setup_event_notify(LittleEndianStructure):
     """struct kvm_run.tdx.setup_event_notify, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2911,7 +2951,7 @@ class kvm_run_tdx_setup_event_notify(Structure):
     ]
 
 
-class kvm_run_tdx_union(Union):
+class kvm_run_tdx_union(LittleEndianUnion):
     """union kvm_run.tdx.<union>, 48 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2927,12 +2967,16 @@ class kvm_run_tdx_union(Union):
     ]
 
 
-class kvm_run_tdx(Structure):
+class kvm_run_tdx(LittleEndianStructure):
     """struct kvm_run.tdx, 64 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     flags: int
     nr: int
+    unknown: kvm_run_tdx_unknown
+    get_quote: kvm_run_tdx_get_quote
+    get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
+    setup_event_notify: kvm_run_tdx_setup_event_notify
     _anonymous_ = ("_union",)
     _fields_ = [
         ("flags", c_uint64),
@@ -2941,7 +2985,7 @@ class kvm_run_tdx(Structure):
     ]
 
 
-class kvm_run_arm_sea(Structure):
+class kvm_run_arm_sea(LittleEndianStructure):
     """struct kvm_run.arm_sea, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -2957,7 +3001,7 @@ class kvm_run_arm_sea(Structure):
     ]
 
 
-class kvm_run_union(Union):
+class kvm_run_union(LittleEndianUnion):
     """union kvm_run.<union>, 256 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3033,7 +3077,7 @@ class kvm_run_union(Union):
     ]
 
 
-class kvm_segment(Structure):
+class kvm_segment(LittleEndianStructure):
     """struct kvm_segment, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3067,7 +3111,7 @@ class kvm_segment(Structure):
     ]
 
 
-class kvm_sregs(Structure):
+class kvm_sregs(LittleEndianStructure):
     """struct kvm_sregs, 312 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3111,7 +3155,7 @@ class kvm_sregs(Structure):
     ]
 
 
-class kvm_vcpu_events_exception(Structure):
+class kvm_vcpu_events_exception(LittleEndianStructure):
     """struct kvm_vcpu_events.exception, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3129,7 +3173,7 @@ class kvm_vcpu_events_exception(Structure):
     ]
 
 
-class kvm_vcpu_events_interrupt(Structure):
+class kvm_vcpu_events_interrupt(LittleEndianStructure):
     """struct kvm_vcpu_events.interrupt, 4 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3145,7 +3189,7 @@ class kvm_vcpu_events_interrupt(Structure):
     ]
 
 
-class kvm_vcpu_events_nmi(Structure):
+class kvm_vcpu_events_nmi(LittleEndianStructure):
     """struct kvm_vcpu_events.nmi, 4 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3161,7 +3205,7 @@ class kvm_vcpu_events_nmi(Structure):
     ]
 
 
-class kvm_vcpu_events_smi(Structure):
+class kvm_vcpu_events_smi(LittleEndianStructure):
     """struct kvm_vcpu_events.smi, 4 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3177,7 +3221,7 @@ class kvm_vcpu_events_smi(Structure):
     ]
 
 
-class kvm_vcpu_events_triple_fault(Structure):
+class kvm_vcpu_events_triple_fault(LittleEndianStructure):
     """struct kvm_vcpu_events.triple_fault, 1 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3187,7 +3231,7 @@ class kvm_vcpu_events_triple_fault(Structure):
     ]
 
 
-class kvm_vcpu_events(Structure):
+class kvm_vcpu_events(LittleEndianStructure):
     """struct kvm_vcpu_events, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3215,7 +3259,7 @@ class kvm_vcpu_events(Structure):
     ]
 
 
-class kvm_sync_regs(Structure):
+class kvm_sync_regs(LittleEndianStructure):
     """struct kvm_sync_regs, 520 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3229,7 +3273,7 @@ class kvm_sync_regs(Structure):
     ]
 
 
-class kvm_run_s(Union):
+class kvm_run_s(LittleEndianUnion):
     """union kvm_run.s, 2048 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3241,7 +3285,7 @@ class kvm_run_s(Union):
     ]
 
 
-class kvm_run(Structure):
+class kvm_run(LittleEndianStructure):
     """struct kvm_run, 2352 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3257,6 +3301,40 @@ class kvm_run(Structure):
     kvm_valid_regs: int
     kvm_dirty_regs: int
     s: kvm_run_s
+    hw: kvm_run_hw
+    fail_entry: kvm_run_fail_entry
+    ex: kvm_run_ex
+    io: kvm_run_io
+    debug: kvm_run_debug
+    mmio: kvm_run_mmio
+    iocsr_io: kvm_run_iocsr_io
+    hypercall: kvm_run_hypercall
+    tpr_access: kvm_run_tpr_access
+    s390_sieic: kvm_run_s390_sieic
+    s390_reset_flags: int
+    s390_ucontrol: kvm_run_s390_ucontrol
+    dcr: kvm_run_dcr
+    internal: kvm_run_internal
+    emulation_failure: kvm_run_emulation_failure
+    osi: kvm_run_osi
+    papr_hcall: kvm_run_papr_hcall
+    s390_tsch: kvm_run_s390_tsch
+    epr: kvm_run_epr
+    system_event: kvm_run_system_event
+    s390_stsi: kvm_run_s390_stsi
+    eoi: kvm_run_eoi
+    hyperv: kvm_hyperv_exit
+    arm_nisv: kvm_run_arm_nisv
+    msr: kvm_run_msr
+    xen: kvm_xen_exit
+    riscv_sbi: kvm_run_riscv_sbi
+    riscv_csr: kvm_run_riscv_csr
+    notify: kvm_run_notify
+    memory_fault: kvm_run_memory_fault
+    tdx: kvm_run_tdx
+    arm_sea: kvm_run_arm_sea
+    snp_req_certs: kvm_exit_snp_req_certs
+    padding: bytes
     _anonymous_ = ("_union",)
     _fields_ = [
         ("request_interrupt_window", c_uint8),
@@ -3275,7 +3353,7 @@ class kvm_run(Structure):
     ]
 
 
-class kvm_s390_keyop(Structure):
+class kvm_s390_keyop(LittleEndianStructure):
     """struct kvm_s390_keyop, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3291,7 +3369,7 @@ class kvm_s390_keyop(Structure):
     ]
 
 
-class kvm_sev_attestation_report(Structure):
+class kvm_sev_attestation_report(LittleEndianStructure):
     """struct kvm_sev_attestation_report, 32 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3307,7 +3385,7 @@ class kvm_sev_attestation_report(Structure):
     ]
 
 
-class kvm_sev_cmd(Structure):
+class kvm_sev_cmd(LittleEndianStructure):
     """struct kvm_sev_cmd, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3325,7 +3403,7 @@ class kvm_sev_cmd(Structure):
     ]
 
 
-class kvm_sev_dbg(Structure):
+class kvm_sev_dbg(LittleEndianStructure):
     """struct kvm_sev_dbg, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3341,7 +3419,7 @@ class kvm_sev_dbg(Structure):
     ]
 
 
-class kvm_sev_guest_status(Structure):
+class kvm_sev_guest_status(LittleEndianStructure):
     """struct kvm_sev_guest_status, 12 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3355,7 +3433,7 @@ class kvm_sev_guest_status(Structure):
     ]
 
 
-class kvm_sev_init(Structure):
+class kvm_sev_init(LittleEndianStructure):
     """struct kvm_sev_init, 48 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3373,7 +3451,7 @@ class kvm_sev_init(Structure):
     ]
 
 
-class kvm_sev_launch_measure(Structure):
+class kvm_sev_launch_measure(LittleEndianStructure):
     """struct kvm_sev_launch_measure, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3387,7 +3465,7 @@ class kvm_sev_launch_measure(Structure):
     ]
 
 
-class kvm_sev_launch_secret(Structure):
+class kvm_sev_launch_secret(LittleEndianStructure):
     """struct kvm_sev_launch_secret, 48 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3413,7 +3491,7 @@ class kvm_sev_launch_secret(Structure):
     ]
 
 
-class kvm_sev_launch_start(Structure):
+class kvm_sev_launch_start(LittleEndianStructure):
     """struct kvm_sev_launch_start, 40 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3437,7 +3515,7 @@ class kvm_sev_launch_start(Structure):
     ]
 
 
-class kvm_sev_launch_update_data(Structure):
+class kvm_sev_launch_update_data(LittleEndianStructure):
     """struct kvm_sev_launch_update_data, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3451,7 +3529,7 @@ class kvm_sev_launch_update_data(Structure):
     ]
 
 
-class kvm_sev_receive_start(Structure):
+class kvm_sev_receive_start(LittleEndianStructure):
     """struct kvm_sev_receive_start, 40 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3475,7 +3553,7 @@ class kvm_sev_receive_start(Structure):
     ]
 
 
-class kvm_sev_receive_update_data(Structure):
+class kvm_sev_receive_update_data(LittleEndianStructure):
     """struct kvm_sev_receive_update_data, 48 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3501,7 +3579,7 @@ class kvm_sev_receive_update_data(Structure):
     ]
 
 
-class kvm_sev_send_start(Structure):
+class kvm_sev_send_start(LittleEndianStructure):
     """struct kvm_sev_send_start, 72 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3537,7 +3615,7 @@ class kvm_sev_send_start(Structure):
     ]
 
 
-class kvm_sev_send_update_data(Structure):
+class kvm_sev_send_update_data(LittleEndianStructure):
     """struct kvm_sev_send_update_data, 48 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3563,7 +3641,7 @@ class kvm_sev_send_update_data(Structure):
     ]
 
 
-class kvm_sev_snp_launch_finish(Structure):
+class kvm_sev_snp_launch_finish(LittleEndianStructure):
     """struct kvm_sev_snp_launch_finish, 88 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3589,7 +3667,7 @@ class kvm_sev_snp_launch_finish(Structure):
     ]
 
 
-class kvm_sev_snp_launch_start(Structure):
+class kvm_sev_snp_launch_start(LittleEndianStructure):
     """struct kvm_sev_snp_launch_start, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3607,7 +3685,7 @@ class kvm_sev_snp_launch_start(Structure):
     ]
 
 
-class kvm_sev_snp_launch_update(Structure):
+class kvm_sev_snp_launch_update(LittleEndianStructure):
     """struct kvm_sev_snp_launch_update, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3631,14 +3709,14 @@ class kvm_sev_snp_launch_update(Structure):
     ]
 
 
-class kvm_signal_mask___empty_sigset(Structure):
+class kvm_signal_mask___empty_sigset(LittleEndianStructure):
     """struct kvm_signal_mask.__empty_sigset, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_signal_mask_struct(Structure):
+class kvm_signal_mask_struct(LittleEndianStructure):
     """struct kvm_signal_mask.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3650,11 +3728,13 @@ class kvm_signal_mask_struct(Structure):
     ]
 
 
-class kvm_signal_mask(Structure):
+class kvm_signal_mask(LittleEndianStructure):
     """struct kvm_signal_mask, 4 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     len: int
+    __empty_sigset: kvm_signal_mask___empty_sigset
+    sigset: Array[c_uint8]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("len", c_uint32),
@@ -3662,7 +3742,7 @@ class kvm_signal_mask(Structure):
     ]
 
 
-class kvm_sregs2(Structure):
+class kvm_sregs2(LittleEndianStructure):
     """struct kvm_sregs2, 320 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3708,14 +3788,14 @@ class kvm_sregs2(Structure):
     ]
 
 
-class kvm_stats_desc___empty_name(Structure):
+class kvm_stats_desc___empty_name(LittleEndianStructure):
     """struct kvm_stats_desc.__empty_name, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_stats_desc_struct(Structure):
+class kvm_stats_desc_struct(LittleEndianStructure):
     """struct kvm_stats_desc.<struct>, 0 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3727,7 +3807,7 @@ class kvm_stats_desc_struct(Structure):
     ]
 
 
-class kvm_stats_desc(Structure):
+class kvm_stats_desc(LittleEndianStructure):
     """struct kvm_stats_desc, 16 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3736,6 +3816,8 @@ class kvm_stats_desc(Structure):
     size: int
     offset: int
     bucket_size: int
+    __empty_name: kvm_stats_desc___empty_name
+    name: bytes
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("flags", c_uint32),
@@ -3747,7 +3829,7 @@ class kvm_stats_desc(Structure):
     ]
 
 
-class kvm_stats_header(Structure):
+class kvm_stats_header(LittleEndianStructure):
     """struct kvm_stats_header, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3767,7 +3849,7 @@ class kvm_stats_header(Structure):
     ]
 
 
-class kvm_tdx_capabilities(Structure):
+class kvm_tdx_capabilities(LittleEndianStructure):
     """struct kvm_tdx_capabilities, 2056 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3791,7 +3873,7 @@ class kvm_tdx_capabilities(Structure):
     ]
 
 
-class kvm_tdx_cmd(Structure):
+class kvm_tdx_cmd(LittleEndianStructure):
     """struct kvm_tdx_cmd, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3807,7 +3889,7 @@ class kvm_tdx_cmd(Structure):
     ]
 
 
-class kvm_tdx_init_mem_region(Structure):
+class kvm_tdx_init_mem_region(LittleEndianStructure):
     """struct kvm_tdx_init_mem_region, 24 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3821,7 +3903,7 @@ class kvm_tdx_init_mem_region(Structure):
     ]
 
 
-class kvm_tdx_init_vm(Structure):
+class kvm_tdx_init_vm(LittleEndianStructure):
     """struct kvm_tdx_init_vm, 264 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3843,7 +3925,7 @@ class kvm_tdx_init_vm(Structure):
     ]
 
 
-class kvm_tpr_access_ctl(Structure):
+class kvm_tpr_access_ctl(LittleEndianStructure):
     """struct kvm_tpr_access_ctl, 40 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3857,7 +3939,7 @@ class kvm_tpr_access_ctl(Structure):
     ]
 
 
-class kvm_translation(Structure):
+class kvm_translation(LittleEndianStructure):
     """struct kvm_translation, 24 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3877,7 +3959,7 @@ class kvm_translation(Structure):
     ]
 
 
-class kvm_userspace_memory_region(Structure):
+class kvm_userspace_memory_region(LittleEndianStructure):
     """struct kvm_userspace_memory_region, 32 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3895,7 +3977,7 @@ class kvm_userspace_memory_region(Structure):
     ]
 
 
-class kvm_userspace_memory_region2(Structure):
+class kvm_userspace_memory_region2(LittleEndianStructure):
     """struct kvm_userspace_memory_region2, 160 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3921,7 +4003,7 @@ class kvm_userspace_memory_region2(Structure):
     ]
 
 
-class kvm_vapic_addr(Structure):
+class kvm_vapic_addr(LittleEndianStructure):
     """struct kvm_vapic_addr, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3931,7 +4013,7 @@ class kvm_vapic_addr(Structure):
     ]
 
 
-class kvm_vfio_spapr_tce(Structure):
+class kvm_vfio_spapr_tce(LittleEndianStructure):
     """struct kvm_vfio_spapr_tce, 8 bytes (linux/kvm.h)."""
 
     __slots__ = ()
@@ -3943,7 +4025,7 @@ class kvm_vfio_spapr_tce(Structure):
     ]
 
 
-class kvm_x86_mce(Structure):
+class kvm_x86_mce(LittleEndianStructure):
     """struct kvm_x86_mce, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3965,7 +4047,7 @@ class kvm_x86_mce(Structure):
     ]
 
 
-class kvm_xcr(Structure):
+class kvm_xcr(LittleEndianStructure):
     """struct kvm_xcr, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3979,7 +4061,7 @@ class kvm_xcr(Structure):
     ]
 
 
-class kvm_xcrs(Structure):
+class kvm_xcrs(LittleEndianStructure):
     """struct kvm_xcrs, 392 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -3995,7 +4077,7 @@ class kvm_xcrs(Structure):
     ]
 
 
-class kvm_xen_hvm_attr_u_shared_info(Union):
+class kvm_xen_hvm_attr_u_shared_info(LittleEndianUnion):
     """union kvm_xen_hvm_attr.u.shared_info, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4007,7 +4089,7 @@ class kvm_xen_hvm_attr_u_shared_info(Union):
     ]
 
 
-class kvm_xen_hvm_attr_u_evtchn_deliver_port(Structure):
+class kvm_xen_hvm_attr_u_evtchn_deliver_port(LittleEndianStructure):
     """struct kvm_xen_hvm_attr.u.evtchn.deliver.port, 12 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4021,7 +4103,7 @@ class kvm_xen_hvm_attr_u_evtchn_deliver_port(Structure):
     ]
 
 
-class kvm_xen_hvm_attr_u_evtchn_deliver_eventfd(Structure):
+class kvm_xen_hvm_attr_u_evtchn_deliver_eventfd(LittleEndianStructure):
     """struct kvm_xen_hvm_attr.u.evtchn.deliver.eventfd, 8 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4033,7 +4115,7 @@ class kvm_xen_hvm_attr_u_evtchn_deliver_eventfd(Structure):
     ]
 
 
-class kvm_xen_hvm_attr_u_evtchn_deliver(Union):
+class kvm_xen_hvm_attr_u_evtchn_deliver(LittleEndianUnion):
     """union kvm_xen_hvm_attr.u.evtchn.deliver, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4047,7 +4129,7 @@ class kvm_xen_hvm_attr_u_evtchn_deliver(Union):
     ]
 
 
-class kvm_xen_hvm_attr_u_evtchn(Structure):
+class kvm_xen_hvm_attr_u_evtchn(LittleEndianStructure):
     """struct kvm_xen_hvm_attr.u.evtchn, 28 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4063,7 +4145,7 @@ class kvm_xen_hvm_attr_u_evtchn(Structure):
     ]
 
 
-class kvm_xen_hvm_attr_u(Union):
+class kvm_xen_hvm_attr_u(LittleEndianUnion):
     """union kvm_xen_hvm_attr.u, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4085,7 +4167,7 @@ class kvm_xen_hvm_attr_u(Union):
     ]
 
 
-class kvm_xen_hvm_attr(Structure):
+class kvm_xen_hvm_attr(LittleEndianStructure):
     """struct kvm_xen_hvm_attr, 72 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4099,7 +4181,7 @@ class kvm_xen_hvm_attr(Structure):
     ]
 
 
-class kvm_xen_hvm_config(Structure):
+class kvm_xen_hvm_config(LittleEndianStructure):
     """struct kvm_xen_hvm_config, 56 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4121,7 +4203,7 @@ class kvm_xen_hvm_config(Structure):
     ]
 
 
-class kvm_xen_vcpu_attr_u_runstate(Structure):
+class kvm_xen_vcpu_attr_u_runstate(LittleEndianStructure):
     """struct kvm_xen_vcpu_attr.u.runstate, 48 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4141,7 +4223,7 @@ class kvm_xen_vcpu_attr_u_runstate(Structure):
     ]
 
 
-class kvm_xen_vcpu_attr_u_timer(Structure):
+class kvm_xen_vcpu_attr_u_timer(LittleEndianStructure):
     """struct kvm_xen_vcpu_attr.u.timer, 16 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4155,7 +4237,7 @@ class kvm_xen_vcpu_attr_u_timer(Structure):
     ]
 
 
-class kvm_xen_vcpu_attr_u(Union):
+class kvm_xen_vcpu_attr_u(LittleEndianUnion):
     """union kvm_xen_vcpu_attr.u, 64 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4177,7 +4259,7 @@ class kvm_xen_vcpu_attr_u(Union):
     ]
 
 
-class kvm_xen_vcpu_attr(Structure):
+class kvm_xen_vcpu_attr(LittleEndianStructure):
     """struct kvm_xen_vcpu_attr, 72 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4191,14 +4273,14 @@ class kvm_xen_vcpu_attr(Structure):
     ]
 
 
-class kvm_xsave___empty_extra(Structure):
+class kvm_xsave___empty_extra(LittleEndianStructure):
     """struct kvm_xsave.__empty_extra, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     _fields_ = []
 
 
-class kvm_xsave_struct(Structure):
+class kvm_xsave_struct(LittleEndianStructure):
     """struct kvm_xsave.<struct>, 0 bytes (asm/kvm.h)."""
 
     __slots__ = ()
@@ -4210,11 +4292,13 @@ class kvm_xsave_struct(Structure):
     ]
 
 
-class kvm_xsave(Structure):
+class kvm_xsave(LittleEndianStructure):
     """struct kvm_xsave, 4096 bytes (asm/kvm.h)."""
 
     __slots__ = ()
     region: Array[c_uint32]
+    __empty_extra: kvm_xsave___empty_extra
+    extra: Array[c_uint32]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("region", c_uint32 * 1024),

@@ -15,8 +15,8 @@ from __future__ import annotations
 from ctypes import (
     CFUNCTYPE,
     Array,
-    Structure,
-    Union,
+    LittleEndianStructure,
+    LittleEndianUnion,
     c_char,
     c_int8,
     c_int16,
@@ -599,7 +599,7 @@ PowerDeviceD3 = 0x4
 PowerDeviceMaximum = 0x5
 
 
-class WHV_INPUT_VTL_struct(Structure):
+class WHV_INPUT_VTL_struct(LittleEndianStructure):
     """struct WHV_INPUT_VTL.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -613,11 +613,14 @@ class WHV_INPUT_VTL_struct(Structure):
     ]
 
 
-class WHV_INPUT_VTL(Union):
+class WHV_INPUT_VTL(LittleEndianUnion):
     """union WHV_INPUT_VTL, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT8: int
+    TargetVtl: int
+    UseTargetVtl: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT8", c_uint8),
@@ -625,7 +628,7 @@ class WHV_INPUT_VTL(Union):
     ]
 
 
-class WHV_ACCESS_GPA_CONTROLS_struct(Structure):
+class WHV_ACCESS_GPA_CONTROLS_struct(LittleEndianStructure):
     """struct WHV_ACCESS_GPA_CONTROLS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -641,11 +644,15 @@ class WHV_ACCESS_GPA_CONTROLS_struct(Structure):
     ]
 
 
-class WHV_ACCESS_GPA_CONTROLS(Union):
+class WHV_ACCESS_GPA_CONTROLS(LittleEndianUnion):
     """union WHV_ACCESS_GPA_CONTROLS, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    CacheType: int
+    InputVtl: WHV_INPUT_VTL
+    Reserved: int
+    Reserved1: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT64", c_uint64),
@@ -653,7 +660,7 @@ class WHV_ACCESS_GPA_CONTROLS(Union):
     ]
 
 
-class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct(Structure):
+class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct(LittleEndianStructure):
     """struct WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -667,11 +674,14 @@ class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct(Structure):
     ]
 
 
-class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS(Union):
+class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS(LittleEndianUnion):
     """union WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    Prefetch: int
+    AvoidHardFaults: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT32", c_uint32),
@@ -679,7 +689,7 @@ class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS(Union):
     ]
 
 
-class WHV_ADVISE_GPA_RANGE_POPULATE(Structure):
+class WHV_ADVISE_GPA_RANGE_POPULATE(LittleEndianStructure):
     """struct WHV_ADVISE_GPA_RANGE_POPULATE, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -691,7 +701,7 @@ class WHV_ADVISE_GPA_RANGE_POPULATE(Structure):
     ]
 
 
-class WHV_ADVISE_GPA_RANGE(Union):
+class WHV_ADVISE_GPA_RANGE(LittleEndianUnion):
     """union WHV_ADVISE_GPA_RANGE, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -701,7 +711,7 @@ class WHV_ADVISE_GPA_RANGE(Union):
     ]
 
 
-class WHV_CAPABILITY_FEATURES_struct(Structure):
+class WHV_CAPABILITY_FEATURES_struct(LittleEndianStructure):
     """struct WHV_CAPABILITY_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -735,11 +745,24 @@ class WHV_CAPABILITY_FEATURES_struct(Structure):
     ]
 
 
-class WHV_CAPABILITY_FEATURES(Union):
+class WHV_CAPABILITY_FEATURES(LittleEndianUnion):
     """union WHV_CAPABILITY_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    PartialUnmap: int
+    LocalApicEmulation: int
+    Xsave: int
+    DirtyPageTracking: int
+    SpeculationControl: int
+    ApicRemoteRead: int
+    IdleSuspend: int
+    VirtualPciDeviceSupport: int
+    IommuSupport: int
+    VpHotAddRemove: int
+    DeviceAccessTracking: int
+    ReservedX640: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_CAPABILITY_FEATURES_struct),
@@ -747,7 +770,7 @@ class WHV_CAPABILITY_FEATURES(Union):
     ]
 
 
-class WHV_EXTENDED_VM_EXITS_struct(Structure):
+class WHV_EXTENDED_VM_EXITS_struct(LittleEndianStructure):
     """struct WHV_EXTENDED_VM_EXITS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -787,11 +810,27 @@ class WHV_EXTENDED_VM_EXITS_struct(Structure):
     ]
 
 
-class WHV_EXTENDED_VM_EXITS(Union):
+class WHV_EXTENDED_VM_EXITS(LittleEndianUnion):
     """union WHV_EXTENDED_VM_EXITS, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    X64CpuidExit: int
+    X64MsrExit: int
+    ExceptionExit: int
+    X64RdtscExit: int
+    X64ApicSmiExitTrap: int
+    HypercallExit: int
+    X64ApicInitSipiExitTrap: int
+    X64ApicWriteLint0ExitTrap: int
+    X64ApicWriteLint1ExitTrap: int
+    X64ApicWriteSvrExitTrap: int
+    UnknownSynicConnection: int
+    RetargetUnknownVpciDevice: int
+    X64ApicWriteLdrExitTrap: int
+    X64ApicWriteDfrExitTrap: int
+    GpaAccessFaultExit: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_EXTENDED_VM_EXITS_struct),
@@ -799,7 +838,7 @@ class WHV_EXTENDED_VM_EXITS(Union):
     ]
 
 
-class WHV_X64_PROCESSOR_FEATURES_struct(Structure):
+class WHV_X64_PROCESSOR_FEATURES_struct(LittleEndianStructure):
     """struct WHV_X64_PROCESSOR_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -933,11 +972,74 @@ class WHV_X64_PROCESSOR_FEATURES_struct(Structure):
     ]
 
 
-class WHV_X64_PROCESSOR_FEATURES(Union):
+class WHV_X64_PROCESSOR_FEATURES(LittleEndianUnion):
     """union WHV_X64_PROCESSOR_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    Sse3Support: int
+    LahfSahfSupport: int
+    Ssse3Support: int
+    Sse4_1Support: int
+    Sse4_2Support: int
+    Sse4aSupport: int
+    XopSupport: int
+    PopCntSupport: int
+    Cmpxchg16bSupport: int
+    Altmovcr8Support: int
+    LzcntSupport: int
+    MisAlignSseSupport: int
+    MmxExtSupport: int
+    Amd3DNowSupport: int
+    ExtendedAmd3DNowSupport: int
+    Page1GbSupport: int
+    AesSupport: int
+    PclmulqdqSupport: int
+    PcidSupport: int
+    Fma4Support: int
+    F16CSupport: int
+    RdRandSupport: int
+    RdWrFsGsSupport: int
+    SmepSupport: int
+    EnhancedFastStringSupport: int
+    Bmi1Support: int
+    Bmi2Support: int
+    Reserved1: int
+    MovbeSupport: int
+    Npiep1Support: int
+    DepX87FPUSaveSupport: int
+    RdSeedSupport: int
+    AdxSupport: int
+    IntelPrefetchSupport: int
+    SmapSupport: int
+    HleSupport: int
+    RtmSupport: int
+    RdtscpSupport: int
+    ClflushoptSupport: int
+    ClwbSupport: int
+    ShaSupport: int
+    X87PointersSavedSupport: int
+    InvpcidSupport: int
+    IbrsSupport: int
+    StibpSupport: int
+    IbpbSupport: int
+    UnrestrictedGuestSupport: int
+    SsbdSupport: int
+    FastShortRepMovSupport: int
+    Reserved3: int
+    RdclNo: int
+    IbrsAllSupport: int
+    Reserved4: int
+    SsbNo: int
+    RsbANo: int
+    Reserved5: int
+    RdPidSupport: int
+    UmipSupport: int
+    MdsNoSupport: int
+    MdClearSupport: int
+    TaaNoSupport: int
+    TsxCtrlSupport: int
+    Reserved6: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PROCESSOR_FEATURES_struct),
@@ -945,7 +1047,7 @@ class WHV_X64_PROCESSOR_FEATURES(Union):
     ]
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_struct(Structure):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_struct(LittleEndianStructure):
     """struct WHV_SYNTHETIC_PROCESSOR_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1045,11 +1147,57 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES_struct(Structure):
     ]
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES(Union):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES(LittleEndianUnion):
     """union WHV_SYNTHETIC_PROCESSOR_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    HypervisorPresent: int
+    Hv1: int
+    AccessVpRunTimeReg: int
+    AccessPartitionReferenceCounter: int
+    AccessSynicRegs: int
+    AccessSyntheticTimerRegs: int
+    AccessIntrCtrlRegs: int
+    AccessHypercallRegs: int
+    AccessVpIndex: int
+    AccessPartitionReferenceTsc: int
+    AccessGuestIdleReg: int
+    AccessFrequencyRegs: int
+    ReservedZ12: int
+    ReservedZ13: int
+    ReservedZ14: int
+    EnableExtendedGvaRangesForFlushVirtualAddressList: int
+    ReservedZ16: int
+    ReservedZ17: int
+    FastHypercallOutput: int
+    ReservedZ19: int
+    ReservedZ20: int
+    ReservedZ21: int
+    DirectSyntheticTimers: int
+    ReservedZ23: int
+    ExtendedProcessorMasks: int
+    TbFlushHypercalls: int
+    SyntheticClusterIpi: int
+    NotifyLongSpinWait: int
+    QueryNumaDistance: int
+    SignalEvents: int
+    RetargetDeviceInterrupt: int
+    RestoreTime: int
+    EnlightenedVmcs: int
+    NestedDebugCtl: int
+    SyntheticTimeUnhaltedTimer: int
+    IdleSpecCtrl: int
+    ReservedZ36: int
+    WakeVps: int
+    AccessVpRegs: int
+    ReservedZ39: int
+    ReservedZ40: int
+    ReservedZ41: int
+    ReservedZ42: int
+    ReservedZ43: int
+    ReservedZ44: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_SYNTHETIC_PROCESSOR_FEATURES_struct),
@@ -1057,7 +1205,7 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES(Union):
     ]
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct(Structure):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct(LittleEndianStructure):
     """struct WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1067,11 +1215,12 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct(Structure):
     ]
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union(Union):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union(LittleEndianUnion):
     """union WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: Array[c_uint64]
+    Bank0: WHV_SYNTHETIC_PROCESSOR_FEATURES
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct),
@@ -1079,12 +1228,14 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union(Union):
     ]
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS(Structure):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS(LittleEndianStructure):
     """struct WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     BanksCount: int
     Reserved0: int
+    AsUINT64: Array[c_uint64]
+    Bank0: WHV_SYNTHETIC_PROCESSOR_FEATURES
     _anonymous_ = ("_union",)
     _fields_ = [
         ("BanksCount", c_uint32),
@@ -1093,7 +1244,7 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS(Structure):
     ]
 
 
-class WHV_X64_PROCESSOR_FEATURES1_struct(Structure):
+class WHV_X64_PROCESSOR_FEATURES1_struct(LittleEndianStructure):
     """struct WHV_X64_PROCESSOR_FEATURES1.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1225,11 +1376,73 @@ class WHV_X64_PROCESSOR_FEATURES1_struct(Structure):
     ]
 
 
-class WHV_X64_PROCESSOR_FEATURES1(Union):
+class WHV_X64_PROCESSOR_FEATURES1(LittleEndianUnion):
     """union WHV_X64_PROCESSOR_FEATURES1, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    ACountMCountSupport: int
+    TscInvariantSupport: int
+    ClZeroSupport: int
+    RdpruSupport: int
+    La57Support: int
+    MbecSupport: int
+    NestedVirtSupport: int
+    PsfdSupport: int
+    CetSsSupport: int
+    CetIbtSupport: int
+    VmxExceptionInjectSupport: int
+    Reserved2: int
+    UmwaitTpauseSupport: int
+    MovdiriSupport: int
+    Movdir64bSupport: int
+    CldemoteSupport: int
+    SerializeSupport: int
+    TscDeadlineTmrSupport: int
+    TscAdjustSupport: int
+    FZLRepMovsb: int
+    FSRepStosb: int
+    FSRepCmpsb: int
+    TsxLdTrkSupport: int
+    VmxInsOutsExitInfoSupport: int
+    Reserved3: int
+    SbdrSsdpNoSupport: int
+    FbsdpNoSupport: int
+    PsdpNoSupport: int
+    FbClearSupport: int
+    BtcNoSupport: int
+    IbpbRsbFlushSupport: int
+    StibpAlwaysOnSupport: int
+    PerfGlobalCtrlSupport: int
+    NptExecuteOnlySupport: int
+    NptADFlagsSupport: int
+    Npt1GbPageSupport: int
+    Reserved4: int
+    Reserved5: int
+    Reserved6: int
+    Reserved7: int
+    CmpccxaddSupport: int
+    Reserved8: int
+    Reserved9: int
+    Reserved10: int
+    Reserved11: int
+    PrefetchISupport: int
+    Sha512Support: int
+    Reserved12: int
+    Reserved13: int
+    Reserved14: int
+    SM3Support: int
+    SM4Support: int
+    Reserved15: int
+    Reserved16: int
+    SbpbSupported: int
+    IbpbBrTypeSupported: int
+    SrsoNoSupported: int
+    SrsoUserKernelNoSupported: int
+    Reserved17: int
+    Reserved18: int
+    Reserved19: int
+    Reserved20: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PROCESSOR_FEATURES1_struct),
@@ -1237,7 +1450,7 @@ class WHV_X64_PROCESSOR_FEATURES1(Union):
     ]
 
 
-class WHV_PROCESSOR_FEATURES_BANKS_struct(Structure):
+class WHV_PROCESSOR_FEATURES_BANKS_struct(LittleEndianStructure):
     """struct WHV_PROCESSOR_FEATURES_BANKS.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1249,11 +1462,13 @@ class WHV_PROCESSOR_FEATURES_BANKS_struct(Structure):
     ]
 
 
-class WHV_PROCESSOR_FEATURES_BANKS_union(Union):
+class WHV_PROCESSOR_FEATURES_BANKS_union(LittleEndianUnion):
     """union WHV_PROCESSOR_FEATURES_BANKS.<union>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: Array[c_uint64]
+    Bank0: WHV_X64_PROCESSOR_FEATURES
+    Bank1: WHV_X64_PROCESSOR_FEATURES1
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_PROCESSOR_FEATURES_BANKS_struct),
@@ -1261,12 +1476,15 @@ class WHV_PROCESSOR_FEATURES_BANKS_union(Union):
     ]
 
 
-class WHV_PROCESSOR_FEATURES_BANKS(Structure):
+class WHV_PROCESSOR_FEATURES_BANKS(LittleEndianStructure):
     """struct WHV_PROCESSOR_FEATURES_BANKS, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     BanksCount: int
     Reserved0: int
+    AsUINT64: Array[c_uint64]
+    Bank0: WHV_X64_PROCESSOR_FEATURES
+    Bank1: WHV_X64_PROCESSOR_FEATURES1
     _anonymous_ = ("_union",)
     _fields_ = [
         ("BanksCount", c_uint32),
@@ -1275,7 +1493,7 @@ class WHV_PROCESSOR_FEATURES_BANKS(Structure):
     ]
 
 
-class WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP(Structure):
+class WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP(LittleEndianStructure):
     """struct WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP, 20 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1295,7 +1513,7 @@ class WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP(Structure):
     ]
 
 
-class WHV_SCHEDULER_FEATURES_struct(Structure):
+class WHV_SCHEDULER_FEATURES_struct(LittleEndianStructure):
     """struct WHV_SCHEDULER_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1315,11 +1533,17 @@ class WHV_SCHEDULER_FEATURES_struct(Structure):
     ]
 
 
-class WHV_SCHEDULER_FEATURES(Union):
+class WHV_SCHEDULER_FEATURES(LittleEndianUnion):
     """union WHV_SCHEDULER_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    CpuReserve: int
+    CpuCap: int
+    CpuWeight: int
+    CpuGroupId: int
+    DisableSmt: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_SCHEDULER_FEATURES_struct),
@@ -1327,7 +1551,7 @@ class WHV_SCHEDULER_FEATURES(Union):
     ]
 
 
-class WHV_PROCESSOR_XSAVE_FEATURES_struct(Structure):
+class WHV_PROCESSOR_XSAVE_FEATURES_struct(LittleEndianStructure):
     """struct WHV_PROCESSOR_XSAVE_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1413,11 +1637,50 @@ class WHV_PROCESSOR_XSAVE_FEATURES_struct(Structure):
     ]
 
 
-class WHV_PROCESSOR_XSAVE_FEATURES(Union):
+class WHV_PROCESSOR_XSAVE_FEATURES(LittleEndianUnion):
     """union WHV_PROCESSOR_XSAVE_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    XsaveSupport: int
+    XsaveoptSupport: int
+    AvxSupport: int
+    Avx2Support: int
+    FmaSupport: int
+    MpxSupport: int
+    Avx512Support: int
+    Avx512DQSupport: int
+    Avx512CDSupport: int
+    Avx512BWSupport: int
+    Avx512VLSupport: int
+    XsaveCompSupport: int
+    XsaveSupervisorSupport: int
+    Xcr1Support: int
+    Avx512BitalgSupport: int
+    Avx512IfmaSupport: int
+    Avx512VBmiSupport: int
+    Avx512VBmi2Support: int
+    Avx512VnniSupport: int
+    GfniSupport: int
+    VaesSupport: int
+    Avx512VPopcntdqSupport: int
+    VpclmulqdqSupport: int
+    Avx512Bf16Support: int
+    Avx512Vp2IntersectSupport: int
+    Avx512Fp16Support: int
+    XfdSupport: int
+    AmxTileSupport: int
+    AmxBf16Support: int
+    AmxInt8Support: int
+    AvxVnniSupport: int
+    AvxIfmaSupport: int
+    AvxNeConvertSupport: int
+    AvxVnniInt8Support: int
+    AvxVnniInt16Support: int
+    Avx10_1_256Support: int
+    Avx10_1_512Support: int
+    AmxFp16Support: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_PROCESSOR_XSAVE_FEATURES_struct),
@@ -1425,7 +1688,7 @@ class WHV_PROCESSOR_XSAVE_FEATURES(Union):
     ]
 
 
-class WHV_PROCESSOR_PERFMON_FEATURES_struct(Structure):
+class WHV_PROCESSOR_PERFMON_FEATURES_struct(LittleEndianStructure):
     """struct WHV_PROCESSOR_PERFMON_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1439,11 +1702,14 @@ class WHV_PROCESSOR_PERFMON_FEATURES_struct(Structure):
     ]
 
 
-class WHV_PROCESSOR_PERFMON_FEATURES(Union):
+class WHV_PROCESSOR_PERFMON_FEATURES(LittleEndianUnion):
     """union WHV_PROCESSOR_PERFMON_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    PmuSupport: int
+    LbrSupport: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_PROCESSOR_PERFMON_FEATURES_struct),
@@ -1451,7 +1717,7 @@ class WHV_PROCESSOR_PERFMON_FEATURES(Union):
     ]
 
 
-class WHV_X64_MSR_EXIT_BITMAP_struct(Structure):
+class WHV_X64_MSR_EXIT_BITMAP_struct(LittleEndianStructure):
     """struct WHV_X64_MSR_EXIT_BITMAP.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1473,11 +1739,18 @@ class WHV_X64_MSR_EXIT_BITMAP_struct(Structure):
     ]
 
 
-class WHV_X64_MSR_EXIT_BITMAP(Union):
+class WHV_X64_MSR_EXIT_BITMAP(LittleEndianUnion):
     """union WHV_X64_MSR_EXIT_BITMAP, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    UnhandledMsrs: int
+    TscMsrWrite: int
+    TscMsrRead: int
+    ApicBaseMsrWrite: int
+    MiscEnableMsrRead: int
+    McUpdatePatchLevelMsrRead: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT64", c_uint64),
@@ -1485,7 +1758,7 @@ class WHV_X64_MSR_EXIT_BITMAP(Union):
     ]
 
 
-class WHV_CAPABILITY(Union):
+class WHV_CAPABILITY(LittleEndianUnion):
     """union WHV_CAPABILITY, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1531,7 +1804,7 @@ class WHV_CAPABILITY(Union):
     ]
 
 
-class WHV_CPUID_OUTPUT(Structure):
+class WHV_CPUID_OUTPUT(LittleEndianStructure):
     """struct WHV_CPUID_OUTPUT, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1547,7 +1820,7 @@ class WHV_CPUID_OUTPUT(Structure):
     ]
 
 
-class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct(Structure):
+class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct(LittleEndianStructure):
     """struct WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1565,11 +1838,16 @@ class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct(Structure):
     ]
 
 
-class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(Union):
+class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(LittleEndianUnion):
     """union WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    NmiNotification: int
+    InterruptNotification: int
+    InterruptPriority: int
+    Reserved: int
+    Sint: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct),
@@ -1577,7 +1855,7 @@ class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(Union):
     ]
 
 
-class WHV_DISABLE_PARTITION_VTL_FLAGS_struct(Structure):
+class WHV_DISABLE_PARTITION_VTL_FLAGS_struct(LittleEndianStructure):
     """struct WHV_DISABLE_PARTITION_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1589,11 +1867,13 @@ class WHV_DISABLE_PARTITION_VTL_FLAGS_struct(Structure):
     ]
 
 
-class WHV_DISABLE_PARTITION_VTL_FLAGS(Union):
+class WHV_DISABLE_PARTITION_VTL_FLAGS(LittleEndianUnion):
     """union WHV_DISABLE_PARTITION_VTL_FLAGS, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT8: int
+    ScrubOnly: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT8", c_uint8),
@@ -1601,7 +1881,7 @@ class WHV_DISABLE_PARTITION_VTL_FLAGS(Union):
     ]
 
 
-class WHV_DISABLE_VP_VTL_FLAGS_struct(Structure):
+class WHV_DISABLE_VP_VTL_FLAGS_struct(LittleEndianStructure):
     """struct WHV_DISABLE_VP_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1613,11 +1893,13 @@ class WHV_DISABLE_VP_VTL_FLAGS_struct(Structure):
     ]
 
 
-class WHV_DISABLE_VP_VTL_FLAGS(Union):
+class WHV_DISABLE_VP_VTL_FLAGS(LittleEndianUnion):
     """union WHV_DISABLE_VP_VTL_FLAGS, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT8: int
+    ScrubOnly: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT8", c_uint8),
@@ -1625,7 +1907,7 @@ class WHV_DISABLE_VP_VTL_FLAGS(Union):
     ]
 
 
-class WHV_DOORBELL_MATCH_DATA(Structure):
+class WHV_DOORBELL_MATCH_DATA(LittleEndianStructure):
     """struct WHV_DOORBELL_MATCH_DATA, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1645,7 +1927,7 @@ class WHV_DOORBELL_MATCH_DATA(Structure):
     ]
 
 
-class WHV_EMULATOR_CALLBACKS(Structure):
+class WHV_EMULATOR_CALLBACKS(LittleEndianStructure):
     """struct WHV_EMULATOR_CALLBACKS, 48 bytes (winhvemulation.h)."""
 
     __slots__ = ()
@@ -1667,7 +1949,7 @@ class WHV_EMULATOR_CALLBACKS(Structure):
     ]
 
 
-class WHV_EMULATOR_IO_ACCESS_INFO(Structure):
+class WHV_EMULATOR_IO_ACCESS_INFO(LittleEndianStructure):
     """struct WHV_EMULATOR_IO_ACCESS_INFO, 12 bytes (winhvemulation.h)."""
 
     __slots__ = ()
@@ -1685,7 +1967,7 @@ class WHV_EMULATOR_IO_ACCESS_INFO(Structure):
     ]
 
 
-class WHV_EMULATOR_MEMORY_ACCESS_INFO(Structure):
+class WHV_EMULATOR_MEMORY_ACCESS_INFO(LittleEndianStructure):
     """struct WHV_EMULATOR_MEMORY_ACCESS_INFO, 24 bytes (winhvemulation.h)."""
 
     __slots__ = ()
@@ -1702,7 +1984,7 @@ class WHV_EMULATOR_MEMORY_ACCESS_INFO(Structure):
     ]
 
 
-class WHV_EMULATOR_STATUS_struct(Structure):
+class WHV_EMULATOR_STATUS_struct(LittleEndianStructure):
     """struct WHV_EMULATOR_STATUS.<struct>, 4 bytes (winhvemulation.h)."""
 
     __slots__ = ()
@@ -1732,11 +2014,22 @@ class WHV_EMULATOR_STATUS_struct(Structure):
     ]
 
 
-class WHV_EMULATOR_STATUS(Union):
+class WHV_EMULATOR_STATUS(LittleEndianUnion):
     """union WHV_EMULATOR_STATUS, 4 bytes (winhvemulation.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    EmulationSuccessful: int
+    InternalEmulationFailure: int
+    IoPortCallbackFailed: int
+    MemoryCallbackFailed: int
+    TranslateGvaPageCallbackFailed: int
+    TranslateGvaPageCallbackGpaIsNotAligned: int
+    GetVirtualProcessorRegistersCallbackFailed: int
+    SetVirtualProcessorRegistersCallbackFailed: int
+    InterruptCausedIntercept: int
+    GuestCannotBeFaulted: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_EMULATOR_STATUS_struct),
@@ -1744,7 +2037,7 @@ class WHV_EMULATOR_STATUS(Union):
     ]
 
 
-class WHV_ENABLE_PARTITION_VTL_FLAGS_struct(Structure):
+class WHV_ENABLE_PARTITION_VTL_FLAGS_struct(LittleEndianStructure):
     """struct WHV_ENABLE_PARTITION_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1760,11 +2053,15 @@ class WHV_ENABLE_PARTITION_VTL_FLAGS_struct(Structure):
     ]
 
 
-class WHV_ENABLE_PARTITION_VTL_FLAGS(Union):
+class WHV_ENABLE_PARTITION_VTL_FLAGS(LittleEndianUnion):
     """union WHV_ENABLE_PARTITION_VTL_FLAGS, 1 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT8: int
+    EnableMbec: int
+    EnableSupervisorShadowStack: int
+    EnableHardwareHvpt: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT8", c_uint8),
@@ -1772,7 +2069,7 @@ class WHV_ENABLE_PARTITION_VTL_FLAGS(Union):
     ]
 
 
-class WHV_X64_SEGMENT_REGISTER_struct(Structure):
+class WHV_X64_SEGMENT_REGISTER_struct(LittleEndianStructure):
     """struct WHV_X64_SEGMENT_REGISTER.<struct>, 2 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1798,11 +2095,20 @@ class WHV_X64_SEGMENT_REGISTER_struct(Structure):
     ]
 
 
-class WHV_X64_SEGMENT_REGISTER_union(Union):
+class WHV_X64_SEGMENT_REGISTER_union(LittleEndianUnion):
     """union WHV_X64_SEGMENT_REGISTER.<union>, 2 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Attributes: int
+    SegmentType: int
+    NonSystemSegment: int
+    DescriptorPrivilegeLevel: int
+    Present: int
+    Reserved: int
+    Available: int
+    Long: int
+    Default: int
+    Granularity: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_SEGMENT_REGISTER_struct),
@@ -1810,13 +2116,23 @@ class WHV_X64_SEGMENT_REGISTER_union(Union):
     ]
 
 
-class WHV_X64_SEGMENT_REGISTER(Structure):
+class WHV_X64_SEGMENT_REGISTER(LittleEndianStructure):
     """struct WHV_X64_SEGMENT_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Base: int
     Limit: int
     Selector: int
+    Attributes: int
+    SegmentType: int
+    NonSystemSegment: int
+    DescriptorPrivilegeLevel: int
+    Present: int
+    Reserved: int
+    Available: int
+    Long: int
+    Default: int
+    Granularity: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("Base", c_uint64),
@@ -1826,7 +2142,7 @@ class WHV_X64_SEGMENT_REGISTER(Structure):
     ]
 
 
-class WHV_X64_TABLE_REGISTER(Structure):
+class WHV_X64_TABLE_REGISTER(LittleEndianStructure):
     """struct WHV_X64_TABLE_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1840,7 +2156,7 @@ class WHV_X64_TABLE_REGISTER(Structure):
     ]
 
 
-class WHV_INITIAL_VP_CONTEXT(Structure):
+class WHV_INITIAL_VP_CONTEXT(LittleEndianStructure):
     """struct WHV_INITIAL_VP_CONTEXT, 224 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1884,7 +2200,7 @@ class WHV_INITIAL_VP_CONTEXT(Structure):
     ]
 
 
-class WHV_INTERNAL_ACTIVITY_REGISTER_struct(Structure):
+class WHV_INTERNAL_ACTIVITY_REGISTER_struct(LittleEndianStructure):
     """struct WHV_INTERNAL_ACTIVITY_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1900,11 +2216,15 @@ class WHV_INTERNAL_ACTIVITY_REGISTER_struct(Structure):
     ]
 
 
-class WHV_INTERNAL_ACTIVITY_REGISTER(Union):
+class WHV_INTERNAL_ACTIVITY_REGISTER(LittleEndianUnion):
     """union WHV_INTERNAL_ACTIVITY_REGISTER, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    StartupSuspend: int
+    HaltSuspend: int
+    IdleSuspend: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_INTERNAL_ACTIVITY_REGISTER_struct),
@@ -1912,7 +2232,7 @@ class WHV_INTERNAL_ACTIVITY_REGISTER(Union):
     ]
 
 
-class WHV_INTERRUPT_CONTROL(Structure):
+class WHV_INTERRUPT_CONTROL(LittleEndianStructure):
     """struct WHV_INTERRUPT_CONTROL, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1934,7 +2254,7 @@ class WHV_INTERRUPT_CONTROL(Structure):
     ]
 
 
-class WHV_MEMORY_ACCESS_INFO_struct(Structure):
+class WHV_MEMORY_ACCESS_INFO_struct(LittleEndianStructure):
     """struct WHV_MEMORY_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1950,11 +2270,15 @@ class WHV_MEMORY_ACCESS_INFO_struct(Structure):
     ]
 
 
-class WHV_MEMORY_ACCESS_INFO(Union):
+class WHV_MEMORY_ACCESS_INFO(LittleEndianUnion):
     """union WHV_MEMORY_ACCESS_INFO, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    AccessType: int
+    GpaUnmapped: int
+    GvaValid: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_MEMORY_ACCESS_INFO_struct),
@@ -1962,7 +2286,7 @@ class WHV_MEMORY_ACCESS_INFO(Union):
     ]
 
 
-class WHV_MEMORY_ACCESS_CONTEXT(Structure):
+class WHV_MEMORY_ACCESS_CONTEXT(LittleEndianStructure):
     """struct WHV_MEMORY_ACCESS_CONTEXT, 40 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1982,7 +2306,7 @@ class WHV_MEMORY_ACCESS_CONTEXT(Structure):
     ]
 
 
-class WHV_MEMORY_RANGE_ENTRY(Structure):
+class WHV_MEMORY_RANGE_ENTRY(LittleEndianStructure):
     """struct WHV_MEMORY_RANGE_ENTRY, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -1994,7 +2318,7 @@ class WHV_MEMORY_RANGE_ENTRY(Structure):
     ]
 
 
-class WHV_MSR_ACTION_ENTRY(Structure):
+class WHV_MSR_ACTION_ENTRY(LittleEndianStructure):
     """struct WHV_MSR_ACTION_ENTRY, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2010,7 +2334,7 @@ class WHV_MSR_ACTION_ENTRY(Structure):
     ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct(Structure):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct(LittleEndianStructure):
     """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL.Features.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2024,11 +2348,14 @@ class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct(Structure):
     ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features(Union):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features(LittleEndianUnion):
     """union WHV_NESTED_ENLIGHTENMENTS_CONTROL.Features, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    DirectHypercall: int
+    VirtualizationException: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT32", c_uint32),
@@ -2036,7 +2363,7 @@ class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features(Union):
     ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct(Structure):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct(LittleEndianStructure):
     """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL.HypercallControls.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2048,11 +2375,13 @@ class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct(Structure):
     ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls(Union):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls(LittleEndianUnion):
     """union WHV_NESTED_ENLIGHTENMENTS_CONTROL.HypercallControls, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    InterPartitionCommunication: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT32", c_uint32),
@@ -2060,7 +2389,7 @@ class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls(Union):
     ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL(Structure):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL(LittleEndianStructure):
     """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2072,7 +2401,7 @@ class WHV_NESTED_ENLIGHTENMENTS_CONTROL(Structure):
     ]
 
 
-class WHV_NOTIFICATION_PORT_PARAMETERS_Event(Structure):
+class WHV_NOTIFICATION_PORT_PARAMETERS_Event(LittleEndianStructure):
     """struct WHV_NOTIFICATION_PORT_PARAMETERS.Event, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2082,7 +2411,7 @@ class WHV_NOTIFICATION_PORT_PARAMETERS_Event(Structure):
     ]
 
 
-class WHV_NOTIFICATION_PORT_PARAMETERS_union(Union):
+class WHV_NOTIFICATION_PORT_PARAMETERS_union(LittleEndianUnion):
     """union WHV_NOTIFICATION_PORT_PARAMETERS.<union>, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2094,7 +2423,7 @@ class WHV_NOTIFICATION_PORT_PARAMETERS_union(Union):
     ]
 
 
-class WHV_NOTIFICATION_PORT_PARAMETERS(Structure):
+class WHV_NOTIFICATION_PORT_PARAMETERS(LittleEndianStructure):
     """struct WHV_NOTIFICATION_PORT_PARAMETERS, 32 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2102,6 +2431,8 @@ class WHV_NOTIFICATION_PORT_PARAMETERS(Structure):
     Reserved: int
     Reserved1: int
     ConnectionVtl: int
+    Doorbell: WHV_DOORBELL_MATCH_DATA
+    Event: WHV_NOTIFICATION_PORT_PARAMETERS_Event
     _anonymous_ = ("_union",)
     _fields_ = [
         ("NotificationPortType", c_uint32),
@@ -2112,7 +2443,7 @@ class WHV_NOTIFICATION_PORT_PARAMETERS(Structure):
     ]
 
 
-class WHV_PARTITION_MEMORY_COUNTERS(Structure):
+class WHV_PARTITION_MEMORY_COUNTERS(LittleEndianStructure):
     """struct WHV_PARTITION_MEMORY_COUNTERS, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2126,7 +2457,7 @@ class WHV_PARTITION_MEMORY_COUNTERS(Structure):
     ]
 
 
-class WHV_X64_CPUID_RESULT(Structure):
+class WHV_X64_CPUID_RESULT(LittleEndianStructure):
     """struct WHV_X64_CPUID_RESULT, 32 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2146,7 +2477,7 @@ class WHV_X64_CPUID_RESULT(Structure):
     ]
 
 
-class WHV_X64_CPUID_RESULT2(Structure):
+class WHV_X64_CPUID_RESULT2(LittleEndianStructure):
     """struct WHV_X64_CPUID_RESULT2, 48 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2166,7 +2497,7 @@ class WHV_X64_CPUID_RESULT2(Structure):
     ]
 
 
-class WHV_PARTITION_PROPERTY(Union):
+class WHV_PARTITION_PROPERTY(LittleEndianUnion):
     """union WHV_PARTITION_PROPERTY, 48 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2236,7 +2567,7 @@ class WHV_PARTITION_PROPERTY(Union):
     ]
 
 
-class WHV_PROCESSOR_APIC_COUNTERS(Structure):
+class WHV_PROCESSOR_APIC_COUNTERS(LittleEndianStructure):
     """struct WHV_PROCESSOR_APIC_COUNTERS, 40 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2254,7 +2585,7 @@ class WHV_PROCESSOR_APIC_COUNTERS(Structure):
     ]
 
 
-class WHV_PROCESSOR_EVENT_COUNTERS(Structure):
+class WHV_PROCESSOR_EVENT_COUNTERS(LittleEndianStructure):
     """struct WHV_PROCESSOR_EVENT_COUNTERS, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2268,7 +2599,7 @@ class WHV_PROCESSOR_EVENT_COUNTERS(Structure):
     ]
 
 
-class WHV_PROCESSOR_INTERCEPT_COUNTER(Structure):
+class WHV_PROCESSOR_INTERCEPT_COUNTER(LittleEndianStructure):
     """struct WHV_PROCESSOR_INTERCEPT_COUNTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2280,7 +2611,7 @@ class WHV_PROCESSOR_INTERCEPT_COUNTER(Structure):
     ]
 
 
-class WHV_PROCESSOR_INTERCEPT_COUNTERS(Structure):
+class WHV_PROCESSOR_INTERCEPT_COUNTERS(LittleEndianStructure):
     """struct WHV_PROCESSOR_INTERCEPT_COUNTERS, 224 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2316,7 +2647,7 @@ class WHV_PROCESSOR_INTERCEPT_COUNTERS(Structure):
     ]
 
 
-class WHV_PROCESSOR_RUNTIME_COUNTERS(Structure):
+class WHV_PROCESSOR_RUNTIME_COUNTERS(LittleEndianStructure):
     """struct WHV_PROCESSOR_RUNTIME_COUNTERS, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2328,7 +2659,7 @@ class WHV_PROCESSOR_RUNTIME_COUNTERS(Structure):
     ]
 
 
-class WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS(Structure):
+class WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS(LittleEndianStructure):
     """struct WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS, 48 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2348,7 +2679,7 @@ class WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS(Structure):
     ]
 
 
-class WHV_UINT128_struct(Structure):
+class WHV_UINT128_struct(LittleEndianStructure):
     """struct WHV_UINT128.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2360,11 +2691,13 @@ class WHV_UINT128_struct(Structure):
     ]
 
 
-class WHV_UINT128(Union):
+class WHV_UINT128(LittleEndianUnion):
     """union WHV_UINT128, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     Dword: Array[c_uint32]
+    Low64: int
+    High64: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_UINT128_struct),
@@ -2372,7 +2705,7 @@ class WHV_UINT128(Union):
     ]
 
 
-class WHV_X64_FP_REGISTER_struct(Structure):
+class WHV_X64_FP_REGISTER_struct(LittleEndianStructure):
     """struct WHV_X64_FP_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2388,11 +2721,15 @@ class WHV_X64_FP_REGISTER_struct(Structure):
     ]
 
 
-class WHV_X64_FP_REGISTER(Union):
+class WHV_X64_FP_REGISTER(LittleEndianUnion):
     """union WHV_X64_FP_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    Mantissa: int
+    BiasedExponent: int
+    Sign: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_FP_REGISTER_struct),
@@ -2400,7 +2737,7 @@ class WHV_X64_FP_REGISTER(Union):
     ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2(Structure):
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2(LittleEndianStructure):
     """struct WHV_X64_FP_CONTROL_STATUS_REGISTER.<struct2>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2414,11 +2751,14 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2(Structure):
     ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_union(Union):
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_union(LittleEndianUnion):
     """union WHV_X64_FP_CONTROL_STATUS_REGISTER.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     LastFpRip: int
+    LastFpEip: int
+    LastFpCs: int
+    Reserved2: int
     _anonymous_ = ("_struct2",)
     _fields_ = [
         ("LastFpRip", c_uint64),
@@ -2426,7 +2766,7 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER_union(Union):
     ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct(Structure):
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct(LittleEndianStructure):
     """struct WHV_X64_FP_CONTROL_STATUS_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2435,6 +2775,10 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct(Structure):
     FpTag: int
     Reserved: int
     LastFpOp: int
+    LastFpRip: int
+    LastFpEip: int
+    LastFpCs: int
+    Reserved2: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("FpControl", c_uint16),
@@ -2446,11 +2790,20 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct(Structure):
     ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER(Union):
+class WHV_X64_FP_CONTROL_STATUS_REGISTER(LittleEndianUnion):
     """union WHV_X64_FP_CONTROL_STATUS_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    FpControl: int
+    FpStatus: int
+    FpTag: int
+    Reserved: int
+    LastFpOp: int
+    LastFpRip: int
+    LastFpEip: int
+    LastFpCs: int
+    Reserved2: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_FP_CONTROL_STATUS_REGISTER_struct),
@@ -2458,7 +2811,7 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER(Union):
     ]
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2(Structure):
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2(LittleEndianStructure):
     """struct WHV_X64_XMM_CONTROL_STATUS_REGISTER.<struct2>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2472,11 +2825,14 @@ class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2(Structure):
     ]
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_union(Union):
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_union(LittleEndianUnion):
     """union WHV_X64_XMM_CONTROL_STATUS_REGISTER.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     LastFpRdp: int
+    LastFpDp: int
+    LastFpDs: int
+    Reserved: int
     _anonymous_ = ("_struct2",)
     _fields_ = [
         ("LastFpRdp", c_uint64),
@@ -2484,12 +2840,16 @@ class WHV_X64_XMM_CONTROL_STATUS_REGISTER_union(Union):
     ]
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct(Structure):
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct(LittleEndianStructure):
     """struct WHV_X64_XMM_CONTROL_STATUS_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     XmmStatusControl: int
     XmmStatusControlMask: int
+    LastFpRdp: int
+    LastFpDp: int
+    LastFpDs: int
+    Reserved: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("_union", WHV_X64_XMM_CONTROL_STATUS_REGISTER_union),
@@ -2498,11 +2858,17 @@ class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct(Structure):
     ]
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER(Union):
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER(LittleEndianUnion):
     """union WHV_X64_XMM_CONTROL_STATUS_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    XmmStatusControl: int
+    XmmStatusControlMask: int
+    LastFpRdp: int
+    LastFpDp: int
+    LastFpDs: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct),
@@ -2510,7 +2876,7 @@ class WHV_X64_XMM_CONTROL_STATUS_REGISTER(Union):
     ]
 
 
-class WHV_X64_INTERRUPT_STATE_REGISTER_struct(Structure):
+class WHV_X64_INTERRUPT_STATE_REGISTER_struct(LittleEndianStructure):
     """struct WHV_X64_INTERRUPT_STATE_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2524,11 +2890,14 @@ class WHV_X64_INTERRUPT_STATE_REGISTER_struct(Structure):
     ]
 
 
-class WHV_X64_INTERRUPT_STATE_REGISTER(Union):
+class WHV_X64_INTERRUPT_STATE_REGISTER(LittleEndianUnion):
     """union WHV_X64_INTERRUPT_STATE_REGISTER, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    InterruptShadow: int
+    NmiMasked: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_INTERRUPT_STATE_REGISTER_struct),
@@ -2536,7 +2905,7 @@ class WHV_X64_INTERRUPT_STATE_REGISTER(Union):
     ]
 
 
-class WHV_X64_PENDING_INTERRUPTION_REGISTER_struct(Structure):
+class WHV_X64_PENDING_INTERRUPTION_REGISTER_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_INTERRUPTION_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2560,11 +2929,19 @@ class WHV_X64_PENDING_INTERRUPTION_REGISTER_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_INTERRUPTION_REGISTER(Union):
+class WHV_X64_PENDING_INTERRUPTION_REGISTER(LittleEndianUnion):
     """union WHV_X64_PENDING_INTERRUPTION_REGISTER, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    InterruptionPending: int
+    InterruptionType: int
+    DeliverErrorCode: int
+    InstructionLength: int
+    NestedEvent: int
+    Reserved: int
+    InterruptionVector: int
+    ErrorCode: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_INTERRUPTION_REGISTER_struct),
@@ -2572,7 +2949,7 @@ class WHV_X64_PENDING_INTERRUPTION_REGISTER(Union):
     ]
 
 
-class WHV_X64_PENDING_EXCEPTION_EVENT_struct(Structure):
+class WHV_X64_PENDING_EXCEPTION_EVENT_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_EXCEPTION_EVENT.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2596,11 +2973,19 @@ class WHV_X64_PENDING_EXCEPTION_EVENT_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_EXCEPTION_EVENT(Union):
+class WHV_X64_PENDING_EXCEPTION_EVENT(LittleEndianUnion):
     """union WHV_X64_PENDING_EXCEPTION_EVENT, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    EventPending: int
+    EventType: int
+    Reserved0: int
+    DeliverErrorCode: int
+    Reserved1: int
+    Vector: int
+    ErrorCode: int
+    ExceptionParameter: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_EXCEPTION_EVENT_struct),
@@ -2608,7 +2993,7 @@ class WHV_X64_PENDING_EXCEPTION_EVENT(Union):
     ]
 
 
-class WHV_X64_PENDING_EXT_INT_EVENT_struct(Structure):
+class WHV_X64_PENDING_EXT_INT_EVENT_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_EXT_INT_EVENT.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2628,11 +3013,17 @@ class WHV_X64_PENDING_EXT_INT_EVENT_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_EXT_INT_EVENT(Union):
+class WHV_X64_PENDING_EXT_INT_EVENT(LittleEndianUnion):
     """union WHV_X64_PENDING_EXT_INT_EVENT, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    EventPending: int
+    EventType: int
+    Reserved0: int
+    Vector: int
+    Reserved1: int
+    Reserved2: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_EXT_INT_EVENT_struct),
@@ -2640,7 +3031,7 @@ class WHV_X64_PENDING_EXT_INT_EVENT(Union):
     ]
 
 
-class WHV_X64_PENDING_DEBUG_EXCEPTION_struct(Structure):
+class WHV_X64_PENDING_DEBUG_EXCEPTION_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_DEBUG_EXCEPTION.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2660,11 +3051,17 @@ class WHV_X64_PENDING_DEBUG_EXCEPTION_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_DEBUG_EXCEPTION(Union):
+class WHV_X64_PENDING_DEBUG_EXCEPTION(LittleEndianUnion):
     """union WHV_X64_PENDING_DEBUG_EXCEPTION, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    Breakpoint0: int
+    Breakpoint1: int
+    Breakpoint2: int
+    Breakpoint3: int
+    SingleStep: int
+    Reserved0: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT64", c_uint64),
@@ -2672,7 +3069,7 @@ class WHV_X64_PENDING_DEBUG_EXCEPTION(Union):
     ]
 
 
-class WHV_X64_NESTED_GUEST_STATE_struct(Structure):
+class WHV_X64_NESTED_GUEST_STATE_struct(LittleEndianStructure):
     """struct WHV_X64_NESTED_GUEST_STATE.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2690,11 +3087,16 @@ class WHV_X64_NESTED_GUEST_STATE_struct(Structure):
     ]
 
 
-class WHV_X64_NESTED_GUEST_STATE(Union):
+class WHV_X64_NESTED_GUEST_STATE(LittleEndianUnion):
     """union WHV_X64_NESTED_GUEST_STATE, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    NestedVirtActive: int
+    NestedGuestMode: int
+    VmEntryPending: int
+    Reserved0: int
+    Reserved1: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_NESTED_GUEST_STATE_struct),
@@ -2702,7 +3104,7 @@ class WHV_X64_NESTED_GUEST_STATE(Union):
     ]
 
 
-class WHV_X64_NESTED_INVEPT_REGISTER_struct(Structure):
+class WHV_X64_NESTED_INVEPT_REGISTER_struct(LittleEndianStructure):
     """struct WHV_X64_NESTED_INVEPT_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2716,11 +3118,14 @@ class WHV_X64_NESTED_INVEPT_REGISTER_struct(Structure):
     ]
 
 
-class WHV_X64_NESTED_INVEPT_REGISTER(Union):
+class WHV_X64_NESTED_INVEPT_REGISTER(LittleEndianUnion):
     """union WHV_X64_NESTED_INVEPT_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    Type: int
+    Reserved: Array[c_uint8]
+    Eptp: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_NESTED_INVEPT_REGISTER_struct),
@@ -2728,7 +3133,7 @@ class WHV_X64_NESTED_INVEPT_REGISTER(Union):
     ]
 
 
-class WHV_X64_NESTED_INVVPID_REGISTER_struct(Structure):
+class WHV_X64_NESTED_INVVPID_REGISTER_struct(LittleEndianStructure):
     """struct WHV_X64_NESTED_INVVPID_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2744,11 +3149,15 @@ class WHV_X64_NESTED_INVVPID_REGISTER_struct(Structure):
     ]
 
 
-class WHV_X64_NESTED_INVVPID_REGISTER(Union):
+class WHV_X64_NESTED_INVVPID_REGISTER(LittleEndianUnion):
     """union WHV_X64_NESTED_INVVPID_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    Type: int
+    Reserved: Array[c_uint8]
+    Vpid: int
+    LinearAddress: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_NESTED_INVVPID_REGISTER_struct),
@@ -2756,7 +3165,7 @@ class WHV_X64_NESTED_INVVPID_REGISTER(Union):
     ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct(Structure):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2776,11 +3185,17 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0(Union):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0(LittleEndianUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    EventPending: int
+    EventType: int
+    Reserved0: int
+    InstructionBytesValid: int
+    Reserved1: int
+    ExitCode: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct),
@@ -2788,7 +3203,7 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0(Union):
     ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct(Structure):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2800,11 +3215,13 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1(Union):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1(LittleEndianUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    ExitInfo1: int
+    ExitInfo2: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct),
@@ -2812,7 +3229,7 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1(Union):
     ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct(Structure):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2826,11 +3243,14 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2(Union):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2(LittleEndianUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    NextRip: int
+    InstructionBytesFetchedCount: int
+    InstructionBytes: Array[c_uint8]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct),
@@ -2838,7 +3258,7 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2(Union):
     ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct(Structure):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2850,11 +3270,13 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3(Union):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3(LittleEndianUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    InstructionBytes: Array[c_uint8]
+    Reserved2: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct),
@@ -2862,7 +3284,7 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3(Union):
     ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct(Structure):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2880,11 +3302,16 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0(Union):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0(LittleEndianUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    EventPending: int
+    EventType: int
+    Reserved0: int
+    ExitReason: int
+    ExitQualification: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct),
@@ -2892,7 +3319,7 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0(Union):
     ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct(Structure):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2908,11 +3335,15 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1(Union):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1(LittleEndianUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    InstructionLength: int
+    InstructionInfo: int
+    ExitInterruptionInfo: int
+    ExitExceptionErrorCode: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct),
@@ -2920,7 +3351,7 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1(Union):
     ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct(Structure):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct(LittleEndianStructure):
     """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -2932,11 +3363,13 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct(Structure):
     ]
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(Union):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(LittleEndianUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT128: WHV_UINT128
+    GuestLinearAddress: int
+    GuestPhysicalAddress: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct),
@@ -2944,7 +3377,7 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(Union):
     ]
 
 
-class WHV_REGISTER_VALUE(Union):
+class WHV_REGISTER_VALUE(LittleEndianUnion):
     """union WHV_REGISTER_VALUE, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3006,7 +3439,7 @@ class WHV_REGISTER_VALUE(Union):
     ]
 
 
-class WHV_RUN_VP_CANCELED_CONTEXT(Structure):
+class WHV_RUN_VP_CANCELED_CONTEXT(LittleEndianStructure):
     """struct WHV_RUN_VP_CANCELED_CONTEXT, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3016,7 +3449,7 @@ class WHV_RUN_VP_CANCELED_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_VP_EXECUTION_STATE_struct(Structure):
+class WHV_X64_VP_EXECUTION_STATE_struct(LittleEndianStructure):
     """struct WHV_X64_VP_EXECUTION_STATE.<struct>, 2 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3042,11 +3475,20 @@ class WHV_X64_VP_EXECUTION_STATE_struct(Structure):
     ]
 
 
-class WHV_X64_VP_EXECUTION_STATE(Union):
+class WHV_X64_VP_EXECUTION_STATE(LittleEndianUnion):
     """union WHV_X64_VP_EXECUTION_STATE, 2 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT16: int
+    Cpl: int
+    Cr0Pe: int
+    Cr0Am: int
+    EferLma: int
+    DebugActive: int
+    InterruptionPending: int
+    Reserved0: int
+    InterruptShadow: int
+    Reserved1: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_VP_EXECUTION_STATE_struct),
@@ -3054,7 +3496,7 @@ class WHV_X64_VP_EXECUTION_STATE(Union):
     ]
 
 
-class WHV_X64_VP_EXIT_CONTEXT(Structure):
+class WHV_X64_VP_EXIT_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_VP_EXIT_CONTEXT, 40 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3078,7 +3520,7 @@ class WHV_X64_VP_EXIT_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_HYPERCALL_CONTEXT(Structure):
+class WHV_X64_HYPERCALL_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_HYPERCALL_CONTEXT, 176 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3106,7 +3548,7 @@ class WHV_X64_HYPERCALL_CONTEXT(Structure):
     ]
 
 
-class WHV_SYNIC_SINT_DELIVERABLE_CONTEXT(Structure):
+class WHV_SYNIC_SINT_DELIVERABLE_CONTEXT(LittleEndianStructure):
     """struct WHV_SYNIC_SINT_DELIVERABLE_CONTEXT, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3120,7 +3562,7 @@ class WHV_SYNIC_SINT_DELIVERABLE_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_IO_PORT_ACCESS_INFO_struct(Structure):
+class WHV_X64_IO_PORT_ACCESS_INFO_struct(LittleEndianStructure):
     """struct WHV_X64_IO_PORT_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3138,11 +3580,16 @@ class WHV_X64_IO_PORT_ACCESS_INFO_struct(Structure):
     ]
 
 
-class WHV_X64_IO_PORT_ACCESS_INFO(Union):
+class WHV_X64_IO_PORT_ACCESS_INFO(LittleEndianUnion):
     """union WHV_X64_IO_PORT_ACCESS_INFO, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    IsWrite: int
+    AccessSize: int
+    StringOp: int
+    RepPrefix: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_IO_PORT_ACCESS_INFO_struct),
@@ -3150,7 +3597,7 @@ class WHV_X64_IO_PORT_ACCESS_INFO(Union):
     ]
 
 
-class WHV_X64_IO_PORT_ACCESS_CONTEXT(Structure):
+class WHV_X64_IO_PORT_ACCESS_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_IO_PORT_ACCESS_CONTEXT, 96 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3182,7 +3629,7 @@ class WHV_X64_IO_PORT_ACCESS_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_MSR_ACCESS_INFO_struct(Structure):
+class WHV_X64_MSR_ACCESS_INFO_struct(LittleEndianStructure):
     """struct WHV_X64_MSR_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3194,11 +3641,13 @@ class WHV_X64_MSR_ACCESS_INFO_struct(Structure):
     ]
 
 
-class WHV_X64_MSR_ACCESS_INFO(Union):
+class WHV_X64_MSR_ACCESS_INFO(LittleEndianUnion):
     """union WHV_X64_MSR_ACCESS_INFO, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    IsWrite: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_MSR_ACCESS_INFO_struct),
@@ -3206,7 +3655,7 @@ class WHV_X64_MSR_ACCESS_INFO(Union):
     ]
 
 
-class WHV_X64_MSR_ACCESS_CONTEXT(Structure):
+class WHV_X64_MSR_ACCESS_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_MSR_ACCESS_CONTEXT, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3222,7 +3671,7 @@ class WHV_X64_MSR_ACCESS_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_CPUID_ACCESS_CONTEXT(Structure):
+class WHV_X64_CPUID_ACCESS_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_CPUID_ACCESS_CONTEXT, 64 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3246,7 +3695,7 @@ class WHV_X64_CPUID_ACCESS_CONTEXT(Structure):
     ]
 
 
-class WHV_VP_EXCEPTION_INFO_struct(Structure):
+class WHV_VP_EXCEPTION_INFO_struct(LittleEndianStructure):
     """struct WHV_VP_EXCEPTION_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3260,11 +3709,14 @@ class WHV_VP_EXCEPTION_INFO_struct(Structure):
     ]
 
 
-class WHV_VP_EXCEPTION_INFO(Union):
+class WHV_VP_EXCEPTION_INFO(LittleEndianUnion):
     """union WHV_VP_EXCEPTION_INFO, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    ErrorCodeValid: int
+    SoftwareException: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_VP_EXCEPTION_INFO_struct),
@@ -3272,7 +3724,7 @@ class WHV_VP_EXCEPTION_INFO(Union):
     ]
 
 
-class WHV_VP_EXCEPTION_CONTEXT(Structure):
+class WHV_VP_EXCEPTION_CONTEXT(LittleEndianStructure):
     """struct WHV_VP_EXCEPTION_CONTEXT, 40 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3296,7 +3748,7 @@ class WHV_VP_EXCEPTION_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT(Structure):
+class WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3306,7 +3758,7 @@ class WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_UNSUPPORTED_FEATURE_CONTEXT(Structure):
+class WHV_X64_UNSUPPORTED_FEATURE_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_UNSUPPORTED_FEATURE_CONTEXT, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3320,7 +3772,7 @@ class WHV_X64_UNSUPPORTED_FEATURE_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_APIC_EOI_CONTEXT(Structure):
+class WHV_X64_APIC_EOI_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_APIC_EOI_CONTEXT, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3330,7 +3782,7 @@ class WHV_X64_APIC_EOI_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_RDTSC_INFO_struct(Structure):
+class WHV_X64_RDTSC_INFO_struct(LittleEndianStructure):
     """struct WHV_X64_RDTSC_INFO.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3342,11 +3794,13 @@ class WHV_X64_RDTSC_INFO_struct(Structure):
     ]
 
 
-class WHV_X64_RDTSC_INFO(Union):
+class WHV_X64_RDTSC_INFO(LittleEndianUnion):
     """union WHV_X64_RDTSC_INFO, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    IsRdtscp: int
+    Reserved: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_X64_RDTSC_INFO_struct),
@@ -3354,7 +3808,7 @@ class WHV_X64_RDTSC_INFO(Union):
     ]
 
 
-class WHV_X64_RDTSC_CONTEXT(Structure):
+class WHV_X64_RDTSC_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_RDTSC_CONTEXT, 40 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3372,7 +3826,7 @@ class WHV_X64_RDTSC_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_APIC_SMI_CONTEXT(Structure):
+class WHV_X64_APIC_SMI_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_APIC_SMI_CONTEXT, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3382,7 +3836,7 @@ class WHV_X64_APIC_SMI_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_APIC_INIT_SIPI_CONTEXT(Structure):
+class WHV_X64_APIC_INIT_SIPI_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_APIC_INIT_SIPI_CONTEXT, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3392,7 +3846,7 @@ class WHV_X64_APIC_INIT_SIPI_CONTEXT(Structure):
     ]
 
 
-class WHV_X64_APIC_WRITE_CONTEXT(Structure):
+class WHV_X64_APIC_WRITE_CONTEXT(LittleEndianStructure):
     """struct WHV_X64_APIC_WRITE_CONTEXT, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3406,7 +3860,7 @@ class WHV_X64_APIC_WRITE_CONTEXT(Structure):
     ]
 
 
-class WHV_RUN_VP_EXIT_CONTEXT_union(Union):
+class WHV_RUN_VP_EXIT_CONTEXT_union(LittleEndianUnion):
     """union WHV_RUN_VP_EXIT_CONTEXT.<union>, 176 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3446,13 +3900,29 @@ class WHV_RUN_VP_EXIT_CONTEXT_union(Union):
     ]
 
 
-class WHV_RUN_VP_EXIT_CONTEXT(Structure):
+class WHV_RUN_VP_EXIT_CONTEXT(LittleEndianStructure):
     """struct WHV_RUN_VP_EXIT_CONTEXT, 224 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     ExitReason: int
     Reserved: int
     VpContext: WHV_X64_VP_EXIT_CONTEXT
+    MemoryAccess: WHV_MEMORY_ACCESS_CONTEXT
+    CancelReason: WHV_RUN_VP_CANCELED_CONTEXT
+    Hypercall: WHV_X64_HYPERCALL_CONTEXT
+    SynicSintDeliverable: WHV_SYNIC_SINT_DELIVERABLE_CONTEXT
+    IoPortAccess: WHV_X64_IO_PORT_ACCESS_CONTEXT
+    MsrAccess: WHV_X64_MSR_ACCESS_CONTEXT
+    CpuidAccess: WHV_X64_CPUID_ACCESS_CONTEXT
+    VpException: WHV_VP_EXCEPTION_CONTEXT
+    InterruptWindow: WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT
+    UnsupportedFeature: WHV_X64_UNSUPPORTED_FEATURE_CONTEXT
+    ApicEoi: WHV_X64_APIC_EOI_CONTEXT
+    ReadTsc: WHV_X64_RDTSC_CONTEXT
+    ApicSmi: WHV_X64_APIC_SMI_CONTEXT
+    ApicInitSipi: WHV_X64_APIC_INIT_SIPI_CONTEXT
+    ApicWrite: WHV_X64_APIC_WRITE_CONTEXT
+    AsUINT64: Array[c_uint64]
     _anonymous_ = ("_union",)
     _fields_ = [
         ("ExitReason", c_uint32),
@@ -3462,7 +3932,7 @@ class WHV_RUN_VP_EXIT_CONTEXT(Structure):
     ]
 
 
-class _LUID(Structure):
+class _LUID(LittleEndianStructure):
     """struct _LUID, 8 bytes (shim:windows.h)."""
 
     __slots__ = ()
@@ -3474,7 +3944,7 @@ class _LUID(Structure):
     ]
 
 
-class WHV_SRIOV_RESOURCE_DESCRIPTOR(Structure):
+class WHV_SRIOV_RESOURCE_DESCRIPTOR(LittleEndianStructure):
     """struct WHV_SRIOV_RESOURCE_DESCRIPTOR, 412 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3490,7 +3960,7 @@ class WHV_SRIOV_RESOURCE_DESCRIPTOR(Structure):
     ]
 
 
-class WHV_SVM_VMCB_SELECTOR(Structure):
+class WHV_SVM_VMCB_SELECTOR(LittleEndianStructure):
     """struct WHV_SVM_VMCB_SELECTOR, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3506,7 +3976,7 @@ class WHV_SVM_VMCB_SELECTOR(Structure):
     ]
 
 
-class WHV_SVM_NESTED_HOST_STATE(Structure):
+class WHV_SVM_NESTED_HOST_STATE(LittleEndianStructure):
     """struct WHV_SVM_NESTED_HOST_STATE, 216 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3546,7 +4016,7 @@ class WHV_SVM_NESTED_HOST_STATE(Structure):
     ]
 
 
-class WHV_SYNIC_EVENT_PARAMETERS(Structure):
+class WHV_SYNIC_EVENT_PARAMETERS(LittleEndianStructure):
     """struct WHV_SYNIC_EVENT_PARAMETERS, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3562,7 +4032,7 @@ class WHV_SYNIC_EVENT_PARAMETERS(Structure):
     ]
 
 
-class WHV_TRANSLATE_GVA_2_FLAGS_struct(Structure):
+class WHV_TRANSLATE_GVA_2_FLAGS_struct(LittleEndianStructure):
     """struct WHV_TRANSLATE_GVA_2_FLAGS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3590,11 +4060,21 @@ class WHV_TRANSLATE_GVA_2_FLAGS_struct(Structure):
     ]
 
 
-class WHV_TRANSLATE_GVA_2_FLAGS(Union):
+class WHV_TRANSLATE_GVA_2_FLAGS(LittleEndianUnion):
     """union WHV_TRANSLATE_GVA_2_FLAGS, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT64: int
+    ValidateRead: int
+    ValidateWrite: int
+    ValidateExecute: int
+    PrivilegeExempt: int
+    SetPageTableBits: int
+    Reserved1: int
+    EnforceSmap: int
+    OverrideSmap: int
+    Reserved4: int
+    InputVtl: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", WHV_TRANSLATE_GVA_2_FLAGS_struct),
@@ -3602,7 +4082,7 @@ class WHV_TRANSLATE_GVA_2_FLAGS(Union):
     ]
 
 
-class WHV_TRANSLATE_GVA_RESULT(Structure):
+class WHV_TRANSLATE_GVA_RESULT(LittleEndianStructure):
     """struct WHV_TRANSLATE_GVA_RESULT, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3614,7 +4094,7 @@ class WHV_TRANSLATE_GVA_RESULT(Structure):
     ]
 
 
-class WHV_TRIGGER_PARAMETERS_DeviceInterrupt(Structure):
+class WHV_TRIGGER_PARAMETERS_DeviceInterrupt(LittleEndianStructure):
     """struct WHV_TRIGGER_PARAMETERS.DeviceInterrupt, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3630,7 +4110,7 @@ class WHV_TRIGGER_PARAMETERS_DeviceInterrupt(Structure):
     ]
 
 
-class WHV_TRIGGER_PARAMETERS_union(Union):
+class WHV_TRIGGER_PARAMETERS_union(LittleEndianUnion):
     """union WHV_TRIGGER_PARAMETERS.<union>, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3644,12 +4124,15 @@ class WHV_TRIGGER_PARAMETERS_union(Union):
     ]
 
 
-class WHV_TRIGGER_PARAMETERS(Structure):
+class WHV_TRIGGER_PARAMETERS(LittleEndianStructure):
     """struct WHV_TRIGGER_PARAMETERS, 32 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     TriggerType: int
     Reserved: int
+    Interrupt: WHV_INTERRUPT_CONTROL
+    SynicEvent: WHV_SYNIC_EVENT_PARAMETERS
+    DeviceInterrupt: WHV_TRIGGER_PARAMETERS_DeviceInterrupt
     _anonymous_ = ("_union",)
     _fields_ = [
         ("TriggerType", c_uint32),
@@ -3658,7 +4141,7 @@ class WHV_TRIGGER_PARAMETERS(Structure):
     ]
 
 
-class WHV_VIRTUAL_PROCESSOR_PROPERTY_union(Union):
+class WHV_VIRTUAL_PROCESSOR_PROPERTY_union(LittleEndianUnion):
     """union WHV_VIRTUAL_PROCESSOR_PROPERTY.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3670,12 +4153,14 @@ class WHV_VIRTUAL_PROCESSOR_PROPERTY_union(Union):
     ]
 
 
-class WHV_VIRTUAL_PROCESSOR_PROPERTY(Structure):
+class WHV_VIRTUAL_PROCESSOR_PROPERTY(LittleEndianStructure):
     """struct WHV_VIRTUAL_PROCESSOR_PROPERTY, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     PropertyCode: int
     Reserved: int
+    NumaNode: int
+    Padding: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("PropertyCode", c_uint32),
@@ -3684,7 +4169,7 @@ class WHV_VIRTUAL_PROCESSOR_PROPERTY(Structure):
     ]
 
 
-class WHV_VPCI_DEVICE_NOTIFICATION_union(Union):
+class WHV_VPCI_DEVICE_NOTIFICATION_union(LittleEndianUnion):
     """union WHV_VPCI_DEVICE_NOTIFICATION.<union>, 8 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3694,12 +4179,13 @@ class WHV_VPCI_DEVICE_NOTIFICATION_union(Union):
     ]
 
 
-class WHV_VPCI_DEVICE_NOTIFICATION(Structure):
+class WHV_VPCI_DEVICE_NOTIFICATION(LittleEndianStructure):
     """struct WHV_VPCI_DEVICE_NOTIFICATION, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     NotificationType: int
     Reserved1: int
+    Reserved2: int
     _anonymous_ = ("_union",)
     _fields_ = [
         ("NotificationType", c_uint32),
@@ -3708,7 +4194,7 @@ class WHV_VPCI_DEVICE_NOTIFICATION(Structure):
     ]
 
 
-class WHV_VPCI_DEVICE_REGISTER(Structure):
+class WHV_VPCI_DEVICE_REGISTER(LittleEndianStructure):
     """struct WHV_VPCI_DEVICE_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3722,7 +4208,7 @@ class WHV_VPCI_DEVICE_REGISTER(Structure):
     ]
 
 
-class WHV_VPCI_HARDWARE_IDS(Structure):
+class WHV_VPCI_HARDWARE_IDS(LittleEndianStructure):
     """struct WHV_VPCI_HARDWARE_IDS, 12 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3746,7 +4232,7 @@ class WHV_VPCI_HARDWARE_IDS(Structure):
     ]
 
 
-class WHV_VPCI_INTERRUPT_TARGET(Structure):
+class WHV_VPCI_INTERRUPT_TARGET(LittleEndianStructure):
     """struct WHV_VPCI_INTERRUPT_TARGET, 16 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3762,7 +4248,7 @@ class WHV_VPCI_INTERRUPT_TARGET(Structure):
     ]
 
 
-class WHV_VPCI_MMIO_MAPPING(Structure):
+class WHV_VPCI_MMIO_MAPPING(LittleEndianStructure):
     """struct WHV_VPCI_MMIO_MAPPING, 32 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3780,7 +4266,7 @@ class WHV_VPCI_MMIO_MAPPING(Structure):
     ]
 
 
-class WHV_VPCI_PROBED_BARS(Structure):
+class WHV_VPCI_PROBED_BARS(LittleEndianStructure):
     """struct WHV_VPCI_PROBED_BARS, 24 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3790,7 +4276,7 @@ class WHV_VPCI_PROBED_BARS(Structure):
     ]
 
 
-class WHV_VTL_PERMISSION_SET_struct(Structure):
+class WHV_VTL_PERMISSION_SET_struct(LittleEndianStructure):
     """struct WHV_VTL_PERMISSION_SET.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3800,11 +4286,12 @@ class WHV_VTL_PERMISSION_SET_struct(Structure):
     ]
 
 
-class WHV_VTL_PERMISSION_SET(Union):
+class WHV_VTL_PERMISSION_SET(LittleEndianUnion):
     """union WHV_VTL_PERMISSION_SET, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
     AsUINT32: int
+    VtlPermissionFrom1: Array[c_uint16]
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("AsUINT32", c_uint32),
@@ -3812,7 +4299,7 @@ class WHV_VTL_PERMISSION_SET(Union):
     ]
 
 
-class WHV_X64_VMX_NESTED_STATE_Flags(Structure):
+class WHV_X64_VMX_NESTED_STATE_Flags(LittleEndianStructure):
     """struct WHV_X64_VMX_NESTED_STATE.Flags, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3834,7 +4321,7 @@ class WHV_X64_VMX_NESTED_STATE_Flags(Structure):
     ]
 
 
-class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(Structure):
+class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(LittleEndianStructure):
     """struct WHV_X64_VMX_NESTED_STATE.VirtualApicRegs, 80 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3854,7 +4341,7 @@ class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(Structure):
     ]
 
 
-class WHV_X64_VMX_NESTED_STATE(Structure):
+class WHV_X64_VMX_NESTED_STATE(LittleEndianStructure):
     """struct WHV_X64_VMX_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3882,7 +4369,7 @@ class WHV_X64_VMX_NESTED_STATE(Structure):
     ]
 
 
-class WHV_X64_SVM_NESTED_STATE_Flags(Structure):
+class WHV_X64_SVM_NESTED_STATE_Flags(LittleEndianStructure):
     """struct WHV_X64_SVM_NESTED_STATE.Flags, 4 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3900,7 +4387,7 @@ class WHV_X64_SVM_NESTED_STATE_Flags(Structure):
     ]
 
 
-class WHV_X64_SVM_NESTED_STATE(Structure):
+class WHV_X64_SVM_NESTED_STATE(LittleEndianStructure):
     """struct WHV_X64_SVM_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3928,7 +4415,7 @@ class WHV_X64_SVM_NESTED_STATE(Structure):
     ]
 
 
-class WHV_X64_NESTED_STATE(Union):
+class WHV_X64_NESTED_STATE(LittleEndianUnion):
     """union WHV_X64_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
     __slots__ = ()
@@ -3940,7 +4427,7 @@ class WHV_X64_NESTED_STATE(Union):
     ]
 
 
-class _GUID(Structure):
+class _GUID(LittleEndianStructure):
     """struct _GUID, 16 bytes (shim:windows.h)."""
 
     __slots__ = ()
@@ -3956,7 +4443,7 @@ class _GUID(Structure):
     ]
 
 
-class _LARGE_INTEGER_struct(Structure):
+class _LARGE_INTEGER_struct(LittleEndianStructure):
     """struct _LARGE_INTEGER.<struct>, 8 bytes (shim:windows.h)."""
 
     __slots__ = ()
@@ -3968,7 +4455,7 @@ class _LARGE_INTEGER_struct(Structure):
     ]
 
 
-class _LARGE_INTEGER_u(Structure):
+class _LARGE_INTEGER_u(LittleEndianStructure):
     """struct _LARGE_INTEGER.u, 8 bytes (shim:windows.h)."""
 
     __slots__ = ()
@@ -3980,12 +4467,14 @@ class _LARGE_INTEGER_u(Structure):
     ]
 
 
-class _LARGE_INTEGER(Union):
+class _LARGE_INTEGER(LittleEndianUnion):
     """union _LARGE_INTEGER, 8 bytes (shim:windows.h)."""
 
     __slots__ = ()
     u: _LARGE_INTEGER_u
     QuadPart: int
+    LowPart: int
+    HighPart: int
     _anonymous_ = ("_struct",)
     _fields_ = [
         ("_struct", _LARGE_INTEGER_struct),

@@ -98,7 +98,12 @@ def declare(kind: Type, inner: str = "") -> str:
         case Scalar(name) | Named(name):
             return f"{name} {inner}".rstrip()
         case Pointer(to, const):
-            inner = f"(*{inner})" if isinstance(to, Array | Function) else f"*{inner}"
+            if isinstance(to, Array | Function):
+                inner = f"(*{inner})"
+            elif isinstance(to, Pointer) and const:  # where the qualifier stands behind the star
+                return declare(to, f"const *{inner}")
+            else:
+                inner = f"*{inner}"
             return ("const " if const else "") + declare(to, inner)
         case Array(of, count):
             return declare(of, f"{inner}[{'' if count is None else count}]")

@@ -69,8 +69,10 @@ class Declarations:
         for node in tree.ext:
             try:
                 self._external(node)
-            except (LayoutError, NotConstant, ValueError) as error:
+            except (LayoutError, NotConstant, ValueError, c_parser.ParseError) as error:
                 problems.append(Problem(_where(node), str(error), _UNREADABLE))
+            except RecursionError:
+                problems.append(Problem(_where(node), "is nested too deeply", _UNREADABLE))
         if problems:
             raise InputError(*problems)
         self.omissions += [
@@ -129,9 +131,24 @@ class Declarations:
 
     def parse_expression(self, text: str) -> c_ast.Node:
         """Parse a C expression in which the typedefs read so far are types."""
-        tree = c_parser.CParser(dialect="c23").parse(f"{self.type_names()}\nlong x = ({text});")
+        try:
+            tree = c_parser.CParser(dialect="c23").parse(f"{self.type_names()}long x = ({text});")
+        except c_parser.ParseError:
+            raise NotConstant(f"{text} is no expression that can be read") from None
         value: c_ast.Node = tree.ext[-1].init
         return value
+
+    def type_of(self, text: str) -> Type:
+        """The type that C text names."""
+        text = " ".join(text.split())
+        if self._is_type(text):
+            return Named(text)
+        if text in SCALARS:
+            return Scalar(text)
+        node = self.parse_expression(f"sizeof({text})")
+        if not isinstance(node, c_ast.UnaryOp) or not isinstance(node.expr, c_ast.Typename):
+            raise NotConstant(f"{text} is no type")
+        return self._type(node.expr.type, None)[0]
 
     def type_names(self) -> str:
         """C that tells a parser which names are types."""
@@ -177,6 +194,8 @@ class Declarations:
                 return Named(key), attributes
             case c_ast.PtrDecl():
                 kind, _ = self._type(node.type, None)
+                if "volatile" in _qualifiers(node.type):
+                    raise ValueError("a pointer to volatile memory cannot be said in the facts")
                 return Pointer(kind, "const" in _qualifiers(node.type)), attributes
             case c_ast.ArrayDecl(dim=dimension):
                 kind, inner = self._type(node.type, name)
@@ -262,7 +281,7 @@ class Declarations:
             underlying, _ = self._type(node.underlying_type.type, None)
             underlying = self.layouts.resolve(underlying)
         else:
-            underlying = _underlying([value for _, value in values])
+            underlying = self._underlying([value for _, value in values])
         if not isinstance(underlying, Scalar):
             raise ValueError(f"the type of {key} is no integer")
         if not all(fits_int(value) for _, value in values):
@@ -272,6 +291,13 @@ class Declarations:
                 self.enumerators[enumerator_name] = Integer(value, size, signed)
         self.enums[key] = Enum(key, underlying, tuple(values), _header(node))
         return key
+
+    def _underlying(self, values: list[int]) -> Scalar:
+        """The integer type that gcc and clang give an enum."""
+        wide = "long" if self._model.long == 8 else "long long"
+        if min(values, default=0) >= 0:
+            return Scalar(f"unsigned {'int' if max(values, default=0) < 1 << 32 else wide}")
+        return Scalar("int" if all(map(fits_int, values)) else wide)
 
     def _define_record(
         self, node: c_ast.Struct | c_ast.Union, name: str | None, attributes: Attributes
@@ -323,13 +349,6 @@ class Declarations:
                     yield Member(name, kind, bits, attributes.aligned)
                 case _:
                     raise ValueError(f"a {type(node).__name__} is no member")
-
-
-def _underlying(values: list[int]) -> Scalar:
-    """The integer type that gcc and clang give an enum."""
-    if min(values, default=0) >= 0:
-        return Scalar("unsigned int" if max(values, default=0) < 1 << 32 else "unsigned long long")
-    return Scalar("int" if all(map(fits_int, values)) else "long long")
 
 
 def _defines(node: c_ast.Node) -> bool:

@@ -37,5 +37,5 @@ def extract(target: Target, toolchain: Toolchain, shims_folder: Path) -> Abi:
     )
 
 
-def _omission_order(omission: Omission) -> tuple[str, str]:
-    return omission.kind, omission.name
+def _omission_order(omission: Omission) -> tuple[str, str, str, str]:
+    return omission.kind, omission.name, omission.header, omission.reason

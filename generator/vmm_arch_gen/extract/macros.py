@@ -11,7 +11,7 @@ from pycparser import c_ast, c_parser
 
 from vmm_arch_gen.abi.layout import LayoutError
 from vmm_arch_gen.abi.model import Constant, Direction, Ioctl, Omission
-from vmm_arch_gen.abi.types import SCALARS, Type, parse
+from vmm_arch_gen.abi.types import SCALARS, Type
 from vmm_arch_gen.extract.declarations import Declarations
 from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
 from vmm_arch_gen.extract.preprocess import Macro
@@ -29,10 +29,10 @@ _LITERAL = re.compile(r"\(*(0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)[uUlL]*\)*")
 _CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
 _SHAPED = re.compile(
     rf"(?P<character>{_CHARACTER.pattern})"
-    r"|sizeof\s*\(\s*(?P<type>(?:struct |union )?\w+)\s*\)"
+    r"|sizeof\s*\(\s*(?P<type>(?:struct |union )?\w+(?:\s*\*)?)\s*\)"
     r"|(?<!\w)\.?[0-9](?:[eEpP][+-]|[\w.])*"
 )
-_NO_EXPRESSION = re.compile(r"[\"{};\[\]]|\b(__attribute__|inline|extern|static|const|volatile)\b")
+_NO_EXPRESSION = re.compile(r"[\"{};]|\b(__attribute__|inline|extern|static|const|volatile)\b")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,11 @@ def fold(
         except (NotConstant, LayoutError) as error:
             omissions.append(Omission("macro", name, macro.header, str(error)))
             continue
-        if match := _IOCTL.fullmatch(macro.body):
+        except RecursionError:
+            omissions.append(Omission("macro", name, macro.header, "is nested too deeply"))
+            continue
+        match = _IOCTL.fullmatch(macro.body)
+        if match and macro.body.count("_IO") == 1:
             argument = _argument(match["argument"], declarations)
             direction = _DIRECTIONS[match["direction"]]
             ioctls.append(Ioctl(name, value, direction, argument, macro.header))
@@ -98,9 +102,7 @@ def _argument(text: str | None, declarations: Declarations) -> Type | None:
     """The type that an ioctl number is made with, as it is written in the header."""
     if text is None:
         return None
-    kind = parse(" ".join(text.split()).replace("[ ", "["))
-    declarations.layouts.of(kind)
-    return kind
+    return declarations.type_of(text)
 
 
 _C_WORDS = {"sizeof", "struct", "union", "enum"} | set(" ".join(SCALARS).split())
@@ -160,7 +162,10 @@ def _shape(text: str, declarations: Declarations) -> tuple[str, tuple[str, ...]]
         if match["character"]:
             return match[0]
         if match["type"]:
-            size, _ = declarations.layouts.of(parse(match["type"]))
+            try:
+                size, _ = declarations.layouts.of(declarations.type_of(match["type"]))
+            except (NotConstant, LayoutError):
+                return match[0]  # which the evaluator will say more about
             numbers.append(f"{size}{declarations.size_suffix}")
         else:
             numbers.append(match[0])
@@ -180,6 +185,8 @@ def _parse_shapes(shapes: list[str], declarations: Declarations) -> dict[str, c_
         except c_parser.ParseError as error:
             position = re.match(r":(\d+):", str(error))
             shapes.pop(int(position[1]) - 2 if position else -1)
+        except RecursionError:  # the longest is the most deeply nested, near enough
+            shapes.remove(max(shapes, key=len))
         else:
             found = (node.init for node in tree.ext if isinstance(node, c_ast.Decl))
             return dict(zip(shapes, found, strict=True))

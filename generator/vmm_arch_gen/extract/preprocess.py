@@ -25,7 +25,7 @@ _OPTIONS = (
 )
 
 
-_NOT_HEADERS = ("<", "shim:")  # <built-in>, <command line>, <stdin>; the project's own text
+_NOT_HEADERS = ("<", "shim:", "cc:")  # the compiler's and the project's own
 
 
 @dataclass(frozen=True)

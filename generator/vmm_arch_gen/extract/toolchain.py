@@ -55,12 +55,31 @@ class Toolchain:
 
     def header_name(self, path: str, shims: Sequence[Path] = ()) -> str:
         """A header's name relative to the folder that it was found in."""
-        around = [f for f in (*shims, *self.folders) if Path(path).is_relative_to(f)]
-        if not around:
+        if path.startswith("<"):  # <built-in>, <command line>, <stdin>
             return path
-        folder = max(around, key=lambda f: len(f.parts))  # one may be inside another
-        name = Path(path).relative_to(folder).as_posix()
-        return f"shim:{name}" if folder in shims else name
+        own = (self.own_headers,) if self.own_headers else ()
+        for real in (Path(path), Path(path).resolve()):  # gcc rewrites some paths
+            around = [f for f in (*shims, *own, *self.folders) if real.is_relative_to(f)]
+            around += [f for f in self.folders if real.is_relative_to(f.resolve())]
+            if around:
+                folder = max(around, key=lambda f: len(f.resolve().parts))  # the innermost
+                base = folder if real.is_relative_to(folder) else folder.resolve()
+                kind = "shim:" if folder in shims else "cc:" if folder in own else ""
+                return kind + real.relative_to(base).as_posix()
+        raise InputError(
+            Problem(
+                path,
+                "this header is included from outside the include folders",
+                "name its folder with --include DIR",
+            )
+        )
+
+    def _place(self, path: str, shims: Sequence[Path]) -> str:
+        """A file as errors name it."""
+        try:
+            return self.header_name(path, shims)
+        except InputError:
+            return path
 
     def _search(self, shims: Sequence[Path] = ()) -> Iterator[str]:
         yield "-nostdinc"
@@ -78,16 +97,10 @@ class Toolchain:
                 env=os.environ | {"LC_ALL": "C"},
             )
         except OSError as error:
-            raise InputError(
-                Problem(
-                    arguments[0],
-                    f"this compiler cannot be run: {error.strerror}",
-                    "name a working one with --cc CMD",
-                )
-            ) from None
+            raise _cannot_run(arguments[0], error) from None
         if done.returncode:
             raise InputError(*self._complaints(done, shims))
-        return done.stdout.decode(errors="surrogateescape")
+        return done.stdout.decode(errors="backslashreplace")
 
     def _complaints(
         self, done: subprocess.CompletedProcess[bytes], shims: Sequence[Path]
@@ -98,7 +111,7 @@ class Toolchain:
         for match in re.finditer(r"^(.+?):(\d+):\d+: (?:fatal )?error: (.+)$", printed, re.M):
             path, line, what = match.groups()
             found = True
-            where = f"{self.header_name(path, shims)}:{line}"
+            where = f"{self._place(path, shims)}:{line}"
             if "file not found" in what or "No such file" in what:
                 missing = re.sub(r"^'|'.*|: No such file.*", "", what)
                 searched = ", ".join(map(str, self.folders))
@@ -118,6 +131,11 @@ class Toolchain:
             )
 
 
+def _cannot_run(command: str, error: OSError) -> InputError:
+    what = f"this compiler cannot be run: {error.strerror}"
+    return InputError(Problem(command, what, "name a working one with --cc CMD"))
+
+
 def find_toolchain(
     target: Target, package: Package, *, include: Sequence[Path] = (), cc: str | None = None
 ) -> Toolchain:
@@ -128,9 +146,8 @@ def find_toolchain(
     """
     for folder in include:
         if not folder.is_dir():
-            raise InputError(
-                Problem(f"--include {folder}", "there is no such folder", "name an existing folder")
-            )
+            what = "this is no folder" if folder.exists() else "there is no such folder"
+            raise InputError(Problem(f"--include {folder}", what, "name an existing folder"))
     pinned = None if include and cc is not None else _pinned(package)
     if cc is not None:
         command = _command(cc)
@@ -192,9 +209,16 @@ def _command(cc: str) -> tuple[str, ...]:
 
 def _own_headers(command: tuple[str, ...]) -> Path | None:
     """Ask a compiler like gcc or clang for the folder of its own headers."""
-    done = subprocess.run(
-        [*command, "-print-file-name=include"], capture_output=True, text=True, check=False
-    )
+    try:
+        done = subprocess.run(
+            [*command, "-print-file-name=include"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise _cannot_run(command[0], error) from None
     folder = Path(done.stdout.strip())
     return folder if done.returncode == 0 and folder.is_absolute() and folder.is_dir() else None
 

@@ -1,9 +1,11 @@
 """Proof by a compiler: every fact of an :class:`Abi` against what a C compiler makes of the headers.
 
 One C file includes the target's real headers, without any shim, and defines one constant object.
-The object holds, for every fact, what the compiler says in its place: sizes, offsets, values, and
-for each bit-field a record in which that field alone is all ones. The object's bytes are read back
-from the object file and compared. Compiling it checks the headers' own static assertions.
+The object holds, for every fact, what the compiler says in its place: sizes, offsets, types, values,
+and for each bit-field a record in which that field alone is all ones. The object's bytes are read
+back from the object file and compared. Compiling it checks the headers' own static assertions.
+
+C has no constant expression that tells a bit-field's signedness: that is as its declaration says.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from dataclasses import dataclass
 
 from vmm_arch_gen.abi.layout import LayoutError, Layouts
 from vmm_arch_gen.abi.model import Abi, Member, Record, VerifiedAbi
-from vmm_arch_gen.abi.types import Array, Named, Pointer, Scalar, Type, declare, spell
+from vmm_arch_gen.abi.types import SCALARS, Array, Named, Pointer, Scalar, Type, declare, spell
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.extract.toolchain import Toolchain
 from vmm_arch_gen.targets import Target
@@ -24,15 +26,15 @@ _BEGIN = bytes.fromhex("f3a91c5e70d2486bb5e80f3d9a61c724")
 _END = bytes.fromhex("2d8ec47a95b1063f4c7de21f88a0593b")
 _MASK = (1 << 64) - 1
 
-# Whether an expression's type is a signed integer, in words of _SIGNEDNESS; it has no value.
-_SIGN_MACRO = """\
-#define VMM_ARCH_SIGN(x) _Generic((x), _Bool: 0, char: (char)-1 < 0, \\
-  signed char: 1, short: 1, int: 1, long: 1, long long: 1, __int128: 1, \\
-  unsigned char: 0, unsigned short: 0, unsigned int: 0, unsigned long: 0, \\
-  unsigned long long: 0, unsigned __int128: 0, default: 2)
-"""
-_SIGNEDNESS = ("unsigned", "signed", "no integer")
-_TRUTH = ("false", "true")
+# Which of C's own types an expression has, as a number that stands for its name in _TYPES.
+_TYPES = ("another type", *(name for name in SCALARS if name != "void"))
+_TYPE_MACRO = (
+    "#define VMM_ARCH_TYPE(x) _Generic((x), "
+    + "".join(f"{name}: {number}, " for number, name in enumerate(_TYPES) if number)
+    + "default: 0)\n"
+)
+_SIGNEDNESS = ("unsigned", "signed")
+_AGREEMENT = ("something else", "that")
 
 
 @dataclass(frozen=True)
@@ -143,21 +145,21 @@ def _ones(data: bytes, byte_order: str) -> list[int]:
 
 def _explain(problem: Problem, facts: list[_Fact], bits: list[_Bits]) -> Problem:
     """Name the fact that a line of the proof is about, where the compiler rejects the line."""
-    match = re.fullmatch(r"(?:<stdin>|-):(\d+)", problem.where)
-    number = int(match[1]) - 1 if match else -1
-    if match is None or number >= len(facts) + len(bits):
+    match = re.fullmatch(r"(facts|bits):(\d+)", problem.where)
+    if match is None:
         return problem
-    if number < len(facts):
+    number = int(match[2]) - 1
+    if match[1] == "facts":
         fact = facts[number]
-        return Problem(
-            fact.header, f"{fact.property} of {fact.subject}: {problem.what}", problem.remedy
-        )
-    claim = bits[number - len(facts)]
-    return Problem(claim.header, f"bits of {claim.subject}: {problem.what}", problem.remedy)
+        header, what = fact.header, f"{fact.property} of {fact.subject}"
+    else:
+        claim = bits[number]
+        header, what = claim.header, f"bits of {claim.subject}"
+    return Problem(header, f"the {what}: {problem.what}", problem.remedy)
 
 
 def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
-    """The proof in C. Every fact has one line, numbered by ``#line`` as in the lists."""
+    """The proof in C. Every fact has one line, which ``#line`` numbers as the lists do."""
     includes = "".join(f"#include <{header}>\n" for header in target.headers)
     begin, end = (", ".join(map(str, mark)) for mark in (_BEGIN, _END))
     count = 1 + len(facts) + 2 * len(bits)
@@ -174,20 +176,20 @@ def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
         f".bits_{number} = {{ .{claim.designator} = -1 }},\n" for number, claim in enumerate(bits)
     )
     return (
-        f"{includes}{_SIGN_MACRO}"
+        f'{includes}#line 1 "proof"\n{_TYPE_MACRO}'
         f"#ifndef {target.cpu_macro}\n"
         f"#error this compiler does not compile for {target.name} ({target.cpu_macro} is not set)\n"
         "#endif\n"
-        f"#line {len(facts) + 1}\n"
         "struct vmm_arch_proof {\n"
         "unsigned char begin[16];\n"
         f"unsigned long long numbers[{count}];\n"
-        f"{members}"
+        f'#line 1 "bits"\n{members}#line 1 "proof"\n'
         "unsigned char end[16];\n"
         "};\n"
         "const struct vmm_arch_proof vmm_arch_proof = {\n"
         f".begin = {{ {begin} }}, .numbers = {{ 1,\n"
-        f"#line 1\n{values}{places}}},\n{ones}"
+        f'#line 1 "facts"\n{values}#line 1 "bits"\n{places}}},\n'
+        f'#line 1 "bits"\n{ones}#line 1 "proof"\n'
         f".end = {{ {end} }}\n}};\n"
     )
 
@@ -205,17 +207,20 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
         for name, value in enum.enumerators:
             yield from _value(name, value, enum.header)
         if "<" not in enum.key:
-            yield from _type(enum.key, Named(enum.key), layouts, enum.header)
+            yield from _measures(enum.key, Named(enum.key), layouts, enum.header)
+            yield _scalar(enum.key, enum.underlying, f"*({enum.key} *)0", enum.header)
     for ioctl in abi.ioctls:
         yield from _value(ioctl.name, ioctl.value, ioctl.header)
     for typedef in abi.typedefs.values():
-        yield from _type(typedef.name, Named(typedef.name), layouts, typedef.header)
+        name, header = typedef.name, typedef.header
+        yield from _measures(name, Named(name), layouts, header)
+        match typedef.type:
+            case Scalar(scalar) if scalar != "void":
+                yield _scalar(name, typedef.type, f"*({name} *)0", header)
+            case aliased:
+                yield _agreement(name, aliased, f"({name} *)0", header, pointed=True)
     for function in abi.functions:
-        same = (
-            f"__builtin_types_compatible_p(__typeof__({function.name}), {declare(function.type)})"
-        )
-        what = f"type {spell(function.type)}"
-        yield _Fact(function.name, what, 1, same, function.header, _TRUTH)
+        yield _agreement(function.name, function.type, function.name, function.header)
     for record in abi.records.values():
         if not record.unnamed:
             layout = layouts.record(record.key)
@@ -233,24 +238,28 @@ def _value(name: str, value: int, header: str) -> Iterator[_Fact]:
         yield _Fact(name, "sign", int(value < 0), f"({name}) < 0", header, ("plus", "minus"))
 
 
-def _type(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
+def _measures(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
     try:
         size, align = layouts.of(kind)
     except LayoutError:
         return  # void, a function or an incomplete record: nothing to measure
     yield _Fact(subject, "size", size, f"sizeof({subject})", header)
     yield _Fact(subject, "alignment", align, f"_Alignof({subject})", header)
-    yield from _sign(subject, kind, f"*({subject} *)0", layouts, header)
 
 
-def _sign(
-    subject: str, kind: Type, expression: str, layouts: Layouts, header: str
-) -> Iterator[_Fact]:
-    resolved = layouts.resolve(kind)
-    if isinstance(resolved, Scalar) and resolved.name not in ("void", "float", "double"):
-        sign = int(layouts.signed(resolved))
-        stated = f"VMM_ARCH_SIGN({expression})"
-        yield _Fact(subject, "signedness", sign, stated, header, _SIGNEDNESS)
+def _scalar(subject: str, kind: Scalar, expression: str, header: str) -> _Fact:
+    """That an expression has one of C's own types."""
+    stated = f"VMM_ARCH_TYPE({expression})"
+    return _Fact(subject, "type", _TYPES.index(kind.name), stated, header, _TYPES)
+
+
+def _agreement(
+    subject: str, kind: Type, expression: str, header: str, *, pointed: bool = False
+) -> _Fact:
+    """That an expression has a type, or with ``pointed`` is a pointer to it."""
+    named = declare(Pointer(kind) if pointed else kind)
+    same = f"__builtin_types_compatible_p(__typeof__({expression}), {named})"
+    return _Fact(subject, f"type {spell(kind)}", 1, same, header, _AGREEMENT)
 
 
 @dataclass(frozen=True)
@@ -288,26 +297,22 @@ def _member(place: _Place, abi: Abi, layouts: Layouts) -> Iterator[_Fact]:
     offset = f"__builtin_offsetof({record.key}, {path})"
     yield _Fact(name, "offset", place.offset // 8, offset, header)
     flexible = False
-    while isinstance(kind, Array):
-        flexible = flexible or kind.count is None
+    while isinstance(resolved := layouts.resolve(kind), Array):
+        flexible = flexible or resolved.count is None
         if not flexible:
             yield _Fact(name, "size", layouts.of(kind)[0], f"sizeof({member})", header)
-        kind, member = kind.of, f"{member}[0]"
+        kind, member = resolved.of, f"{member}[0]"
     size, align = layouts.of(kind)
-    yield _Fact(
-        name, "element size" if "[0]" in member else "size", size, f"sizeof({member})", header
-    )
-    yield from _sign(name, kind, member, layouts, header)
-    match layouts.resolve(kind):
-        case Pointer():
-            # GCC's number for the class of pointer types; an array's first element is no array.
-            yield _Fact(name, "type class", 5, f"__builtin_classify_type({member})", header)
+    what = "element size" if "[0]" in member else "size"
+    yield _Fact(name, what, size, f"sizeof({member})", header)
+    match resolved:
+        case Scalar():
+            yield _scalar(name, resolved, member, header)
         case Named(key) if abi.records[key].unnamed:
             align_of = f"_Alignof(__typeof__({member}))"
             yield _Fact(name, "alignment", align, align_of, header)
-        case Named(key):
-            same = f"__builtin_types_compatible_p(__typeof__({member}), {key})"
-            yield _Fact(name, f"type {key}", 1, same, header, _TRUTH)
+        case _:
+            yield _agreement(name, kind, member, header)
 
 
 def _bit_fields(abi: Abi) -> Iterator[_Bits]:

@@ -6,10 +6,9 @@ nothing.
 
 from __future__ import annotations
 
-import builtins
 import keyword
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
@@ -91,7 +90,10 @@ def abi_module(abi: VerifiedAbi) -> AbiModule:
     ]
     taken = {record.name for record in records} | {alias.name for alias in types}
     for name, typedef in sorted(abi.typedefs.items()):
-        if python_name(name) not in taken and not isinstance(typedef.type, Function):
+        if python_name(name) in taken:  # typedef struct x x: one thing
+            if not isinstance(typedef.type, Named) or python_name(typedef.type.name) != name:
+                problems.append(_clash(abi.target, name))
+        elif not isinstance(typedef.type, Function):  # of which there are no objects
             try:
                 types.append(_alias(translator, python_name(name), typedef.type))
             except Inexpressible as error:
@@ -169,7 +171,7 @@ def _prototype(translator: Translator, function: FunctionPrototype) -> Prototype
 
 
 def _imports(
-    records: Iterable[CtypesRecord],
+    records: Sequence[CtypesRecord],
     types: Iterable[Alias],
     prototypes: Iterable[Prototype],
 ) -> tuple[str, ...]:
@@ -178,13 +180,13 @@ def _imports(
     for alias in types:
         texts += [alias.expression, *alias.callback, "CFUNCTYPE" if alias.callback else ""]
     for record in records:
-        texts.append("Union" if record.record.kind == "union" else "Structure")
+        texts.append(record.base)
         texts += [f.type.expression for f in record.fields]
-        texts += [f.type.annotation for f in record.fields if f.annotated]
+        texts += [annotation for _, annotation in record.annotations]
     for prototype in prototypes:
         texts += [prototype.result, *(argument.type for argument in prototype.arguments)]
     words = set(" ".join(texts).translate({ord(c): " " for c in "()[],*"}).split())
-    known = {"Array", "CFUNCTYPE", "Structure", "Union"}
+    known = {"Array", "CFUNCTYPE"} | {record.base for record in records}
     return tuple(sorted((w for w in words if w in known or w.startswith("c_")), key=_import_order))
 
 
@@ -195,17 +197,21 @@ def _import_order(name: str) -> tuple[int, str, int]:
     return kind, stem, int(name.removeprefix(stem) or 0)
 
 
+def _clash(target: str, name: str) -> Problem:
+    what = "is the name of more than one thing in Python"
+    return Problem(f"{target}: {name}", what, "report it with the header: C keeps them apart")
+
+
 def _clashes(module: AbiModule) -> Iterator[Problem]:
     names = [c.name for _, constants in module.constants for c in constants]
     names += [name for enum in module.enums for name, _ in enum.enumerators]
     names += [ioctl.name for ioctl in module.ioctls]
     names += [record.name for record in module.records]
     names += [alias.name for alias in module.types]
-    reserved = {*module.imports, "PROTOTYPES", "annotations"}
+    reserved = {*module.imports, "PROTOTYPES", "annotations", "bool", "bytes", "float", "int"}
     for name, count in Counter(names).items():
         if count > 1:
-            what = "is the name of more than one thing in Python"
-            yield Problem(f"{module.target}: {name}", what, "report it: C keeps them apart")
-        if name in reserved or keyword.iskeyword(name) or hasattr(builtins, name):
+            yield _clash(module.target, name)
+        if name in reserved or keyword.iskeyword(name):
             what = "is a name that the generated module needs for itself"
             yield Problem(f"{module.target}: {name}", what, "report it with the header")

@@ -6,6 +6,7 @@ no choice: every type has a fixed width, all padding is a member, and bit-fields
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -58,10 +59,24 @@ class CtypesRecord:
     packed: bool
     """Whether members lie where ctypes would not put them without being told."""
 
+    base: str
+    """The ctypes class that it derives from."""
+    inherited: tuple[tuple[str, str], ...]
+    """Names and annotations of the members that its unnamed members lend it."""
+
     @property
     def mangled(self) -> bool:
         """Whether a member's type has a name that Python would mangle inside a class."""
-        return any(field.type.annotation.startswith("__") for field in self.fields)
+        return any(re.search(r"(?<!\w)__", field.type.expression) for field in self.fields)
+
+    @property
+    def annotations(self) -> tuple[tuple[str, str], ...]:
+        """Name and type of everything that C finds in it by name."""
+        own = tuple((f.name, f.type.annotation) for f in self.fields if f.annotated)
+        return own + self.inherited
+
+
+_RESERVED = {"_fields_", "_anonymous_", "_pack_", "_layout_", "_align_", "_swappedbytes_"}
 
 
 class Translator:
@@ -150,7 +165,19 @@ class Translator:
             field.start % (field.type.align * 8) for field in fields if field.bits is None
         )
         anonymous = tuple(member_name(m) for m in record.members if not m.name and m.bits is None)
-        return CtypesRecord(python_name(record.key), record, layout.size, fields, anonymous, packed)
+        inherited = tuple(
+            pair
+            for member in record.members
+            if not member.name and member.bits is None and isinstance(member.type, Named)
+            for pair in self.record(member.type.name).annotations
+        )
+        names = [field.name for field in fields] + [name for name, _ in inherited]
+        if unusable := [n for n in names if names.count(n) > 1 or n in _RESERVED]:
+            raise _Unsayable(f"ctypes cannot have a member called {unusable[0]} here")
+        order = "LittleEndian" if self._abi.model.byte_order == "little" else "BigEndian"
+        base = f"{order}{'Union' if record.kind == 'union' else 'Structure'}"
+        name = python_name(record.key)
+        return CtypesRecord(name, record, layout.size, fields, anonymous, packed, base, inherited)
 
     def _plain(self, member: Member, start: int) -> Field:
         return Field(member_name(member), self.member(member.type), None, bool(member.name), start)

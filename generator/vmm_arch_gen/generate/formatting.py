@@ -12,7 +12,10 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from vmm_arch_gen.diagnostics import InputError, Problem
+
 # The project's own style; pyproject.toml says the same to black, and a test compares.
+BLACK_VERSION = "26.10.1"
 LINE_LENGTH = 100
 TARGET_VERSION = "py311"
 
@@ -28,19 +31,26 @@ def format_source(text: str) -> str:
     key = f"{_black_version()}\n{LINE_LENGTH}\n{TARGET_VERSION}\n{text}"
     cached = user_cache_path("vmm-arch") / "formatted" / hashlib.sha256(key.encode()).hexdigest()
     try:
-        return cached.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        formatted = _format(text)
-    _remember(cached, formatted)
-    return formatted
+        digest, _, formatted = cached.read_bytes().partition(b"\n")
+        if hashlib.sha256(formatted).hexdigest().encode() == digest:
+            return formatted.decode()
+    except OSError:
+        pass  # it is not remembered
+    done = _format(text)
+    _remember(cached, done.encode())
+    return done
 
 
 def _black_version() -> str:
-    """Which black is installed, without importing it, which takes longer than all the rest."""
+    """The pinned black's version, if that is installed: another gives other bytes."""
     spec = importlib.util.find_spec("black")
-    assert spec is not None and spec.origin is not None  # noqa: PT018 - one fact
-    installed = Path(spec.origin).parent.parent.glob("black-*.dist-info")
-    return " ".join(sorted(path.name for path in installed))
+    origin = spec.origin if spec is not None and spec.origin is not None else ""
+    # Importing black, or asking importlib.metadata, would take longer than all the rest.
+    if not (Path(origin).parent.parent / f"black-{BLACK_VERSION}.dist-info").is_dir():
+        what = f"version {BLACK_VERSION} is not installed, and others give other bytes"
+        remedy = f"pip install black=={BLACK_VERSION}"
+        raise InputError(Problem("black", what, remedy))
+    return BLACK_VERSION
 
 
 def _format(text: str) -> str:
@@ -57,12 +67,12 @@ def _format(text: str) -> str:
     return black.format_str(text, mode=mode)
 
 
-def _remember(cached: Path, formatted: str) -> None:
+def _remember(cached: Path, formatted: bytes) -> None:
     """Keep a formatted text; a cache that cannot be written is only slower."""
     try:
         cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=cached.parent, delete=False) as file:
-            file.write(formatted)
+        with tempfile.NamedTemporaryFile(dir=cached.parent, delete=False) as file:
+            file.write(hashlib.sha256(formatted).hexdigest().encode() + b"\n" + formatted)
         os.replace(file.name, cached)
         for old in cached.parent.iterdir():
             if old.stat().st_mtime < time.time() - _KEEP_SECONDS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ def render(templates: Path, name: str, heading: str, **values: Any) -> str:
     except jinja2.TemplateSyntaxError as error:
         where = f"templates/{error.name or name}:{error.lineno}"
         raise InputError(Problem(where, str(error.message), "mend the template")) from None
-    except jinja2.UndefinedError as error:
-        where = f"templates/{name}"
-        raise InputError(Problem(where, str(error.message), "mend the template")) from None
     except jinja2.TemplateNotFound as error:
         raise InputError(
             Problem(f"templates/{error.name}", "there is no such template", "restore it")
         ) from None
+    except Exception as error:  # whatever an expression in a template can raise
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if name in f.filename]
+        where = ":".join(["templates/" + name, *map(str, lines[-1:])])
+        raise InputError(Problem(where, str(error), "mend the template")) from None
     try:
         return format_source(text)
     except NotPython as error:
