@@ -155,4 +155,5 @@ def bench(session: nox.Session) -> None:
 
 
 if __name__ == "__main__":
+    os.chdir(ROOT)
     nox.main()

@@ -1,7 +1,8 @@
 """Compares imported ABI modules with the facts: a script, so that any Python can run it.
 
 Reads JSON from standard input: for each module the names that are integers, and for each record
-its size and members as (name, offset in bits, width of a bit-field or null, size in bytes or null).
+its size and members as (name, offset in bits, width of a bit-field or null, size in bytes or null,
+whether it is a signed integer, or null if it is none).
 Prints how much it compared. Needs only the standard library.
 """
 
@@ -13,7 +14,7 @@ import json
 import sys
 from typing import Any
 
-Members = list[tuple[str, int, int | None, int | None]]
+Members = list[tuple[str, int, int | None, int | None, bool | None]]
 
 
 def compare(module: Any, integers: dict[str, int], records: dict[str, tuple[int, Members]]) -> int:
@@ -25,17 +26,20 @@ def compare(module: Any, integers: dict[str, int], records: dict[str, tuple[int,
     for name, (size, members) in records.items():
         record = getattr(module, name)
         assert ctypes.sizeof(record) == size, f"size of {name}"
-        for member, offset, bits, member_size in members:
+        for member, offset, bits, member_size, signed in members:
             where = f"{name}.{member}"
             if bits is None:
                 descriptor = getattr(record, member)
                 assert descriptor.offset * 8 == offset, f"offset of {where}"
                 assert descriptor.size == member_size, f"size of {where}"
-            else:
+            if signed is not None or bits is not None:
                 value = record()
                 setattr(value, member, -1)
-                found = int.from_bytes(bytes(value), "little")
-                assert found == ((1 << bits) - 1) << offset, f"bits of {where}"
+                ones = (1 << (bits or 8 * (member_size or 0))) - 1
+                read = getattr(value, member)
+                assert signed is None or read == (-1 if signed else ones), f"sign of {where}"
+                stored = int.from_bytes(bytes(value), "little")
+                assert stored == ones << offset, f"bits of {where}"
         compared += 1 + len(members)
     return compared
 

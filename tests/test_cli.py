@@ -84,9 +84,49 @@ def test_check_fails_on_an_edited_template(copy: Copy) -> None:
     assert '-"""The raw ABI of kvm_riscv64' in out
     assert '+"""The edited ABI of kvm_riscv64' in out
     assert err.endswith(
-        "1 files differ from what would be written; run: vmm-arch-gen generate --only kvm_riscv64\n"
+        "1 file would be written differently; run: vmm-arch-gen generate --only kvm_riscv64\n"
     )
     assert snapshot(copy.root / "generated") == before
+
+
+def test_check_shows_what_only_differs_in_line_ends(copy: Copy) -> None:
+    module = copy.root / "generated/vmm_arch/abi/__init__.py"
+    module.write_bytes(module.read_bytes().replace(b"\n", b"\r\n"))
+    (copy.root / "generated/vmm_arch/__init__.py").write_bytes(b"no end")
+    status, out, err = copy.run("generate", "--check", *RISCV)
+    assert status == 1
+    assert r"-from __future__ import annotations\r" in out
+    assert r"-no end\ No newline at end of file" in out
+    assert f"differs: {module}\n" in err
+
+
+def test_the_command_that_mends_it_is_the_one_that_was_given(copy: Copy) -> None:
+    status, _, err = copy.run("generate", "--check", *RISCV, "--output", "else where")
+    assert status == 1
+    mend = "vmm-arch-gen generate --only kvm_riscv64 --output 'else where'\n"
+    assert err.endswith(mend)
+
+
+def test_what_a_killed_run_left_is_removed(copy: Copy) -> None:
+    left = copy.root / "generated/vmm_arch/.x.py.abc.vmm-arch-new"
+    left.write_bytes(b"")
+    (copy.root / "generated/vmm_arch/.DS_Store").write_bytes(b"not ours")
+    assert copy.run("generate", "-q") == (0, "", "")
+    assert not left.exists()
+    assert (copy.root / "generated/vmm_arch/.DS_Store").exists()
+
+
+def test_colours_only_where_they_are_wanted(copy: Copy) -> None:
+    assert "\x1b[" not in copy.run("generate", "--only", "vax")[2]
+
+
+def test_a_missing_library_is_named(copy: Copy) -> None:
+    (copy.root / "generator" / "pycparser.py").write_text(
+        "raise ModuleNotFoundError(name='pycparser')"
+    )
+    status, _, err = copy.run("extract", *RISCV)
+    assert status == 2
+    assert "pycparser: this package is not installed, and the command needs it; pip install" in err
 
 
 def test_check_fails_on_an_edited_output_and_generating_mends_it(copy: Copy) -> None:

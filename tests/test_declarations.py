@@ -82,7 +82,8 @@ struct s @ 8 rest unsigned long[]
         (
             "struct __attribute__((__packed__)) s { char a; int b; };"
             "struct t { char a; int b; } __attribute__((packed, aligned(2)));"
-            "struct u { char a; __attribute__((aligned(8))) int b; _Alignas(16) char c; };",
+            "struct u { char a; __attribute__((aligned(8))) int b; _Alignas(16) char c; };"
+            "struct v { char a; char *b __attribute__((aligned(32))); };",
             """\
 struct s is 5 bytes aligned 1 packed
 struct s @ 0 a char
@@ -94,6 +95,9 @@ struct u is 32 bytes aligned 16
 struct u @ 0 a char
 struct u @ 8 b int aligned(8)
 struct u @ 16 c char aligned(16)
+struct v is 64 bytes aligned 32
+struct v @ 0 a char
+struct v @ 32 b char* aligned(32)
 """,
         ),
         (

@@ -83,6 +83,17 @@ def test_an_installed_wheel(wheel: Path, checkout: Path, tmp_path: Path) -> None
     assert (out / module).read_bytes() == (checkout / "generated" / module).read_bytes()
 
 
+def test_a_wheel_without_its_extras_says_what_is_missing(wheel: Path, tmp_path: Path) -> None:
+    done = run(
+        sys.executable, "-I", "-S", "-c",
+        f"import sys; sys.path.insert(0, {str(wheel)!r});"
+        "from vmm_arch_gen.__main__ import run; run()",
+        folder=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "error: click: this package is not installed" in done.stderr
+
+
 def test_an_editable_install(checkout: Path, tmp_path: Path) -> None:
     python = environment(tmp_path / "env", "-e", checkout)
     code = "import vmm_arch.abi.kvm_x86_64 as m, vmm_arch_gen; print(m.__file__, vmm_arch_gen.__file__)"

@@ -15,11 +15,21 @@ import pytest
 from interpreters import SUITES, Unavailable, interpreter
 from requirements import require
 from vmm_arch_gen.abi.layout import Layouts
-from vmm_arch_gen.abi.model import VerifiedAbi
+from vmm_arch_gen.abi.model import Member, VerifiedAbi
 from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.types import Scalar
 from vmm_arch_gen.generate.names import member_name, python_name
 from vmm_arch_gen.project import Project
 from vmm_arch_gen.targets import Target, TargetTable
+
+
+def signed(member: Member, layouts: Layouts) -> bool | None:
+    """Whether a member is read as a signed int; None if it is read as something else."""
+    kind = layouts.resolve(member.type)
+    if not isinstance(kind, Scalar):
+        return None
+    others = ("char", "_Bool", "float", "double", "__int128", "unsigned __int128")
+    return None if member.bits is None and kind.name in others else layouts.signed(kind)
 
 
 def facts(abi: VerifiedAbi) -> tuple[dict[str, int], dict[str, tuple[int, abi_check.Members]]]:
@@ -37,6 +47,7 @@ def facts(abi: VerifiedAbi) -> tuple[dict[str, int], dict[str, tuple[int, abi_ch
                 offset,
                 member.bits,
                 layouts.of(member.type)[0] if member.bits is None else None,
+                signed(member, layouts),
             )
             for member, offset in zip(record.members, layout.offsets, strict=True)
             if member_name(member)

@@ -69,7 +69,7 @@ def members(draw: st.DrawFn, depth: int = 0) -> str:
                 inner = draw(members(depth + 1))
                 kind = draw(st.sampled_from(["struct", "union"]))
                 lines.append(f"{kind} {{ {inner} }} {draw(st.sampled_from(['', name]))};")
-    return " ".join(lines) or "int nothing;"
+    return " ".join(lines) or f"int nothing_{draw(st.integers(0, 10**9))};"
 
 
 @st.composite

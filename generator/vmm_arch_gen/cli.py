@@ -20,22 +20,26 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 import click
 
-from vmm_arch_gen.abi.text import MAGIC, write_abi
+from vmm_arch_gen.abi.text import MAGIC, read_abi, write_abi
 from vmm_arch_gen.diagnostics import InputError, Problem
-from vmm_arch_gen.outputs import Change, apply, compare, unified_diff
+from vmm_arch_gen.outputs import STAGED, Change, apply, compare, is_generated, unified_diff
 from vmm_arch_gen.parallel import in_parallel
 from vmm_arch_gen.project import project
+from vmm_arch_gen.signals import ENDING_SIGNALS
 from vmm_arch_gen.targets import Package, Target, load_targets
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -52,28 +56,44 @@ class _Commands(click.Group):
             with _termination_as_interrupt():
                 return super().invoke(ctx)
         except InputError as error:
-            for problem in error.problems:
-                click.echo(f"{click.style('error', fg='red', bold=True)}: {problem}", err=True)
+            problems = error.problems
+        except ModuleNotFoundError as error:
+            what = "this package is not installed, and the command needs it"
+            problems = (Problem(str(error.name), what, "pip install 'vmm-arch[extract]'"),)
         except KeyboardInterrupt:
             # It may have come when all was written, but never between two files.
             what = "interrupted; the files are all as they were or all new"
-            problem = Problem("vmm-arch-gen", what, "run it again")
-            click.echo(f"error: {problem}", err=True)
+            problems = (Problem("vmm-arch-gen", what, "run it again"),)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:  # so that exit status 1 only ever means that something differs
+            traceback.print_exc()
+            what = "an error of vmm-arch-gen itself; nothing was written"
+            problems = (Problem("vmm-arch-gen", what, "report it with what is printed above"),)
+        for problem in problems:
+            click.echo(f"{_styled('error', fg='red', bold=True)}: {problem}", err=True)
         sys.exit(FAILED)
 
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM clean up as Ctrl-C does."""
+    """Let the other signals that end a program clean up as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in ENDING_SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _styled(text: str, **style: Any) -> str:
+    """Colours for a terminal; click drops them elsewhere."""
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain else click.style(text, **style)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -159,8 +179,7 @@ def extract(
     if problems:
         raise InputError(*problems)
     orphans = [] if only else _orphans(root, files, "*.abi", MAGIC)
-    command = " ".join(["vmm-arch-gen", "extract", *(f"--only {name}" for name in only)])
-    _finish(compare(root, files, orphans=orphans), root, command, mode)
+    _finish(compare(root, files, orphans=orphans), root, mode)
 
 
 def _extract(
@@ -182,7 +201,9 @@ def _extract(
         f" {len(abi.constants) + enumerators} constants, {len(abi.ioctls)} ioctls and"
         f" {len(abi.functions)} functions proven in {seconds:.1f} s ({abi.origin})"
     )
-    return write_abi(abi).encode(), summary
+    text = write_abi(abi)
+    read_abi(text, f"{target.name}.abi", target.name)  # refuses what could not be read back
+    return text.encode(), summary
 
 
 @main.command()
@@ -202,12 +223,16 @@ def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mod
         _progress(mode["quiet"]),
     )
     orphans = [] if only else _orphans(root, files, "vmm_arch/**/*", MARKER)
-    command = " ".join(["vmm-arch-gen", "generate", *(f"--only {name}" for name in only)])
-    _finish(compare(root, files, orphans=orphans), root, command, mode)
+    _finish(compare(root, files, orphans=orphans), root, mode)
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:
-    return lambda line: None if quiet else click.echo(line, err=True)
+    def say(line: str) -> None:
+        if not quiet:
+            with suppress(BrokenPipeError):  # nobody listens; the work goes on
+                click.echo(line, err=True)
+
+    return say
 
 
 def _orphans(
@@ -218,32 +243,42 @@ def _orphans(
     foreign: list[Path] = []
     for path in sorted(root.glob(pattern)):
         name = PurePosixPath(path.relative_to(root).as_posix())
-        if path.is_file() and name not in files and "__pycache__" not in name.parts:
-            with path.open("rb") as file:
-                ours = file.read(len(marker)) == marker.encode()
-            (orphans if ours else foreign).append(path)
+        if not path.is_file() or name in files or "__pycache__" in name.parts:
+            continue
+        if name.name.startswith("."):  # not a module; ours if a killed run left it while writing
+            if name.name.endswith(STAGED):
+                orphans.append(path)
+        elif is_generated(path, marker):
+            orphans.append(path)
+        else:
+            foreign.append(path)
     if foreign:
         what = "this file is in a folder of generated files, but was not generated"
         raise InputError(*(Problem(str(path), what, "move it elsewhere") for path in foreign))
     return orphans
 
 
-def _finish(changes: list[Change], root: Path, command: str, mode: Mapping[str, bool]) -> None:
+def _finish(changes: list[Change], root: Path, mode: Mapping[str, bool]) -> None:
     """Write the changes, or show them where that was asked for."""
     say = _progress(mode["quiet"])
+    count = f"{len(changes)} file{'s' * (len(changes) != 1)}"
     for change in changes:
         if change.after is None:
             say(f"orphan: {change.path}: nothing generates it")
     if not mode["check"] and not mode["diff"]:
         apply(changes)
-        say(f"{len(changes)} files written below {root}" if changes else "nothing changed")
+        say(f"{count} written below {root}" if changes else "nothing changed")
         return
     if mode["diff"] or not mode["quiet"]:
         for line in unified_diff(changes, root):
             colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-            click.echo(click.style(line, fg=colour) if colour else line)
+            click.echo(_styled(line, fg=colour) if colour else line)
     if mode["check"] and changes:
-        click.echo(
-            f"{len(changes)} files differ from what would be written; run: {command}", err=True
-        )
+        for change in changes:
+            click.echo(f"differs: {change.path}", err=True)
+        given = [
+            word for word in sys.argv[1:] if word not in ("--check", "--diff", "-q", "--quiet")
+        ]
+        mend = shlex.join(["vmm-arch-gen", *given])
+        click.echo(f"{count} would be written differently; run: {mend}", err=True)
         sys.exit(CHANGED)

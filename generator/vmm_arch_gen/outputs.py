@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-import signal
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from vmm_arch_gen import signals
 from vmm_arch_gen.diagnostics import InputError, Problem
+
+STAGED = ".vmm-arch-new"
+"""How the names of files end that are written, but not yet in their place."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,19 @@ def _read(path: Path) -> bytes | None:
         raise _unusable(path, error) from None
 
 
+def is_generated(path: Path, marker: str) -> bool:
+    """Whether a file begins with what generated files begin with."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(marker)) == marker.encode()
+    except OSError as error:
+        raise _unusable(path, error) from None
+
+
 def _unusable(path: Path, error: OSError) -> InputError:
     return InputError(
         Problem(
-            str(error.filename or path),
+            str(path),
             f"cannot be used: {error.strerror or error}",
             "nothing was changed; free space, mend permissions or name another --output, and"
             " run the command again",
@@ -69,7 +82,11 @@ def unified_diff(changes: Iterable[Change], root: Path) -> Iterator[str]:
 
 
 def _lines(text: bytes | None) -> list[str]:
-    return (text or b"").decode(errors="backslashreplace").splitlines()
+    """The lines of a file, with what is unusual about their ends made visible."""
+    decoded = (text or b"").decode(errors="backslashreplace")
+    lines = [line.replace("\r", "\\r") for line in decoded.split("\n")]
+    last = lines.pop()
+    return [*lines, f"{last}\\ No newline at end of file"] if last else lines
 
 
 def apply(changes: Iterable[Change]) -> None:
@@ -78,45 +95,44 @@ def apply(changes: Iterable[Change]) -> None:
     Everything is first written beside its place. Only when that has gone well are the files moved
     into place, which needs no space and does not stop for signals.
     """
-    changes = list(changes)
-    staged: list[tuple[Change, Path | None]] = []
+    staged: list[tuple[Path, Path | None]] = []
     created: list[Path] = []
+    path = Path()
     try:
         for change in changes:
-            created += _make_folder(change.path.parent)
-            staged.append((change, None if change.after is None else _stage(change)))
-        with _signals_held():
+            path = change.path
+            _make_folder(path.parent, created)
+            _stage(change, staged)
+        with signals.held():
             _commit(staged)
     except BaseException as error:
-        for _, temporary in staged:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
+        for _, new in staged:
+            if new is not None:
+                new.unlink(missing_ok=True)
         for folder in reversed(created):
             with contextlib.suppress(OSError):  # no longer empty: somebody else uses it
                 folder.rmdir()
         if isinstance(error, OSError):
-            raise _unusable(Path(), error) from None
+            raise _unusable(Path(error.filename or path), error) from None
         raise
 
 
-def _make_folder(folder: Path) -> list[Path]:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    for path in reversed(missing):
+def _make_folder(folder: Path, created: list[Path]) -> None:
+    for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
         path.mkdir()
-    return missing[::-1]
+        created.append(path)
 
 
-def _stage(change: Change) -> Path:
-    assert change.after is not None
-    handle, name = tempfile.mkstemp(prefix=f".{change.path.name}.", dir=change.path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(change.after)
-        os.chmod(name, _mode(change.path))
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return Path(name)
+def _stage(change: Change, staged: list[tuple[Path, Path | None]]) -> None:
+    """Write a new file beside its place, and note where."""
+    if change.after is None:
+        staged.append((change.path, None))
+        return
+    handle, name = tempfile.mkstemp(STAGED, f".{change.path.name}.", change.path.parent)
+    staged.append((change.path, Path(name)))
+    with os.fdopen(handle, "wb") as file:
+        file.write(change.after)
+    os.chmod(name, _mode(change.path))
 
 
 def _mode(path: Path) -> int:
@@ -128,34 +144,35 @@ def _mode(path: Path) -> int:
     return 0o666 & ~umask
 
 
-def _commit(staged: list[tuple[Change, Path | None]]) -> None:
-    """Move the staged files into place; on an error put back what was moved."""
-    done: list[Change] = []
+def _commit(staged: list[tuple[Path, Path | None]]) -> None:
+    """Move the staged files into place; on an error put back what was there."""
+    done: list[tuple[Path, Path | None]] = []
     try:
-        for change, temporary in staged:
-            if temporary is None:
-                change.path.unlink()
+        for path, new in staged:
+            done.append((path, _second_name(path) if path.exists() else None))
+            if new is None:
+                path.unlink()
             else:
-                os.replace(temporary, change.path)
-            done.append(change)
+                os.replace(new, path)
     except OSError:
-        for change in reversed(done):
-            if change.before is None:
-                change.path.unlink(missing_ok=True)
+        for path, old in reversed(done):
+            if old is None:
+                path.unlink(missing_ok=True)
             else:
-                os.replace(_stage(Change(change.path, None, change.before)), change.path)
+                os.replace(old, path)
         raise
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    """Deliver interrupts only afterwards, where the system can hold them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
-    try:
-        yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for _, old in done:
+            if old is not None:
+                old.unlink(missing_ok=True)
+
+
+def _second_name(path: Path) -> Path:
+    """Give a file a second name, by which it can be put back without any space on the disk."""
+    name = path.with_name(f".{path.name}.old{STAGED}")
+    name.unlink(missing_ok=True)
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without links
+        shutil.copy2(path, name)
+    return name

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
+
+from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.signals import ENDING_SIGNALS, held
 
 T = TypeVar("T")
 
@@ -19,41 +24,60 @@ def in_parallel(calls: Mapping[str, Callable[[], T]]) -> Iterator[tuple[str, Cal
     """Make calls that can be pickled, and yield them as they end.
 
     What is yielded with a call's name gives its result, or raises what the call raised. The calls
-    must change nothing: an interrupt ends this process and those that it started, at once.
+    must change nothing but temporary files: an interrupt ends this process and those that it
+    started, at once, and removes their temporary files.
     """
     workers = min(len(calls), os.cpu_count() or 1)
     if workers < 2:
         yield from calls.items()
         return
     from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures.process import BrokenProcessPool
 
-    with _exit_on_interrupt(), ProcessPoolExecutor(workers, initializer=_leave_signals) as pool:
-        names = {pool.submit(call): name for name, call in calls.items()}
+    with (
+        tempfile.TemporaryDirectory(prefix="vmm-arch-") as folder,
+        _exit_on_interrupt(folder),
+        ProcessPoolExecutor(workers, initializer=_begin, initargs=(folder,)) as pool,
+    ):
+        with held():  # what starts a process must be able to note that it did
+            names = {pool.submit(call): name for name, call in calls.items()}
         for future in as_completed(names):
+            if isinstance(future.exception(), BrokenProcessPool):
+                what = "the process that worked on it was killed, perhaps for lack of memory"
+                raise InputError(Problem(names[future], what, "run it again"))
             yield names[future], future.result
 
 
-def _leave_signals() -> None:
-    """In a worker: Ctrl-C reaches the whole process group, and the first process answers it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def _begin(folder: str) -> None:
+    """In a worker: be a process group, with the compilers that it starts, and leave signals."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # Ctrl-C no longer reaches it; the first process answers
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+    tempfile.tempdir = folder
 
 
 @contextmanager
-def _exit_on_interrupt() -> Iterator[None]:
+def _exit_on_interrupt(folder: str) -> Iterator[None]:
     """End everything on an interrupt. To raise an exception could find the pool's locks held."""
     parent = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == parent:  # and not a worker that has not yet set its own handlers
+        if os.getpid() == parent:  # and not a worker that has not yet begun
             import multiprocessing
 
             for worker in multiprocessing.active_children():
+                if worker.pid is not None and hasattr(os, "killpg"):
+                    with suppress(ProcessLookupError):  # it is not yet a group
+                        os.killpg(worker.pid, signal.SIGKILL)
                 worker.kill()
+            shutil.rmtree(folder, ignore_errors=True)
             os.write(2, b"error: vmm-arch-gen: interrupted; nothing was written; run it again\n")
         os._exit(INTERRUPTED)
 
-    previous = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, stop) for number in ENDING_SIGNALS}
     try:
         yield
     finally:

@@ -196,6 +196,8 @@ class Declarations:
                 kind, _ = self._type(node.type, None)
                 if "volatile" in _qualifiers(node.type):
                     raise ValueError("a pointer to volatile memory cannot be said in the facts")
+                # Attributes behind the name belong to what is named; those before, to the pointee.
+                attributes |= self._attributes(_declared(node))
                 return Pointer(kind, "const" in _qualifiers(node.type)), attributes
             case c_ast.ArrayDecl(dim=dimension):
                 kind, inner = self._type(node.type, name)
@@ -359,6 +361,13 @@ def _defines(node: c_ast.Node) -> bool:
         case c_ast.Enum():
             return node.values is not None
     return False
+
+
+def _declared(node: c_ast.Node) -> c_ast.Node:
+    """The innermost part of a declarator: the one with the name."""
+    while isinstance(node, c_ast.PtrDecl | c_ast.ArrayDecl | c_ast.FuncDecl):
+        node = node.type
+    return node
 
 
 def _definition(node: c_ast.Node) -> c_ast.Node | None:

@@ -71,7 +71,7 @@ def _copies(templates: Path) -> dict[PurePosixPath, bytes]:
     files = {}
     for path in sorted(templates.rglob("*")):
         name = PurePosixPath(path.relative_to(templates).as_posix())
-        if path.is_file() and path.suffix != ".j2" and "__pycache__" not in name.parts:
+        if path.is_file() and (path.suffix == ".py" or path.name == "py.typed"):
             heading = f"{MARKER}, a copy of templates/{name}: edit that instead.\n".encode()
             files[name] = (heading if path.suffix == ".py" else b"") + path.read_bytes()
     return files
