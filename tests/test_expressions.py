@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from vmm_arch_gen.abi.text import write_abi
 from vmm_arch_gen.targets import Target, TargetTable
 
 import headers
@@ -56,6 +57,31 @@ def test_random_expressions(expressions: list[str], target: Target, table: Targe
     for omission in abi.omissions:
         assert omission.reason in ("it divides by zero", "it overflows"), omission
     assert len(abi.constants) + len(abi.omissions) == len(expressions)
+
+
+@pytest.mark.parametrize(
+    ("body", "fact"),
+    [
+        ("sizeof(unsigned)", "constant M = 4 in test.h"),
+        ("sizeof(struct pair[3])", "constant M = 48 in test.h"),
+        ("sizeof(LESS)", "constant M = 4 in test.h"),
+        ("sizeof(void *)", "constant M = 8 in test.h"),
+        ("_IOW('x', 1, unsigned)", "ioctl M = 0x5 write unsigned int in test.h"),
+        ("_IOW('x', 1, long unsigned int)", "ioctl M = 0x9 write unsigned long in test.h"),
+        ("_IOW('x', 1, char[8])", "ioctl M = 0x9 write char[8] in test.h"),
+        ("_IOW('x', 1, int) | _IOW('x', 2, long)", "constant M = 0xf in test.h"),
+        ("sizeof(opaque)", "omitted macro M in test.h: struct opaque is not defined"),
+        ("sizeof(void)", "omitted macro M in test.h: void has no size"),
+        ("1" + " + 1" * 900, "omitted macro M in test.h: is nested too deeply"),
+    ],
+)
+def test_macros_as_headers_have_them(
+    body: str, fact: str, table: TargetTable, tmp_path: Path
+) -> None:
+    more = "typedef struct opaque opaque;\n#define _IOW(type, nr, size) (nr + sizeof(size))\n"
+    text = f"{PROLOGUE}{more}#define M {body}\n"
+    abi = headers.prove(text, table.targets["kvm_x86_64"], table, tmp_path)
+    assert fact in write_abi(abi).splitlines()
 
 
 @pytest.mark.parametrize(

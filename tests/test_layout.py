@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import abi_check
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_generated_abi import facts
 from vmm_arch_gen.abi.model import VerifiedAbi
+from vmm_arch_gen.abi.text import read_abi, write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.generate import render_abi_module
@@ -83,6 +85,59 @@ def header(draw: st.DrawFn) -> str:
         )
         text += f"{kind} r{number} {{ {draw(members())} }} {attribute};\n"
     return text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "struct __a { int x; }; struct b { struct __a y[3]; struct __a z; };",
+        "typedef struct opaque opaque; opaque *open(void);",
+        "#define print 3\nenum { id = 4 };",
+        "typedef long numbers[3]; struct c { numbers n; char *p __attribute__((aligned(64))); };",
+        "#include <stdbool.h>\nstruct d { bool b; };",
+        '#define LATIN "caf\u00e9"',
+    ],
+)
+def test_modules_of_odd_headers_import(text: str, table: TargetTable, tmp_path: Path) -> None:
+    abi = headers.prove(text, table.targets["kvm_x86_64"], table, tmp_path)
+    assert read_abi(write_abi(abi), "x", abi.target) == abi
+    exec(render_abi_module(project().templates, abi), {"__name__": "odd"})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("struct s { int _union; union { int a; }; };", "cannot have a member called _union"),
+        ("struct s { int _fields_; };", "cannot have a member called _fields_"),
+        ("union u { int a : 3; int b : 4; };", "ctypes cannot have two bit-fields in a union"),
+        ("struct s { int a : 20; char b; };", "shares bytes that ctypes cannot share"),
+        (
+            "typedef long s_io; struct s { struct { int a; } io; };",
+            "s_io: is the name of more than one",
+        ),
+        (
+            "#define int32 1\n#define Array 2\nstruct s { char a[2][2]; };",
+            "Array: is a name that the",
+        ),
+    ],
+)
+def test_what_python_cannot_say_is_refused(
+    text: str, message: str, table: TargetTable, tmp_path: Path
+) -> None:
+    abi = headers.prove(text, table.targets["kvm_x86_64"], table, tmp_path)
+    with pytest.raises(InputError, match=message):
+        abi_module(abi)
+
+
+def test_a_big_endian_target_gets_big_endian_records(table: TargetTable, tmp_path: Path) -> None:
+    abi = headers.prove("struct s { int a; };", table.targets["kvm_x86_64"], table, tmp_path)
+    model = dataclasses.replace(abi.model, byte_order="big")
+    source = render_abi_module(
+        project().templates, VerifiedAbi(dataclasses.replace(abi, model=model))
+    )
+    module: dict[str, Any] = {"__name__": "big"}
+    exec(source, module)
+    assert bytes(module["s"](a=1)) == b"\0\0\0\1"
 
 
 def without_what_ctypes_cannot_say(abi: VerifiedAbi) -> VerifiedAbi:

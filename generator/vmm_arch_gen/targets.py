@@ -7,9 +7,9 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from vmm_arch_gen.abi.model import DataModel
+from vmm_arch_gen.abi.model import BitFieldRules, DataModel
 from vmm_arch_gen.diagnostics import InputError, Problem
 
 
@@ -101,19 +101,40 @@ def load_targets(path: Path) -> TargetTable:
     return TargetTable(package, targets)
 
 
+def _strings(row: dict[str, Any], column: str) -> tuple[str, ...]:
+    value = row.pop(column)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise TypeError(f"{column} is {value!r}, no list of strings")
+    return tuple(value)
+
+
+def _model(row: dict[str, Any]) -> DataModel:
+    model = DataModel(**row)
+    for column, allowed in (
+        ("long", (4, 8)),
+        ("pointer", (4, 8)),
+        ("byte_order", ("little", "big")),
+        ("signed_char", (True, False)),
+        ("bit_fields", get_args(BitFieldRules)),
+    ):
+        if (value := getattr(model, column)) not in allowed:
+            raise TypeError(f"{column} is {value!r}, none of {', '.join(map(repr, allowed))}")
+    return model
+
+
 def _target(name: str, row: dict[str, Any], origins: Mapping[str, Origin]) -> Target:
     row = dict(row)
     target = Target(
         name=name,
         triple=row.pop("triple"),
         cpu_macro=row.pop("cpu_macro"),
-        headers=tuple(row.pop("headers")),
-        folders=tuple(row.pop("folders")),
+        headers=_strings(row, "headers"),
+        folders=_strings(row, "folders"),
         origin=origins[row.pop("origin")],
-        model=DataModel(**row.pop("data_model")),
+        model=_model(row.pop("data_model")),
         prelude=row.pop("prelude", ""),
         shims=row.pop("shims", None),
-        proof=tuple(row.pop("proof", ())),
+        proof=_strings(row, "proof") if "proof" in row else (),
     )
     if row:
         raise TypeError(f"has an unknown entry: {', '.join(row)}")

@@ -53,13 +53,18 @@ class Evaluator:
         self._sizeof, self._cast = sizeof, cast
         self._numbers: dict[str, str] = {}
 
-    def value(self, node: c_ast.Node, numbers: Sequence[str] = ()) -> int:
+    def value(self, node: c_ast.Node, numbers: Sequence[str] | None = None) -> int:
         """The value of an integer constant expression; NotConstant if it is none.
 
         ``numbers`` are C's spellings of the numbers that the expression calls by :data:`NUMBER`.
         """
+        if numbers is None:  # also for the dimensions of an array in an expression with numbers
+            return self._evaluate(node).value
         self._numbers = {NUMBER.format(at): number for at, number in enumerate(numbers)}
-        return self._evaluate(node).value
+        try:
+            return self._evaluate(node).value
+        finally:
+            self._numbers = {}
 
     def _make(self, value: int, size: int, signed: bool) -> Integer:
         """Wrap a result to its type, as two's complement does."""

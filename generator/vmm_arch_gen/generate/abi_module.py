@@ -93,11 +93,8 @@ def abi_module(abi: VerifiedAbi) -> AbiModule:
         if python_name(name) in taken:  # typedef struct x x: one thing
             if not isinstance(typedef.type, Named) or python_name(typedef.type.name) != name:
                 problems.append(_clash(abi.target, name))
-        elif not isinstance(typedef.type, Function):  # of which there are no objects
-            try:
-                types.append(_alias(translator, python_name(name), typedef.type))
-            except Inexpressible as error:
-                inexpressible(error)
+        elif translator.has_objects(typedef.type):
+            types.append(_alias(translator, python_name(name), typedef.type))
     prototypes = [
         _prototype(translator, function)
         for function in sorted(abi.functions, key=lambda f: (f.header, f.name))
@@ -152,12 +149,8 @@ def _containment_order(abi: VerifiedAbi) -> Iterator[str]:
 
 
 def _alias(translator: Translator, name: str, kind: Type) -> Alias:
-    if callback := translator.callback(kind):
-        return Alias(name, "", callback)
-    array = isinstance(kind, Array)
-    return Alias(
-        name, translator.member(kind).expression if array else translator.argument(kind), ()
-    )
+    callback = translator.callback(kind)
+    return Alias(name, "" if callback else translator.alias(kind), callback)
 
 
 def _prototype(translator: Translator, function: FunctionPrototype) -> Prototype:

@@ -147,6 +147,20 @@ class Translator:
             return ()
         return tuple(map(self.argument, (function.result, *(of for _, of in function.parameters))))
 
+    def alias(self, kind: Type) -> str:
+        """A type as something to make objects and arrays of."""
+        array = isinstance(self._layouts.resolve(kind), Array)
+        return self.member(kind).expression if array else self.argument(kind)
+
+    def has_objects(self, kind: Type) -> bool:
+        """Whether there can be objects of a type: not of void, functions and opaque records."""
+        match self._layouts.resolve(kind):
+            case Scalar("void") | Function():
+                return False
+            case Named(name):
+                return name in self._abi.records
+        return True
+
     def record(self, key: str) -> CtypesRecord:
         if key not in self._records:
             try:
