@@ -278,8 +278,8 @@ def test_an_interrupt_leaves_all_or_nothing(
     if process.returncode == 2:
         assert "error: vmm-arch-gen: interrupted; " in err
         assert "Traceback" not in err
-    else:  # it was faster, or had not even begun
-        assert (process.returncode == 0) == out.exists()
+    else:  # it had not yet begun, or was already done
+        assert process.returncode != 0 or out.exists()
 
 
 def test_the_same_bytes_on_another_machine(copy: Copy, tmp_path: Path) -> None:
