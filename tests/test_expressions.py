@@ -71,6 +71,7 @@ def test_random_expressions(expressions: list[str], target: Target, table: Targe
         ("_IOW('x', 1, char[8])", "ioctl M = 0x9 write char[8] in test.h"),
         ("_IOW('x', 1, int) | _IOW('x', 2, long)", "constant M = 0xf in test.h"),
         ("sizeof(opaque)", "omitted macro M in test.h: struct opaque is not defined"),
+        ("_IOW('x', 1, 3)", "omitted macro M in test.h: 3 is no type"),
         ("sizeof(void)", "omitted macro M in test.h: void has no size"),
         ("1" + " + 1" * 900, "omitted macro M in test.h: is nested too deeply"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vmm_arch_gen.abi.layout import Layouts
@@ -45,34 +46,33 @@ int move(struct point *point, __u32 by);
 Corrupt = Callable[[Abi], Abi]
 
 
-def member(name: str, **change: object) -> Corrupt:
+def member(name: str, **change: Any) -> Corrupt:
     """Change one member of ``struct point``."""
 
     def corrupt(abi: Abi) -> Abi:
         record = abi.records["struct point"]
         members = tuple(
-            dataclasses.replace(m, **change) if m.name == name else m  # type: ignore[arg-type]
-            for m in record.members
+            dataclasses.replace(m, **change) if m.name == name else m for m in record.members
         )
         return with_record(abi, members)
 
     return corrupt
 
 
-def with_record(abi: Abi, members: tuple[Member, ...], **change: object) -> Abi:
+def with_record(abi: Abi, members: tuple[Member, ...], **change: Any) -> Abi:
     """Change a record's members; its layout follows."""
-    record = dataclasses.replace(abi.records["struct point"], members=members, **change)  # type: ignore[arg-type]
+    record = dataclasses.replace(abi.records["struct point"], members=members, **change)
     records = {**abi.records, "struct point": record}
     computed = Layouts(abi.model, records, abi.typedefs, abi.enums)
     layouts = {key: computed.record(key) for key in records}
     return dataclasses.replace(abi, records=records, layouts=layouts)
 
 
-def layout(**change: object) -> Corrupt:
+def layout(**change: Any) -> Corrupt:
     """Change what is stated of a record, and leave its members."""
 
     def corrupt(abi: Abi) -> Abi:
-        wrong = dataclasses.replace(abi.layouts["struct point"], **change)  # type: ignore[arg-type]
+        wrong = dataclasses.replace(abi.layouts["struct point"], **change)
         return dataclasses.replace(abi, layouts={**abi.layouts, "struct point": wrong})
 
     return corrupt
@@ -138,10 +138,10 @@ def function(abi: Abi) -> Abi:
     return dataclasses.replace(abi, functions=(dataclasses.replace(move, type=wrong),))
 
 
-def model(**change: object) -> Corrupt:
+def model(**change: Any) -> Corrupt:
     return lambda abi: dataclasses.replace(
         abi,
-        model=dataclasses.replace(abi.model, **change),  # type: ignore[arg-type]
+        model=dataclasses.replace(abi.model, **change),
     )
 
 

@@ -22,12 +22,11 @@ from __future__ import annotations
 
 import os
 import shlex
-import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -35,17 +34,16 @@ from typing import Any, TypeVar
 import click
 
 from vmm_arch_gen.abi.text import MAGIC, read_abi, write_abi
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.diagnostics import FAILED, InputError, Problem
 from vmm_arch_gen.outputs import STAGED, Change, apply, compare, is_generated, unified_diff
 from vmm_arch_gen.parallel import in_parallel
 from vmm_arch_gen.project import project
-from vmm_arch_gen.signals import ENDING_SIGNALS
+from vmm_arch_gen.signals import answered_by
 from vmm_arch_gen.targets import Package, Target, load_targets
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 CHANGED = 1
-FAILED = 2
 
 
 class _Commands(click.Group):
@@ -53,7 +51,7 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with _termination_as_interrupt():
+            with answered_by(_interrupt):
                 return super().invoke(ctx)
         except InputError as error:
             problems = error.problems
@@ -75,19 +73,9 @@ class _Commands(click.Group):
         sys.exit(FAILED)
 
 
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
+def _interrupt(*_: object) -> None:
     """Let the other signals that end a program clean up as Ctrl-C does."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in ENDING_SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    raise KeyboardInterrupt
 
 
 def _styled(text: str, **style: Any) -> str:

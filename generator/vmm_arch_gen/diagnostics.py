@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+FAILED = 2
+"""The exit status when something is wrong with the input, or the work was interrupted."""
+
 
 @dataclass(frozen=True)
 class Problem:

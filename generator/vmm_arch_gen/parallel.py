@@ -11,13 +11,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
-from vmm_arch_gen.diagnostics import InputError, Problem
-from vmm_arch_gen.signals import ENDING_SIGNALS, held
+from vmm_arch_gen.diagnostics import FAILED, InputError, Problem
+from vmm_arch_gen.signals import ENDING_SIGNALS, answered_by, held
 
 T = TypeVar("T")
-
-INTERRUPTED = 2
-"""The exit status of a process that was interrupted while it waited for others."""
 
 
 def in_parallel(calls: Mapping[str, Callable[[], T]]) -> Iterator[tuple[str, Callable[[], T]]]:
@@ -75,11 +72,7 @@ def _exit_on_interrupt(folder: str) -> Iterator[None]:
                 worker.kill()
             shutil.rmtree(folder, ignore_errors=True)
             os.write(2, b"error: vmm-arch-gen: interrupted; nothing was written; run it again\n")
-        os._exit(INTERRUPTED)
+        os._exit(FAILED)
 
-    previous = {number: signal.signal(number, stop) for number in ENDING_SIGNALS}
-    try:
+    with answered_by(stop):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

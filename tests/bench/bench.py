@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from vmm_arch_gen.abi.model import Abi
@@ -159,7 +160,7 @@ def importing() -> None:
         contestants = {name: name for name in ("minimal", f"vmm_arch.abi.{target}")}
         for name in contestants:
             imported(name)  # writes the bytecode
-        times = alternate(40, {n: (lambda n=n: imported(n)) for n in contestants})  # type: ignore[misc]
+        times = alternate(40, {name: partial(imported, name) for name in contestants})
     ours, theirs = times[f"vmm_arch.abi.{target}"], times["minimal"]
     report(f"import vmm_arch.abi.{target}", ours, "-", 1e-3, "ms")
     report("import a minimal module with the same records", theirs, "-", 1e-3, "ms")

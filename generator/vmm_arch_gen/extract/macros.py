@@ -55,17 +55,17 @@ def fold(
     parsed = _parse_all(expansions, declarations)
     for name in sorted(macros):
         macro = macros[name]
+        match = _IOCTL.fullmatch(macro.body) if macro.body.count("_IO") == 1 else None
         try:
             value = _value(macro, expansions.get(name, ""), parsed.get(name), declarations)
+            argument = _argument(match, declarations)
         except (NotConstant, LayoutError) as error:
             omissions.append(Omission("macro", name, macro.header, str(error)))
             continue
         except RecursionError:
             omissions.append(Omission("macro", name, macro.header, "is nested too deeply"))
             continue
-        match = _IOCTL.fullmatch(macro.body)
-        if match and macro.body.count("_IO") == 1:
-            argument = _argument(match["argument"], declarations)
+        if match:
             direction = _DIRECTIONS[match["direction"]]
             ioctls.append(Ioctl(name, value, direction, argument, macro.header))
         else:
@@ -98,11 +98,9 @@ def _literal(text: str) -> int | None:
     return value if value < 1 << 31 else None
 
 
-def _argument(text: str | None, declarations: Declarations) -> Type | None:
+def _argument(ioctl: re.Match[str] | None, declarations: Declarations) -> Type | None:
     """The type that an ioctl number is made with, as it is written in the header."""
-    if text is None:
-        return None
-    return declarations.type_of(text)
+    return declarations.type_of(ioctl["argument"]) if ioctl and ioctl["argument"] else None
 
 
 _C_WORDS = {"sizeof", "struct", "union", "enum"} | set(" ".join(SCALARS).split())
