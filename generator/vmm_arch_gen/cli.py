@@ -14,8 +14,12 @@
 
 8. reads the .abi file and lays out its records again      abi/text.py
 9. translates them to ctypes                               generate/ctypes_records.py, abi_module.py
-10. renders the templates and formats them with black      generate/render.py, formatting.py
-11. writes generated/vmm_arch, all or nothing              outputs.py
+10. reads the CPU's contract and named states              arch/contract.py, states.py
+11. reads the hypervisor's folder, and compares            arch/hypervisor.py, check.py
+12. plans what each arch function writes, and how          arch/plan.py, generate/arch_functions.py
+13. renders the templates and formats them with black      generate/render.py, formatting.py
+14. looks at what every name in the result means           generate/imports.py, scopes.py
+15. writes generated/vmm_arch, all or nothing              outputs.py
 """
 
 from __future__ import annotations
@@ -203,7 +207,7 @@ def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mod
     from vmm_arch_gen.generate.generate import MARKER, Inputs, generate
 
     paths = project()
-    targets = [target.name for target in load_targets(paths.targets_file).select(only)]
+    targets = load_targets(paths.targets_file).select(only)
     root = paths.output(output, "generated")
     files = generate(
         Inputs(paths.templates, abi or paths.abi),

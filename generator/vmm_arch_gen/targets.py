@@ -46,6 +46,7 @@ class Target:
     prelude: str
     shims: str | None
     proof: tuple[str, ...]
+    backend: bool
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def _target(name: str, row: dict[str, Any], origins: Mapping[str, Origin]) -> Ta
         prelude=row.pop("prelude", ""),
         shims=row.pop("shims", None),
         proof=_strings(row, "proof") if "proof" in row else (),
+        backend=bool(row.pop("backend", False)),
     )
     if row:
         raise TypeError(f"has an unknown entry: {', '.join(row)}")

@@ -1,0 +1,1 @@
+"""Arch functions: contract, states and hypervisors in, the text of plans and operations out."""

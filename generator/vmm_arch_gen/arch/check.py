@@ -1,0 +1,129 @@
+"""Compares a hypervisor's folder with the contract, and reports every hole at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import jinja2
+from jinja2 import nodes
+
+from vmm_arch_gen.abi.model import VerifiedAbi
+from vmm_arch_gen.abi.types import Named
+from vmm_arch_gen.arch.contract import Contract
+from vmm_arch_gen.arch.hypervisor import PARTS, Hypervisor
+from vmm_arch_gen.arch.literals import Absent
+from vmm_arch_gen.diagnostics import Problem
+
+_ABSENT = 'or declare it: {% set NAME = absent("reason") %}'
+
+
+def check(
+    contract: Contract, hypervisor: Hypervisor, abi: VerifiedAbi, templates: Path, template: str
+) -> Iterator[Problem]:
+    """Yield what is missing, misshapen, unused or outside the contract.
+
+    ``template`` is the arch functions' template, relative to ``templates``.
+    """
+    yield from _operations(contract, hypervisor)
+    yield from _state(contract, hypervisor, abi)
+    yield from _uses(contract, hypervisor, templates, template)
+
+
+def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]:
+    file = hypervisor.operations_file
+    for macro, operation in contract.operations.items():
+        wanted = f"{{% macro {macro}({', '.join(operation.parameters)}) %}}"
+        if macro in hypervisor.macros and macro in hypervisor.absent:
+            what = f"{macro} is both there and absent"
+            yield Problem(hypervisor.macros[macro].where, what, "remove one of the two")
+        elif macro in hypervisor.macros:
+            found = hypervisor.macros[macro]
+            if found.parameters != operation.parameters:
+                what = f"{macro} has the parameters ({', '.join(found.parameters)})"
+                yield Problem(found.where, what, f"{operation.where} asks for {wanted}")
+        elif macro not in hypervisor.absent:
+            what = f"lacks the operation {macro} of {operation.where}"
+            yield Problem(file, what, f"write {wanted}, {_ABSENT.replace('NAME', macro)}")
+    for part in PARTS:
+        if part not in hypervisor.macros:
+            yield Problem(file, f"lacks the part {part}", f"write {{% macro {part}() %}}")
+    known = {*contract.operations, *PARTS}
+    for found in hypervisor.macros.values():
+        if found.name not in known:
+            what = f"{found.name} is no operation of the contract"
+            yield Problem(found.where, what, f"remove it, or add it to {contract.source.name}")
+    for name in hypervisor.absent.keys() - contract.operations.keys():
+        what = f"{name} is declared absent, but is no operation of the contract"
+        yield Problem(file, what, "remove the declaration")
+
+
+def _state(contract: Contract, hypervisor: Hypervisor, abi: VerifiedAbi) -> Iterator[Problem]:
+    state = hypervisor.state
+    for group in contract.groups:
+        if group not in hypervisor.slots:
+            what = f"SLOTS lacks the group {group}"
+            yield Problem(state.name, what, f"say where its elements lie: {contract.source.name}")
+    for name in (*hypervisor.slots, *hypervisor.guaranteed):
+        if name not in contract.groups:
+            yield Problem(state.name, f"there is no group {name}", "remove it")
+    for element in contract.elements.values():
+        if element.group not in hypervisor.slots:
+            continue
+        where = state.where(hypervisor.lines[element.group])
+        slot = hypervisor.slot(element.group, element.name)
+        sink = hypervisor.sinks[hypervisor.slots[element.group][0]]
+        if slot is None:
+            what = f"{element.group} has no slot for {element.name}"
+            yield Problem(where, what, 'give it one, or absent("reason")')
+        elif isinstance(slot, Absent):
+            continue
+        elif isinstance(element.reset, tuple) and sink.segments is None:
+            what = f"the sink {sink.name} does not say how it lays out the segment {element.name}"
+            yield Problem(state.where(hypervisor.lines[sink.name]), what, 'add "segments"')
+        elif sink.shape == "record" and (complaint := _member(abi, sink.image, slot)):
+            yield Problem(where, f"{element.name}: {complaint}", f"see {abi.target}.abi")
+    for sink in hypervisor.sinks.values():
+        if sink.operation not in contract.operations:
+            what = f"the sink {sink.name} is written by {sink.operation}, no operation"
+            yield Problem(state.where(hypervisor.lines[sink.name]), what, "name an operation")
+
+
+def _member(abi: VerifiedAbi, record: str, path: str) -> str | None:
+    """What is wrong with a slot: the first member of its path that the record does not have."""
+    key = f"struct {record}"
+    for name in path.split("."):
+        if key not in abi.records:
+            return f"there is no record {key}"
+        member = next((m for m in abi.records[key].members if m.name == name), None)
+        if member is None:
+            return f"{key} has no member {name}"
+        key = member.type.name if isinstance(member.type, Named) else ""
+    return None
+
+
+def _uses(
+    contract: Contract, hypervisor: Hypervisor, templates: Path, template: str
+) -> Iterator[Problem]:
+    """Operations that the arch functions use: all are in the contract, and none is there for nothing."""
+    tree = jinja2.Environment().parse((templates / template).read_text(encoding="utf-8"))
+    used = {sink.operation for sink in hypervisor.sinks.values()}
+    for call in tree.find_all(nodes.Call):
+        match call:
+            case nodes.Call(
+                node=nodes.Name(name="inline" | "has"), args=[nodes.Const(value=name), *_]
+            ):
+                used.add(name)
+                if name not in contract.operations:
+                    what = f"uses {name}, which is no operation"
+                    remedy = f"add it to {contract.source.name}"
+                    yield Problem(f"templates/{template}:{call.lineno}", what, remedy)
+    yield from unused(contract, used)
+
+
+def unused(contract: Contract, used: Iterable[str]) -> Iterator[Problem]:
+    """Yield the operations that are neither public nor used."""
+    for operation in contract.operations.values():
+        if not operation.public and operation.macro not in used:
+            what = f"{operation.macro} is not public, and no arch function uses it"
+            yield Problem(operation.where, what, "remove it, or make it a method")

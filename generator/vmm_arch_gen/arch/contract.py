@@ -1,0 +1,136 @@
+"""The contract of a CPU architecture: operations with their signatures, and the state vocabulary."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmm_arch_gen.arch.literals import SourceFile, read_source
+from vmm_arch_gen.diagnostics import InputError, Problem
+
+# The protocols that hypervisors implement, and what a macro calls the object that each belongs to.
+# No backend has those of Inlined: they exist to be inlined into arch functions.
+PROTOCOLS = {"Vcpu": "vcpu", "Inlined": "vcpu", "Vm": "vm", "Host": ""}
+# A machine's operations need names that tell them from a vCPU's.
+_MACROS = {"Vm.__init__": "create_vm", "Vm.close": "close_vm"}
+_WRITTEN_ONCE = ("__enter__", "__exit__")
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something that every hypervisor can do, in its own way."""
+
+    macro: str
+    """The macro of a hypervisor's folder that has its body."""
+    name: str
+    protocol: str
+    parameters: tuple[str, ...]
+    """The macro's: the vCPU or machine, and the operation's own."""
+    signature: str
+    """As Python, from the parenthesis on; without ``self`` for a module's function."""
+    doc: str
+    where: str
+
+    @property
+    def public(self) -> bool:
+        return self.protocol != "Inlined"
+
+
+@dataclass(frozen=True)
+class Element:
+    """One piece of a vCPU's state."""
+
+    name: str
+    group: str
+    reset: int | tuple[int, ...]
+    """Its value after a hardware reset; four for a segment: selector, base, limit, attributes."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    operations: Mapping[str, Operation]
+    """By their macros' names."""
+    docs: Mapping[str, str]
+    """Of the protocols."""
+    types: tuple[str, ...]
+    """Every backend's own: ``Regs`` for the type variable ``RegsT``."""
+    elements: Mapping[str, Element]
+    source: SourceFile
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(element.group for element in self.elements.values()))
+
+    def of(self, protocol: str) -> list[Operation]:
+        """The operations of a protocol, in the contract's order."""
+        return [o for o in self.operations.values() if o.protocol == protocol]
+
+
+def read_contract(templates: Path, cpu: str) -> Contract:
+    """Read the contract of a CPU; InputError if a part of it is missing."""
+    source = read_source(templates, "vmm_arch", "protocols", f"{cpu}.py")
+    classes = {node.name: node for node in source.tree.body if isinstance(node, ast.ClassDef)}
+    if missing := PROTOCOLS.keys() - classes.keys():
+        what = f"does not define {', '.join(sorted(missing))}"
+        raise InputError(Problem(source.name, what, "a contract has all of them"))
+    types = tuple(_types(source))
+    operations = {}
+    for protocol in PROTOCOLS:
+        for node in classes[protocol].body:
+            match node:
+                case ast.FunctionDef(name=name, decorator_list=[]) if name not in _WRITTEN_ONCE:
+                    operation = _operation(source, protocol, node, types)
+                    operations[operation.macro] = operation
+    table, _ = source.table("STATE")
+    elements = {}
+    for group, members in table.items():
+        assert isinstance(members, Mapping)
+        for element, reset in members.items():
+            assert isinstance(reset, int | tuple)
+            values = reset if isinstance(reset, int) else tuple(int(str(part)) for part in reset)
+            elements[element] = Element(element, group, values)
+    docs = {name: ast.get_docstring(classes[name]) or "" for name in PROTOCOLS}
+    return Contract(operations, docs, types, elements, source)
+
+
+def _operation(
+    source: SourceFile, protocol: str, node: ast.FunctionDef, types: Iterable[str]
+) -> Operation:
+    doc = ast.get_docstring(node)
+    where = source.where(node.lineno)
+    if not doc:
+        raise InputError(Problem(where, f"{node.name} has no docstring", "say what it does"))
+    owner = PROTOCOLS[protocol]
+    own = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)][1:]
+    if not owner:
+        node.args.args = node.args.args[1:]  # a module's function
+    returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    return Operation(
+        macro=_MACROS.get(f"{protocol}.{node.name}", node.name),
+        name=node.name,
+        protocol=protocol,
+        parameters=tuple([owner] * bool(owner) + own),
+        signature=_own_types(f"({ast.unparse(node.args)}){returns}", types),
+        doc=doc,
+        where=where,
+    )
+
+
+def _types(source: SourceFile) -> Iterator[str]:
+    """The bound type variables, without their ``T``."""
+    for node in source.tree.body:
+        match node:
+            case ast.Assign(
+                targets=[ast.Name(id=name)],
+                value=ast.Call(func=ast.Name(id="TypeVar"), keywords=[ast.keyword(arg="bound")]),
+            ):
+                yield name.removesuffix("T")
+
+
+def _own_types(signature: str, types: Iterable[str]) -> str:
+    for name in types:
+        signature = re.sub(rf"\b{name}T\b", name, signature)
+    return signature

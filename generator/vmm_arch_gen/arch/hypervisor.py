@@ -1,0 +1,174 @@
+"""A hypervisor's folder for one CPU: its operations, and where it keeps state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+import jinja2
+from jinja2 import nodes
+
+from vmm_arch_gen.arch.literals import Absent, SourceFile, read_source
+from vmm_arch_gen.diagnostics import InputError, Problem
+
+# What an operations file has besides the contract's operations.
+PARTS = ("summary", "imports", "records", "calls", "module_parts", "vcpu_parts", "vm_parts")
+
+
+@dataclass(frozen=True)
+class Macro:
+    """A macro of the operations file."""
+
+    name: str
+    parameters: tuple[str, ...]
+    where: str
+
+
+@dataclass(frozen=True)
+class Segments:
+    """How a sink lays out a segment: by a function of its four parts, each a member as well."""
+
+    image: str
+    members: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Sink:
+    """One call that writes state."""
+
+    name: str
+    order: int
+    operation: str
+    shape: Literal["record", "keywords", "table"]
+    """How ``image`` is called: with nested records, flat keywords, or one dictionary."""
+    image: str
+    record: str
+    """The type of an image, which copies it."""
+    variable: str
+    when: str | None
+    """An expression that says whether the machine has this state at all."""
+    fixed: Mapping[str, str]
+    """Slots that are no state but always have this value."""
+    segments: Segments | None
+
+
+@dataclass(frozen=True)
+class Hypervisor:
+    folder: str
+    macros: Mapping[str, Macro]
+    absent: Mapping[str, str]
+    """The operations that it lacks, with the reason."""
+    sinks: Mapping[str, Sink]
+    slots: Mapping[str, tuple[str, Mapping[str, str | Absent]]]
+    """For each group of state its sink, and patterns of elements with their slots."""
+    guaranteed: tuple[str, ...]
+    """The groups that a new vCPU has as they are to be."""
+    operations_file: str
+    state: SourceFile
+    lines: Mapping[str, int]
+    """Of each group in the table of slots and of each sink."""
+
+    def slot(self, group: str, element: str) -> str | Absent | None:
+        """Where an element lies in its group's sink; None if the table does not say."""
+        for pattern, slot in self.slots[group][1].items():
+            if fnmatchcase(element, pattern):
+                if isinstance(slot, Absent):
+                    return slot
+                return slot.replace("*", element) if pattern == "*" else slot
+        return None
+
+
+def read_hypervisor(templates: Path, folder: str) -> Hypervisor:
+    """Read a hypervisor's folder; InputError names what is malformed in it."""
+    parts = folder.split("/")
+    operations_file = "/".join(["hypervisors", *parts, "operations.py.j2"])
+    macros, absent = _macros(templates, operations_file)
+    state = read_source(templates, "hypervisors", *parts, "state.py")
+    sinks_table, sink_lines = state.table("SINKS")
+    slots_table, slot_lines = state.table("SLOTS")
+    sinks = {}
+    for order, (name, row) in enumerate(sinks_table.items()):
+        try:
+            sinks[name] = _sink(name, order, row)
+        except (KeyError, TypeError, ValueError) as error:
+            what = f"the sink {name} is wrong or incomplete: {error}"
+            raise InputError(_odd(state, sink_lines[name], what)) from None
+    slots: dict[str, tuple[str, Mapping[str, str | Absent]]] = {}
+    for group, row in slots_table.items():
+        match row:
+            case (str() as sink, Mapping() as patterns) if sink in sinks:
+                slots[group] = sink, {
+                    k: v for k, v in patterns.items() if isinstance(v, str | Absent)
+                }
+            case _:
+                what = f"{group} does not name a sink and its slots"
+                raise InputError(_odd(state, slot_lines[group], what))
+    return Hypervisor(
+        folder=folder,
+        macros=macros,
+        absent=absent,
+        sinks=sinks,
+        slots=slots,
+        guaranteed=state.names("CREATION_GUARANTEES"),
+        operations_file=f"templates/{operations_file}",
+        state=state,
+        lines={**sink_lines, **slot_lines},
+    )
+
+
+def _odd(state: SourceFile, line: int, what: str) -> Problem:
+    return Problem(state.where(line), what, "its docstring says how it is written")
+
+
+def _sink(name: str, order: int, row: object) -> Sink:
+    if not isinstance(row, Mapping):
+        raise TypeError("no dictionary")
+    row = dict(row)
+    shape = row.pop("shape")
+    if shape not in ("record", "keywords", "table"):
+        raise ValueError(f"there is no shape {shape!r}")
+    image = str(row.pop("image"))
+    segments = row.pop("segments", None)
+    sink = Sink(
+        name=name,
+        order=order,
+        operation=str(row.pop("operation")),
+        shape=shape,
+        image=image,
+        record=str(row.pop("record", image)),
+        variable=str(row.pop("variable")),
+        when=row.pop("when", None),
+        fixed=row.pop("fixed", {}),
+        segments=Segments(segments[0], segments[1]) if segments else None,
+    )
+    if row:
+        raise ValueError(f"there is no entry {next(iter(row))!r}")
+    return sink
+
+
+def _macros(templates: Path, name: str) -> tuple[dict[str, Macro], dict[str, str]]:
+    where = f"templates/{name}"
+    try:
+        tree = jinja2.Environment().parse((templates / name).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(Problem(where, f"cannot be read: {error.strerror}", "write it")) from None
+    except jinja2.TemplateSyntaxError as error:
+        at = f"{where}:{error.lineno}"
+        raise InputError(Problem(at, str(error.message), "mend the template")) from None
+    macros, absent = {}, {}
+    for node in tree.body:
+        match node:
+            case nodes.Macro():
+                parameters = tuple(argument.name for argument in node.args)
+                macros[node.name] = Macro(node.name, parameters, f"{where}:{node.lineno}")
+            case nodes.Assign(
+                target=nodes.Name(name=lacking),
+                node=nodes.Call(
+                    node=nodes.Name(name="absent"), args=[nodes.Const(value=str() as reason)]
+                ),
+            ):
+                absent[lacking] = reason
+    return macros, absent

@@ -1,0 +1,61 @@
+"""From wanted state to the fewest calls: which sinks are written, with which constants and holes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vmm_arch_gen.arch.contract import Contract
+from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
+from vmm_arch_gen.arch.literals import Absent
+from vmm_arch_gen.arch.states import State, Value, is_hole
+
+SEGMENT_PARTS = ("selector", "base", "limit", "attributes")
+
+
+@dataclass(frozen=True)
+class Write:
+    """One call: a sink, what is laid out ahead, and what is filled in at run time."""
+
+    sink: Sink
+    constants: Mapping[str, Value | tuple[Value, ...]]
+    """By slot; a segment has four parts, with 0 where a part is a hole."""
+    holes: Mapping[str, str]
+    """By slot: an expression in the arch function's scope."""
+
+
+def plan(
+    contract: Contract, hypervisor: Hypervisor, state: State, groups: Iterable[str]
+) -> tuple[Write, ...]:
+    """Plan the calls that write some groups of a state, each call once, in the sinks' order.
+
+    Wanting one element of a group means writing all of it: what the state does not name gets its
+    value after a reset. What a hypervisor declares absent is left out.
+    """
+    constants: dict[str, dict[str, Value | tuple[Value, ...]]] = {}
+    holes: dict[str, dict[str, str]] = {}
+    wanted = set(groups)
+    for element in contract.elements.values():
+        if element.group not in wanted:
+            continue
+        slot = hypervisor.slot(element.group, element.name)
+        if slot is None or isinstance(slot, Absent):
+            continue
+        sink = hypervisor.sinks[hypervisor.slots[element.group][0]]
+        fixed = constants.setdefault(sink.name, {})
+        filled = holes.setdefault(sink.name, {})
+        value = state.wanted.get(element.name, element.reset)
+        if isinstance(value, tuple):
+            fixed[slot] = tuple(0 if is_hole(part) else part for part in value)
+            for part, expression in zip(SEGMENT_PARTS, value, strict=True):
+                if is_hole(expression):
+                    assert sink.segments is not None
+                    filled[f"{slot}.{sink.segments.members[part]}"] = str(expression)
+        elif is_hole(value):
+            filled[slot] = str(value)
+        else:
+            fixed[slot] = value
+    writes = [
+        Write(hypervisor.sinks[name], fixed, holes[name]) for name, fixed in constants.items()
+    ]
+    return tuple(sorted(writes, key=lambda write: write.sink.order))

@@ -1,0 +1,154 @@
+"""From plans to Python: the statements of arch functions, and the images that they write.
+
+Reads plans, writes text. Nothing else builds statements; a template holds signatures and
+docstrings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from textwrap import indent
+
+from vmm_arch_gen.abi.model import VerifiedAbi
+from vmm_arch_gen.abi.types import Named
+from vmm_arch_gen.arch.contract import Contract
+from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
+from vmm_arch_gen.arch.plan import Write, plan
+from vmm_arch_gen.arch.states import State, States, Value
+from vmm_arch_gen.generate.names import python_name
+
+Inline = Callable[..., str]
+"""The body of an operation, given its macro's name and its arguments."""
+
+# An image with at most so many values besides its holes is built in place.
+_FEW = 2
+
+
+class Emitter:
+    """Writes the arch functions of one backend, and gathers the images that they use."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        states: States,
+        hypervisor: Hypervisor,
+        abi: VerifiedAbi,
+        inline: Inline,
+    ) -> None:
+        self._contract = contract
+        self._states = states
+        self._hypervisor = hypervisor
+        self._abi = abi
+        self._inline = inline
+        self._images: dict[str, str] = {}
+
+    def plan(self, state: str, *groups: str) -> str:
+        """Write the groups of a state that a caller asks for."""
+        writes = self._plan(self._states.by_name[state], groups)
+        return "\n".join(self._statements(self._states.by_name[state], write) for write in writes)
+
+    def configure(self, state: str) -> str:
+        """Write a whole state, except for what a new vCPU has anyway."""
+        guaranteed = self._hypervisor.guaranteed
+        return self._all(state, [g for g in self._contract.groups if g not in guaranteed])
+
+    def reset(self, state: str) -> str:
+        """Write a whole state."""
+        return self._all(state, self._contract.groups)
+
+    def images(self) -> list[str]:
+        """Everything that was laid out for the functions so far, as assignments."""
+        return [f"{name} = {expression}" for name, expression in self._images.items()]
+
+    def _plan(self, state: State, groups: Iterable[str]) -> tuple[Write, ...]:
+        return plan(self._contract, self._hypervisor, state, groups)
+
+    def _all(self, name: str, groups: Iterable[str]) -> str:
+        state = self._states.by_name[name]
+        lines = []
+        for write in self._plan(state, groups):
+            statements = self._statements(state, write)
+            if write.sink.when is not None:
+                statements = f"if {write.sink.when}:\n{indent(statements, '    ')}"
+            lines.append(statements)
+        return "\n".join(lines)
+
+    def _statements(self, state: State, write: Write) -> str:
+        sink = write.sink
+        if not write.holes:
+            return self._inline(sink.operation, "vcpu", self._image(state, write))
+        if self._in_place(write):
+            record = self._expression(sink, {**write.constants, **write.holes})
+            lines = [f"{sink.variable} = {record}"]
+        else:
+            copy = f"{sink.record}.from_buffer_copy({self._image(state, write)})"
+            lines = [f"{sink.variable} = {copy}"]
+            lines += [
+                f"{sink.variable}{_member(sink, slot)} = {expression}"
+                for slot, expression in write.holes.items()
+            ]
+        return "\n".join([*lines, self._inline(sink.operation, "vcpu", sink.variable)])
+
+    def _in_place(self, write: Write) -> bool:
+        constants = [v for v in write.constants.values() if v != 0]
+        nested = any("." in slot for slot in (*write.constants, *write.holes))
+        return write.sink.shape == "record" and not nested and len(constants) <= _FEW
+
+    def _image(self, state: State, write: Write) -> str:
+        """The name of an image, laid out once: states that write the same share it."""
+        expression = self._expression(write.sink, write.constants)
+        groups = {g for g, (sink, _) in self._hypervisor.slots.items() if sink == write.sink.name}
+        root = self._states.root(state.name)
+        shared = [w for w in self._plan(root, groups) if w.sink == write.sink]
+        if shared and self._expression(write.sink, shared[0].constants) == expression:
+            name = f"_{write.sink.name}".upper()
+        else:
+            name = f"_{state.name}_{write.sink.name}".upper()
+        self._images[name] = expression
+        return name
+
+    def _expression(self, sink: Sink, values: Mapping[str, Value | tuple[Value, ...]]) -> str:
+        given = {slot: self._value(sink, value) for slot, value in values.items()}
+        match sink.shape:
+            case "table":
+                items = ", ".join(f"{slot}: {value}" for slot, value in given.items())
+                return f"{sink.image}({{{items}}})"
+            case "keywords":
+                given = {slot: value for slot, value in given.items() if value != "0"}
+                return f"{sink.image}({_keywords(given | dict(sink.fixed))})"
+        given = {slot: value for slot, value in given.items() if value != "0"}
+        return self._record(f"struct {sink.image}", given | dict(sink.fixed))
+
+    def _record(self, key: str, values: Mapping[str, str]) -> str:
+        """A record as nested calls of its types: ``kvm_sregs(gdt=kvm_dtable(limit=39))``."""
+        keywords: dict[str, str] = {}
+        for member in self._abi.records[key].members:
+            inner = {
+                slot.partition(".")[2]: value
+                for slot, value in values.items()
+                if slot.partition(".")[0] == member.name and "." in slot
+            }
+            if member.name in values:
+                keywords[member.name] = values[member.name]
+            elif inner:
+                assert isinstance(member.type, Named)
+                keywords[member.name] = self._record(member.type.name, inner)
+        return f"{python_name(key)}({_keywords(keywords)})"
+
+    def _value(self, sink: Sink, value: Value | tuple[Value, ...]) -> str:
+        if isinstance(value, tuple):
+            assert sink.segments is not None
+            return f"{sink.segments.image}({', '.join(map(_number, value))})"
+        return _number(value)
+
+
+def _member(sink: Sink, slot: str) -> str:
+    return f"[{slot}]" if sink.shape == "table" else f".{slot}"
+
+
+def _number(value: Value) -> str:
+    return value if isinstance(value, str) else str(value) if value < 10 else f"0x{value:X}"
+
+
+def _keywords(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())

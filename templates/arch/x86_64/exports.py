@@ -1,0 +1,35 @@
+"""What a backend module of x86_64 hands on, so that its users import nothing else."""
+
+EXPORTS = {
+    "vmm_arch.errors": [
+        "BusyError",
+        "ClosedError",
+        "ForkedError",
+        "HypervisorError",
+        "HypervisorUnavailableError",
+        "NotFreshError",
+        "UnansweredReadError",
+        "VcpuError",
+    ],
+    "vmm_arch.exits": [
+        "EndOfInterrupt",
+        "Exit",
+        "Failure",
+        "Halt",
+        "InterruptWindow",
+        "IoIn",
+        "IoOut",
+        "Kicked",
+        "MmioRead",
+        "MmioWrite",
+        "OtherExit",
+        "Shutdown",
+        "SystemEvent",
+    ],
+    "vmm_arch.memory": ["MemoryAccessError", "MemoryInUseError", "Region"],
+    "vmm_arch.report": ["Check", "Report"],
+    "vmm_arch.x86_64.cpuid": ["CpuidEntry"],
+    "vmm_arch.x86_64.entry": ["Entry", "Long64", "Protected32", "RealMode"],
+    "vmm_arch.x86_64.memory_map": ["GuestMemory"],
+    "vmm_arch.x86_64.system": ["configure_system"],
+}

@@ -1,0 +1,69 @@
+"""The states that a vCPU of x86_64 begins in, written once for every hypervisor.
+
+A state names what differs from the contract's values after a reset. Text is an expression in the
+arch function's scope, where ``vcpu`` and ``entry`` are known; in capitals it is a constant.
+"""
+
+STATES = {
+    # What does not depend on the mode. The FPU is as FNINIT leaves it, every exception masked.
+    "boot": {
+        "rip": "entry.rip",
+        "rsp": "entry.rsp",
+        "rbp": "entry.rsp",
+        "rbx": "entry.rbx",
+        "rsi": "entry.rsi",
+        "fcw": 0x37F,
+        "IA32_MISC_ENABLE": "MISC_ENABLE_FAST_STRINGS",
+        "IA32_MTRR_DEF_TYPE": "MTRR_ENABLE | MTRR_TYPE_WRITE_BACK",
+        "APIC_ID": "vcpu.index << 24",
+        "APIC_LVT_LINT0": "LVT_EXTINT",
+        "APIC_LVT_LINT1": "LVT_NMI",
+    },
+    # Caches on, as firmware leaves them.
+    "real_mode": {
+        "extends": "boot",
+        "cs": ("entry.cs_selector", "entry.cs_base", 0xFFFF, 0x9B),
+        "cr0": "CR0_ET",
+    },
+    # What multiboot and PVH ask for.
+    "protected32": {
+        "extends": "boot",
+        "cs": ("CODE_SELECTOR", 0, 0xFFFFFFFF, "CODE32_ATTRIBUTES"),
+        "ds": ("DATA_SELECTOR", 0, 0xFFFFFFFF, "DATA_ATTRIBUTES"),
+        "es": ("DATA_SELECTOR", 0, 0xFFFFFFFF, "DATA_ATTRIBUTES"),
+        "fs": ("DATA_SELECTOR", 0, 0xFFFFFFFF, "DATA_ATTRIBUTES"),
+        "gs": ("DATA_SELECTOR", 0, 0xFFFFFFFF, "DATA_ATTRIBUTES"),
+        "ss": ("DATA_SELECTOR", 0, 0xFFFFFFFF, "DATA_ATTRIBUTES"),
+        "tr": ("TSS_SELECTOR", 0, "TSS_LIMIT", "TSS_ATTRIBUTES"),
+        "gdt.base": "entry.gdt",
+        "gdt.limit": "GDT_LIMIT",
+        "idt.limit": 0,
+        "cr0": "CR0_PE | CR0_ET",
+    },
+    # Documentation/arch/x86/boot.rst, 64-bit boot protocol.
+    "long64": {
+        "extends": "protected32",
+        "cs": ("CODE_SELECTOR", 0, 0xFFFFFFFF, "CODE64_ATTRIBUTES"),
+        "cr0": "CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG",
+        "cr3": "entry.page_tables",
+        "cr4": "CR4_PAE",
+        "efer": "EFER_LME | EFER_LMA",
+    },
+    # Waits for INIT and SIPI, which set everything but what is written here.
+    "secondary": {
+        "extends": "boot",
+        "rip": 0xFFF0,
+        "rsp": 0,
+        "rbp": 0,
+        "rbx": 0,
+        "rsi": 0,
+        "apic_base": 0xFEE00800,
+        "waits_for_sipi": 1,
+    },
+}
+
+MODES = {"real_mode": "RealMode", "protected32": "Protected32", "long64": "Long64"}
+"""The states that the boot processor can begin in, each with the class of its entry."""
+
+INIT_KEEPS = ("msrs",)
+"""The groups that INIT keeps and creation does not guarantee: all that a new secondary wants."""

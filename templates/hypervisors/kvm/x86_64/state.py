@@ -1,0 +1,103 @@
+"""Where KVM keeps the state of an x86_64 vCPU.
+
+``SINKS``: the calls that write state, in the order in which KVM wants them. ``image`` makes what is
+written: a record of the raw ABI (shape "record"), a function with a keyword for each slot
+("keywords"), or one that takes a dictionary ("table"). ``variable`` is its name in a function.
+
+``SLOTS``: for each group of the vocabulary its sink, and patterns that give each element its slot;
+``*`` stands for the same text on both sides. ``segments`` is a function of a segment's four parts, and the
+member that each part has of its own.
+"""
+
+SINKS = {
+    "activity": {
+        "operation": "set_activity",
+        "shape": "record",
+        "image": "kvm_mp_state",
+        "variable": "activity",
+    },
+    # Before the LAPIC, because it holds the APIC's base.
+    "sregs": {
+        "operation": "set_sregs",
+        "shape": "record",
+        "image": "kvm_sregs",
+        "variable": "sregs",
+        "segments": (
+            "segment_image",
+            {"selector": "selector", "base": "base", "limit": "limit"},
+        ),
+    },
+    # Clears pending exceptions: before the events.
+    "regs": {
+        "operation": "set_regs",
+        "shape": "record",
+        "image": "kvm_regs",
+        "variable": "regs",
+    },
+    # KVM_SET_FPU would change nothing on a new vCPU, and never MXCSR.
+    "xsave": {
+        "operation": "set_fpu",
+        "shape": "keywords",
+        "image": "xsave_image",
+        "variable": "fpu",
+    },
+    "xcrs": {
+        "operation": "set_xcrs",
+        "shape": "keywords",
+        "image": "xcrs_image",
+        "variable": "xcrs",
+    },
+    "debugregs": {
+        "operation": "set_debugregs",
+        "shape": "keywords",
+        "image": "debugregs_image",
+        "variable": "debugregs",
+    },
+    # Before the MSRs, because its mode decides on the TSC deadline.
+    "lapic": {
+        "operation": "set_lapic",
+        "shape": "table",
+        "image": "lapic_image",
+        "record": "Lapic",
+        "variable": "lapic",
+        "when": "vcpu.vm.irqchip",
+    },
+    "msrs": {
+        "operation": "set_msr_image",
+        "shape": "table",
+        "image": "msrs_image",
+        "variable": "msrs",
+    },
+    "events": {
+        "operation": "set_events",
+        "shape": "record",
+        "image": "kvm_vcpu_events",
+        "variable": "events",
+        "fixed": {"flags": "KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW"},
+    },
+}
+
+SLOTS = {
+    "general": ("regs", {"*": "*"}),
+    "special": ("sregs", {"*": "*"}),
+    "fpu": ("xsave", {"*": "*"}),
+    "msrs": ("msrs", {"*": "*"}),
+    "lapic": ("lapic", {"*": "*"}),
+    "debug": ("debugregs", {"*": "*"}),
+    "extended_control": ("xcrs", {"*": "*"}),
+    "events": (
+        "events",
+        {
+            "pending_exception": "exception.injected",
+            "pending_interrupt": "interrupt.injected",
+            "pending_nmi": "nmi.pending",
+            "nmi_masked": "nmi.masked",
+            "interrupt_shadow": "interrupt.shadow",
+        },
+    ),
+    # KVM_MP_STATE_RUNNABLE is 0, KVM_MP_STATE_UNINITIALIZED 1.
+    "activity": ("activity", {"waits_for_sipi": "mp_state"}),
+}
+
+CREATION_GUARANTEES = ("debug", "extended_control", "events", "activity")
+"""Groups that a new vCPU has as they are to be on every kernel, and configure_vcpu leaves out."""

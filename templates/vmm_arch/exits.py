@@ -1,0 +1,237 @@
+"""Why a guest stopped: one class for each reason that all hypervisors know.
+
+An exit belongs to its vCPU and is valid until that vCPU's next ``run()``, which uses the object
+again: copy what you want to keep. A read waits for an answer, ``complete(value)`` or ``ignore()``;
+every other exit may be ignored, so that ``case other: other.ignore()`` ends a ``match``. What a
+hypervisor tells beyond this is in ``vcpu.run_context``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias, final
+
+from vmm_arch.errors import HypervisorError
+
+Answer: TypeAlias = Callable[[bytes], None]
+"""How an exit hands the answer to its vCPU."""
+
+
+class _Ignorable:
+    """An exit that needs no answer."""
+
+    __slots__ = ()
+
+    def ignore(self) -> None:
+        """Do nothing: the next run() goes on."""
+
+
+class _Read:
+    """An exit that waits for ``count`` values of ``size`` bytes."""
+
+    __slots__ = ("_answer", "count", "size")
+    size: int
+    count: int
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def complete(self, value: int | bytes) -> None:
+        """Answer the read: with an integer, for each value, or with ``size * count`` bytes.
+
+        Raises ValueError if the answer does not fit.
+        """
+        size = self.size
+        if isinstance(value, int):
+            try:
+                data = value.to_bytes(size, "little") * self.count
+            except OverflowError:
+                raise ValueError(f"{value:#x} is no unsigned value of {size} bytes") from None
+        else:
+            data = value
+            if len(data) != size * self.count:
+                needed = f"{self.count} values of {size} bytes"
+                raise ValueError(f"{len(data)} bytes answer a read of {needed}")
+        self._answer(data)
+
+    def ignore(self) -> None:
+        """Answer as an empty bus does: with all ones."""
+        self._answer(b"\xff" * (self.size * self.count))
+
+
+@final
+class IoIn(_Read):
+    """The guest reads a port: ``count`` times ``size`` bytes (more than once for INS)."""
+
+    __slots__ = ("port",)
+    __match_args__ = ("port", "size")
+    port: int
+
+    def __repr__(self) -> str:
+        return f"IoIn(port={self.port:#x}, size={self.size}, count={self.count})"
+
+
+@final
+class IoOut(_Ignorable):
+    """The guest writes a port: ``count`` values of ``size`` bytes (more than one for OUTS)."""
+
+    __slots__ = ("count", "data", "port", "size")
+    __match_args__ = ("port", "data")
+    port: int
+    size: int
+    count: int
+    data: bytes
+    """All values, one after the other."""
+
+    @property
+    def value(self) -> int:
+        """The first value as an integer."""
+        return int.from_bytes(self.data[: self.size], "little")
+
+    def __repr__(self) -> str:
+        return f"IoOut(port={self.port:#x}, data={self.data!r}, size={self.size})"
+
+
+@final
+class MmioRead(_Read):
+    """The guest reads ``size`` bytes at a guest-physical address where there is no memory."""
+
+    __slots__ = ("address",)
+    __match_args__ = ("address", "size")
+    address: int
+
+    def __repr__(self) -> str:
+        return f"MmioRead(address={self.address:#x}, size={self.size})"
+
+
+@final
+class MmioWrite(_Ignorable):
+    """The guest writes at a guest-physical address where there is no memory it may write."""
+
+    __slots__ = ("address", "data")
+    __match_args__ = ("address", "data")
+    address: int
+    data: bytes
+
+    @property
+    def value(self) -> int:
+        """The data as an integer."""
+        return int.from_bytes(self.data, "little")
+
+    def __repr__(self) -> str:
+        return f"MmioWrite(address={self.address:#x}, data={self.data!r})"
+
+
+@final
+class Halt(_Ignorable):
+    """The guest executed HLT, and no interrupt controller of the hypervisor can wake it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Halt()"
+
+
+@final
+class Shutdown(_Ignorable):
+    """The guest is at its end: a triple fault, which resets a real machine."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Shutdown()"
+
+
+@final
+class Kicked(_Ignorable):
+    """Somebody called ``kick()``."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Kicked()"
+
+
+@final
+class InterruptWindow(_Ignorable):
+    """The guest can take an interrupt now, as was asked for."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "InterruptWindow()"
+
+
+@final
+class EndOfInterrupt(_Ignorable):
+    """The guest acknowledged a level-triggered interrupt of this vector."""
+
+    __slots__ = ("vector",)
+    __match_args__ = ("vector",)
+    vector: int
+
+    def __repr__(self) -> str:
+        return f"EndOfInterrupt(vector={self.vector})"
+
+
+@final
+class SystemEvent(_Ignorable):
+    """The guest asked its firmware interface for a shutdown, a reset or the like.
+
+    ``kind`` is the hypervisor's number for it.
+    """
+
+    __slots__ = ("kind",)
+    __match_args__ = ("kind",)
+    kind: int
+
+    def __repr__(self) -> str:
+        return f"SystemEvent(kind={self.kind})"
+
+
+@final
+class Failure:
+    """The vCPU cannot run: its state is invalid, or the hypervisor met what it cannot do."""
+
+    __slots__ = ("code", "message", "operation")
+    __match_args__ = ("code", "message")
+    operation: str
+    code: str
+    """The hypervisor's name for the failure, with its numbers."""
+    message: str
+
+    def ignore(self) -> None:
+        """Raise the failure as a HypervisorError: running on would only fail again."""
+        raise HypervisorError(self.operation, self.code, self.message)
+
+    def __repr__(self) -> str:
+        return f"Failure(code={self.code!r}, message={self.message!r})"
+
+
+@final
+class OtherExit(_Ignorable):
+    """A reason that only this hypervisor has; ``vcpu.run_context`` says more."""
+
+    __slots__ = ("reason",)
+    __match_args__ = ("reason",)
+    reason: int
+
+    def __repr__(self) -> str:
+        return f"OtherExit(reason={self.reason})"
+
+
+Exit: TypeAlias = (
+    IoIn
+    | IoOut
+    | MmioRead
+    | MmioWrite
+    | Halt
+    | Shutdown
+    | Kicked
+    | InterruptWindow
+    | EndOfInterrupt
+    | SystemEvent
+    | Failure
+    | OtherExit
+)
+"""Everything that ``run()`` returns."""

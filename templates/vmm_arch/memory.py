@@ -1,0 +1,277 @@
+"""Guest memory: read, write and view it by guest-physical address, whatever the hypervisor.
+
+Addresses are guest-physical where nothing else is said; sizes are in bytes. The guest writes while
+the host reads, so read() once and parse the copy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import sys
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import attrgetter
+from typing import TYPE_CHECKING, ClassVar, Self
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+PAGE_SIZE = 0x1000
+LARGE_PAGE_SIZE = 0x20_0000
+ADDRESS_LIMIT = 1 << 52
+
+
+class MemoryAccessError(IndexError):
+    """An access reaches outside guest memory, or a view outside one region; nothing was done."""
+
+
+class MemoryInUseError(RuntimeError):
+    """The memory cannot be closed while live VMs or views use it; it stays as it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Guest memory of `size` bytes from guest-physical `address` on; both are multiples of 0x1000.
+
+    `read_only` binds the guest; the host may write (firmware, for instance). Raises ValueError.
+    """
+
+    address: int
+    size: int
+    read_only: bool = False
+
+    def __post_init__(self) -> None:
+        if self.address < 0:
+            problem = "starts below 0; start it at 0 or above"
+        elif below := self.address % PAGE_SIZE:
+            problem = f"starts within a page; start it at {self.address - below:#x}"
+        elif self.size <= 0:
+            problem = f"is empty; give it {PAGE_SIZE:#x} bytes or more"
+        elif above := -self.size % PAGE_SIZE:
+            problem = f"ends within a page; give it {self.size + above:#x} bytes"
+        elif self.end > ADDRESS_LIMIT:
+            problem = (
+                f"ends above 2**52, where addresses end; end it at {ADDRESS_LIMIT:#x} or below"
+            )
+        else:
+            return
+        raise ValueError(f"region of {self.size:#x} bytes at {self.address:#x} {problem}")
+
+    @property
+    def end(self) -> int:
+        """The first guest-physical address behind the region."""
+        return self.address + self.size
+
+    def __str__(self) -> str:
+        return _interval(self.address, self.end) + (" read-only" if self.read_only else "")
+
+
+class GuestMemory:
+    """Zeroed memory for a virtual machine: so many bytes, laid out around HOLES, or exact regions.
+
+    Only pages that are touched cost memory (Windows counts all against its page file). Raises
+    ValueError for regions that cannot be, and OSError where the system does not give that much. ::
+
+        with GuestMemory([Region(0, 0x10_0000), Region(0xFFFF_0000, 0x1_0000, True)]) as memory:
+            memory.write(0xFFFF_0000, firmware)
+    """
+
+    HOLES: ClassVar[tuple[range, ...]] = ()
+    """Guest-physical addresses that memory laid out by size avoids; a CPU's subclass has them."""
+    START: ClassVar[int] = 0
+    """The guest-physical address where memory laid out by size starts."""
+
+    def __init__(self, size_or_regions: int | Iterable[Region]) -> None:
+        if isinstance(size_or_regions, int):
+            size_or_regions = self._laid_out(size_or_regions)
+        self.regions = tuple(sorted(size_or_regions, key=attrgetter("address")))
+        if not self.regions:
+            raise ValueError("guest memory without regions; give it one or more")
+        for lower, upper in pairwise(self.regions):
+            if lower.end > upper.address:
+                raise ValueError(f"regions {lower} and {upper} overlap; move or shrink one of them")
+
+        # One mapping for all regions is made or refused, and closed or not, as a whole. A guest's
+        # large pages need host addresses that agree with the guest-physical ones in the lower 21
+        # bits (Linux, virt/kvm/api.rst, KVM_SET_USER_MEMORY_REGION); small memory has none.
+        large = any(region.size >= LARGE_PAGE_SIZE for region in self.regions)
+        alignment = LARGE_PAGE_SIZE if large else PAGE_SIZE
+        size = sum(region.size for region in self.regions)
+        try:
+            self._mapping = _map(size + len(self.regions) * (alignment - PAGE_SIZE))
+        except OSError as error:
+            error.add_note(
+                f"Asked for {size:#x} bytes of guest memory, {self._listing()}. Ask for less, or"
+                " raise the limit (ulimit -v, cgroup, vm.overcommit_memory, page file)."
+            )
+            raise
+        # Only the number is kept: the ctypes object would keep the mapping from being closed.
+        self._host = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
+
+        # Runs of adjacent regions, which are adjacent in the mapping too: where they start and end,
+        # and what to take from an address there to have its offset in the mapping.
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        self._shifts: list[int] = []
+        host = self._host
+        for region in self.regions:
+            host += (region.address - host) % alignment
+            if self._ends and self._ends[-1] == region.address:
+                self._ends[-1] = region.end
+            else:
+                self._starts.append(region.address)
+                self._ends.append(region.end)
+                self._shifts.append(region.address - (host - self._host))
+            host += region.size
+        self._shift = self._shifts[0]
+        self._low, self._high = self._starts[0] - self._shift, self._ends[0] - self._shift
+        self._holders = 0
+        self._lock = threading.Lock()
+
+    def read(self, address: int, size: int) -> bytes:
+        """Copy `size` bytes from guest-physical `address` on, once; it may span adjacent regions.
+
+        Raises MemoryAccessError where any of them is outside guest memory.
+        """
+        offset = address - self._shift
+        end = offset + size
+        if offset < self._low or size < 0 or end > self._high:  # not in the first run, the hot one
+            offset = self._offset(address, size)
+            end = offset + size
+        return self._mapping[offset:end]
+
+    def write(self, address: int, data: ReadableBuffer) -> None:
+        """Write all of `data`, any bytes-like object, to guest-physical `address`, or raise.
+
+        Raises MemoryAccessError where a byte would land outside guest memory, and writes none. A
+        large file is better read into a view().
+        """
+        if type(data) is not bytes:  # whose len() counts items, or which overlaps its destination
+            data = memoryview(data).tobytes()
+        offset = address - self._shift
+        end = offset + len(data)
+        if offset < self._low or end > self._high:
+            offset = self._offset(address, len(data))
+            end = offset + len(data)
+        self._mapping[offset:end] = data
+
+    def view(self, address: int, size: int) -> memoryview:
+        """Give writable access to `size` bytes within one region, without a copy.
+
+        While the guest runs, two reads of one byte may differ. The memory cannot be closed before
+        the view is released. Raises MemoryAccessError, also where the bytes span two regions.
+        """
+        offset, end = self._offset(address, size), address + size
+        below = bisect_right(self.regions, address, key=attrgetter("address")) - 1
+        if size and end > self.regions[below].end:
+            raise MemoryAccessError(
+                f"{_interval(address, end)} spans the end of region {self.regions[below]};"
+                " take one view in each region"
+            )
+        return memoryview(self._mapping)[offset : offset + size]
+
+    def host_address(self, region: Region) -> int:
+        """Say at which host address, in this process, one of `regions` lies until it is closed."""
+        if region not in self.regions:
+            raise ValueError(f"{region} is no region of guest memory {self._listing()}; give one")
+        return self._host + self._offset(region.address, region.size)
+
+    def hold(self) -> None:
+        """Keep the memory from being closed; a VM calls it, once, before it maps the memory."""
+        with self._lock:
+            self._require_open()
+            self._holders += 1
+
+    def release(self) -> None:
+        """Undo one hold(); a VM calls it once it no longer maps the memory."""
+        with self._lock:
+            if not self._holders:
+                raise RuntimeError("guest memory is released more often than held; match each hold")
+            self._holders -= 1
+
+    def close(self) -> None:
+        """Give the memory back, or raise MemoryInUseError and change nothing; again is harmless.
+
+        It is in use while a VM holds it or a view() is alive.
+        """
+        with self._lock:
+            if self._holders:
+                raise MemoryInUseError(
+                    f"memory is mapped into {self._holders} live VM(s); close them first"
+                )
+            try:
+                self._mapping.close()
+            except BufferError:
+                raise MemoryInUseError(
+                    "views of the memory are alive; release them, and all made from them, first"
+                ) from None
+            self._starts, self._high = [], -1  # no access finds its place any more
+
+    @property
+    def closed(self) -> bool:
+        """Whether the memory has been given back."""
+        return self._mapping.closed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        try:
+            self.close()
+        except MemoryInUseError as in_use:
+            if error is None:
+                raise
+            # That error matters more, and its traceback may be all that keeps a view alive.
+            error.add_note(f"Guest memory was not closed: {in_use}.")
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"mapped into {self._holders} VM(s)"
+        return f"<{type(self).__name__} {self._listing()}; {state}>"
+
+    @classmethod
+    def _laid_out(cls, size: int) -> Iterable[Region]:
+        address = cls.START
+        for hole in sorted(cls.HOLES, key=attrgetter("start")):
+            if size <= hole.start - address:
+                break
+            if address < hole.start:
+                yield Region(address, hole.start - address)
+                size -= hole.start - address
+            address = max(address, hole.stop)
+        yield Region(address, size)
+
+    def _offset(self, address: int, size: int) -> int:
+        """Where guest-physical `address` lies in the mapping, if `size` bytes from there on do."""
+        run = bisect_right(self._starts, address) - 1
+        if run >= 0 and size >= 0 and address + size <= self._ends[run]:
+            return address - self._shifts[run]
+        self._require_open()
+        if size < 0:
+            raise ValueError(f"access to {size} bytes at {address:#x}; ask for 0 bytes or more")
+        raise MemoryAccessError(
+            f"guest-physical {_interval(address, address + size)} reaches outside guest memory,"
+            f" which is {self._listing()}"
+        )
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise ValueError("guest memory is closed")
+
+    def _listing(self) -> str:
+        return ", ".join(map(str, self.regions))
+
+
+def _interval(start: int, end: int) -> str:
+    return f"[{start:#x}, {end:#x})"
+
+
+def _map(size: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    # Python names the flag since 3.13; the number is Linux's (asm-generic/mman-common.h).
+    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)

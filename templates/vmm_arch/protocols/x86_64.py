@@ -1,0 +1,417 @@
+"""The contract of x86_64: what every hypervisor's module offers, and the state of a vCPU by name.
+
+This file is read twice. The generator compares each hypervisor's folder with it and instantiates
+the operations; and people who want to choose a hypervisor at run time import it::
+
+    def boot(arch: Backend[VmT, VcpuT]) -> VmT: ...
+
+A type variable ``RegsT`` stands for the backend's own type ``Regs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from vmm_arch.exits import Exit
+from vmm_arch.memory import GuestMemory
+from vmm_arch.report import Report
+from vmm_arch.x86_64.cpuid import CpuidEntry
+from vmm_arch.x86_64.entry import Entry
+
+
+class Segment(Protocol):
+    """A segment register with its hidden part (Intel SDM volume 3, 3.4.3)."""
+
+    base: int
+    limit: int
+    """In bytes, whatever the granularity says."""
+    selector: int
+    type: int
+    s: int
+    dpl: int
+    present: int
+    avl: int
+    l: int  # noqa: E741 - the field's name
+    db: int
+    g: int
+
+
+class Table(Protocol):
+    """GDTR or IDTR."""
+
+    base: int
+    limit: int
+
+
+class Regs(Protocol):
+    """The general registers."""
+
+    rax: int
+    rbx: int
+    rcx: int
+    rdx: int
+    rsi: int
+    rdi: int
+    rsp: int
+    rbp: int
+    r8: int
+    r9: int
+    r10: int
+    r11: int
+    r12: int
+    r13: int
+    r14: int
+    r15: int
+    rip: int
+    rflags: int
+
+
+class Sregs(Protocol):
+    """Segments, descriptor tables and control registers. Each segment is a view, not a copy."""
+
+    cr0: int
+    cr2: int
+    cr3: int
+    cr4: int
+    cr8: int
+    efer: int
+    apic_base: int
+
+    @property
+    def cs(self) -> Segment: ...
+    @property
+    def ds(self) -> Segment: ...
+    @property
+    def es(self) -> Segment: ...
+    @property
+    def fs(self) -> Segment: ...
+    @property
+    def gs(self) -> Segment: ...
+    @property
+    def ss(self) -> Segment: ...
+    @property
+    def tr(self) -> Segment: ...
+    @property
+    def ldt(self) -> Segment: ...
+    @property
+    def gdt(self) -> Table: ...
+    @property
+    def idt(self) -> Table: ...
+
+
+class Fpu(Protocol):
+    """x87 and SSE state, under the names of the FXSAVE area (Intel SDM volume 1, 10.5.1)."""
+
+    fcw: int
+    fsw: int
+    ftw: int
+    fop: int
+    fip: int
+    fdp: int
+    mxcsr: int
+
+    @property
+    def st(self) -> Sequence[Any]: ...
+    @property
+    def xmm(self) -> Sequence[Any]: ...
+
+
+class Lapic(Protocol):
+    """The local APIC's registers by their offset in its page: ``lapic[0x350]`` is LVT LINT0."""
+
+    def __getitem__(self, offset: int, /) -> int: ...
+    def __setitem__(self, offset: int, value: int, /) -> None: ...
+
+
+RegsT = TypeVar("RegsT", bound=Regs)
+SregsT = TypeVar("SregsT", bound=Sregs)
+FpuT = TypeVar("FpuT", bound=Fpu)
+LapicT = TypeVar("LapicT", bound=Lapic)
+
+
+class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
+    """A virtual CPU: its state, and running it.
+
+    One thread at a time may use it; :meth:`kick` is for the others. Getting or setting state first
+    lets the guest's last instruction finish; while a read by the guest is unanswered that is an
+    :class:`~vmm_arch.errors.UnansweredReadError`. Every operation raises
+    :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
+    :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
+    :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU.
+    """
+
+    @property
+    def index(self) -> int:
+        """The vCPU's number, from 0; its APIC id as well."""
+
+    @property
+    def is_secondary(self) -> bool:
+        """Whether the vCPU waits for another one to start it (INIT and SIPI)."""
+
+    def get_regs(self) -> RegsT:
+        """Read the general registers into a new record."""
+
+    def set_regs(self, regs: RegsT) -> None:
+        """Write all general registers."""
+
+    def get_sregs(self) -> SregsT:
+        """Read segments, descriptor tables and control registers into a new record."""
+
+    def set_sregs(self, sregs: SregsT) -> None:
+        """Write all segments, descriptor tables and control registers."""
+
+    def get_fpu(self) -> FpuT:
+        """Read x87 and SSE state into a new record."""
+
+    def set_fpu(self, fpu: FpuT) -> None:
+        """Write x87 and SSE state."""
+
+    def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
+        """Read model-specific registers by their index."""
+
+    def set_msrs(self, msrs: Mapping[int, int]) -> None:
+        """Write model-specific registers; an error names the first one that was refused."""
+
+    def get_lapic(self) -> LapicT:
+        """Read the local APIC's registers; needs a VM with an irqchip."""
+
+    def set_lapic(self, lapic: LapicT) -> None:
+        """Write the local APIC's registers; needs a VM with an irqchip."""
+
+    def translate(self, address: int) -> int | None:
+        """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
+
+    def run(self) -> Exit:
+        """Run the guest until it needs something, and return what: an exit, valid until the next.
+
+        A read must have been answered with ``complete`` or ``ignore`` before the next run.
+        """
+
+    def kick(self) -> None:
+        """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the present run or the next.
+
+        For other threads. Kicks are not counted: two before the vCPU notices are one.
+        """
+
+
+class Inlined(Protocol):
+    """Operations that no backend has as methods: they are inlined into the arch functions."""
+
+    def set_msr_image(self, msrs: Any) -> None:
+        """Write MSRs that were laid out at import."""
+
+    def set_debugregs(self, debugregs: Any) -> None:
+        """Write DR0 to DR3, DR6 and DR7."""
+
+    def set_xcrs(self, xcrs: Any) -> None:
+        """Write the extended control registers."""
+
+    def set_events(self, events: Any) -> None:
+        """Write what is pending: exceptions, interrupts, NMIs and their masks."""
+
+    def set_activity(self, activity: Any) -> None:
+        """Write whether the vCPU runs, is halted or waits for INIT and SIPI."""
+
+    def restore_other_msrs(self) -> None:
+        """Put every MSR that the vocabulary does not name back to what creation gave it."""
+
+
+VcpuT_co = TypeVar("VcpuT_co", covariant=True)
+VcpuT_contra = TypeVar("VcpuT_contra", contravariant=True)
+VmT_co = TypeVar("VmT_co", covariant=True)
+
+
+class Vm(Protocol[VcpuT_co]):
+    """A virtual machine: guest memory and vCPUs. A context manager; closing it is safe twice."""
+
+    def __init__(
+        self,
+        memory: GuestMemory,
+        *,
+        vcpus: int = 1,
+        irqchip: bool = False,
+        cpuid: Sequence[CpuidEntry] | None = None,
+    ) -> None:
+        """Create a virtual machine.
+
+        It maps all of ``memory`` and owns it until it is closed. ``irqchip`` asks for the
+        hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
+        ``cpuid`` is what the guest's CPUID instruction says, by default what
+        :func:`supported_cpuid` says; the parts that tell one vCPU from another are filled in.
+
+        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
+        """
+
+    @property
+    def memory(self) -> GuestMemory:
+        """The guest's memory."""
+
+    @property
+    def irqchip(self) -> bool:
+        """Whether the hypervisor emulates the interrupt controllers."""
+
+    @property
+    def vcpus(self) -> Sequence[VcpuT_co]:
+        """The vCPUs by their index."""
+
+    def close(self) -> None:
+        """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards."""
+
+    def __enter__(self) -> Any:
+        """Return the machine itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Close the machine."""
+
+
+class Host(Protocol):
+    """What a backend module tells about the machine that it runs on."""
+
+    def probe(self) -> Report:
+        """Tell what this host can do, what is missing and how to get it. Never raises."""
+
+    def supported_cpuid(self) -> list[CpuidEntry]:
+        """Tell what CPUID the hypervisor can show a guest; a new list each time."""
+
+
+class Backend(Host, Protocol[VmT_co, VcpuT_contra]):
+    """A backend module, such as ``vmm_arch.kvm_x86_64``.
+
+    Its parameters are its classes :class:`Vm` and :class:`Vcpu`.
+    """
+
+    def Vm(
+        self,
+        memory: GuestMemory,
+        *,
+        vcpus: int = 1,
+        irqchip: bool = False,
+        cpuid: Sequence[CpuidEntry] | None = None,
+    ) -> VmT_co:
+        """Create a virtual machine."""
+
+    def GuestMemory(self, size: int, /) -> GuestMemory:
+        """Make guest memory of a size in bytes."""
+
+    def setup_fpu(self, vcpu: VcpuT_contra, /) -> None: ...
+    def setup_msrs(self, vcpu: VcpuT_contra, /) -> None: ...
+    def setup_regs(self, vcpu: VcpuT_contra, entry: Entry, /) -> None: ...
+    def setup_sregs(self, vcpu: VcpuT_contra, entry: Entry, /) -> None: ...
+    def set_lint(self, vcpu: VcpuT_contra, /) -> None: ...
+    def configure_system(self, vm: Any, entry: Entry, /) -> None: ...
+    def configure_vcpu(self, vcpu: VcpuT_contra, entry: Entry, /) -> None: ...
+    def reset_vcpu(self, vcpu: VcpuT_contra, entry: Entry, /) -> None: ...
+
+
+SEGMENT_PARTS = ("selector", "base", "limit", "attributes")
+"""``attributes`` is the flag word of a descriptor: type 0-3, s 4, dpl 5-6, present 7, avl 12, l 13,
+db 14, g 15."""
+
+STATE: Mapping[str, Mapping[str, int | tuple[int, int, int, int]]] = {
+    "general": {
+        "rax": 0,
+        "rbx": 0,
+        "rcx": 0,
+        "rdx": 0,
+        "rsi": 0,
+        "rdi": 0,
+        "rsp": 0,
+        "rbp": 0,
+        "r8": 0,
+        "r9": 0,
+        "r10": 0,
+        "r11": 0,
+        "r12": 0,
+        "r13": 0,
+        "r14": 0,
+        "r15": 0,
+        "rip": 0xFFF0,
+        "rflags": 0x2,
+    },
+    "special": {
+        "cs": (0xF000, 0xFFFF0000, 0xFFFF, 0x9B),
+        "ds": (0, 0, 0xFFFF, 0x93),
+        "es": (0, 0, 0xFFFF, 0x93),
+        "fs": (0, 0, 0xFFFF, 0x93),
+        "gs": (0, 0, 0xFFFF, 0x93),
+        "ss": (0, 0, 0xFFFF, 0x93),
+        "tr": (0, 0, 0xFFFF, 0x8B),
+        "ldt": (0, 0, 0xFFFF, 0x82),
+        "gdt.base": 0,
+        "gdt.limit": 0xFFFF,
+        "idt.base": 0,
+        "idt.limit": 0xFFFF,
+        "cr0": 0x60000010,
+        "cr2": 0,
+        "cr3": 0,
+        "cr4": 0,
+        "cr8": 0,
+        "efer": 0,
+        "apic_base": 0xFEE00900,
+    },
+    "fpu": {
+        "fcw": 0x40,
+        "fsw": 0,
+        "ftw": 0,
+        "mxcsr": 0x1F80,
+    },
+    "msrs": {
+        "IA32_SYSENTER_CS": 0,
+        "IA32_SYSENTER_ESP": 0,
+        "IA32_SYSENTER_EIP": 0,
+        "IA32_MISC_ENABLE": 0x1,
+        "IA32_PAT": 0x0007040600070406,
+        "IA32_MTRR_DEF_TYPE": 0,
+        "IA32_STAR": 0,
+        "IA32_LSTAR": 0,
+        "IA32_CSTAR": 0,
+        "IA32_FMASK": 0,
+        "IA32_KERNEL_GS_BASE": 0,
+        "IA32_TSC_AUX": 0,
+    },
+    "lapic": {
+        "APIC_ID": 0,
+        "APIC_TPR": 0,
+        "APIC_LDR": 0,
+        "APIC_DFR": 0xFFFFFFFF,
+        "APIC_SVR": 0xFF,
+        "APIC_LVT_TIMER": 0x10000,
+        "APIC_LVT_THERMAL": 0x10000,
+        "APIC_LVT_PERFORMANCE": 0x10000,
+        "APIC_LVT_LINT0": 0x10000,
+        "APIC_LVT_LINT1": 0x10000,
+        "APIC_LVT_ERROR": 0x10000,
+    },
+    "debug": {
+        "dr0": 0,
+        "dr1": 0,
+        "dr2": 0,
+        "dr3": 0,
+        "dr6": 0xFFFF0FF0,
+        "dr7": 0x400,
+    },
+    "extended_control": {
+        "xcr0": 0x1,
+    },
+    "events": {
+        "pending_exception": 0,
+        "pending_interrupt": 0,
+        "pending_nmi": 0,
+        "nmi_masked": 0,
+        "interrupt_shadow": 0,
+    },
+    "activity": {
+        "waits_for_sipi": 0,
+    },
+}
+"""The state of a vCPU: groups of elements, each with its value after a hardware reset (Intel SDM
+volume 3, table 10-1). Wanting one element of a group means writing all of it, so that the same
+function leaves the same machine on every hypervisor."""

@@ -1,0 +1,42 @@
+"""The local APIC's registers by their offset in its page (Intel SDM volume 3, table 13-1)."""
+
+from __future__ import annotations
+
+from ctypes import c_uint32
+from typing import Any
+
+APIC_ID = 0x20
+APIC_TPR = 0x80
+APIC_LDR = 0xD0
+APIC_DFR = 0xE0
+APIC_SVR = 0xF0
+APIC_LVT_TIMER = 0x320
+APIC_LVT_THERMAL = 0x330
+APIC_LVT_PERFORMANCE = 0x340
+APIC_LVT_LINT0 = 0x350
+APIC_LVT_LINT1 = 0x360
+APIC_LVT_ERROR = 0x370
+
+LVT_MASKED = 0x10000
+LVT_NMI = 0x400
+LVT_EXTINT = 0x700
+
+
+class LapicPage:
+    """Lets the registers of a hypervisor's own record be read and written by their offset."""
+
+    __slots__ = ()
+
+    def __getitem__(self, offset: int, /) -> int:
+        return _register(self, offset).value
+
+    def __setitem__(self, offset: int, value: int, /) -> None:
+        _register(self, offset).value = value
+
+
+def _register(page: Any, offset: int) -> c_uint32:
+    if not 0 <= offset < 0x400 or offset % 0x10:
+        raise IndexError(
+            f"no register of the local APIC is at {offset:#x}; they are 16 bytes apart"
+        )
+    return c_uint32.from_buffer(page, offset)
