@@ -150,7 +150,8 @@ class GuestMemory:
         Raises MemoryAccessError where a byte would land outside guest memory, and writes none. A
         large file is better read into a view().
         """
-        if type(data) is not bytes:  # whose len() counts items, or which overlaps its destination
+        if type(data) is not bytes:
+            # len() may count items, and a view of this memory may overlap where it is written.
             data = memoryview(data).tobytes()
         offset = address - self._shift
         end = offset + len(data)

@@ -70,7 +70,7 @@ def _state(contract: Contract, hypervisor: Hypervisor, abi: VerifiedAbi) -> Iter
     for element in contract.elements.values():
         if element.group not in hypervisor.slots:
             continue
-        where = state.where(hypervisor.lines[element.group])
+        where = state.where(hypervisor.slot_lines[element.group])
         slot = hypervisor.slot(element.group, element.name)
         sink = hypervisor.sinks[hypervisor.slots[element.group][0]]
         if slot is None:
@@ -80,13 +80,13 @@ def _state(contract: Contract, hypervisor: Hypervisor, abi: VerifiedAbi) -> Iter
             continue
         elif isinstance(element.reset, tuple) and sink.segments is None:
             what = f"the sink {sink.name} does not say how it lays out the segment {element.name}"
-            yield Problem(state.where(hypervisor.lines[sink.name]), what, 'add "segments"')
+            yield Problem(state.where(hypervisor.sink_lines[sink.name]), what, 'add "segments"')
         elif sink.shape == "record" and (complaint := _member(abi, sink.image, slot)):
             yield Problem(where, f"{element.name}: {complaint}", f"see {abi.target}.abi")
     for sink in hypervisor.sinks.values():
         if sink.operation not in contract.operations:
             what = f"the sink {sink.name} is written by {sink.operation}, no operation"
-            yield Problem(state.where(hypervisor.lines[sink.name]), what, "name an operation")
+            yield Problem(state.where(hypervisor.sink_lines[sink.name]), what, "name an operation")
 
 
 def _member(abi: VerifiedAbi, record: str, path: str) -> str | None:

@@ -68,8 +68,8 @@ class Hypervisor:
     """The groups that a new vCPU has as they are to be."""
     operations_file: str
     state: SourceFile
-    lines: Mapping[str, int]
-    """Of each group in the table of slots and of each sink."""
+    sink_lines: Mapping[str, int]
+    slot_lines: Mapping[str, int]
 
     def slot(self, group: str, element: str) -> str | Absent | None:
         """Where an element lies in its group's sink; None if the table does not say."""
@@ -115,7 +115,8 @@ def read_hypervisor(templates: Path, folder: str) -> Hypervisor:
         guaranteed=state.names("CREATION_GUARANTEES"),
         operations_file=f"templates/{operations_file}",
         state=state,
-        lines={**sink_lines, **slot_lines},
+        sink_lines=sink_lines,
+        slot_lines=slot_lines,
     )
 
 

@@ -18,6 +18,8 @@ class Write:
     """One call: a sink, what is laid out ahead, and what is filled in at run time."""
 
     sink: Sink
+    groups: tuple[str, ...]
+    """What is written, of all that the sink has."""
     constants: Mapping[str, Value | tuple[Value, ...]]
     """By slot; a segment has four parts, with 0 where a part is a hole."""
     holes: Mapping[str, str]
@@ -32,6 +34,7 @@ def plan(
     Wanting one element of a group means writing all of it: what the state does not name gets its
     value after a reset. What a hypervisor declares absent is left out.
     """
+    written: dict[str, list[str]] = {}
     constants: dict[str, dict[str, Value | tuple[Value, ...]]] = {}
     holes: dict[str, dict[str, str]] = {}
     wanted = set(groups)
@@ -42,6 +45,8 @@ def plan(
         if slot is None or isinstance(slot, Absent):
             continue
         sink = hypervisor.sinks[hypervisor.slots[element.group][0]]
+        if element.group not in written.setdefault(sink.name, []):
+            written[sink.name].append(element.group)
         fixed = constants.setdefault(sink.name, {})
         filled = holes.setdefault(sink.name, {})
         value = state.wanted.get(element.name, element.reset)
@@ -56,6 +61,7 @@ def plan(
         else:
             fixed[slot] = value
     writes = [
-        Write(hypervisor.sinks[name], fixed, holes[name]) for name, fixed in constants.items()
+        Write(hypervisor.sinks[name], tuple(done), constants[name], holes[name])
+        for name, done in written.items()
     ]
     return tuple(sorted(writes, key=lambda write: write.sink.order))

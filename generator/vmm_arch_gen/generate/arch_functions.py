@@ -96,16 +96,16 @@ class Emitter:
 
     def _image(self, state: State, write: Write) -> str:
         """The name of an image, laid out once: states that write the same share it."""
-        expression = self._expression(write.sink, write.constants)
-        groups = {g for g, (sink, _) in self._hypervisor.slots.items() if sink == write.sink.name}
-        root = self._states.root(state.name)
-        shared = [w for w in self._plan(root, groups) if w.sink == write.sink]
-        if shared and self._expression(write.sink, shared[0].constants) == expression:
-            name = f"_{write.sink.name}".upper()
-        else:
-            name = f"_{state.name}_{write.sink.name}".upper()
-        self._images[name] = expression
-        return name
+        sink = write.sink
+        expression = self._expression(sink, write.constants)
+        all_groups = [g for g, (name, _) in self._hypervisor.slots.items() if name == sink.name]
+        whole = len(write.groups) == len(all_groups)
+        name = sink.name if whole else "_".join(write.groups)
+        shared = self._plan(self._states.root(state.name), write.groups)
+        if self._expression(sink, shared[0].constants) != expression:
+            name = f"{state.name}_{name}"
+        self._images[f"_{name}".upper()] = expression
+        return f"_{name}".upper()
 
     def _expression(self, sink: Sink, values: Mapping[str, Value | tuple[Value, ...]]) -> str:
         given = {slot: self._value(sink, value) for slot, value in values.items()}

@@ -37,11 +37,7 @@ class Templates:
         """Render a template to a formatted Python module that begins with ``heading``."""
         with _located(name):
             text = heading + self._environment.get_template(name).render(values)
-        try:
             return format_source(text)
-        except NotPython as error:
-            what = f"renders to something that is not Python: {error}"
-            raise InputError(Problem(f"templates/{name}", what, "mend the template")) from None
 
     def macro(self, name: str, macro: str, *arguments: str) -> str:
         """What one macro of a template makes of its arguments."""
@@ -62,6 +58,9 @@ def _located(name: str) -> Iterator[None]:
     except jinja2.TemplateNotFound as error:
         where = f"templates/{error.name}"
         raise InputError(Problem(where, "there is no such template", "restore it")) from None
+    except (NotPython, SyntaxError) as error:
+        what = f"renders to something that is not Python: {error}"
+        raise InputError(Problem(f"templates/{name}", what, "mend the template")) from None
     except Exception as error:  # whatever an expression in a template can raise
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if name in f.filename]
         where = ":".join(["templates/" + name, *map(str, lines[-1:])])

@@ -1,0 +1,155 @@
+"""From wanted state to calls: what the planner promises, and the statements that come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+from toy import BATCH, CPU, REGISTER, write_toy
+from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.arch.contract import read_contract
+from vmm_arch_gen.arch.hypervisor import read_hypervisor
+from vmm_arch_gen.arch.plan import Write, plan
+from vmm_arch_gen.arch.states import is_hole, read_states
+from vmm_arch_gen.generate.arch_functions import Emitter
+from vmm_arch_gen.generate.render import Templates
+from vmm_arch_gen.project import Project
+
+Planned: TypeAlias = tuple[Write, ...]
+Plan: TypeAlias = Callable[..., Planned]
+
+
+@pytest.fixture
+def templates(tmp_path: Path) -> Path:
+    return write_toy(tmp_path, register=REGISTER, batch=BATCH)
+
+
+@pytest.fixture
+def planned(templates: Path) -> Plan:
+    contract = read_contract(templates, CPU)
+    states = read_states(templates, CPU, contract)
+
+    def of(hypervisor: str, state: str, *groups: str) -> Planned:
+        folder = read_hypervisor(templates, f"{hypervisor}/{CPU}")
+        return plan(contract, folder, states.by_name[state], groups)
+
+    return of
+
+
+@pytest.fixture
+def emitter(templates: Path, paths: Project) -> Callable[[str], Emitter]:
+    contract = read_contract(templates, CPU)
+    states = read_states(templates, CPU, contract)
+    abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
+
+    def of(hypervisor: str) -> Emitter:
+        operations = f"hypervisors/{hypervisor}/{CPU}/operations.py.j2"
+        folder = read_hypervisor(templates, f"{hypervisor}/{CPU}")
+
+        def inline(operation: str, *arguments: str) -> str:
+            return Templates(templates).macro(operations, operation, *arguments)
+
+        return Emitter(contract, states, folder, abi, inline)
+
+    return of
+
+
+def test_wanting_one_element_writes_its_whole_group(planned: Plan) -> None:
+    (write,) = planned("register", "boot", "general")
+    assert write.constants == {"sp": 0}  # not wanted: its value after a reset
+    assert write.holes == {"pc": "entry.address"}
+
+
+def test_groups_that_nobody_asks_for_are_not_written(planned: Plan) -> None:
+    assert [write.sink.name for write in planned("register", "boot", "modes")] == ["modes"]
+    assert planned("register", "boot") == ()
+
+
+def test_each_call_is_made_once_in_the_order_of_the_table(planned: Plan) -> None:
+    writes = planned("register", "boot", "general", "modes")
+    assert [write.sink.name for write in writes] == ["modes", "regs"]
+
+
+def test_a_hypervisor_that_takes_everything_at_once_is_called_once(planned: Plan) -> None:
+    (write,) = planned("batch", "boot", "general", "modes")
+    assert write.constants == {"CODE": (8, 0, 0xFFFF, 0x9B), "PAGING": "PAGING_OFF"}
+    assert write.holes == {"PC": "entry.address"}
+
+
+def test_what_a_hypervisor_declares_absent_is_left_out(planned: Plan) -> None:
+    (write,) = planned("batch", "boot", "general")
+    assert not write.constants.keys() & {"sp", "SP"}
+
+
+def test_a_hole_in_a_segment_is_filled_in_its_member(planned: Plan) -> None:
+    (write,) = planned("batch", "paged", "modes")
+    assert write.constants["CODE"] == (16, 0, 0xFFFF, 0x9B)
+    assert write.holes == {"CODE.Base": "entry.base"}
+
+
+def test_a_state_has_what_the_state_that_it_extends_has(planned: Plan) -> None:
+    (write,) = planned("register", "paged", "general")
+    assert write.holes == {"pc": "entry.address"}
+
+
+@pytest.mark.parametrize("hole", ["entry.address", "vcpu.index << 24", "X | entry.flags"])
+def test_holes_are_expressions_over_what_is_known_at_run_time(hole: str) -> None:
+    assert is_hole(hole)
+
+
+@pytest.mark.parametrize("constant", [0, 0x1F80, "PAGING_ON", "A | B"])
+def test_constants_are_numbers_and_names_in_capitals(constant: int | str) -> None:
+    assert not is_hole(constant)
+
+
+def test_constants_are_laid_out_once_and_holes_filled_into_a_copy(
+    emitter: Callable[[str], Emitter],
+) -> None:
+    batch = emitter("batch")
+    assert batch.reset("paged").splitlines() == [
+        "values = Table.from_buffer_copy(_PAGED_ALL)",
+        "values[PC] = entry.address",
+        "values[CODE.Base] = entry.base",
+        "write(vcpu, values)",
+    ]
+    image = "table({CODE: segment(0x10, 0, 0xFFFF, 0x9B), PAGING: PAGING_ON})"
+    assert batch.images() == [f"_PAGED_ALL = {image}"]
+
+
+def test_a_call_without_holes_writes_the_image_itself(emitter: Callable[[str], Emitter]) -> None:
+    register = emitter("register")
+    assert register.plan("boot", "modes") == "write(vcpu.fd, MODES, _MODES)"
+    image = "modes_image(code=segment(8, 0, 0xFFFF, 0x9B), paging=PAGING_OFF)"
+    assert register.images() == [f"_MODES = {image}"]
+
+
+def test_states_that_write_the_same_share_an_image(emitter: Callable[[str], Emitter]) -> None:
+    register = emitter("register")
+    assert register.plan("paged", "general") == register.plan("boot", "general")
+    assert len(register.images()) == 1
+
+
+def test_configure_leaves_out_what_creation_guarantees_and_reset_nothing(
+    emitter: Callable[[str], Emitter],
+) -> None:
+    batch = emitter("batch")
+    batch.configure("boot")
+    assert batch.images() == ["_GENERAL = table({})"]  # "modes" are guaranteed
+    batch.reset("boot")
+    assert batch.images()[1] == (
+        "_ALL = table({CODE: segment(8, 0, 0xFFFF, 0x9B), PAGING: PAGING_OFF})"
+    )
+
+
+def test_state_that_not_every_machine_has_is_written_where_it_is(
+    emitter: Callable[[str], Emitter],
+) -> None:
+    register = emitter("register")
+    assert register.configure("boot").splitlines()[:2] == [
+        "if vcpu.has_modes:",
+        "    write(vcpu.fd, MODES, _MODES)",
+    ]
+    # Who asks for this state alone wants an error where there is none.
+    assert "if" not in register.plan("boot", "modes")

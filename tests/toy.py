@@ -1,0 +1,150 @@
+"""A CPU and two hypervisors small enough to read at a glance, for tests of the generator.
+
+``register`` has a call for each group of state, ``batch`` one call for everything.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CPU = "toy"
+
+CONTRACT = '''
+from typing import Any, Protocol, TypeVar
+
+RegsT = TypeVar("RegsT", bound=Any)
+
+class Vcpu(Protocol):
+    """A CPU."""
+
+    def set_regs(self, regs: RegsT) -> None:
+        """Write the registers."""
+
+    def run(self) -> int:
+        """Run it."""
+
+class Inlined(Protocol):
+    """Not for users."""
+
+    def set_modes(self, modes: Any) -> None:
+        """Write the modes."""
+
+class Vm(Protocol):
+    """A machine."""
+
+    def __init__(self, size: int) -> None:
+        """Make one."""
+
+    def close(self) -> None:
+        """Close it."""
+
+class Host(Protocol):
+    """The host."""
+
+    def probe(self) -> str:
+        """Say what it can do."""
+
+STATE = {
+    "general": {"pc": 0x100, "sp": 0},
+    "modes": {"code": (8, 0, 0xFFFF, 0x9B), "paging": 0},
+}
+'''
+
+STATES = """
+STATES = {
+    "boot": {"pc": "entry.address", "paging": "PAGING_OFF"},
+    "paged": {"extends": "boot", "paging": "PAGING_ON", "code": (16, "entry.base", 0xFFFF, 0x9B)},
+}
+MODES = {"boot": "Flat", "paged": "Paged"}
+INIT_KEEPS = ("modes",)
+"""
+
+_PARTS = """
+{% macro summary() %}A toy{% endmacro %}
+{% macro imports() %}{% endmacro %}
+{% macro records() %}{% endmacro %}
+{% macro calls() %}{% endmacro %}
+{% macro module_parts() %}{% endmacro %}
+{% macro vcpu_parts() %}{% endmacro %}
+{% macro vm_parts() %}{% endmacro %}
+{% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}
+{% macro create_vm(vm, size) %}pass{% endmacro %}
+{% macro close_vm(vm) %}pass{% endmacro %}
+{% macro probe() %}return "fine"{% endmacro %}
+"""
+
+REGISTER = {
+    "operations.py.j2": _PARTS
+    + """
+{% macro set_regs(vcpu, regs) %}write({{ vcpu }}.fd, REGS, {{ regs }}){% endmacro %}
+{% macro set_modes(vcpu, modes) %}write({{ vcpu }}.fd, MODES, {{ modes }}){% endmacro %}
+""",
+    "state.py": """
+SINKS = {
+    "modes": {
+        "operation": "set_modes",
+        "shape": "keywords",
+        "image": "modes_image",
+        "record": "Modes",
+        "variable": "modes",
+        "segments": ("segment", {"base": "base"}),
+        "when": "vcpu.has_modes",
+    },
+    "regs": {
+        "operation": "set_regs",
+        "shape": "keywords",
+        "image": "regs_image",
+        "record": "Regs",
+        "variable": "regs",
+    },
+}
+SLOTS = {"general": ("regs", {"*": "*"}), "modes": ("modes", {"*": "*"})}
+CREATION_GUARANTEES = ()
+""",
+}
+
+BATCH = {
+    "operations.py.j2": _PARTS
+    + """
+{% macro set_regs(vcpu, regs) %}write({{ vcpu }}, {{ regs }}){% endmacro %}
+{% set set_modes = absent("the registers are all there is") %}
+""",
+    "state.py": """
+SINKS = {
+    "all": {
+        "operation": "set_regs",
+        "shape": "table",
+        "image": "table",
+        "record": "Table",
+        "variable": "values",
+        "segments": ("segment", {"base": "Base"}),
+    },
+}
+SLOTS = {
+    "general": ("all", {"pc": "PC", "sp": absent("it has no stack")}),
+    "modes": ("all", {"code": "CODE", "paging": "PAGING"}),
+}
+CREATION_GUARANTEES = ("modes",)
+""",
+}
+
+TEMPLATE = """
+{{ plan("boot", "general") }}
+{{ inline("set_modes", "vcpu", "modes") }}
+"""
+
+
+def write_toy(templates: Path, **hypervisors: dict[str, str]) -> Path:
+    """Write the toy's templates, with the hypervisors by their names, and return their folder."""
+    files = {
+        f"vmm_arch/protocols/{CPU}.py": CONTRACT,
+        f"arch/{CPU}/states.py": STATES,
+        f"arch/{CPU}/backend.py.j2": TEMPLATE,
+    }
+    for name, folder in hypervisors.items():
+        files |= {f"hypervisors/{name}/{CPU}/{file}": text for file, text in folder.items()}
+    for path, text in files.items():
+        file = templates / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return templates
