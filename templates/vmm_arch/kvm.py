@@ -188,7 +188,12 @@ def opened_device(get_api_version: int, api_version: int) -> Iterator[int]:
     """Have /dev/kvm open for a while, if it speaks the version of the API that we do."""
     device = open_device()
     try:
-        version = ioctl(device, get_api_version)
+        try:
+            version = ioctl(device, get_api_version)
+        except OSError as error:
+            code = errno.errorcode.get(error.errno or 0, str(error.errno))
+            cause = f"{DEVICE} is not KVM's device: have the host's own one passed in"
+            raise unavailable("KVM_GET_API_VERSION", code, cause) from None
         if version != api_version:
             cause = f"the kernel's KVM API is version {version}; version {api_version} is needed"
             raise unavailable("KVM_GET_API_VERSION", "EPROTO", f"{cause}: use a newer kernel")

@@ -167,17 +167,17 @@ class GuestMemory:
         the view is released. Raises MemoryAccessError, also where the bytes span two regions.
         """
         offset, end = self._offset(address, size), address + size
-        below = bisect_right(self.regions, address, key=attrgetter("address")) - 1
-        if size and end > self.regions[below].end:
+        region = self._region_at(address)
+        if size and end > region.end:
             raise MemoryAccessError(
-                f"{_interval(address, end)} spans the end of region {self.regions[below]};"
+                f"{_interval(address, end)} spans the end of region {region};"
                 " take one view in each region"
             )
         return memoryview(self._mapping)[offset : offset + size]
 
     def host_address(self, region: Region) -> int:
         """Say at which host address, in this process, one of `regions` lies until it is closed."""
-        if region not in self.regions:
+        if self._region_at(region.address) != region:
             raise ValueError(f"{region} is no region of guest memory {self._listing()}; give one")
         return self._host + self._offset(region.address, region.size)
 
@@ -258,6 +258,9 @@ class GuestMemory:
             f" which is {self._listing()}"
         )
 
+    def _region_at(self, address: int) -> Region:
+        return self.regions[bisect_right(self.regions, address, key=attrgetter("address")) - 1]
+
     def _require_open(self) -> None:
         if self.closed:
             raise ValueError("guest memory is closed")
@@ -273,6 +276,6 @@ def _interval(start: int, end: int) -> str:
 def _map(size: int) -> mmap.mmap:
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
-    # Python names the flag since 3.13; the number is Linux's (asm-generic/mman-common.h).
+    # Python names the flag since 3.13; the number is Linux's (asm-generic/mman.h).
     no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
     return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)
