@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -295,8 +296,9 @@ class TestAccesses:
             entry = arch.Protected32(0x1000)
             arch.configure_system(vm, entry)
             arch.configure_vcpu(vcpu, entry)
-            assert repr(read := vcpu.run()) == "MmioRead(address=0x100000, size=2)"
+            read = vcpu.run()
             assert isinstance(read, arch.MmioRead)
+            assert (read.address, read.size) == (0x100000, 2)
             read.complete(b"\x33\x44")
             assert vcpu.get_regs().rax == 0x44332211
             assert isinstance(vcpu.run(), arch.Halt)
@@ -327,7 +329,7 @@ class TestAccesses:
         self, guest: Callable[[bytes], arch.Vcpu]
     ) -> None:
         vcpu = guest(b"\xb0\x21\xe6\x11\xf4")  # mov al, '!'; out 0x11, al; hlt
-        real = arch.enter_guest
+        real = getattr(arch, "enter_guest")  # noqa: B009 - it is not exported
 
         def interrupted(fd: int, request: int) -> int:
             real(fd, request)
@@ -590,9 +592,9 @@ class TestRefusals:
 
     def test_a_lapic_without_an_irqchip(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
         vcpu = guest(SPIN)
-        with pytest.raises(arch.HypervisorError, match="KVM_GET_LAPIC: EINVAL: .* irqchip"):
+        with pytest.raises(arch.HypervisorError, match=r"KVM_GET_LAPIC: EINVAL: .* irqchip"):
             vcpu.get_lapic()
-        with pytest.raises(arch.HypervisorError, match="KVM_SET_LAPIC: EINVAL: .* irqchip"):
+        with pytest.raises(arch.HypervisorError, match=r"KVM_SET_LAPIC: EINVAL: .* irqchip"):
             arch.set_lint(vcpu)
 
     def test_the_msr_that_is_refused_is_named(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
@@ -722,20 +724,17 @@ class TestLeaks:
     ) -> None:
         whole_life(memory)
         before = handles()
-        real = arch.ioctl_large, arch.ioctl
+        real = {way: getattr(arch, way) for way in ("ioctl", "ioctl_large")}
         for failing in range(1, 100):
-            calls = 0
+            calls = iter(range(1, 1000))
 
-            def counted(fd: int, request: int, argument: Any = 0, way: int = 0) -> int:
-                nonlocal calls
-                calls += 1
-                if calls == failing:
+            def counted(way: Any, failing: int, calls: Iterator[int], *arguments: Any) -> Any:
+                if next(calls) == failing:
                     raise OSError(errno.ENOMEM, "as if")
-                result: int = real[way](fd, request, argument)
-                return result
+                return way(*arguments)
 
-            monkeypatch.setattr(arch, "ioctl_large", counted)
-            monkeypatch.setattr(arch, "ioctl", lambda *a: counted(*a, way=1))
+            for name, way in real.items():
+                monkeypatch.setattr(arch, name, partial(counted, way, failing, calls))
             try:
                 arch.Vm(memory, vcpus=2, irqchip=True).close()
             except arch.HypervisorError as error:

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 RegsT = TypeVar("RegsT", bound=Any)
 
-class Vcpu(Protocol):
+class Vcpu(Protocol[RegsT]):
     """A CPU."""
 
     def set_regs(self, regs: RegsT) -> None:

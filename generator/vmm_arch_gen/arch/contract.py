@@ -76,7 +76,7 @@ def read_contract(templates: Path, cpu: str) -> Contract:
     if missing := PROTOCOLS.keys() - classes.keys():
         what = f"does not define {', '.join(sorted(missing))}"
         raise InputError(Problem(source.name, what, "a contract has all of them"))
-    types = tuple(_types(source))
+    types = tuple(_types(classes["Vcpu"]))
     operations = {}
     for protocol in PROTOCOLS:
         for node in classes[protocol].body:
@@ -119,15 +119,12 @@ def _operation(
     )
 
 
-def _types(source: SourceFile) -> Iterator[str]:
-    """The bound type variables, without their ``T``."""
-    for node in source.tree.body:
-        match node:
-            case ast.Assign(
-                targets=[ast.Name(id=name)],
-                value=ast.Call(func=ast.Name(id="TypeVar"), keywords=[ast.keyword(arg="bound")]),
-            ):
-                yield name.removesuffix("T")
+def _types(vcpu: ast.ClassDef) -> Iterator[str]:
+    """What the protocol of a vCPU is generic in, without the ``T``."""
+    for base in vcpu.bases:
+        if isinstance(base, ast.Subscript):
+            parameters = [node for node in ast.walk(base.slice) if isinstance(node, ast.Name)]
+            yield from (parameter.id.removesuffix("T") for parameter in parameters)
 
 
 def _own_types(signature: str, types: Iterable[str]) -> str:

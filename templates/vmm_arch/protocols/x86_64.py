@@ -3,7 +3,7 @@
 This file is read twice. The generator compares each hypervisor's folder with it and instantiates
 the operations; and people who want to choose a hypervisor at run time import it::
 
-    def boot(arch: Backend[VmT, VcpuT]) -> VmT: ...
+    def boot(arch: Backend[VcpuT], kernel: Path) -> Vm[VcpuT]: ...
 
 A type variable ``RegsT`` stands for the backend's own type ``Regs``.
 """
@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.exits import Exit
-from vmm_arch.memory import GuestMemory
 from vmm_arch.report import Report
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
+from vmm_arch.x86_64.memory_map import GuestMemory
 
 
 class Segment(Protocol):
@@ -218,9 +218,10 @@ class Inlined(Protocol):
         """Put every MSR that the vocabulary does not name back to what creation gave it."""
 
 
-VcpuT_co = TypeVar("VcpuT_co", covariant=True)
-VcpuT_contra = TypeVar("VcpuT_contra", contravariant=True)
-VmT_co = TypeVar("VmT_co", covariant=True)
+AnyVcpu: TypeAlias = Vcpu[Any, Any, Any, Any]
+"""Any backend's vCPU."""
+VcpuT = TypeVar("VcpuT", bound=AnyVcpu)
+VcpuT_co = TypeVar("VcpuT_co", bound=AnyVcpu, covariant=True)
 
 
 class Vm(Protocol[VcpuT_co]):
@@ -272,6 +273,10 @@ class Vm(Protocol[VcpuT_co]):
         """Close the machine."""
 
 
+Memory: TypeAlias = GuestMemory
+Machine: TypeAlias = Vm[VcpuT]
+
+
 class Host(Protocol):
     """What a backend module tells about the machine that it runs on."""
 
@@ -282,33 +287,33 @@ class Host(Protocol):
         """Tell what CPUID the hypervisor can show a guest; a new list each time."""
 
 
-class Backend(Host, Protocol[VmT_co, VcpuT_contra]):
+class Backend(Host, Protocol[VcpuT]):
     """A backend module, such as ``vmm_arch.kvm_x86_64``.
 
-    Its parameters are its classes :class:`Vm` and :class:`Vcpu`.
+    Its parameter is its class :class:`Vcpu`.
     """
 
     def Vm(
         self,
-        memory: GuestMemory,
+        memory: Memory,
         *,
         vcpus: int = 1,
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
-    ) -> VmT_co:
+    ) -> Machine[VcpuT]:
         """Create a virtual machine."""
 
-    def GuestMemory(self, size: int, /) -> GuestMemory:
+    def GuestMemory(self, size: int, /) -> Memory:
         """Make guest memory of a size in bytes."""
 
-    def setup_fpu(self, vcpu: VcpuT_contra, /) -> None: ...
-    def setup_msrs(self, vcpu: VcpuT_contra, /) -> None: ...
-    def setup_regs(self, vcpu: VcpuT_contra, entry: Entry, /) -> None: ...
-    def setup_sregs(self, vcpu: VcpuT_contra, entry: Entry, /) -> None: ...
-    def set_lint(self, vcpu: VcpuT_contra, /) -> None: ...
-    def configure_system(self, vm: Any, entry: Entry, /) -> None: ...
-    def configure_vcpu(self, vcpu: VcpuT_contra, entry: Entry, /) -> None: ...
-    def reset_vcpu(self, vcpu: VcpuT_contra, entry: Entry, /) -> None: ...
+    def setup_fpu(self, vcpu: VcpuT, /) -> None: ...
+    def setup_msrs(self, vcpu: VcpuT, /) -> None: ...
+    def setup_regs(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
+    def setup_sregs(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
+    def set_lint(self, vcpu: VcpuT, /) -> None: ...
+    def configure_system(self, vm: Machine[VcpuT], entry: Entry, /) -> None: ...
+    def configure_vcpu(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
+    def reset_vcpu(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
 
 
 SEGMENT_PARTS = ("selector", "base", "limit", "attributes")
