@@ -65,7 +65,6 @@ def everything(vcpu: arch.Vcpu) -> dict[str, Any]:
     records = {
         "regs": (abi.KVM_GET_REGS, abi.kvm_regs()),
         "sregs": (abi.KVM_GET_SREGS, abi.kvm_sregs()),
-        "xsave": (abi.KVM_GET_XSAVE, abi.kvm_xsave()),
         "xcrs": (abi.KVM_GET_XCRS, abi.kvm_xcrs()),
         "debugregs": (abi.KVM_GET_DEBUGREGS, abi.kvm_debugregs()),
         "events": (abi.KVM_GET_VCPU_EVENTS, abi.kvm_vcpu_events()),
@@ -76,6 +75,9 @@ def everything(vcpu: arch.Vcpu) -> dict[str, Any]:
     for request, record in records.values():
         vcpu.ioctl(request, record)
     state: dict[str, Any] = {name: bytes(record) for name, (_, record) in records.items()}
+    fpu = vcpu.get_fpu()
+    fpu.mxcsr_mask = 0  # what the processor can, not what is set
+    state["fpu"] = bytes(fpu)
     for index in {*arch.msr_indices(), *arch.MSRS_IN_MTRRS} - RUNNING_CLOCKS:
         try:
             state[f"msr {index:#x}"] = vcpu.get_msrs([index])[index]
@@ -161,7 +163,7 @@ class TestState:
             wanted = everything(fresh.vcpus[0])
             make_a_mess(used.vcpus[0])
             messy = differences(everything(used.vcpus[0]), wanted)
-            assert {"regs", "sregs", "xsave", "xcrs", "debugregs", "events"} <= set(messy)
+            assert {"regs", "sregs", "fpu", "xcrs", "debugregs", "events"} <= set(messy)
             assert {"msr 0x174", "msr 0xc0000082", "msr 0x200"} <= set(messy)
             arch.reset_vcpu(used.vcpus[0], entry)
             assert differences(everything(used.vcpus[0]), wanted) == []
@@ -178,12 +180,12 @@ class TestState:
             arch.reset_vcpu(secondary, ENTRIES[0])
             after = everything(secondary)
             # INIT and SIPI will set these, so that configuring need not.
-            assert set(differences(after, before)) <= {"regs", "sregs", "xsave", "lapic"}
+            assert set(differences(after, before)) <= {"regs", "sregs", "fpu", "lapic"}
             assert after["mp_state"] == bytes(abi.kvm_mp_state(mp_state=1))
             assert secondary.get_lapic()[0x20] == 1 << 24
 
     @modes
-    def test_configure_reads_nothing_and_makes_five_calls(
+    def test_configure_reads_nothing_and_makes_four_calls(
         self, memory: arch.GuestMemory, entry: arch.Entry, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         requests: list[int] = []
@@ -200,10 +202,9 @@ class TestState:
             at_creation = requests.count(abi.KVM_SET_CPUID2)
             requests.clear()
             arch.configure_vcpu(vm.vcpus[0], entry)
-            assert at_creation == 1  # the sixth
-            assert len(requests) == 5
+            assert at_creation == 1  # the fifth
+            assert len(requests) == 4
             assert not [request for request in requests if request >> 30 & abi._IOC_READ]
-            requests.clear()
 
     def test_sregs_are_views_and_the_lapic_is_read_by_offset(
         self, memory: arch.GuestMemory
@@ -611,6 +612,20 @@ class TestRefusals:
             with pytest.raises(arch.NotFreshError, match=r"vCPU 0: .* use reset_vcpu\(\)"):
                 arch.configure_vcpu(vcpu, arch.RealMode(0x1000))
             vcpu.run()
+
+    def test_what_configure_relies_on_makes_a_vcpu_used(self, memory: arch.GuestMemory) -> None:
+        """It does not write the FPU of a new vCPU."""
+        uses: list[Callable[[arch.Vcpu], object]] = [
+            arch.setup_fpu,
+            lambda vcpu: vcpu.set_fpu(arch.Fpu(fcw=0x27F, xstate_bv=3)),
+            lambda vcpu: vcpu.ioctl(abi.KVM_SET_DEBUGREGS, abi.kvm_debugregs(dr7=0x400)),
+        ]
+        for use in uses:
+            with arch.Vm(memory) as vm:
+                vm.vcpus[0].ioctl(abi.KVM_GET_REGS, arch.Regs())  # reading is nothing
+                use(vm.vcpus[0])
+                with pytest.raises(arch.NotFreshError):
+                    arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
 
     def test_an_entry_that_is_none(self, memory: arch.GuestMemory) -> None:
         with arch.Vm(memory) as vm:

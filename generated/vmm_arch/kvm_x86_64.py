@@ -31,6 +31,7 @@ from typing import Any, Final, TypeAlias
 from vmm_arch import kvm
 from vmm_arch.abi import kvm_x86_64 as abi
 from vmm_arch.abi.kvm_x86_64 import (
+    IOC_IN,
     KVM_API_VERSION,
     KVM_CAP_EXT_CPUID,
     KVM_CAP_IMMEDIATE_EXIT,
@@ -285,11 +286,6 @@ def segment_image(selector: int, base: int, limit: int, attributes: int) -> kvm_
     )
 
 
-def xsave_image(**state: int) -> Fpu:
-    """Lay out what KVM_SET_XSAVE takes: x87 and SSE as given, everything else as after a reset."""
-    return Fpu(xstate_bv=XSTATE_X87 | XSTATE_SSE, **state)
-
-
 def xcrs_image(*, xcr0: int) -> kvm_xcrs:
     """Lay out what KVM_SET_XCRS takes."""
     image = kvm_xcrs(nr_xcrs=1)
@@ -325,6 +321,9 @@ TSS_ADDRESS: Final = 0xFFFBD000
 MAX_VCPUS: Final = 255
 """The local APIC's id has eight bits."""
 CPUID_ENTRIES: Final = 256
+CPUID_RANGE: Final = 0x80000000
+CPUID_RANGES: Final = (0, CPUID_RANGE)
+"""The leaves that tell the highest of their range."""
 
 CAPABILITIES: Final = {
     "KVM_CAP_USER_MEMORY": (KVM_CAP_USER_MEMORY, "guest memory of this process", True),
@@ -339,6 +338,7 @@ OPTIONAL: Final = {
 }
 
 IMMEDIATE_EXIT: Final = kvm.offset(kvm_run, "immediate_exit")
+CR8: Final = kvm.offset(kvm_run, "cr8")
 EXIT_REASON: Final = kvm.offset(kvm_run, "exit_reason")
 MMIO: Final = kvm.offset(kvm_run, "mmio")
 MMIO_DATA: Final = MMIO + kvm.offset(kvm_run_mmio, "data")
@@ -365,9 +365,19 @@ def call_any(fd: int, request: int, argument: Any) -> int:
 
 
 def cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
-    """Lay out what KVM_SET_CPUID2 takes."""
-    image = bytearray(kvm_cpuid2(nent=len(entries)))
-    for entry in entries:
+    """Lay out what KVM_SET_CPUID2 takes.
+
+    KVM answers zeros for what is missing below the highest leaf, and gets slower with each entry.
+    """
+    highest = {entry.function: entry.eax for entry in entries if entry.function in CPUID_RANGES}
+    said = [
+        entry
+        for entry in entries
+        if entry.eax | entry.ebx | entry.ecx | entry.edx
+        or entry.function > highest.get(entry.function & CPUID_RANGE, 0)
+    ]
+    image = bytearray(kvm_cpuid2(nent=len(said)))
+    for entry in said:
         image += kvm_cpuid_entry2(
             function=entry.function,
             index=entry.index or 0,
@@ -378,6 +388,13 @@ def cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
             edx=entry.edx,
         )
     return (ctypes.c_char * len(image)).from_buffer(image)
+
+
+def write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
+    """Write segments, descriptor tables and control registers."""
+    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    if not vcpu.vm.irqchip:  # the next KVM_RUN takes CR8 from the page
+        vcpu._page[CR8 : CR8 + 8] = sregs.cr8.to_bytes(8, "little")
 
 
 def read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
@@ -541,6 +558,8 @@ class Vcpu:
         """Make any KVM call on this vCPU, with an integer, a ctypes record or a bytearray."""
         if self._state:
             self._settle()
+        if request & IOC_IN:  # it may write what configure_vcpu() relies on
+            self._fresh = False
         return call_any(self.fd, request, argument)
 
     def _settle(self) -> None:
@@ -679,7 +698,7 @@ class Vcpu:
         """Write all segments, descriptor tables and control registers."""
         if self._state:
             self._settle()
-        call(self.fd, KVM_SET_SREGS, sregs)
+        write_sregs(self, sregs)
 
     def get_fpu(self) -> Fpu:
         """Read x87 and SSE state into a new record."""
@@ -687,12 +706,15 @@ class Vcpu:
             self._settle()
         fpu = Fpu()
         call_large(self.fd, KVM_GET_XSAVE, fpu)
+        # KVM has filled in what is in its initial state; without the bits a change would be lost.
+        fpu.xstate_bv |= XSTATE_X87 | XSTATE_SSE
         return fpu
 
     def set_fpu(self, fpu: Fpu) -> None:
         """Write x87 and SSE state."""
         if self._state:
             self._settle()
+        self._fresh = False
         call_large(self.fd, KVM_SET_XSAVE, fpu)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
@@ -961,7 +983,7 @@ def supported_cpuid() -> list[CpuidEntry]:
 # Arch functions
 
 # Prepared state: what the functions below write.
-_XSAVE = xsave_image(fcw=0x37F, mxcsr=0x1F80)
+_XSAVE = Fpu(fcw=0x37F, mxcsr=0x1F80)
 _MSRS = msrs_image(
     {
         IA32_SYSENTER_CS: 0,
@@ -1034,6 +1056,21 @@ _LAPIC = lapic_image(
         APIC_LVT_ERROR: 0x10000,
     }
 )
+_BOOT_PROCESSOR_LAPIC = lapic_image(
+    {
+        APIC_ID: 0,
+        APIC_TPR: 0,
+        APIC_LDR: 0,
+        APIC_DFR: 0xFFFFFFFF,
+        APIC_SVR: 0xFF,
+        APIC_LVT_TIMER: 0x10000,
+        APIC_LVT_THERMAL: 0x10000,
+        APIC_LVT_PERFORMANCE: 0x10000,
+        APIC_LVT_LINT0: LVT_EXTINT,
+        APIC_LVT_LINT1: LVT_NMI,
+        APIC_LVT_ERROR: 0x10000,
+    }
+)
 _ACTIVITY = kvm_mp_state()
 _XCRS = xcrs_image(xcr0=1)
 _DEBUGREGS = debugregs_image(dr6=0xFFFF0FF0, dr7=0x400)
@@ -1060,6 +1097,7 @@ def setup_fpu(vcpu: Vcpu) -> None:
     """Give x87 and SSE the state of FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
     if vcpu._state:
         vcpu._settle()
+    vcpu._fresh = False
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
 
 
@@ -1087,7 +1125,7 @@ def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
 
 
 def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
@@ -1096,7 +1134,7 @@ def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
         vcpu._settle()
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
 
 
 def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
@@ -1106,7 +1144,7 @@ def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
 
 
 def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
@@ -1129,16 +1167,13 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
-    call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
     if vcpu.vm.irqchip:
-        lapic = Lapic.from_buffer_copy(_LAPIC)
-        lapic[APIC_ID] = vcpu.index << 24
-        call(vcpu.fd, KVM_SET_LAPIC, lapic)
+        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
     write_msrs(vcpu.fd, _MSRS)
 
 
@@ -1147,16 +1182,13 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     vcpu._claim()
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
-    call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
     if vcpu.vm.irqchip:
-        lapic = Lapic.from_buffer_copy(_LAPIC)
-        lapic[APIC_ID] = vcpu.index << 24
-        call(vcpu.fd, KVM_SET_LAPIC, lapic)
+        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
     write_msrs(vcpu.fd, _MSRS)
 
 
@@ -1166,16 +1198,13 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
-    call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
     if vcpu.vm.irqchip:
-        lapic = Lapic.from_buffer_copy(_LAPIC)
-        lapic[APIC_ID] = vcpu.index << 24
-        call(vcpu.fd, KVM_SET_LAPIC, lapic)
+        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
     write_msrs(vcpu.fd, _MSRS)
 
 
@@ -1189,7 +1218,7 @@ def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
     """Prepare a new vCPU: to begin at the entry or, a secondary, to wait until it is started.
 
     Only what creation does not guarantee is written, and nothing is read. Raises NotFreshError for
-    a vCPU that was configured or has run: :func:`reset_vcpu` is for those.
+    a vCPU that was configured, even in part, or has run: :func:`reset_vcpu` is for those.
     """
     if vcpu.is_secondary:
         configure_secondary(vcpu)
@@ -1205,7 +1234,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
     )
@@ -1214,9 +1243,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        lapic = Lapic.from_buffer_copy(_LAPIC)
-        lapic[APIC_ID] = vcpu.index << 24
-        call(vcpu.fd, KVM_SET_LAPIC, lapic)
+        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
     write_msrs(vcpu.fd, _MSRS)
     call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
@@ -1228,7 +1255,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
     )
@@ -1237,9 +1264,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        lapic = Lapic.from_buffer_copy(_LAPIC)
-        lapic[APIC_ID] = vcpu.index << 24
-        call(vcpu.fd, KVM_SET_LAPIC, lapic)
+        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
     write_msrs(vcpu.fd, _MSRS)
     call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
@@ -1252,7 +1277,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
     )
@@ -1261,9 +1286,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        lapic = Lapic.from_buffer_copy(_LAPIC)
-        lapic[APIC_ID] = vcpu.index << 24
-        call(vcpu.fd, KVM_SET_LAPIC, lapic)
+        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
     write_msrs(vcpu.fd, _MSRS)
     call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
@@ -1273,7 +1296,7 @@ def reset_secondary(vcpu: Vcpu) -> None:
     vcpu._abandon()
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_SET_MP_STATE, _SECONDARY_ACTIVITY)
-    call(vcpu.fd, KVM_SET_SREGS, _SECONDARY_SREGS)
+    write_sregs(vcpu, _SECONDARY_SREGS)
     call(vcpu.fd, KVM_SET_REGS, _SECONDARY_REGS)
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
     call(vcpu.fd, KVM_SET_XCRS, _XCRS)

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+from figures import alternate, ratio, report
+from vcpu import arch_functions
 from vmm_arch_gen.abi.model import Abi
 from vmm_arch_gen.abi.text import read_abi_file
 from vmm_arch_gen.generate.abi_module import abi_module
@@ -32,25 +32,6 @@ def seconds(command: list[str], **environment: str) -> float:
     start = time.perf_counter()
     subprocess.run(command, env=os.environ | environment, check=True, capture_output=True)
     return time.perf_counter() - start
-
-
-def alternate(runs: int, contestants: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
-    """Run the contestants in turn, so that the machine's moods hit them alike."""
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(runs):
-        for name, contest in contestants.items():
-            times[name].append(contest())
-    return times
-
-
-def report(what: str, times: list[float], promise: str, unit: float = 1.0, name: str = "s") -> None:
-    middle, least = statistics.median(times) / unit, min(times) / unit
-    print(f"{what:52} {middle:8.2f} {least:8.2f} {name:3} promised: {promise}")
-
-
-def ratio(what: str, ours: list[float], theirs: list[float], promise: str) -> None:
-    middle = statistics.median(ours) / statistics.median(theirs)
-    print(f"{what:52} {middle:8.2f} {min(ours) / min(theirs):8.2f} x   promised: {promise}")
 
 
 def extraction() -> None:
@@ -169,7 +150,7 @@ def importing() -> None:
 
 def main() -> None:
     print(f"{'':52}   median  minimum      ({os.cpu_count()} cores)")
-    for measure in (importing, generation, extraction):
+    for measure in (arch_functions, importing, generation, extraction):
         measure()
 
 

@@ -34,10 +34,10 @@ class States:
     """The groups that a new secondary wants."""
     source: SourceFile
 
-    def root(self, name: str) -> State:
-        """The state that a state extends in the end."""
-        state = self.by_name[name]
-        return state if state.base is None else self.root(state.base)
+    def lineage(self, state: State) -> list[State]:
+        """The states that a state extends, the first one first, and itself."""
+        above = [] if state.base is None else self.lineage(self.by_name[state.base])
+        return [*above, state]
 
 
 def is_hole(value: Value) -> bool:

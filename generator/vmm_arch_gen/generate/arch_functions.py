@@ -56,6 +56,11 @@ class Emitter:
         """Write a whole state."""
         return self._all(state, self._contract.groups)
 
+    def guaranteed(self) -> set[str]:
+        """The operations that write what configure() leaves out."""
+        slots, sinks = self._hypervisor.slots, self._hypervisor.sinks
+        return {sinks[slots[group][0]].operation for group in self._hypervisor.guaranteed}
+
     def images(self) -> list[str]:
         """Everything that was laid out for the functions so far, as assignments."""
         return [f"{name} = {expression}" for name, expression in self._images.items()]
@@ -101,9 +106,14 @@ class Emitter:
         all_groups = [g for g, (name, _) in self._hypervisor.slots.items() if name == sink.name]
         whole = len(write.groups) == len(all_groups)
         name = sink.name if whole else "_".join(write.groups)
-        shared = self._plan(self._states.root(state.name), write.groups)
-        if self._expression(sink, shared[0].constants) != expression:
-            name = f"{state.name}_{name}"
+        lineage = self._states.lineage(state)
+        writers = (
+            above
+            for above in lineage
+            if self._expression(sink, self._plan(above, write.groups)[0].constants) == expression
+        )
+        if (first := next(writers)) is not lineage[0]:
+            name = f"{first.name}_{name}"
         self._images[f"_{name}".upper()] = expression
         return f"_{name}".upper()
 

@@ -74,6 +74,7 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         configure=emitter.configure,
         reset=emitter.reset,
         images=emitter.images,
+        guaranteed=emitter.guaranteed(),
         has=lambda operation: operation not in hypervisor.absent,
         modes=states.modes.items(),
         init_keeps=states.init_keeps,

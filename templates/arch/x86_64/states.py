@@ -19,15 +19,20 @@ STATES = {
         "APIC_LVT_LINT0": "LVT_EXTINT",
         "APIC_LVT_LINT1": "LVT_NMI",
     },
+    # Starts by itself, and has the APIC id 0 wherever there is a local APIC.
+    "boot_processor": {
+        "extends": "boot",
+        "APIC_ID": 0,
+    },
     # Caches on, as firmware leaves them.
     "real_mode": {
-        "extends": "boot",
+        "extends": "boot_processor",
         "cs": ("entry.cs_selector", "entry.cs_base", 0xFFFF, 0x9B),
         "cr0": "CR0_ET",
     },
     # What multiboot and PVH ask for.
     "protected32": {
-        "extends": "boot",
+        "extends": "boot_processor",
         "cs": ("CODE_SELECTOR", 0, 0xFFFFFFFF, "CODE32_ATTRIBUTES"),
         "ds": ("DATA_SELECTOR", 0, 0xFFFFFFFF, "DATA_ATTRIBUTES"),
         "es": ("DATA_SELECTOR", 0, 0xFFFFFFFF, "DATA_ATTRIBUTES"),

@@ -12,7 +12,7 @@ class XsaveArea(LittleEndianStructure):
     """4,096 bytes: the FXSAVE area, the XSAVE header and the extended state.
 
     A component is only what the area says if its bit in ``xstate_bv`` is set; otherwise it is in
-    its initial state. MXCSR counts with either bit.
+    its initial state. A new area has the bits of x87 and SSE.
     """
 
     __slots__ = ()
@@ -49,3 +49,6 @@ class XsaveArea(LittleEndianStructure):
         ("_reserved_2", c_uint8 * 48),
         ("extended", c_uint8 * (4096 - 576)),
     ]
+
+    def __init__(self, *, xstate_bv: int = XSTATE_X87 | XSTATE_SSE, **fields: int) -> None:
+        super().__init__(xstate_bv=xstate_bv, **fields)

@@ -38,7 +38,7 @@ SINKS = {
     "xsave": {
         "operation": "set_fpu",
         "shape": "keywords",
-        "image": "xsave_image",
+        "image": "Fpu",
         "variable": "fpu",
     },
     "xcrs": {
@@ -99,5 +99,7 @@ SLOTS = {
     "activity": ("activity", {"waits_for_sipi": "mp_state"}),
 }
 
-CREATION_GUARANTEES = ("debug", "extended_control", "events", "activity")
-"""Groups that a new vCPU has as they are to be on every kernel, and configure_vcpu leaves out."""
+CREATION_GUARANTEES = ("fpu", "debug", "extended_control", "events", "activity")
+"""Groups that a new vCPU has as they are to be on every kernel, and configure_vcpu leaves out.
+
+Not what hardware's reset leaves: KVM begins with the FPU as after FNINIT and MXCSR 0x1F80."""
