@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
+
+PYTHON = os.environ.get("PYTHON_OF_THE_TESTS", sys.executable)
+"""The command that starts this Python: one that is unpacked in a folder does not know its own."""
 
 
 def require(available: bool, missing: str) -> None:

@@ -8,7 +8,6 @@ import os
 import pickle
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from requirements import require
+from requirements import PYTHON, require
 from vmm_arch import kvm
 from vmm_arch import kvm_x86_64 as arch
 from vmm_arch.abi import kvm_x86_64 as abi
@@ -477,8 +476,8 @@ class TestKicks:
     def test_the_first_machine_in_another_thread_needs_the_signal_installed(self) -> None:
         code = (
             "import threading, sys\n"
-            "from vmm_arch import kvm, kvm_x86_64 as arch\n"
-            "if 'install' in sys.argv: kvm.install_kick_signal()\n"
+            "from vmm_arch import kvm_x86_64 as arch\n"
+            "if 'install' in sys.argv: arch.install_kick_signal()\n"
             "def make():\n"
             "    try:\n"
             "        arch.Vm(arch.GuestMemory(4096)).close(); print('made')\n"
@@ -486,7 +485,7 @@ class TestKicks:
             "t = threading.Thread(target=make); t.start(); t.join()\n"
         )
         for arguments, answer in (([], "make the first Vm there, or call"), (["install"], "made")):
-            command = [sys.executable, "-c", code, *arguments]
+            command = [PYTHON, "-c", code, *arguments]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             assert answer in done.stdout, done.stderr
 
@@ -520,7 +519,7 @@ class TestRefusals:
                 "os.setuid(65534)", "arch.kvm.DEVICE = '/dev/port'; os.setuid(65534)"
             )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+            [PYTHON, "-c", code], capture_output=True, text=True, check=True
         )
         assert "EACCES open /dev/" in done.stdout
         assert "add the user to the group kvm" in done.stdout

@@ -23,3 +23,10 @@ def test_the_first_example(checkout: Path, tmp_path: Path) -> None:
         [sys.executable, "first.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr) == (shown[1], "")
+
+
+def test_the_function_that_is_shown_is_the_generated_one(checkout: Path) -> None:
+    text = (checkout / "README.md").read_text()
+    shown = re.search(r"```python\n(def configure_long64.*?)```", text, re.S)
+    assert shown is not None
+    assert shown[1] in (checkout / "generated/vmm_arch/kvm_x86_64.py").read_text()

@@ -124,7 +124,7 @@ from vmm_arch.exits import (
     Shutdown,
     SystemEvent,
 )
-from vmm_arch.kvm import enter_guest, install_kick_signal, ioctl, ioctl_large
+from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
 from vmm_arch.lifecycle import CLOSED, IDLE, QUEUED, RUNNING, SETTLING, UNANSWERED, refusal
 from vmm_arch.memory import MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
@@ -239,6 +239,7 @@ __all__ = [
     "configure_secondary",
     "configure_system",
     "configure_vcpu",
+    "install_kick_signal",
     "probe",
     "reset_long64",
     "reset_protected32",
@@ -934,7 +935,7 @@ class Vm:
         self.irqchip = irqchip
         self.cpuid = list(supported_cpuid() if cpuid is None else cpuid)
         self.vcpus = []
-        install_kick_signal()
+        kvm.install_kick_signal()
         with ExitStack() as opened:
             memory.hold()
             opened.callback(memory.release)
@@ -973,6 +974,14 @@ def probe() -> Report:
     except HypervisorUnavailableError as error:
         return Report("KVM", (Check(str(kvm.DEVICE), False, str(error)),))
     return Report("KVM", (Check(str(kvm.DEVICE), True, "can be opened"), *checks))
+
+
+def install_kick_signal() -> None:
+    """Let kicks interrupt threads, where that takes a signal; the first Vm does it.
+
+    Only the main thread can: call this there if the first Vm is made in another one.
+    """
+    kvm.install_kick_signal()
 
 
 def supported_cpuid() -> list[CpuidEntry]:

@@ -283,6 +283,12 @@ class Host(Protocol):
     def probe(self) -> Report:
         """Tell what this host can do, what is missing and how to get it. Never raises."""
 
+    def install_kick_signal(self) -> None:
+        """Let kicks interrupt threads, where that takes a signal; the first Vm does it.
+
+        Only the main thread can: call this there if the first Vm is made in another one.
+        """
+
     def supported_cpuid(self) -> list[CpuidEntry]:
         """Tell what CPUID the hypervisor can show a guest; a new list each time."""
 
