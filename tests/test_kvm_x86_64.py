@@ -518,9 +518,7 @@ class TestRefusals:
             code = code.replace(
                 "os.setuid(65534)", "arch.kvm.DEVICE = '/dev/port'; os.setuid(65534)"
             )
-        done = subprocess.run(
-            [PYTHON, "-c", code], capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True)
         assert "EACCES open /dev/" in done.stdout
         assert "add the user to the group kvm" in done.stdout
         assert "does not work on this host" in done.stdout
@@ -597,6 +595,15 @@ class TestRefusals:
         with pytest.raises(arch.HypervisorError, match=r"KVM_SET_LAPIC: EINVAL: .* irqchip"):
             arch.set_lint(vcpu)
 
+    def test_an_interrupt_line_without_an_irqchip(self, memory: arch.GuestMemory) -> None:
+        with (
+            arch.Vm(memory) as vm,
+            pytest.raises(
+                arch.HypervisorError, match=r"KVM_IRQ_LINE: ENXIO: .* without an irqchip"
+            ),
+        ):
+            vm.set_irq_line(4, True)
+
     def test_the_msr_that_is_refused_is_named(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
         vcpu = guest(SPIN)
         with pytest.raises(arch.HypervisorError, match="KVM_SET_MSRS: EINVAL: MSR 0x1234567 can"):
@@ -651,6 +658,7 @@ class TestRefusals:
             lambda: vcpu.run_context,
             lambda: vcpu.ioctl(abi.KVM_GET_REGS, arch.Regs()),
             lambda: vm.ioctl(abi.KVM_CREATE_VCPU, 1),
+            lambda: vm.set_irq_line(4, True),
             lambda: arch.setup_regs(vcpu, arch.RealMode(0)),
             lambda: arch.configure_vcpu(vcpu, arch.RealMode(0)),
             lambda: arch.reset_vcpu(vcpu, arch.RealMode(0)),

@@ -34,7 +34,8 @@ def test_guests_and_state_on_other_pythons(version: str, checkout: Path, tmp_pat
     tests = [checkout / "tests" / module for module in MODULES]
     folders = [checkout / "generated", checkout / "generator"]
     # Without conftest.py, whose libraries are not all plain Python.
-    options = ["-q", "--noconftest", "-p", "no:cacheprovider", "--basetemp", tmp_path / "t"]
+    temporary = ["--basetemp", str(tmp_path / "t")]
+    options = ["-q", "--noconftest", "-p", "no:cacheprovider", *temporary]
     done = subprocess.run(
         [python, "-W", "error", "-m", "pytest", *options, *tests],
         cwd=tmp_path,

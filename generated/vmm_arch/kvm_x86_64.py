@@ -61,6 +61,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_GET_VCPU_MMAP_SIZE,
     KVM_GET_XSAVE,
     KVM_INTERNAL_ERROR_EMULATION,
+    KVM_IRQ_LINE,
     KVM_MEM_READONLY,
     KVM_PIT_SPEAKER_DUMMY,
     KVM_RUN,
@@ -83,6 +84,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_cpuid_entry2,
     kvm_debugregs,
     kvm_dtable,
+    kvm_irq_level,
     kvm_lapic_state,
     kvm_mp_state,
     kvm_msr_entry,
@@ -467,6 +469,7 @@ CAUSES = {
         "KVM_SET_LAPIC",
         "EINVAL",
     ): "the machine was made without an irqchip, or the id is not the vCPU's",
+    ("KVM_IRQ_LINE", "ENXIO"): "the machine was made without an irqchip",
     ("KVM_SET_CPUID2", "EINVAL"): "the guest has run, and its CPUID cannot change any more",
 }
 """What usually makes KVM refuse a call."""
@@ -857,9 +860,12 @@ class Vm:
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
         """Make any KVM call on this machine, with an integer, a ctypes record or a bytearray."""
+        self._check_open()
+        return call_any(self.fd, request, argument)
+
+    def _check_open(self) -> None:
         if self._opened is None:
             raise ClosedError("the machine is closed")
-        return call_any(self.fd, request, argument)
 
     def other_msrs(self) -> bytearray:
         """Lay out every MSR that the arch functions do not write, as a new vCPU has it here.
@@ -941,6 +947,16 @@ class Vm:
             opened.callback(memory.release)
             self._create(opened, vcpus)
             self._opened = opened.pop_all()
+
+    def set_irq_line(self, line: int, active: bool) -> None:
+        """Raise or lower a line of the interrupt controllers; needs an irqchip.
+
+        Lines 0 to 15 lead to both 8259s and the I/O APIC, 16 to 23 to the I/O APIC.
+        """
+        self._check_open()
+        level = kvm_irq_level(level=active)
+        level.irq = line
+        call(self.fd, KVM_IRQ_LINE, level)
 
     def close(self) -> None:
         """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards."""
@@ -1349,8 +1365,8 @@ _RESET: _ByMode = {
 
 
 def _of_mode(functions: _ByMode, entry: Entry) -> Callable[[Vcpu, Any], None]:
-    try:
-        return functions[type(entry)]
-    except KeyError:
-        modes = ", ".join(mode.__name__ for mode in functions)
-        raise TypeError(f"an entry is one of {modes}, not {type(entry).__name__}") from None
+    for mode in type(entry).__mro__:
+        if mode in functions:
+            return functions[mode]
+    modes = ", ".join(mode.__name__ for mode in functions)
+    raise TypeError(f"an entry is one of {modes}, not {type(entry).__name__}")

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.exits import Exit
+from vmm_arch.memory import Region
 from vmm_arch.report import Report
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
@@ -258,6 +259,12 @@ class Vm(Protocol[VcpuT_co]):
     def vcpus(self) -> Sequence[VcpuT_co]:
         """The vCPUs by their index."""
 
+    def set_irq_line(self, line: int, active: bool) -> None:
+        """Raise or lower a line of the interrupt controllers; needs an irqchip.
+
+        Lines 0 to 15 lead to both 8259s and the I/O APIC, 16 to 23 to the I/O APIC.
+        """
+
     def close(self) -> None:
         """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards."""
 
@@ -310,8 +317,8 @@ class Backend(Host, Protocol[VcpuT]):
     ) -> Machine[VcpuT]:
         """Create a virtual machine."""
 
-    def GuestMemory(self, size: int, /) -> Memory:
-        """Make guest memory of a size in bytes."""
+    def GuestMemory(self, size_or_regions: int | Iterable[Region], /) -> Memory:
+        """Make guest memory of a size in bytes, or of exact regions."""
 
     def setup_fpu(self, vcpu: VcpuT, /) -> None: ...
     def setup_msrs(self, vcpu: VcpuT, /) -> None: ...
