@@ -24,6 +24,13 @@ NOX_ENVIRONMENT = ROOT / ".nox" / "bootstrap"
 ENVIRONMENT = ROOT / ".nox" / "dev"
 
 
+# What tests need besides Python's packages: what has to be there, Debian's packages, what for.
+TEST_TOOLS = [
+    (["gcc", "/usr/include/linux/kvm.h"], ["gcc", "libc6-dev"], "gcc with the system's headers"),
+    (["iasl"], ["acpica-tools"], "the ACPI tables, read by ACPICA"),
+]
+
+
 def python_of(environment: Path) -> Path:
     return environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
@@ -140,8 +147,9 @@ def lint(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Test everything; arguments after -- go to pytest."""
     prepare(session)
-    if not shutil.which("gcc") or not Path("/usr/include/linux/kvm.h").exists():
-        install_debian_packages(["gcc", "libc6-dev"], "the test with gcc and the system's headers")
+    for needed, packages, purpose in TEST_TOOLS:
+        if not all(shutil.which(name) or Path(name).exists() for name in needed):
+            install_debian_packages(packages, purpose)
     # pytest's summary is to be the last thing that is printed.
     logging.getLogger("nox").disabled = bool(os.environ.get("CI"))
     run(session, "pytest", *session.posargs)

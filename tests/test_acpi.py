@@ -1,0 +1,103 @@
+"""The ACPI tables, as ACPICA's own disassembler and compiler read them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from requirements import require
+from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.acpi import RSDP_ADDRESS, write_acpi
+
+
+@pytest.fixture
+def tables() -> dict[str, bytes]:
+    """Every table that the root pointer leads to, for three processors, and the pointer itself."""
+    with GuestMemory(0x100000) as memory:
+        address = write_acpi(memory, 3)
+        assert address == RSDP_ADDRESS
+        root = memory.read(address, 36)
+        assert root[:8] == b"RSD PTR "
+        (xsdt,) = struct.unpack_from("<Q", root, 24)
+
+        def table(at: int) -> bytes:
+            (length,) = struct.unpack("<I", memory.read(at + 4, 4))
+            return memory.read(at, length)
+
+        found = {"RSDP": root, "XSDT": table(xsdt)}
+        for (at,) in struct.iter_unpack("<Q", found["XSDT"][36:]):
+            found[table(at)[:4].decode()] = table(at)
+        for layout, offset in (("<I", 40), ("<Q", 140)):  # the FADT's two pointers to it
+            (dsdt,) = struct.unpack_from(layout, found["FACP"], offset)
+            found["DSDT"] = table(dsdt)
+        return found
+
+
+def test_checksums(tables: dict[str, bytes]) -> None:
+    assert set(tables) == {"RSDP", "XSDT", "FACP", "APIC", "DSDT"}
+    assert sum(tables["RSDP"][:20]) % 256 == 0
+    for name, table in tables.items():
+        assert sum(table) % 256 == 0, name
+        if name != "RSDP":
+            assert struct.unpack_from("<I", table, 4)[0] == len(table)
+
+
+def disassembled(table: bytes, folder: Path) -> str:
+    require(shutil.which("iasl") is not None, "no iasl; Debian has it in acpica-tools")
+    (folder / "table.aml").write_bytes(table)
+    done = subprocess.run(
+        ["iasl", "-d", "table.aml"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    assert not re.search(r"\b(error|warning|incorrect|invalid)", said, re.I), said
+    return (folder / "table.dsl").read_text()
+
+
+def test_the_devices(tables: dict[str, bytes], tmp_path: Path) -> None:
+    text = disassembled(tables["DSDT"], tmp_path)
+    for line in (
+        r"Name \(_S5, Package \(0x01\)",
+        r"Device \(C002\)",
+        r'Name \(_HID, EisaId \("PNP0501"\)',
+        r"0x03F8, +// Range Maximum",
+        r"Interrupt \(ResourceConsumer, Edge, ActiveHigh, Exclusive",
+    ):
+        assert re.search(line, text), line
+    done = subprocess.run(
+        ["iasl", "table.dsl"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "0 Errors, 0 Warnings" in done.stdout + done.stderr
+
+
+def test_the_fixed_description(tables: dict[str, bytes], tmp_path: Path) -> None:
+    text = disassembled(tables["FACP"], tmp_path)
+    for field, value in (
+        (r"Hardware Reduced \(V5\)", "1"),
+        (r"Reset Register Supported \(V2\)", "1"),
+        (r"CMOS RTC Not Present \(V5\)", "1"),
+        ("Value to cause reset", "06"),
+    ):
+        assert re.search(rf"{field} : {value}\n", text), field
+    registers = re.findall(r"Address : 0000000000000([0-9A-F]{3})\n", text)
+    assert [register for register in registers if register != "000"] == ["CF9", "600", "601"]
+
+
+def test_processors_and_interrupt_controllers(tables: dict[str, bytes], tmp_path: Path) -> None:
+    text = disassembled(tables["APIC"], tmp_path)
+    assert re.findall(r"Local Apic ID : (..)\n", text) == ["00", "01", "02"]
+    assert "PC-AT Compatibility : 0" in text  # no 8259s
+    assert "Address : FEC00000" in text
+
+
+def test_more_processors_than_fit_in_one_byte_of_length(tmp_path: Path) -> None:
+    with GuestMemory(0x100000) as memory:
+        write_acpi(memory, 255)
+        (length,) = struct.unpack("<I", memory.read(RSDP_ADDRESS + 0x44, 4))
+        text = disassembled(memory.read(RSDP_ADDRESS + 0x40, length), tmp_path)
+    assert text.count("ACPI0007") == 255
+    assert "Device (C0FE)" in text
