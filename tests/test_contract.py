@@ -66,6 +66,7 @@ def test_all_holes_are_reported_at_once_with_file_and_line(tmp_path: Path, paths
         ],
         f"{operations}:4: sing is no operation of the contract",
         f"{state}: SLOTS lacks the group general",
+        f"{state}:3: the sink modes is written by set_modes, which is no operation here",
     ]
     assert '{% set probe = absent("reason") %}' in found[5]  # what to do is said too
 
@@ -107,8 +108,12 @@ def test_something_else_declared_absent(tmp_path: Path, paths: Project) -> None:
 
 
 def test_an_operation_that_nothing_uses(tmp_path: Path, paths: Project) -> None:
-    """Private ones are only for arch functions; on ``batch`` no sink needs this one either."""
-    (problem,) = problems(tmp_path, paths, BATCH, template="")
+    """Private ones are only for arch functions; what a hypervisor declares absent need not be."""
+    assert problems(tmp_path, paths, BATCH, template="") == []
+    unabsent = "{% macro set_modes(vcpu, modes) %}{% endmacro %}"
+    absent = '{% set set_modes = absent("the registers are all there is") %}'
+    folder = changed(BATCH, "operations.py.j2", absent, unabsent)
+    (problem,) = problems(tmp_path, paths, folder, template="")
     contract = f"templates/vmm_arch/protocols/{CPU}.py:18"
     assert problem.startswith(f"{contract}: set_modes is not public, and no arch function uses it")
 
@@ -119,6 +124,12 @@ def test_an_arch_function_that_uses_what_is_not_in_the_contract(
     template = f'{TEMPLATE}\n{{{{ inline("set_wings", "vcpu") }}}}\n'
     (problem,) = problems(tmp_path, paths, REGISTER, template=template)
     assert problem.startswith(f"templates/arch/{CPU}/backend.py.j2:5: uses set_wings")
+
+
+def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
+    folder = changed(BATCH, "state.py", '"paging": "PAGING"', '"paging": "CODE"')
+    (problem,) = problems(tmp_path, paths, folder)
+    assert "state.py:14: paging and code have the same slot: CODE" in problem
 
 
 def refusal(templates: Path, folder: dict[str, str]) -> str:
@@ -141,6 +152,9 @@ def refusal(templates: Path, folder: dict[str, str]) -> str:
         ('"general": ("regs",', '"general": ("nowhere",', "general does not name a sink"),
         ('"general": ("regs",', '"general": (1 + 1,', "1 + 1 is no literal"),
         ("CREATION_GUARANTEES = ()", "", "does not define CREATION_GUARANTEES"),
+        ('{"base": "base"}', '{"bass": "base"}', "members of selector, base, limit, attributes"),
+        ('("segment", {"base": "base"})', '("segment",)', "segments are a function and members"),
+        ('"shape": "keywords",', '"shape": "keywords", "shape": "table",', "is there twice"),
         ("SINKS = {", "SINKS = {{", "state.py:"),
     ],
 )
@@ -164,6 +178,10 @@ def test_a_missing_folder(tmp_path: Path) -> None:
         ('"pc": "entry.address"', '"pc": (1, 2, 3, 4)', "pc is a segment with four parts, or is"),
         ('"pc": "entry.address"', '"pc": "entry."', "entry. is no expression"),
         ('"extends": "boot"', '"extends": "later"', "paged extends later"),
+        ('"extends": "boot"', '"extends": {}', "paged extends {}"),
+        ('{"pc": "entry.address", "paging": "PAGING_OFF"}', '"pc"', "boot is no dictionary"),
+        ('"entry.address"', '{"a": 1}', "pc: {'a': 1} is neither a number nor an expression"),
+        ('INIT_KEEPS = ("modes",)', 'INIT_KEEPS = ("moods",)', "there is no group moods"),
         ('"paged": "Paged"', '"flat": "Flat"', "there is no state flat"),
     ],
 )
@@ -178,6 +196,32 @@ def test_states_are_compared_with_the_vocabulary(
         read_states(templates, CPU, read_contract(templates, CPU))
     assert complaint in str(refused.value)
     assert f"templates/arch/{CPU}/states.py:" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"sp": 0}', '"sp": "0"}'),
+        ('"sp": 0}', '"sp": 0, "paging": 1}'),
+        ('"sp": 0}', '"sp": (1, 2)}'),
+    ],
+)
+def test_a_vocabulary_whose_values_are_none(tmp_path: Path, old: str, new: str) -> None:
+    templates = write_toy(tmp_path)
+    file = templates / f"vmm_arch/protocols/{CPU}.py"
+    file.write_text(file.read_text().replace(old, new))
+    with pytest.raises(InputError, match=rf"{CPU}.py:\d+: STATE: .* is no element with its value"):
+        read_contract(templates, CPU)
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    templates = write_toy(tmp_path, made=REGISTER)
+    for file in (f"hypervisors/made/{CPU}/operations.py.j2", f"hypervisors/made/{CPU}/state.py"):
+        before = (templates / file).read_bytes()
+        (templates / file).write_bytes(b"\xff\xfe")
+        with pytest.raises(InputError, match="cannot be read: 'utf-8' codec"):
+            read_hypervisor(templates, f"made/{CPU}")
+        (templates / file).write_bytes(before)
 
 
 def test_a_contract_without_a_part(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,21 @@ def everything(vcpu: arch.Vcpu) -> dict[str, Any]:
     fpu = vcpu.get_fpu()
     fpu.mxcsr_mask = 0  # what the processor can, not what is set
     state["fpu"] = bytes(fpu)
-    for index in {*arch.msr_indices(), *arch.MSRS_IN_MTRRS} - RUNNING_CLOCKS:
+    for index in {*arch.msr_indices(), *arch.UNLISTED_MSRS} - RUNNING_CLOCKS:
         try:
             state[f"msr {index:#x}"] = vcpu.get_msrs([index])[index]
         except arch.HypervisorError:
             continue
     return state
+
+
+def msrs_of(vcpu: arch.Vcpu, numbers: list[int]) -> dict[int, int]:
+    """All MSRs among these that exist, but for the clocks."""
+    found: dict[int, int] = {}
+    for number in set(numbers) - RUNNING_CLOCKS:
+        with suppress(arch.HypervisorError):
+            found |= vcpu.get_msrs([number])
+    return found
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
@@ -166,6 +176,53 @@ class TestState:
             assert {"msr 0x174", "msr 0xc0000082", "msr 0x200"} <= set(messy)
             arch.reset_vcpu(used.vcpus[0], entry)
             assert differences(everything(used.vcpus[0]), wanted) == []
+
+    def test_no_msr_that_can_be_written_survives_a_reset(self, memory: arch.GuestMemory) -> None:
+        """Whatever a guest could have left in one: each bit pattern that KVM takes is tried."""
+        numbers = [*range(0x1000), *range(0x40000000, 0x40000200), *range(0x4B564D00, 0x4B564D10)]
+        numbers += [*range(0xC0000080, 0xC0000110), *range(0xC0010000, 0xC0010300)]
+        with arch.Vm(memory) as fresh, arch.Vm(memory) as used:
+            entry = ENTRIES[0]
+            arch.configure_vcpu(fresh.vcpus[0], entry)
+            arch.configure_vcpu(used.vcpus[0], entry)
+            wanted = msrs_of(fresh.vcpus[0], numbers)
+            assert len(wanted) > 100
+            changed = 0
+            for number, value in wanted.items():
+                for bits in (1, 0x800, 0x123000, 1 << 63):
+                    try:
+                        used.vcpus[0].set_msrs({number: value ^ bits})
+                        changed += 1
+                    except arch.HypervisorError:
+                        continue
+            assert changed > 100
+            assert msrs_of(used.vcpus[0], numbers) != wanted
+            arch.reset_vcpu(used.vcpus[0], entry)
+            left = msrs_of(used.vcpus[0], numbers)
+            assert {hex(n): left[n] for n in wanted if left[n] != wanted[n]} == {}
+
+    def test_a_start_that_was_latched_is_forgotten(self, memory: arch.GuestMemory) -> None:
+        """vCPU 0 sends INIT and SIPI to vCPU 1, which does not run before both are reset."""
+        code = bytes.fromhex(
+            "c70510 03e0fe 00000001"  # mov dword [0xfee00310], 1 << 24: to APIC id 1
+            "c70500 03e0fe 00450000"  # mov dword [0xfee00300], INIT, assert
+            "c70500 03e0fe 02460000"  # mov dword [0xfee00300], SIPI, vector 2
+            "f4"
+        )
+        entry = arch.Protected32(0x1000)
+        memory.write(0x1000, code)
+        memory.write(0x2000, b"\xe6\x77\xf4")  # out 0x77, al; hlt
+        with arch.Vm(memory, vcpus=2, irqchip=True) as vm:
+            arch.configure_system(vm, entry)
+            boot, secondary = vm.vcpus
+            arch.configure_vcpu(boot, entry)
+            arch.configure_vcpu(secondary, entry)
+            threading.Timer(0.1, boot.kick).start()
+            assert isinstance(boot.run(), arch.Kicked)
+            for vcpu in vm.vcpus:
+                arch.reset_vcpu(vcpu, entry)
+            threading.Timer(0.1, secondary.kick).start()
+            assert isinstance(secondary.run(), arch.Kicked)
 
     def test_a_secondary_is_reset_to_what_it_was_when_configured(
         self, memory: arch.GuestMemory
@@ -344,6 +401,21 @@ class TestAccesses:
         assert repr(vcpu.run()) == "IoOut(port=0x11, data=b'!', size=1)"
         assert isinstance(vcpu.run(), arch.Halt)
 
+    def test_an_exit_of_kvms_own_is_completed_before_a_reset(
+        self, guest: Callable[[bytes], arch.Vcpu]
+    ) -> None:
+        """RDMSR as an exit: KVM would finish it in the middle of the next guest."""
+        vcpu = guest(b"\x66\xb9\x78\x56\x34\x12\x0f\x32\xf4")  # mov ecx, 0x12345678; rdmsr
+        space = abi.kvm_enable_cap(cap=abi.KVM_CAP_X86_USER_SPACE_MSR)
+        space.args[0] = abi.KVM_MSR_EXIT_REASON_UNKNOWN
+        vcpu.vm.ioctl(abi.KVM_ENABLE_CAP, space)
+        exit = vcpu.run()
+        assert repr(exit) == f"OtherExit(reason={abi.KVM_EXIT_X86_RDMSR})"
+        vcpu.run_context.msr.data = 0x77
+        arch.reset_vcpu(vcpu, arch.RealMode(0x1000))
+        regs = vcpu.get_regs()
+        assert (regs.rip, regs.rax) == (0x1000, 0)
+
     def test_reset_gives_up_a_read(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
         vcpu = guest(IN_OUT_HLT)
         for _ in range(3):
@@ -443,9 +515,6 @@ class TestKicks:
     ) -> None:
         vcpu = guest(SPIN)
 
-        def interrupt(number: int, frame: object) -> None:
-            raise KeyboardInterrupt
-
         before = signal.signal(signal.SIGALRM, interrupt)
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
@@ -456,6 +525,53 @@ class TestKicks:
         assert vcpu.get_regs().rip == 0x1000
         vcpu.kick()
         assert isinstance(vcpu.run(), arch.Kicked)
+
+    def test_each_run_in_a_thread_of_its_own(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
+        """Python gives a new thread the identifier of one that has ended."""
+        vcpu = guest(SPIN)
+        for _ in range(5):
+            ended: list[arch.Exit] = []
+            thread = threading.Thread(target=lambda ended=ended: ended.append(vcpu.run()))
+            thread.start()
+            time.sleep(0.02)
+            vcpu.kick()
+            thread.join(5)
+            assert [type(exit) for exit in ended] == [arch.Kicked]
+
+    def test_after_an_exception_another_thread_may_go_on(
+        self, guest: Callable[[bytes], arch.Vcpu]
+    ) -> None:
+        vcpu = guest(b"\xb0\x21\xe6\x11\xf4")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(arch, "enter_guest", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                vcpu.run()
+        seen: list[str] = []
+        thread = threading.Thread(target=lambda: seen.append(repr(vcpu.run())))
+        thread.start()
+        thread.join()
+        assert seen == ["IoOut(port=0x11, data=b'!', size=1)"]
+
+    @pytest.mark.parametrize("irqchip", [False, True])
+    def test_closing_stops_who_runs(self, memory: arch.GuestMemory, irqchip: bool) -> None:
+        """A guest that spins, and one that halts, which an irqchip keeps in the kernel."""
+        memory.write(0x1000, b"\xf4\xeb\xfe" if irqchip else SPIN)
+        ended: list[BaseException] = []
+
+        def run(vcpu: arch.Vcpu) -> None:
+            try:
+                vcpu.run()
+            except arch.ClosedError as error:
+                ended.append(error)
+
+        with arch.Vm(memory, irqchip=irqchip) as vm:
+            arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+            thread = threading.Thread(target=run, args=(vm.vcpus[0],))
+            thread.start()
+            time.sleep(0.05)
+        thread.join(5)
+        assert len(ended) == 1
+        memory.close()
 
     def test_while_another_thread_runs_it_a_vcpu_is_busy(
         self, guest: Callable[[bytes], arch.Vcpu]
@@ -612,6 +728,17 @@ class TestRefusals:
             vcpu.get_msrs([0x174, 0x1234567])
         assert vcpu.get_msrs([0x174]) == {0x174: 1}
 
+    def test_values_that_are_none(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
+        vcpu = guest(SPIN)
+        with pytest.raises(TypeError, match="a Regs is wanted, not a kvm_sregs"):
+            vcpu.set_regs(vcpu.get_sregs())  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="32 bits of index, 64 of value"):
+            vcpu.set_msrs({0x174: 1 << 64})
+        with pytest.raises(ValueError, match="CPUID 0x1: eax has 32 bits: 0x100000000"):
+            arch.CpuidEntry(1, None, eax=1 << 32)
+        with pytest.raises(TypeError, match="memory is a GuestMemory, not a NoneType"):
+            arch.Vm(None)  # type: ignore[arg-type]
+
     def test_configuring_twice_or_after_a_run(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
         vcpu = guest(b"\xf4")
         for _ in range(2):
@@ -639,6 +766,25 @@ class TestRefusals:
                 arch.configure_vcpu(vm.vcpus[0], arch.Entry(0x1000))
             with pytest.raises(ValueError, match="0x100000 is no address that real mode reaches"):
                 arch.RealMode(0x100000)
+
+    @pytest.mark.parametrize(
+        ("make", "complaint"),
+        [
+            (lambda: arch.Long64(-1), "address has 64 bits and no sign: -0x1"),
+            (lambda: arch.Long64(1 << 32), "beyond the first 4 GiB"),
+            (lambda: arch.Long64(0xA000), "0xa000 would be overwritten: page_tables takes 0x6000"),
+            (lambda: arch.Protected32(0x510), "overwritten: gdt takes 0x30 bytes from 0x500"),
+            (lambda: arch.Long64(0x1000, page_tables=0x8123), "0x8123 is no multiple of 0x1000"),
+            (lambda: arch.RealMode(0, rsp=1 << 64), "rsp has 64 bits"),
+        ],
+    )
+    def test_an_entry_that_cannot_be(self, make: Callable[[], arch.Entry], complaint: str) -> None:
+        with pytest.raises(ValueError, match=complaint):
+            make()
+
+    def test_an_entry_of_another_type(self) -> None:
+        with pytest.raises(TypeError, match="address is an integer, not a NoneType"):
+            arch.Long64(None)  # type: ignore[arg-type]
 
     def test_everything_after_the_machine_is_closed(self, memory: arch.GuestMemory) -> None:
         with arch.Vm(memory) as vm:
@@ -676,11 +822,17 @@ class TestRefusals:
                 vcpu.get_regs()
             except arch.ForkedError as error:
                 os.write(writable, str(error).encode())
+                try:
+                    vcpu.vm.close()  # says nothing: the parent's machine goes on
+                except BaseException as odd:
+                    os.write(writable, repr(odd).encode())
             finally:
                 os._exit(0)
         os.close(writable)
         with os.fdopen(readable) as answer:
-            assert answer.read().startswith("KVM_GET_REGS: EIO: this is a forked child")
+            said = answer.read()
+            assert said.startswith("KVM_GET_REGS: EIO: this is a forked child")
+            assert said.endswith("make another here")
         os.waitpid(child, 0)
         vcpu.get_regs()  # the parent's is its own still
 
@@ -691,6 +843,17 @@ class TestRefusals:
 
 
 class TestEscapeHatch:
+    @pytest.mark.parametrize("argument", [None, b"bytes", 1.5, "text"])
+    def test_what_is_no_argument(
+        self, guest: Callable[[bytes], arch.Vcpu], argument: object
+    ) -> None:
+        with pytest.raises(TypeError, match="is neither an integer nor a ctypes record"):
+            guest(SPIN).ioctl(abi.KVM_GET_REGS, argument)
+
+    def test_a_buffer_that_is_too_short(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
+        with pytest.raises(ValueError, match="uses 144 bytes, the buffer has 8"):
+            guest(SPIN).ioctl(abi.KVM_GET_REGS, bytearray(8))
+
     def test_any_call_with_records_bytearrays_and_integers(
         self, guest: Callable[[bytes], arch.Vcpu]
     ) -> None:
@@ -711,6 +874,11 @@ def handles() -> tuple[int, int]:
         line for line in maps if "kvm" in line or line.endswith(" 0 ") or "/dev/zero" in line
     ]
     return len(os.listdir("/proc/self/fd")), len(kvm_maps)
+
+
+def interrupt(*_: object) -> None:
+    """As Control-C does, at whatever it is called for."""
+    raise KeyboardInterrupt
 
 
 def whole_life(memory: arch.GuestMemory) -> None:

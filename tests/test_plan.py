@@ -13,6 +13,7 @@ from vmm_arch_gen.arch.contract import read_contract
 from vmm_arch_gen.arch.hypervisor import read_hypervisor
 from vmm_arch_gen.arch.plan import Write, plan
 from vmm_arch_gen.arch.states import is_hole, read_states
+from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.arch_functions import Emitter
 from vmm_arch_gen.generate.render import Templates
 from vmm_arch_gen.project import Project
@@ -28,10 +29,9 @@ def templates(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def planned(templates: Path) -> Plan:
-    contract = read_contract(templates, CPU)
-    states = read_states(templates, CPU, contract)
-
     def of(hypervisor: str, state: str, *groups: str) -> Planned:
+        contract = read_contract(templates, CPU)
+        states = read_states(templates, CPU, contract)
         folder = read_hypervisor(templates, f"{hypervisor}/{CPU}")
         return plan(contract, folder, states.by_name[state], groups)
 
@@ -141,6 +141,18 @@ def test_configure_leaves_out_what_creation_guarantees_and_reset_nothing(
     assert batch.images()[1] == (
         "_ALL = table({CODE: segment(8, 0, 0xFFFF, 0x9B), PAGING: PAGING_OFF})"
     )
+
+
+def test_a_group_that_there_is_not(planned: Plan) -> None:
+    with pytest.raises(InputError, match="there is no group generals"):
+        planned("register", "boot", "generals")
+
+
+def test_what_cannot_be_filled_in_at_run_time_is_refused(templates: Path, planned: Plan) -> None:
+    states = templates / f"arch/{CPU}/states.py"
+    states.write_text(states.read_text().replace("(16, ", '("entry.selector", '))
+    with pytest.raises(InputError, match="the selector of code is filled in at run time; say in"):
+        planned("batch", "paged", "modes")
 
 
 def test_state_that_not_every_machine_has_is_written_where_it_is(

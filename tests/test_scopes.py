@@ -22,6 +22,7 @@ from vmm_arch_gen.project import Project
         ("regs = 1\ndef f():\n    regs = 2\n", "in f, line 2, the local name regs hides"),
         ("regs = 1\ndef f(regs):\n    return regs\n", "the local name regs hides"),
         ("def f(fd):\n    len = fd\n    return len\n", "the local name len hides"),
+        ("def f(vcpu):\n    vcpu = 1\n    return vcpu\n", "in f, line 1, the parameter vcpu is"),
         ("if 'kvm' == 'kvm':\n    x = 1\n", "line 1 tests what is known: if 'kvm' == 'kvm'"),
         ("def f():\n    return 1 if True else 2\n", "line 2 tests what is known: if True"),
     ],

@@ -20,18 +20,21 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from mmap import mmap
-from threading import get_ident, get_native_id
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
 from vmm_arch import kvm
 from vmm_arch.abi import kvm_x86_64 as abi
 from vmm_arch.abi.kvm_x86_64 import (
-    IOC_IN,
+    _IOC_DIRSHIFT,
+    _IOC_READ,
+    _IOC_SIZEMASK,
+    _IOC_SIZESHIFT,
     KVM_API_VERSION,
     KVM_CAP_EXT_CPUID,
     KVM_CAP_IMMEDIATE_EXIT,
@@ -47,12 +50,20 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CREATE_PIT2,
     KVM_CREATE_VCPU,
     KVM_CREATE_VM,
+    KVM_EXIT_FAIL_ENTRY,
+    KVM_EXIT_HLT,
+    KVM_EXIT_INTERNAL_ERROR,
     KVM_EXIT_INTR,
     KVM_EXIT_IO,
     KVM_EXIT_IO_OUT,
+    KVM_EXIT_IOAPIC_EOI,
+    KVM_EXIT_IRQ_WINDOW_OPEN,
     KVM_EXIT_MMIO,
+    KVM_EXIT_SHUTDOWN,
+    KVM_EXIT_SYSTEM_EVENT,
     KVM_GET_API_VERSION,
     KVM_GET_LAPIC,
+    KVM_GET_MP_STATE,
     KVM_GET_MSR_INDEX_LIST,
     KVM_GET_MSRS,
     KVM_GET_REGS,
@@ -67,6 +78,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_RUN,
     KVM_SET_CPUID2,
     KVM_SET_DEBUGREGS,
+    KVM_SET_IDENTITY_MAP_ADDR,
     KVM_SET_LAPIC,
     KVM_SET_MP_STATE,
     KVM_SET_MSRS,
@@ -126,11 +138,11 @@ from vmm_arch.exits import (
     Shutdown,
     SystemEvent,
 )
-from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
+from vmm_arch.kvm import THIS_THREAD, enter_guest, ioctl, ioctl_large
 from vmm_arch.lifecycle import CLOSED, IDLE, QUEUED, RUNNING, SETTLING, UNANSWERED, refusal
 from vmm_arch.memory import MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
-from vmm_arch.x86_64.cpuid import CpuidEntry, for_vcpu
+from vmm_arch.x86_64.cpuid import CpuidEntry, for_machine, for_vcpu
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
     DATA_SELECTOR,
@@ -145,6 +157,7 @@ from vmm_arch.x86_64.lapic import (
     APIC_DFR,
     APIC_ID,
     APIC_LDR,
+    APIC_LVT_CMCI,
     APIC_LVT_ERROR,
     APIC_LVT_LINT0,
     APIC_LVT_LINT1,
@@ -159,12 +172,15 @@ from vmm_arch.x86_64.lapic import (
 )
 from vmm_arch.x86_64.memory_map import GuestMemory
 from vmm_arch.x86_64.msr import (
+    AMD_OSVW,
     EFER_LMA,
     EFER_LME,
     IA32_CSTAR,
     IA32_FMASK,
     IA32_KERNEL_GS_BASE,
     IA32_LSTAR,
+    IA32_MC0_CTL,
+    IA32_MC0_CTL2,
     IA32_MISC_ENABLE,
     IA32_MTRR_DEF_TYPE,
     IA32_MTRR_FIXED,
@@ -305,6 +321,9 @@ def debugregs_image(
 
 def msrs_image(msrs: Mapping[int, int]) -> bytearray:
     """Lay out what KVM_SET_MSRS takes: MSRs by their index."""
+    for index, value in msrs.items():
+        if not (0 <= index < 1 << 32 and 0 <= value < 1 << 64):
+            raise ValueError(f"MSR {index:#x} = {value:#x}: 32 bits of index, 64 of value")
     entries = (bytes(kvm_msr_entry(index=index, data=value)) for index, value in msrs.items())
     return bytearray(kvm_msrs(nmsrs=len(msrs))) + b"".join(entries)
 
@@ -319,8 +338,8 @@ def lapic_image(registers: Mapping[int, int]) -> Lapic:
 
 # Calls
 
-TSS_ADDRESS: Final = 0xFFFBD000
-"""Three pages below 4 GiB that KVM needs for itself on Intel's processors."""
+KVM_PAGES: Final = range(0xFFFBC000, 0xC0000000, -0x4000)
+"""Where the four pages may lie that KVM needs for itself on Intel's processors."""
 MAX_VCPUS: Final = 255
 """The local APIC's id has eight bits."""
 CPUID_ENTRIES: Final = 256
@@ -341,12 +360,23 @@ OPTIONAL: Final = {
 }
 
 IMMEDIATE_EXIT: Final = kvm.offset(kvm_run, "immediate_exit")
-CR8: Final = kvm.offset(kvm_run, "cr8")
+CR8_AT: Final = kvm.offset(kvm_run, "cr8")
 EXIT_REASON: Final = kvm.offset(kvm_run, "exit_reason")
-MMIO: Final = kvm.offset(kvm_run, "mmio")
-MMIO_DATA: Final = MMIO + kvm.offset(kvm_run_mmio, "data")
+MMIO_AT: Final = kvm.offset(kvm_run, "mmio")
+MMIO_DATA_AT: Final = MMIO_AT + kvm.offset(kvm_run_mmio, "data")
 NO_REASON: Final = 0xFF
 """What is no reason of KVM's for an exit."""
+NOTHING_HAPPENED: Final = (NO_REASON, KVM_EXIT_INTR)
+COMPLETE_EXITS: Final = (
+    KVM_EXIT_HLT,
+    KVM_EXIT_SHUTDOWN,
+    KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_IOAPIC_EOI,
+    KVM_EXIT_SYSTEM_EVENT,
+    KVM_EXIT_FAIL_ENTRY,
+    KVM_EXIT_INTERNAL_ERROR,
+)
+"""The exits after which no instruction waits for the next KVM_RUN to finish it."""
 _BETWEEN: Final = kvm.offset(kvm_run, "io") - EXIT_REASON - 4
 unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
 """The exit's reason, and the members of ``kvm_run.io`` in case that is it."""
@@ -354,17 +384,33 @@ unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
 MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
 MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
-MSRS_IN_MTRRS: Final = (
+UNLISTED_MSRS: Final = (
     *range(IA32_MTRR_PHYSBASE0, IA32_MTRR_PHYSBASE0 + 16),
     *IA32_MTRR_FIXED,
+    *range(IA32_MC0_CTL2, IA32_MC0_CTL2 + 32),
+    *range(IA32_MC0_CTL, IA32_MC0_CTL + 4 * 32),
+    *AMD_OSVW,
 )
+"""What KVM_GET_MSR_INDEX_LIST leaves out although it can be written."""
 
 
 def call_any(fd: int, request: int, argument: Any) -> int:
     """Make a KVM call for somebody who knows what it takes."""
+    if isinstance(argument, int):
+        return call_large(fd, request, argument)
     if isinstance(argument, bytearray):
-        argument = (ctypes.c_char * len(argument)).from_buffer(argument)
-    return call_large(fd, request, argument)
+        buffer: Any = (ctypes.c_char * len(argument)).from_buffer(argument)
+    elif isinstance(argument, ctypes.Structure | ctypes.Union | ctypes.Array):
+        buffer = argument
+    else:
+        what = f"a {type(argument).__name__}"
+        raise TypeError(f"{what} is neither an integer nor a ctypes record or a bytearray")
+    needed = request >> _IOC_SIZESHIFT & _IOC_SIZEMASK
+    if ctypes.sizeof(buffer) < needed:
+        raise ValueError(
+            f"ioctl {request:#x} uses {needed} bytes, the buffer has {ctypes.sizeof(buffer)}"
+        )
+    return call_large(fd, request, buffer)
 
 
 def cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
@@ -397,7 +443,7 @@ def write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
     """Write segments, descriptor tables and control registers."""
     call(vcpu.fd, KVM_SET_SREGS, sregs)
     if not vcpu.vm.irqchip:  # the next KVM_RUN takes CR8 from the page
-        vcpu._page[CR8 : CR8 + 8] = sregs.cr8.to_bytes(8, "little")
+        vcpu._page[CR8_AT : CR8_AT + 8] = sregs.cr8.to_bytes(8, "little")
 
 
 def read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
@@ -424,7 +470,7 @@ def write_msrs(fd: int, image: bytearray) -> None:
 def restorable_msrs(fd: int) -> bytearray:
     """Lay out the MSRs of a new vCPU that can be written back, without those of the boot state."""
     kept: dict[int, int] = {}
-    for index in sorted({*msr_indices(), *MSRS_IN_MTRRS} - {IA32_TSC}):
+    for index in sorted({*msr_indices(), *UNLISTED_MSRS} - {IA32_TSC}):
         with suppress(HypervisorError):
             values = read_msrs(fd, [index])
             write_msrs(fd, msrs_image(values))
@@ -470,7 +516,10 @@ CAUSES = {
         "EINVAL",
     ): "the machine was made without an irqchip, or the id is not the vCPU's",
     ("KVM_IRQ_LINE", "ENXIO"): "the machine was made without an irqchip",
-    ("KVM_SET_CPUID2", "EINVAL"): "the guest has run, and its CPUID cannot change any more",
+    ("KVM_SET_CPUID2", "EINVAL"): "the host cannot show one of the entries; or the guest has run",
+    ("KVM_SET_CPUID2", "E2BIG"): "KVM takes at most 256 entries",
+    ("KVM_GET_MSRS", "E2BIG"): "KVM takes at most 256 MSRs at once",
+    ("KVM_SET_MSRS", "E2BIG"): "KVM takes at most 256 MSRs at once",
 }
 """What usually makes KVM refuse a call."""
 
@@ -508,6 +557,7 @@ class Vcpu:
 
     __slots__ = (
         "_answer_at",
+        "_closing",
         "_fresh",
         "_io_in",
         "_io_out",
@@ -518,7 +568,6 @@ class Vcpu:
         "_owner",
         "_page",
         "_state",
-        "_thread",
         "fd",
         "index",
         "is_secondary",
@@ -538,7 +587,8 @@ class Vcpu:
         self._state = IDLE
         self._fresh = True
         self._kicks = self._kicks_seen = 0
-        self._owner = self._thread = 0
+        self._owner = 0
+        self._closing = False
         self._answer_at = 0
         self._io_in = IoIn(self._answer)
         self._io_out = IoOut()
@@ -562,16 +612,15 @@ class Vcpu:
         """Make any KVM call on this vCPU, with an integer, a ctypes record or a bytearray."""
         if self._state:
             self._settle()
-        if request & IOC_IN:  # it may write what configure_vcpu() relies on
+        if request >> _IOC_DIRSHIFT != _IOC_READ:
             self._fresh = False
         return call_any(self.fd, request, argument)
 
     def _settle(self) -> None:
         """Let the guest's last instruction finish, or say why nothing can be asked now."""
-        if self._state == RUNNING:
-            self._recover()
         if self._state != SETTLING:
             raise refusal(self._state, self.index)
+        self._page[EXIT_REASON] = NO_REASON
         self._page[IMMEDIATE_EXIT] = 1
         try:
             enter_guest(self.fd, KVM_RUN)
@@ -579,20 +628,14 @@ class Vcpu:
             self._state = IDLE
         except OSError as error:
             raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
-        else:
-            self._state = QUEUED
-            raise refusal(QUEUED, self.index)
         finally:
             self._page[IMMEDIATE_EXIT] = 0
             if self._kicks != self._kicks_seen:  # somebody kicked just now
                 self._page[IMMEDIATE_EXIT] = 1
-
-    def _recover(self) -> None:
-        """Go on after an exception, such as KeyboardInterrupt, has ended run() in this thread."""
-        if self._owner != get_ident():
-            raise refusal(RUNNING, self.index)
-        nothing = self._page[EXIT_REASON] in (NO_REASON, KVM_EXIT_INTR)
-        self._state = SETTLING if nothing else QUEUED
+            if self._page[EXIT_REASON] not in NOTHING_HAPPENED:
+                self._state = QUEUED
+        if self._state == QUEUED:
+            raise refusal(QUEUED, self.index)
 
     def _abandon(self) -> None:
         """Let the guest's last instruction finish, whatever it still waits for."""
@@ -605,6 +648,12 @@ class Vcpu:
             else:
                 with suppress(UnansweredReadError):
                     self._settle()
+
+    def _touch(self) -> None:
+        """Note that part of the state is set by hand, once that can be done."""
+        if self._state:
+            self._settle()
+        self._fresh = False
 
     def _claim(self) -> None:
         """Note that the vCPU is configured now, which a new one can be once."""
@@ -629,7 +678,7 @@ class Vcpu:
 
     def _rare_exit(self, reason: int) -> Exit:
         """Describe an exit that is neither port I/O nor MMIO."""
-        self._state = IDLE
+        run = self.run_context
         match reason:
             case abi.KVM_EXIT_HLT:
                 return Halt()
@@ -637,8 +686,6 @@ class Vcpu:
                 return Shutdown()
             case abi.KVM_EXIT_IRQ_WINDOW_OPEN:
                 return InterruptWindow()
-        run = self.run_context
-        match reason:
             case abi.KVM_EXIT_IOAPIC_EOI:
                 acknowledged = EndOfInterrupt()
                 acknowledged.vector = run.eoi.vector
@@ -668,13 +715,19 @@ class Vcpu:
         failure.operation = "KVM_RUN"
         return failure
 
+    def _stop(self) -> None:
+        """Let no thread run the vCPU any more; for :class:`Vm`."""
+        self._closing = True
+        while self._state == RUNNING and self._owner != THIS_THREAD.id:
+            self.kick()
+            time.sleep(0.001)
+
     def _close(self) -> None:
         """Close the vCPU; for :class:`Vm`."""
-        if self._state != CLOSED:
-            self._state = CLOSED
-            os.close(self.fd)
-            with suppress(BufferError):  # somebody keeps run_context: it goes when that does
-                self._page.close()
+        self._state = CLOSED
+        os.close(self.fd)
+        with suppress(BufferError):  # somebody keeps run_context: it goes when that does
+            self._page.close()
 
     def get_regs(self) -> Regs:
         """Read the general registers into a new record."""
@@ -688,6 +741,9 @@ class Vcpu:
         """Write all general registers."""
         if self._state:
             self._settle()
+        self._fresh = False
+        if not isinstance(regs, Regs):
+            raise TypeError(f"a Regs is wanted, not a {type(regs).__name__}")
         call(self.fd, KVM_SET_REGS, regs)
 
     def get_sregs(self) -> Sregs:
@@ -702,6 +758,9 @@ class Vcpu:
         """Write all segments, descriptor tables and control registers."""
         if self._state:
             self._settle()
+        self._fresh = False
+        if not isinstance(sregs, Sregs):
+            raise TypeError(f"a Sregs is wanted, not a {type(sregs).__name__}")
         write_sregs(self, sregs)
 
     def get_fpu(self) -> Fpu:
@@ -719,6 +778,8 @@ class Vcpu:
         if self._state:
             self._settle()
         self._fresh = False
+        if not isinstance(fpu, Fpu):
+            raise TypeError(f"a Fpu is wanted, not a {type(fpu).__name__}")
         call_large(self.fd, KVM_SET_XSAVE, fpu)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
@@ -731,6 +792,7 @@ class Vcpu:
         """Write model-specific registers; an error names the first one that was refused."""
         if self._state:
             self._settle()
+        self._fresh = False
         write_msrs(self.fd, msrs_image(msrs))
 
     def get_lapic(self) -> Lapic:
@@ -745,6 +807,9 @@ class Vcpu:
         """Write the local APIC's registers; needs a VM with an irqchip."""
         if self._state:
             self._settle()
+        self._fresh = False
+        if not isinstance(lapic, Lapic):
+            raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
         call(self.fd, KVM_SET_LAPIC, lapic)
 
     def translate(self, address: int) -> int | None:
@@ -760,65 +825,75 @@ class Vcpu:
 
         A read must have been answered with ``complete`` or ``ignore`` before the next run.
         """
-        if self._state == RUNNING:
-            self._recover()
         state = self._state
         if state > QUEUED:
             raise refusal(state, self.index)
-        thread = get_ident()
-        if self._owner != thread:
-            self._owner = thread
-            self._thread = get_native_id()
+        # There is no call since the state was looked at, so that no other thread came in between.
         self._state = RUNNING
-        self._fresh = False
-        while state != QUEUED:
-            self._page[EXIT_REASON] = NO_REASON
-            try:
-                enter_guest(self.fd, KVM_RUN)
-                break
-            except (InterruptedError, BlockingIOError):  # a signal; or a secondary has been started
-                if self._page[IMMEDIATE_EXIT]:
-                    self._page[IMMEDIATE_EXIT] = 0
-                    self._kicks_seen = self._kicks
+        try:
+            self._owner = THIS_THREAD.id
+            self._fresh = False
+            if self._closing:
+                raise refusal(CLOSED, self.index)
+            while state != QUEUED:
+                self._page[EXIT_REASON] = NO_REASON
+                try:
+                    enter_guest(self.fd, KVM_RUN)
+                    break
+                except (InterruptedError, BlockingIOError):  # a signal; or a secondary was started
+                    if self._page[IMMEDIATE_EXIT]:
+                        self._page[IMMEDIATE_EXIT] = 0
+                        self._kicks_seen = self._kicks
+                        if self._closing:
+                            raise refusal(CLOSED, self.index) from None
+                        kicked = Kicked()
+                        self._state = IDLE
+                        return kicked
+                except OSError as error:
                     self._state = IDLE
-                    return Kicked()
-            except OSError as error:
-                self._state = IDLE
-                raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
+                    raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
 
-        reason, direction, size, port, count, at = unpack_io(self._page, EXIT_REASON)
-        if reason == KVM_EXIT_IO:
-            if direction == KVM_EXIT_IO_OUT:
-                io_out = self._io_out
-                io_out.port = port
-                io_out.size = size
-                io_out.count = count
-                io_out.data = self._page[at : at + size * count]
-                self._state = SETTLING
-                return io_out
-            io_in = self._io_in
-            io_in.port = port
-            io_in.size = size
-            io_in.count = count
-            self._answer_at = at
-            self._state = UNANSWERED
-            return io_in
-        if reason == KVM_EXIT_MMIO:
-            address, data, size, is_write = unpack_mmio(self._page, MMIO)
-            if is_write:
-                mmio_write = self._mmio_write
-                mmio_write.address = address
-                mmio_write.data = data[:size]
-                self._state = SETTLING
-                return mmio_write
-            mmio_read = self._mmio_read
-            mmio_read.address = address
-            mmio_read.size = size
-            mmio_read.count = 1
-            self._answer_at = MMIO_DATA
-            self._state = UNANSWERED
-            return mmio_read
-        return self._rare_exit(reason)
+            reason, direction, size, port, count, at = unpack_io(self._page, EXIT_REASON)
+            if reason == KVM_EXIT_IO:
+                if direction == KVM_EXIT_IO_OUT:
+                    io_out = self._io_out
+                    io_out.port = port
+                    io_out.size = size
+                    io_out.count = count
+                    io_out.data = self._page[at : at + size * count]
+                    self._state = SETTLING
+                    return io_out
+                io_in = self._io_in
+                io_in.port = port
+                io_in.size = size
+                io_in.count = count
+                self._answer_at = at
+                self._state = UNANSWERED
+                return io_in
+            if reason == KVM_EXIT_MMIO:
+                address, data, size, is_write = unpack_mmio(self._page, MMIO_AT)
+                if is_write:
+                    mmio_write = self._mmio_write
+                    mmio_write.address = address
+                    mmio_write.data = data[:size]
+                    self._state = SETTLING
+                    return mmio_write
+                mmio_read = self._mmio_read
+                mmio_read.address = address
+                mmio_read.size = size
+                mmio_read.count = 1
+                self._answer_at = MMIO_DATA_AT
+                self._state = UNANSWERED
+                return mmio_read
+            rare = self._rare_exit(reason)
+            self._state = IDLE if reason in COMPLETE_EXITS else SETTLING
+            return rare
+        except BaseException:
+            # KeyboardInterrupt, for instance, may come at any call: what KVM has told is not lost.
+            if self._state == RUNNING:
+                nothing = self._page[EXIT_REASON] in NOTHING_HAPPENED
+                self._state = SETTLING if nothing else QUEUED
+            raise
 
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the present run or the next.
@@ -830,7 +905,7 @@ class Vcpu:
         self._kicks += 1
         self._page[IMMEDIATE_EXIT] = 1
         if self._state == RUNNING:
-            kvm.send_kick(self._thread)
+            kvm.send_kick(self._owner)
 
 
 # Machine
@@ -884,9 +959,9 @@ class Vm:
         with kvm.opened_device(KVM_GET_API_VERSION, KVM_API_VERSION) as device:
             wanted = dict(CAPABILITIES)
             if self.irqchip:
-                wanted["KVM_CAP_IRQCHIP"] = (*OPTIONAL["KVM_CAP_IRQCHIP"][:2], True)
+                wanted["KVM_CAP_IRQCHIP"] = (KVM_CAP_IRQCHIP, "Vm(irqchip=True)", True)
             if any(region.read_only for region in self.memory.regions):
-                wanted["KVM_CAP_READONLY_MEM"] = (*OPTIONAL["KVM_CAP_READONLY_MEM"][:2], True)
+                wanted["KVM_CAP_READONLY_MEM"] = (KVM_CAP_READONLY_MEM, "read-only memory", True)
             kvm.require(kvm.check_capabilities(device, KVM_CHECK_EXTENSION, wanted))
             most = min(call(device, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS), MAX_VCPUS)
             if not 0 < vcpus <= most:
@@ -894,18 +969,31 @@ class Vm:
             self.fd = call(device, KVM_CREATE_VM)
             opened.callback(os.close, self.fd)
             run_size = call(device, KVM_GET_VCPU_MMAP_SIZE)
-        call_large(self.fd, KVM_SET_TSS_ADDR, TSS_ADDRESS)
+        pages = self._free_pages()
+        call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
+        call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
         for slot, region in enumerate(self.memory.regions):
             self._map(slot, region, region.size)
-            opened.callback(self._map, slot, region, 0)
+            opened.callback(self._unmap, slot, region)
         if self.irqchip:
             call(self.fd, KVM_CREATE_IRQCHIP)
             # Without its dummy the speaker's port would end in an exit each time.
             call(self.fd, KVM_CREATE_PIT2, kvm_pit_config(flags=KVM_PIT_SPEAKER_DUMMY))
         for index in range(vcpus):
-            cpuid = for_vcpu(self.cpuid, index, vcpus, irqchip=self.irqchip)
+            cpuid = for_vcpu(self.cpuid, index, vcpus)
             self.vcpus.append(Vcpu(self, index, cpuid, run_size))
             opened.callback(self.vcpus[-1]._close)
+
+    def _free_pages(self) -> int:
+        """Four pages below 4 GiB where there is no memory."""
+        for pages in KVM_PAGES:
+            if not any(r.address < pages + 0x4000 and pages < r.end for r in self.memory.regions):
+                return pages
+        raise ValueError("KVM needs four free pages between 3 and 4 GiB: make the regions smaller")
+
+    def _unmap(self, slot: int, region: Region) -> None:
+        with suppress(ForkedError):  # a child only closes its descriptors
+            self._map(slot, region, 0)
 
     def _map(self, slot: int, region: Region, size: int) -> None:
         """Map a region of memory, or with size 0 let go of it."""
@@ -931,15 +1019,21 @@ class Vm:
         It maps all of ``memory`` and owns it until it is closed. ``irqchip`` asks for the
         hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
         ``cpuid`` is what the guest's CPUID instruction says, by default what
-        :func:`supported_cpuid` says; the parts that tell one vCPU from another are filled in.
+        :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
+        are, are filled in.
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
         """
         self._opened = None
+        if not isinstance(memory, GuestMemory):
+            raise TypeError(f"a machine's memory is a GuestMemory, not a {type(memory).__name__}")
         self._other_msrs = None
         self.memory = memory
-        self.irqchip = irqchip
-        self.cpuid = list(supported_cpuid() if cpuid is None else cpuid)
+        self.irqchip = bool(irqchip)
+        if cpuid is None:
+            self.cpuid = for_machine(supported_cpuid(), irqchip=self.irqchip)
+        else:
+            self.cpuid = list(cpuid)
         self.vcpus = []
         kvm.install_kick_signal()
         with ExitStack() as opened:
@@ -959,9 +1053,14 @@ class Vm:
         call(self.fd, KVM_IRQ_LINE, level)
 
     def close(self) -> None:
-        """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards."""
+        """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
+
+        A thread that runs one is stopped: its run() raises ClosedError.
+        """
         opened, self._opened = self._opened, None
         if opened is not None:
+            for vcpu in self.vcpus:
+                vcpu._stop()
             opened.close()
 
     def __enter__(self) -> Vm:
@@ -979,7 +1078,8 @@ class Vm:
         self.close()
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_opened"):  # the arguments were not even those of __init__
+            self.close()
 
 
 def probe() -> Report:
@@ -1008,7 +1108,7 @@ def supported_cpuid() -> list[CpuidEntry]:
 # Arch functions
 
 # Prepared state: what the functions below write.
-_XSAVE = Fpu(fcw=0x37F, mxcsr=0x1F80)
+_XSAVE = Fpu(fcw=0x37F, fsw=0, ftw=0, mxcsr=0x1F80)
 _MSRS = msrs_image(
     {
         IA32_SYSENTER_CS: 0,
@@ -1073,6 +1173,7 @@ _LAPIC = lapic_image(
         APIC_LDR: 0,
         APIC_DFR: 0xFFFFFFFF,
         APIC_SVR: 0xFF,
+        APIC_LVT_CMCI: 0x10000,
         APIC_LVT_TIMER: 0x10000,
         APIC_LVT_THERMAL: 0x10000,
         APIC_LVT_PERFORMANCE: 0x10000,
@@ -1088,6 +1189,7 @@ _BOOT_PROCESSOR_LAPIC = lapic_image(
         APIC_LDR: 0,
         APIC_DFR: 0xFFFFFFFF,
         APIC_SVR: 0xFF,
+        APIC_LVT_CMCI: 0x10000,
         APIC_LVT_TIMER: 0x10000,
         APIC_LVT_THERMAL: 0x10000,
         APIC_LVT_PERFORMANCE: 0x10000,
@@ -1098,7 +1200,7 @@ _BOOT_PROCESSOR_LAPIC = lapic_image(
 )
 _ACTIVITY = kvm_mp_state()
 _XCRS = xcrs_image(xcr0=1)
-_DEBUGREGS = debugregs_image(dr6=0xFFFF0FF0, dr7=0x400)
+_DEBUGREGS = debugregs_image(dr0=0, dr1=0, dr2=0, dr3=0, dr6=0xFFFF0FF0, dr7=0x400)
 _EVENTS = kvm_vcpu_events(flags=KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW)
 _SECONDARY_ACTIVITY = kvm_mp_state(mp_state=1)
 _SECONDARY_SREGS = kvm_sregs(
@@ -1120,23 +1222,19 @@ _SECONDARY_REGS = kvm_regs(rip=0xFFF0, rflags=2)
 
 def setup_fpu(vcpu: Vcpu) -> None:
     """Give x87 and SSE the state of FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
-    if vcpu._state:
-        vcpu._settle()
-    vcpu._fresh = False
+    vcpu._touch()
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
 
 
 def setup_msrs(vcpu: Vcpu) -> None:
     """Set the MSRs that a boot protocol leaves to the loader: fast strings, caching, system calls."""
-    if vcpu._state:
-        vcpu._settle()
+    vcpu._touch()
     write_msrs(vcpu.fd, _MSRS)
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
     """Set the general registers for an entry: RIP, RSP, RBP, RBX and RSI as it says, others zero."""
-    if vcpu._state:
-        vcpu._settle()
+    vcpu._touch()
     regs = kvm_regs(
         rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
     )
@@ -1145,8 +1243,7 @@ def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
 
 def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Set segments, descriptor tables and control registers for :class:`RealMode`."""
-    if vcpu._state:
-        vcpu._settle()
+    vcpu._touch()
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
@@ -1155,8 +1252,7 @@ def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Set segments, descriptor tables and control registers for :class:`Protected32`."""
-    if vcpu._state:
-        vcpu._settle()
+    vcpu._touch()
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
     write_sregs(vcpu, sregs)
@@ -1164,8 +1260,7 @@ def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Set segments, descriptor tables and control registers for :class:`Long64`."""
-    if vcpu._state:
-        vcpu._settle()
+    vcpu._touch()
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
@@ -1179,8 +1274,7 @@ def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
 
 def set_lint(vcpu: Vcpu) -> None:
     """Set up the local APIC as firmware does: LINT0 takes the 8259's interrupts, LINT1 NMIs."""
-    if vcpu._state:
-        vcpu._settle()
+    vcpu._touch()
     lapic = Lapic.from_buffer_copy(_LAPIC)
     lapic[APIC_ID] = vcpu.index << 24
     call(vcpu.fd, KVM_SET_LAPIC, lapic)
@@ -1255,6 +1349,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
     vcpu._abandon()
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
+    call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
@@ -1277,6 +1372,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
     vcpu._abandon()
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
+    call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
@@ -1298,6 +1394,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
     vcpu._abandon()
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
+    call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
@@ -1320,6 +1417,7 @@ def reset_secondary(vcpu: Vcpu) -> None:
     """Give any vCPU all of its state anew, to wait until another one starts it."""
     vcpu._abandon()
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
+    call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _SECONDARY_ACTIVITY)
     write_sregs(vcpu, _SECONDARY_SREGS)
     call(vcpu.fd, KVM_SET_REGS, _SECONDARY_REGS)
@@ -1337,8 +1435,10 @@ def reset_secondary(vcpu: Vcpu) -> None:
 def reset_vcpu(vcpu: Vcpu, entry: Entry) -> None:
     """Give a vCPU, whatever it did before, the state of a new and configured one.
 
-    Everything is written, so that nothing of the last guest is left for the next; a read that was
-    not answered is answered as by ignore(). The time stamp counter runs on.
+    Everything of the vCPU is written, so that nothing of the last guest is left for the next. Its
+    last instruction finishes first, which may write guest memory: restore that afterwards. The time
+    stamp counter runs on. Not covered are what the machine's vCPUs share (interrupt controllers,
+    timer), system management mode, and guests of the guest: hide SVM and VMX from its CPUID.
     """
     if vcpu.is_secondary:
         reset_secondary(vcpu)

@@ -17,19 +17,16 @@ UNANSWERED = 4
 CLOSED = 5
 
 
+_WHY = {
+    QUEUED: "its instruction goes on with another access: call run() to get it",
+    RUNNING: "another thread runs it: kick() it and wait for its run() to return",
+    UNANSWERED: "the guest waits for the answer to a read: call complete() or ignore() of the exit"
+    " that run() returned",
+    CLOSED: "its machine is closed",
+}
+
+
 def refusal(state: int, index: int) -> VcpuError:
     """Say why a vCPU in this state does not do what was asked."""
-    who = f"vCPU {index}"
-    match state:
-        case 2:
-            return UnansweredReadError(
-                f"{who}: its instruction goes on with another access: call run() to get it"
-            )
-        case 3:
-            return BusyError(f"{who}: another thread runs it: kick() it and wait for its run()")
-        case 4:
-            return UnansweredReadError(
-                f"{who}: the guest waits for the answer to a read: call complete() or ignore() of"
-                " the exit that run() returned"
-            )
-    return ClosedError(f"{who}: its machine is closed")
+    errors = {RUNNING: BusyError, CLOSED: ClosedError}
+    return errors.get(state, UnansweredReadError)(f"vCPU {index}: {_WHY[state]}")

@@ -854,7 +854,7 @@ class __riscv_extra_ext_header(LittleEndianStructure):
     hdr: __riscv_ctx_hdr
 
 
-# Inside the class Python would take a name that begins with two underscores for the class's own.
+# Inside the class the name of a type here would be taken for something of the class's own.
 __riscv_extra_ext_header._fields_ = [
     ("__padding", c_uint32 * 129),
     ("reserved", c_uint32),
@@ -897,7 +897,7 @@ class __riscv_fp_state(LittleEndianUnion):
     q: __riscv_q_ext_state
 
 
-# Inside the class Python would take a name that begins with two underscores for the class's own.
+# Inside the class the name of a type here would be taken for something of the class's own.
 __riscv_fp_state._fields_ = [
     ("f", __riscv_f_ext_state),
     ("d", __riscv_d_ext_state),
@@ -2968,7 +2968,7 @@ class user_cfi_state(LittleEndianStructure):
     shstk_ptr: int
 
 
-# Inside the class Python would take a name that begins with two underscores for the class's own.
+# Inside the class the name of a type here would be taken for something of the class's own.
 user_cfi_state._fields_ = [
     ("cfi_status", __cfi_status),
     ("shstk_ptr", c_uint64),

@@ -242,7 +242,8 @@ class Vm(Protocol[VcpuT_co]):
         It maps all of ``memory`` and owns it until it is closed. ``irqchip`` asks for the
         hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
         ``cpuid`` is what the guest's CPUID instruction says, by default what
-        :func:`supported_cpuid` says; the parts that tell one vCPU from another are filled in.
+        :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
+        are, are filled in.
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
         """
@@ -266,7 +267,10 @@ class Vm(Protocol[VcpuT_co]):
         """
 
     def close(self) -> None:
-        """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards."""
+        """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
+
+        A thread that runs one is stopped: its run() raises ClosedError.
+        """
 
     def __enter__(self) -> Any:
         """Return the machine itself."""
@@ -402,6 +406,7 @@ STATE: Mapping[str, Mapping[str, int | tuple[int, int, int, int]]] = {
         "APIC_LDR": 0,
         "APIC_DFR": 0xFFFFFFFF,
         "APIC_SVR": 0xFF,
+        "APIC_LVT_CMCI": 0x10000,
         "APIC_LVT_TIMER": 0x10000,
         "APIC_LVT_THERMAL": 0x10000,
         "APIC_LVT_PERFORMANCE": 0x10000,

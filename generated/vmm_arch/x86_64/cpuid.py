@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 HYPERVISOR_PRESENT = 1 << 31
 """In ECX of leaf 1: the guest runs under a hypervisor."""
@@ -12,6 +12,9 @@ TSC_DEADLINE = 1 << 24
 """In ECX of leaf 1: the local APIC's timer has a deadline mode."""
 HTT = 1 << 28
 """In EDX of leaf 1: the package has more than one logical processor."""
+CMP_LEGACY = 1 << 1
+"""In ECX of leaf 0x80000001 of AMD's processors: those are cores."""
+_AMD = (b"AuthenticAMD", b"HygonGenuine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,33 +29,75 @@ class CpuidEntry:
     ecx: int = 0
     edx: int = 0
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name == "index" and value is None:
+                continue
+            if not 0 <= value < 1 << 32:
+                raise ValueError(f"CPUID {self.function:#x}: {field.name} has 32 bits: {value:#x}")
 
-def for_vcpu(
-    entries: Iterable[CpuidEntry], index: int, count: int, *, irqchip: bool
-) -> list[CpuidEntry]:
-    """Fill in what tells one vCPU from another: its APIC id and how many there are.
 
-    Hypervisors differ in whether the bits for a hypervisor and for the APIC timer's deadline mode
-    come set; here they say what is so.
+def for_machine(entries: Iterable[CpuidEntry], *, irqchip: bool) -> list[CpuidEntry]:
+    """Say what is so of every machine, whatever the hypervisor's default: it runs under one.
+
+    The timer of the local APIC has a deadline mode where there is a local APIC.
     """
-    filled = []
+    timer = TSC_DEADLINE * irqchip
+    return [
+        (
+            replace(entry, ecx=entry.ecx & ~TSC_DEADLINE | HYPERVISOR_PRESENT | timer)
+            if entry.function == 1
+            else entry
+        )
+        for entry in entries
+    ]
+
+
+def for_vcpu(entries: Iterable[CpuidEntry], index: int, count: int) -> list[CpuidEntry]:
+    """Fill in what tells one vCPU from another: one package of ``count`` cores with one thread.
+
+    Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E. A leaf that is not there stays away.
+    """
+    given = list(entries)
     width = (count - 1).bit_length()
-    for entry in entries:
-        match entry.function:
-            case 0x1:
-                ebx = entry.ebx & 0xFFFF | index << 24 | min(1 << width, 0xFF) << 16
-                ecx = entry.ecx & ~TSC_DEADLINE | HYPERVISOR_PRESENT | TSC_DEADLINE * irqchip
-                edx = entry.edx & ~HTT | HTT * (count > 1)
-                entry = replace(entry, ebx=ebx, ecx=ecx, edx=edx)
-            case 0xB | 0x1F:
-                entry = replace(entry, edx=index)
-                if entry.index == 0:  # threads of a core: one
-                    entry = replace(entry, eax=0, ebx=1, ecx=0x100)
-                elif entry.index == 1:  # logical processors of the package
-                    entry = replace(entry, eax=width, ebx=count, ecx=0x201)
-                else:
-                    entry = replace(entry, eax=0, ebx=0, ecx=entry.index or 0)
-            case 0x8000001E:
-                entry = replace(entry, eax=index)
-        filled.append(entry)
-    return filled
+    sharing = (1 << width) - 1  # of a package's APIC ids
+    is_amd = any(_vendor(entry) in _AMD for entry in given if entry.function == 0)
+    filled = [
+        _filled(entry, index, count, width, sharing, is_amd)
+        for entry in given
+        if entry.function not in (0xB, 0x1F)
+    ]
+    for leaf in sorted({entry.function for entry in given} & {0xB, 0x1F}):
+        filled += [
+            CpuidEntry(leaf, 0, eax=0, ebx=1, ecx=0x100, edx=index),  # threads of a core
+            CpuidEntry(leaf, 1, eax=width, ebx=count, ecx=0x201, edx=index),  # cores
+            CpuidEntry(leaf, 2, ecx=2, edx=index),
+        ]
+    return sorted(filled, key=lambda entry: (entry.function, entry.index or 0))
+
+
+def _vendor(entry: CpuidEntry) -> bytes:
+    return b"".join(part.to_bytes(4, "little") for part in (entry.ebx, entry.edx, entry.ecx))
+
+
+def _filled(
+    entry: CpuidEntry, index: int, count: int, width: int, sharing: int, is_amd: bool
+) -> CpuidEntry:
+    match entry.function:
+        case 0x1:
+            ebx = entry.ebx & 0xFFFF | index << 24 | min(1 << width, 0xFF) << 16
+            return replace(entry, ebx=ebx, edx=entry.edx & ~HTT | HTT * (count > 1))
+        case 0x4 if entry.eax & 0x1F:  # Intel's caches: the third level is the package's
+            shared = sharing * (entry.eax >> 5 & 7 >= 3)
+            return replace(entry, eax=entry.eax & 0x3FFF | shared << 14 | min(sharing, 63) << 26)
+        case 0x80000001 if is_amd:
+            return replace(entry, ecx=entry.ecx & ~CMP_LEGACY | CMP_LEGACY * (count > 1))
+        case 0x80000008:
+            return replace(entry, ecx=entry.ecx & ~0xF0FF | width << 12 | count - 1)
+        case 0x8000001D if entry.eax & 0x1F:  # AMD's caches
+            shared = sharing * (entry.eax >> 5 & 7 >= 3)
+            return replace(entry, eax=entry.eax & ~(0xFFF << 14) | shared << 14)
+        case 0x8000001E:
+            return replace(entry, eax=index, ebx=index, ecx=0)
+    return entry

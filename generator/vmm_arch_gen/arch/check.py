@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import jinja2
 from jinja2 import nodes
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.abi.types import Named
 from vmm_arch_gen.arch.contract import Contract
 from vmm_arch_gen.arch.hypervisor import PARTS, Hypervisor
-from vmm_arch_gen.arch.literals import Absent
+from vmm_arch_gen.arch.literals import Absent, parse_template
 from vmm_arch_gen.diagnostics import Problem
 
 _ABSENT = 'or declare it: {% set NAME = absent("reason") %}'
@@ -84,9 +83,33 @@ def _state(contract: Contract, hypervisor: Hypervisor, abi: VerifiedAbi) -> Iter
         elif sink.shape == "record" and (complaint := _member(abi, sink.image, slot)):
             yield Problem(where, f"{element.name}: {complaint}", f"see {abi.target}.abi")
     for sink in hypervisor.sinks.values():
-        if sink.operation not in contract.operations:
-            what = f"the sink {sink.name} is written by {sink.operation}, no operation"
-            yield Problem(state.where(hypervisor.sink_lines[sink.name]), what, "name an operation")
+        where = state.where(hypervisor.sink_lines[sink.name])
+        if sink.operation not in hypervisor.macros or sink.operation not in contract.operations:
+            what = (
+                f"the sink {sink.name} is written by {sink.operation}, which is no operation here"
+            )
+            yield Problem(where, what, "name an operation that the hypervisor has")
+        for slot in sink.fixed:
+            if sink.shape == "record" and (complaint := _member(abi, sink.image, slot)):
+                yield Problem(where, f"fixed: {complaint}", f"see {abi.target}.abi")
+    yield from _shared_slots(contract, hypervisor)
+
+
+def _shared_slots(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]:
+    """Elements that would overwrite each other."""
+    taken: dict[tuple[str, str], str] = {}
+    for element in contract.elements.values():
+        if element.group not in hypervisor.slots:
+            continue
+        slot = hypervisor.slot(element.group, element.name)
+        if not isinstance(slot, str):
+            continue
+        sink = hypervisor.slots[element.group][0]
+        if other := taken.get((sink, slot)):
+            where = hypervisor.state.where(hypervisor.slot_lines[element.group])
+            what = f"{element.name} and {other} have the same slot: {slot}"
+            yield Problem(where, what, "give each its own")
+        taken[sink, slot] = element.name
 
 
 def _member(abi: VerifiedAbi, record: str, path: str) -> str | None:
@@ -106,7 +129,7 @@ def _uses(
     contract: Contract, hypervisor: Hypervisor, templates: Path, template: str
 ) -> Iterator[Problem]:
     """Operations that the arch functions use: all are in the contract, and none is there for nothing."""
-    tree = jinja2.Environment().parse((templates / template).read_text(encoding="utf-8"))
+    tree = parse_template(templates, template)
     used = {sink.operation for sink in hypervisor.sinks.values()}
     for call in tree.find_all(nodes.Call):
         match call:
@@ -118,7 +141,7 @@ def _uses(
                     what = f"uses {name}, which is no operation"
                     remedy = f"add it to {contract.source.name}"
                     yield Problem(f"templates/{template}:{call.lineno}", what, remedy)
-    yield from unused(contract, used)
+    yield from unused(contract, {*used, *hypervisor.absent})
 
 
 def unused(contract: Contract, used: Iterable[str]) -> Iterator[Problem]:

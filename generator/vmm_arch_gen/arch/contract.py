@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm_arch_gen.arch.literals import SourceFile, read_source
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.diagnostics import InputError, Problem, refuse
 
 # The protocols that hypervisors implement, and what a macro calls the object that each belongs to.
 # No backend has those of Inlined: they exist to be inlined into arch functions.
@@ -29,6 +29,8 @@ class Operation:
     protocol: str
     parameters: tuple[str, ...]
     """The macro's: the vCPU or machine, and the operation's own."""
+    records: tuple[tuple[str, str], ...]
+    """The parameters that are records of the backend's own, each with its type."""
     signature: str
     """As Python, from the parenthesis on; without ``self`` for a module's function."""
     doc: str
@@ -84,14 +86,21 @@ def read_contract(templates: Path, cpu: str) -> Contract:
                 case ast.FunctionDef(name=name, decorator_list=[]) if name not in _WRITTEN_ONCE:
                     operation = _operation(source, protocol, node, types)
                     operations[operation.macro] = operation
-    table, _ = source.table("STATE")
+    table, lines = source.table("STATE")
     elements = {}
+    problems = []
     for group, members in table.items():
-        assert isinstance(members, Mapping)
-        for element, reset in members.items():
-            assert isinstance(reset, int | tuple)
-            values = reset if isinstance(reset, int) else tuple(int(str(part)) for part in reset)
-            elements[element] = Element(element, group, values)
+        where = source.where(lines[group])
+        for element, reset in members.items() if isinstance(members, Mapping) else [("", members)]:
+            match reset:
+                case int() | (int(), int(), int(), int()) if element and element not in elements:
+                    values = reset if isinstance(reset, int) else tuple(map(int, map(str, reset)))
+                    elements[element] = Element(element, group, values)
+                case _:
+                    what = f"STATE: {group}: {element or 'the group'} is no element with its value"
+                    remedy = "give each element once, a number or a segment's four"
+                    problems.append(Problem(where, what, remedy))
+    refuse(problems)
     docs = {name: ast.get_docstring(classes[name]) or "" for name in PROTOCOLS}
     return Contract(operations, docs, types, elements, source)
 
@@ -108,11 +117,17 @@ def _operation(
     if not owner:
         node.args.args = node.args.args[1:]  # a module's function
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    annotated = [(a.arg, ast.unparse(a.annotation)) for a in node.args.args if a.annotation]
     return Operation(
         macro=_MACROS.get(f"{protocol}.{node.name}", node.name),
         name=node.name,
         protocol=protocol,
         parameters=tuple([owner] * bool(owner) + own),
+        records=tuple(
+            (name, annotation.removesuffix("T"))
+            for name, annotation in annotated
+            if annotation.removesuffix("T") in types and annotation.endswith("T")
+        ),
         signature=_own_types(f"({ast.unparse(node.args)}){returns}", types),
         doc=doc,
         where=where,

@@ -8,14 +8,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
 
-import jinja2
 from jinja2 import nodes
 
-from vmm_arch_gen.arch.literals import Absent, SourceFile, read_source
+from vmm_arch_gen.arch.literals import Absent, SourceFile, parse_template, read_source
 from vmm_arch_gen.diagnostics import InputError, Problem
 
 # What an operations file has besides the contract's operations.
 PARTS = ("summary", "imports", "records", "calls", "module_parts", "vcpu_parts", "vm_parts")
+
+
+SEGMENT_PARTS = ("selector", "base", "limit", "attributes")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ class Hypervisor:
             if fnmatchcase(element, pattern):
                 if isinstance(slot, Absent):
                     return slot
-                return slot.replace("*", element) if pattern == "*" else slot
+                before, _, after = pattern.partition("*")
+                same = element[len(before) : len(element) - len(after)]
+                return slot.replace("*", same)
         return None
 
 
@@ -93,7 +97,7 @@ def read_hypervisor(templates: Path, folder: str) -> Hypervisor:
     for order, (name, row) in enumerate(sinks_table.items()):
         try:
             sinks[name] = _sink(name, order, row)
-        except (KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             what = f"the sink {name} is wrong or incomplete: {error}"
             raise InputError(_odd(state, sink_lines[name], what)) from None
     slots: dict[str, tuple[str, Mapping[str, str | Absent]]] = {}
@@ -143,22 +147,23 @@ def _sink(name: str, order: int, row: object) -> Sink:
         variable=str(row.pop("variable")),
         when=row.pop("when", None),
         fixed=row.pop("fixed", {}),
-        segments=Segments(segments[0], segments[1]) if segments else None,
+        segments=_segments(segments) if segments else None,
     )
     if row:
         raise ValueError(f"there is no entry {next(iter(row))!r}")
     return sink
 
 
+def _segments(row: object) -> Segments:
+    match row:
+        case (str() as image, Mapping() as members) if members.keys() <= set(SEGMENT_PARTS):
+            return Segments(image, {part: str(member) for part, member in members.items()})
+    raise ValueError(f"segments are a function and members of {', '.join(SEGMENT_PARTS)}")
+
+
 def _macros(templates: Path, name: str) -> tuple[dict[str, Macro], dict[str, str]]:
     where = f"templates/{name}"
-    try:
-        tree = jinja2.Environment().parse((templates / name).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(Problem(where, f"cannot be read: {error.strerror}", "write it")) from None
-    except jinja2.TemplateSyntaxError as error:
-        at = f"{where}:{error.lineno}"
-        raise InputError(Problem(at, str(error.message), "mend the template")) from None
+    tree = parse_template(templates, name)
     macros, absent = {}, {}
     for node in tree.body:
         match node:

@@ -1,4 +1,4 @@
-"""Reads tables from Python files without running them, and remembers the line of every entry."""
+"""Reads the templates: tables in Python files, which are not run, and the structure of templates."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import jinja2
+from jinja2 import nodes
 
 from vmm_arch_gen.diagnostics import InputError, Problem
 
@@ -36,7 +39,8 @@ class SourceFile:
         value = self._assigned(name)
         if not isinstance(value, ast.Dict):
             raise InputError(self._odd(value, f"{name} is no dictionary"))
-        entries = {str(self._literal(k)): self._literal(v) for k, v in _items(value)}
+        entries = self._literal(value)
+        assert isinstance(entries, Mapping)
         return entries, {str(self._literal(key)): key.lineno for key, _ in _items(value)}
 
     def names(self, name: str) -> tuple[str, ...]:
@@ -63,7 +67,10 @@ class SourceFile:
             case ast.Tuple(elts=items) | ast.List(elts=items):
                 return tuple(self._literal(item) for item in items)
             case ast.Dict():
-                return {str(self._literal(k)): self._literal(v) for k, v in _items(node)}
+                entries = [(str(self._literal(k)), self._literal(v)) for k, v in _items(node)]
+                if None in node.keys or len(dict(entries)) < len(entries):
+                    raise InputError(self._odd(node, "a key is there twice, or is none"))
+                return dict(entries)
             case ast.Call(func=ast.Name(id="absent"), args=[ast.Constant(value=str() as reason)]):
                 return Absent(reason)
         raise InputError(self._odd(node, f"{ast.unparse(node)} is no literal"))
@@ -77,15 +84,30 @@ def _items(node: ast.Dict) -> list[tuple[ast.expr, ast.expr]]:
     return [(key, value) for key, value in zip(node.keys, node.values, strict=True) if key]
 
 
+def read_text(templates: Path, name: str) -> str:
+    """Read a file below the templates; InputError if that cannot be done."""
+    try:
+        return (templates / name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise InputError(Problem(f"templates/{name}", what, "write it, in UTF-8")) from None
+
+
 def read_source(templates: Path, *path: str) -> SourceFile:
     """Parse a Python file below the templates; InputError if it cannot be read."""
-    file = templates.joinpath(*path)
-    name = "/".join(["templates", *path])
+    name = f"templates/{'/'.join(path)}"
     try:
-        return SourceFile(name, ast.parse(file.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise InputError(Problem(name, f"cannot be read: {error.strerror}", "restore it")) from None
+        return SourceFile(name, ast.parse(read_text(templates, "/".join(path))))
     except (SyntaxError, ValueError) as error:
         line = getattr(error, "lineno", None)
         where = name if line is None else f"{name}:{line}"
         raise InputError(Problem(where, f"is no Python: {error}", "mend it")) from None
+
+
+def parse_template(templates: Path, name: str) -> nodes.Template:
+    """Parse a Jinja template; InputError if it cannot be read."""
+    try:
+        return jinja2.Environment().parse(read_text(templates, name))
+    except jinja2.TemplateSyntaxError as error:
+        where = f"templates/{name}:{error.lineno}"
+        raise InputError(Problem(where, str(error.message), "mend the template")) from None

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
+from vmm_arch_gen.arch.hypervisor import SEGMENT_PARTS, Hypervisor, Sink
 from vmm_arch_gen.arch.literals import Absent
 from vmm_arch_gen.arch.states import State, Value, is_hole
+from vmm_arch_gen.diagnostics import InputError, Problem
 
-SEGMENT_PARTS = ("selector", "base", "limit", "attributes")
+_GROUPS = "name groups of the contract's STATE"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ def plan(
     constants: dict[str, dict[str, Value | tuple[Value, ...]]] = {}
     holes: dict[str, dict[str, str]] = {}
     wanted = set(groups)
+    if unknown := wanted - set(contract.groups):
+        raise InputError(
+            Problem(hypervisor.folder, f"there is no group {', '.join(sorted(unknown))}", _GROUPS)
+        )
     for element in contract.elements.values():
         if element.group not in wanted:
             continue
@@ -54,8 +59,13 @@ def plan(
             fixed[slot] = tuple(0 if is_hole(part) else part for part in value)
             for part, expression in zip(SEGMENT_PARTS, value, strict=True):
                 if is_hole(expression):
-                    assert sink.segments is not None
-                    filled[f"{slot}.{sink.segments.members[part]}"] = str(expression)
+                    members = sink.segments.members if sink.segments else {}
+                    if part not in members:
+                        what = f"the {part} of {element.name} is filled in at run time"
+                        where = hypervisor.state.where(hypervisor.sink_lines[sink.name])
+                        remedy = f"say in the sink {sink.name} which member it has"
+                        raise InputError(Problem(where, what, remedy))
+                    filled[f"{slot}.{members[part]}"] = str(expression)
         elif is_hole(value):
             filled[slot] = str(value)
         else:

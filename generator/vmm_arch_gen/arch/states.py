@@ -55,10 +55,13 @@ def read_states(templates: Path, cpu: str, contract: Contract) -> States:
     states: dict[str, State] = {}
     problems = []
     for name, row in table.items():
-        wanted = dict(row) if isinstance(row, Mapping) else {}
-        base = wanted.pop("extends", None)
         where = source.where(lines[name])
-        if base is not None and base not in states:
+        if not isinstance(row, Mapping):
+            problems.append(Problem(where, f"{name} is no dictionary", "give elements and values"))
+            continue
+        wanted = dict(row)
+        base = wanted.pop("extends", None)
+        if base is not None and (not isinstance(base, str) or base not in states):
             problems.append(Problem(where, f"{name} extends {base}", "name a state above it"))
             continue
         for element, value in wanted.items():
@@ -72,17 +75,24 @@ def read_states(templates: Path, cpu: str, contract: Contract) -> States:
     for mode in modes.keys() - states.keys():
         where = source.where(mode_lines[mode])
         problems.append(Problem(where, f"there is no state {mode}", "name one of STATES"))
+    keeps = source.names("INIT_KEEPS")
+    for group in set(keeps) - set(contract.groups):
+        what = f"INIT_KEEPS: there is no group {group}"
+        problems.append(Problem(source.name, what, f"see {contract.source.name}"))
     refuse(problems)
     entries = {mode: str(entry) for mode, entry in modes.items()}
-    return States(states, entries, source.names("INIT_KEEPS"), source)
+    return States(states, entries, keeps, source)
 
 
 def _complaint(contract: Contract, element: str, value: Literal) -> str | None:
     if element not in contract.elements:
         return f"there is no element {element}"
-    if isinstance(value, tuple) != isinstance(contract.elements[element].reset, tuple):
+    parts = len(value) if isinstance(value, tuple) else 0
+    if parts != 4 * isinstance(contract.elements[element].reset, tuple):
         return f"{element} is a segment with four parts, or is none"
     for part in value if isinstance(value, tuple) else (value,):
+        if not isinstance(part, int | str):
+            return f"{element}: {part} is neither a number nor an expression"
         try:
             ast.parse(str(part), mode="eval")
         except SyntaxError:

@@ -15,6 +15,7 @@ from vmm_arch_gen.arch.contract import Contract
 from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
 from vmm_arch_gen.arch.plan import Write, plan
 from vmm_arch_gen.arch.states import State, States, Value
+from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.generate.names import python_name
 
 Inline = Callable[..., str]
@@ -56,11 +57,6 @@ class Emitter:
         """Write a whole state."""
         return self._all(state, self._contract.groups)
 
-    def guaranteed(self) -> set[str]:
-        """The operations that write what configure() leaves out."""
-        slots, sinks = self._hypervisor.slots, self._hypervisor.sinks
-        return {sinks[slots[group][0]].operation for group in self._hypervisor.guaranteed}
-
     def images(self) -> list[str]:
         """Everything that was laid out for the functions so far, as assignments."""
         return [f"{name} = {expression}" for name, expression in self._images.items()]
@@ -86,6 +82,11 @@ class Emitter:
             record = self._expression(sink, {**write.constants, **write.holes})
             lines = [f"{sink.variable} = {record}"]
         else:
+            if sink.record == sink.image and sink.shape != "record":
+                where = self._hypervisor.state.where(self._hypervisor.sink_lines[sink.name])
+                what = f"{sink.name}: {', '.join(write.holes)} is filled in at run time"
+                remedy = 'name the type that is filled in: "record"'
+                raise InputError(Problem(where, what, remedy))
             copy = f"{sink.record}.from_buffer_copy({self._image(state, write)})"
             lines = [f"{sink.variable} = {copy}"]
             lines += [
@@ -114,8 +115,11 @@ class Emitter:
         )
         if (first := next(writers)) is not lineage[0]:
             name = f"{first.name}_{name}"
-        self._images[f"_{name}".upper()] = expression
-        return f"_{name}".upper()
+        image = f"_{name}".upper()
+        if self._images.setdefault(image, expression) != expression:
+            what = f"two images would be called {image}"
+            raise InputError(Problem(self._hypervisor.state.name, what, "rename a sink or a state"))
+        return image
 
     def _expression(self, sink: Sink, values: Mapping[str, Value | tuple[Value, ...]]) -> str:
         given = {slot: self._value(sink, value) for slot, value in values.items()}
@@ -124,7 +128,6 @@ class Emitter:
                 items = ", ".join(f"{slot}: {value}" for slot, value in given.items())
                 return f"{sink.image}({{{items}}})"
             case "keywords":
-                given = {slot: value for slot, value in given.items() if value != "0"}
                 return f"{sink.image}({_keywords(given | dict(sink.fixed))})"
         given = {slot: value for slot, value in given.items() if value != "0"}
         return self._record(f"struct {sink.image}", given | dict(sink.fixed))

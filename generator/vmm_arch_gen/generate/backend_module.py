@@ -46,7 +46,7 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         """An operation's body; by default its arguments are called as the operation calls them."""
         parameters = contract.operations[operation].parameters
         if reason := hypervisor.absent.get(operation):
-            return f'raise absent("{operation}", "{reason}")'
+            return f"raise absent({operation!r}, {reason!r})"
         given = [*arguments, *parameters[len(arguments) :]]
         return rendering.macro(operations, operation, *given)
 
@@ -74,7 +74,6 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         configure=emitter.configure,
         reset=emitter.reset,
         images=emitter.images,
-        guaranteed=emitter.guaranteed(),
         has=lambda operation: operation not in hypervisor.absent,
         modes=states.modes.items(),
         init_keeps=states.init_keeps,
@@ -92,7 +91,7 @@ def _providers(
     """Where the names of a backend module come from: what it hands on comes first."""
     package = templates / "vmm_arch"
     neutral = [
-        (".".join(path.relative_to(templates).with_suffix("").parts), public_names(path))
+        (".".join(path.relative_to(templates).with_suffix("").parts), public_names(templates, path))
         for path in sorted(chain(package.glob("*.py"), (package / cpu).glob("*.py")))
         if path.stem != "__init__"
     ]

@@ -65,9 +65,15 @@ class CtypesRecord:
     """Names and annotations of the members that its unnamed members lend it."""
 
     @property
-    def mangled(self) -> bool:
-        """Whether a member's type has a name that Python would mangle inside a class."""
-        return any(re.search(r"(?<!\w)__", field.type.expression) for field in self.fields)
+    def fields_apart(self) -> bool:
+        """Whether a member's type has a name that means something else inside the class.
+
+        Python mangles names that begin with two underscores; and a member may be called as a type
+        is: ``struct ist_info ist_info``.
+        """
+        members = "|".join(re.escape(name) for name, _ in self.annotations) or "$^"
+        elsewhere = re.compile(rf"(?<!\w)(__|({members})\b)")
+        return any(elsewhere.search(field.type.expression) for field in self.fields)
 
     @property
     def annotations(self) -> tuple[tuple[str, str], ...]:

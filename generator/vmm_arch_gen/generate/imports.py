@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from vmm_arch_gen.abi.model import VerifiedAbi
+from vmm_arch_gen.arch.literals import read_source
 from vmm_arch_gen.generate.names import python_name
 
 # Where the standard library's names are looked for.
@@ -26,18 +27,21 @@ def abi_names(abi: VerifiedAbi) -> set[str]:
     return names | {python_name(key) for key in abi.records}
 
 
-def public_names(module: Path) -> list[str]:
+def public_names(templates: Path, module: Path) -> list[str]:
     """The names that a plain module binds at its top, as far as they do not begin with ``_``."""
-    names: list[str] = []
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    tree = read_source(templates, *module.relative_to(templates).parts).tree
+    return [name for name in _bound(tree.body) if not name.startswith("_")]
+
+
+def _bound(body: Iterable[ast.stmt]) -> Iterator[str]:
+    for node in body:
         match node:
-            case ast.FunctionDef(name=name, col_offset=0) | ast.ClassDef(name=name, col_offset=0):
-                names.append(name)
-            case ast.FunctionDef(name=name, col_offset=4):
-                names.append(name)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
             case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                names.append(name)
-    return [name for name in names if not name.startswith("_")]
+                yield name
+            case ast.If() | ast.Try():
+                yield from _bound([*node.body, *node.orelse])
 
 
 def import_statements(names: Iterable[str], providers: Providers, more: str = "") -> str:

@@ -55,6 +55,9 @@ def complaints(text: str) -> Iterator[str]:
             if symbol.is_local() and (name in bound or hasattr(builtins, name)):
                 where = f"{table.get_name()}, line {table.get_lineno()}"
                 yield f"in {where}, the local name {name} hides another thing of that name"
+            if symbol.is_parameter() and symbol.is_assigned():
+                where = f"{table.get_name()}, line {table.get_lineno()}"
+                yield f"in {where}, the parameter {name} is given another meaning"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.If | ast.IfExp) and _decided(node.test):
             yield f"line {node.lineno} tests what is known: if {ast.unparse(node.test)}"

@@ -24,6 +24,14 @@ class Entry:
     rbx: int = 0
     rsi: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("address", "rsp", "rbx", "rsi"):
+            value = getattr(self, name)
+            if not isinstance(value, int):
+                raise TypeError(f"{name} is an integer, not a {type(value).__name__}")
+            if not 0 <= value < 1 << 64:
+                raise ValueError(f"{name} has 64 bits and no sign: {value:#x} has not")
+
     @property
     def rip(self) -> int:
         return self.address
@@ -34,6 +42,7 @@ class RealMode(Entry):
     """16-bit code below 1 MiB. CS is 0 if the address is below 64 KiB, all other segments are."""
 
     def __post_init__(self) -> None:
+        Entry.__post_init__(self)
         if not 0 <= self.address < 0x100000:
             where = f"{self.address:#x} is no address that real mode reaches"
             raise ValueError(f"{where}; enter below 0x100000")
@@ -57,7 +66,11 @@ class Protected32(Entry):
     """32-bit code: flat segments of 4 GiB, no paging, no interrupts."""
 
     gdt: int = 0x500
-    """Where the descriptor table is."""
+    """Where configure_system() puts the descriptor table: 48 bytes."""
+
+    def __post_init__(self) -> None:
+        Entry.__post_init__(self)
+        _check_place(self.address, "gdt", self.gdt, 48, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,5 +78,25 @@ class Long64(Entry):
     """64-bit code: the first 4 GiB mapped to themselves, no interrupts."""
 
     gdt: int = 0x500
+    """Where configure_system() puts the descriptor table: 48 bytes."""
     page_tables: int = 0x9000
-    """Where the page tables begin, six pages."""
+    """Where it puts the page tables: six pages, by default up to 0xEFFF."""
+
+    def __post_init__(self) -> None:
+        Entry.__post_init__(self)
+        _check_place(self.address, "gdt", self.gdt, 48, 8)
+        _check_place(self.address, "page_tables", self.page_tables, 0x6000, 0x1000)
+
+
+def _check_place(address: int, name: str, place: int, size: int, alignment: int) -> None:
+    if address >= 1 << 32:
+        raise ValueError(f"address {address:#x} is beyond the first 4 GiB, which is what is mapped")
+    if not isinstance(place, int):
+        raise TypeError(f"{name} is an integer, not a {type(place).__name__}")
+    if place % alignment or not 0 <= place <= (1 << 32) - size:
+        raise ValueError(f"{name} {place:#x} is no multiple of {alignment:#x} below 4 GiB")
+    if place <= address < place + size:
+        raise ValueError(
+            f"the code at {address:#x} would be overwritten: {name} takes {size:#x} bytes from"
+            f" {place:#x} on; put one of them elsewhere"
+        )
