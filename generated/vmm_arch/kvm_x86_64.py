@@ -113,6 +113,8 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_vcpu_events,
     kvm_xcrs,
 )
+from vmm_arch.bus import Bus, Device
+from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import (
     BusyError,
     ClosedError,
@@ -142,6 +144,8 @@ from vmm_arch.kvm import THIS_THREAD, enter_guest, ioctl, ioctl_large
 from vmm_arch.lifecycle import CLOSED, IDLE, QUEUED, RUNNING, SETTLING, UNANSWERED, refusal
 from vmm_arch.memory import MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
+from vmm_arch.serial import Serial16550
+from vmm_arch.serve import serve
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_machine, for_vcpu
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
@@ -153,6 +157,8 @@ from vmm_arch.x86_64.entry import (
     RealMode,
 )
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_X87, XsaveArea
+from vmm_arch.x86_64.image import KernelImageError
+from vmm_arch.x86_64.kernel import load_flat, load_kernel
 from vmm_arch.x86_64.lapic import (
     APIC_DFR,
     APIC_ID,
@@ -170,6 +176,7 @@ from vmm_arch.x86_64.lapic import (
     LVT_NMI,
     LapicPage,
 )
+from vmm_arch.x86_64.linux import Linux64
 from vmm_arch.x86_64.memory_map import GuestMemory
 from vmm_arch.x86_64.msr import (
     AMD_OSVW,
@@ -196,6 +203,7 @@ from vmm_arch.x86_64.msr import (
     MTRR_ENABLE,
     MTRR_TYPE_WRITE_BACK,
 )
+from vmm_arch.x86_64.pc import attach_pc_devices
 from vmm_arch.x86_64.system import (
     CODE32_ATTRIBUTES,
     CODE64_ATTRIBUTES,
@@ -213,10 +221,13 @@ from vmm_arch.x86_64.system import (
 )
 
 __all__ = [
+    "Bus",
     "BusyError",
     "Check",
     "ClosedError",
     "CpuidEntry",
+    "Device",
+    "Ending",
     "EndOfInterrupt",
     "Entry",
     "Exit",
@@ -230,8 +241,10 @@ __all__ = [
     "InterruptWindow",
     "IoIn",
     "IoOut",
+    "KernelImageError",
     "Kicked",
     "Lapic",
+    "Linux64",
     "Long64",
     "MemoryAccessError",
     "MemoryInUseError",
@@ -241,9 +254,11 @@ __all__ = [
     "OtherExit",
     "Protected32",
     "RealMode",
+    "Reason",
     "Region",
     "Regs",
     "Report",
+    "Serial16550",
     "Shutdown",
     "Sregs",
     "SystemEvent",
@@ -251,6 +266,7 @@ __all__ = [
     "Vcpu",
     "VcpuError",
     "Vm",
+    "attach_pc_devices",
     "configure_long64",
     "configure_protected32",
     "configure_real_mode",
@@ -258,12 +274,15 @@ __all__ = [
     "configure_system",
     "configure_vcpu",
     "install_kick_signal",
+    "load_flat",
+    "load_kernel",
     "probe",
     "reset_long64",
     "reset_protected32",
     "reset_real_mode",
     "reset_secondary",
     "reset_vcpu",
+    "serve",
     "set_lint",
     "setup_fpu",
     "setup_msrs",

@@ -1,6 +1,8 @@
 """What a backend module of x86_64 hands on, so that its users import nothing else."""
 
 EXPORTS = {
+    "vmm_arch.bus": ["Bus", "Device"],
+    "vmm_arch.ending": ["Ending", "Reason"],
     "vmm_arch.errors": [
         "BusyError",
         "ClosedError",
@@ -28,8 +30,14 @@ EXPORTS = {
     ],
     "vmm_arch.memory": ["MemoryAccessError", "MemoryInUseError", "Region"],
     "vmm_arch.report": ["Check", "Report"],
+    "vmm_arch.serial": ["Serial16550"],
+    "vmm_arch.serve": ["serve"],
     "vmm_arch.x86_64.cpuid": ["CpuidEntry"],
     "vmm_arch.x86_64.entry": ["Entry", "Long64", "Protected32", "RealMode"],
+    "vmm_arch.x86_64.image": ["KernelImageError"],
+    "vmm_arch.x86_64.kernel": ["load_flat", "load_kernel"],
+    "vmm_arch.x86_64.linux": ["Linux64"],
     "vmm_arch.x86_64.memory_map": ["GuestMemory"],
+    "vmm_arch.x86_64.pc": ["attach_pc_devices"],
     "vmm_arch.x86_64.system": ["configure_system"],
 }

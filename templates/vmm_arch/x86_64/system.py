@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sized
 from typing import Protocol
 
 from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.acpi import write_acpi
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
     DATA_SELECTOR,
@@ -14,6 +16,8 @@ from vmm_arch.x86_64.entry import (
     Long64,
     Protected32,
 )
+from vmm_arch.x86_64.linux import Linux64
+from vmm_arch.x86_64.zero_page import write_zero_page
 
 CR0_PE = 0x1
 CR0_MP = 0x2
@@ -40,18 +44,24 @@ class Machine(Protocol):
 
     @property
     def memory(self) -> GuestMemory: ...
+    @property
+    def vcpus(self) -> Sized: ...
 
 
 def configure_system(vm: Machine, entry: Entry) -> None:
-    """Write what the entry's mode needs to guest memory: descriptor table and page tables.
+    """Write what an entry needs to guest memory: descriptor table and page tables for its mode.
 
-    Real mode needs none. Raises MemoryAccessError where the entry puts them outside the memory.
+    Real mode needs none. A Linux kernel gets ACPI tables and its zero page as well. Raises
+    MemoryAccessError where the entry puts them outside the memory.
     """
     if isinstance(entry, Protected32 | Long64):
         code = CODE64_ATTRIBUTES if isinstance(entry, Long64) else CODE32_ATTRIBUTES
         vm.memory.write(entry.gdt, descriptor_table(code))
     if isinstance(entry, Long64):
         vm.memory.write(entry.page_tables, page_tables(entry.page_tables))
+    if isinstance(entry, Linux64):
+        acpi_rsdp = write_acpi(vm.memory, len(vm.vcpus))
+        write_zero_page(vm.memory, entry, acpi_rsdp=acpi_rsdp)
 
 
 def descriptor_table(code_attributes: int) -> bytes:

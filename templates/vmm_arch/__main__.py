@@ -1,0 +1,43 @@
+"""The ``vmm-arch`` command: ``run`` boots a Linux kernel, ``doctor`` looks at this host."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+from vmm_arch.command import doctor, run
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="vmm-arch", description=__doc__)
+    try:
+        parser.add_argument("--version", action="version", version=version("vmm-arch"))
+    except PackageNotFoundError:  # the package's folder alone is enough to use it
+        pass
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run_parser = commands.add_parser(
+        "run",
+        help="boot a Linux kernel with a serial console",
+        description="Boot a Linux kernel in a virtual machine with a serial console.",
+        epilog=run.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_arguments(run_parser)
+    run_parser.set_defaults(command=run.run)
+    doctor_parser = commands.add_parser(
+        "doctor",
+        help="tell what this host can do, what is missing and how to get it",
+        description="Tell what this host can do, what is missing and how to get it.",
+        epilog="Exit status: 0 if a hypervisor works here, else 1.",
+    )
+    doctor_parser.set_defaults(command=lambda options: doctor.doctor())
+    options = parser.parse_args(arguments)
+    status: int = options.command(options)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""``vmm-arch run``: boots a Linux kernel. The reference VMM, over what every backend offers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from vmm_arch import kvm_x86_64 as arch
+from vmm_arch.bus import Bus
+from vmm_arch.command.dump import dump
+from vmm_arch.command.terminal import Terminal
+from vmm_arch.ending import Ending, Reason
+from vmm_arch.exits import Exit
+from vmm_arch.serial import Serial16550
+from vmm_arch.serve import serve
+from vmm_arch.x86_64.acpi import SERIAL_LINE, SERIAL_PORT
+from vmm_arch.x86_64.image import KernelImageError
+from vmm_arch.x86_64.kernel import load_kernel
+from vmm_arch.x86_64.pc import attach_pc_devices
+
+WRONG_USE: Final = 2
+STATUS: Final = {
+    Reason.POWER_OFF: 0,
+    Reason.RESET: 0,
+    Reason.SHUTDOWN: 3,
+    Reason.HALTED: 4,
+    Reason.FAILED: 5,
+    Reason.SYSTEM_EVENT: 6,
+    Reason.TIMEOUT: 124,
+    Reason.STOPPED: 130,
+}
+"""The exit status for each way in which a guest can end."""
+BAD: Final = (Reason.SHUTDOWN, Reason.HALTED, Reason.FAILED, Reason.TIMEOUT)
+"""The endings after which one wants to know where the guest was."""
+
+EPILOG: Final = """\
+Standard input and output are the guest's serial console, ttyS0. On a terminal Control-] ends it.
+
+exit status:
+  0  the guest switched itself off, or asked for a reset
+  2  wrong use, or something is missing; the message says what
+  3  triple fault              4  every CPU halted for good
+  5  a CPU cannot go on        6  the guest called its firmware
+  124 timeout                  130 ended from the keyboard
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("kernel", type=Path, help="a bzImage (vmlinuz) or an ELF vmlinux")
+    parser.add_argument("--initrd", type=Path, metavar="FILE", help="the initial RAM disk")
+    parser.add_argument(
+        "--append", default="", metavar="TEXT", help="put this behind the kernel's command line"
+    )
+    parser.add_argument(
+        "--memory", type=size, default="512M", metavar="SIZE", help="such as 512M or 4G (%(default)s)"
+    )
+    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="how many (%(default)s)")
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="end the guest after this time"
+    )
+    parser.add_argument("--trace", action="store_true", help="show every exit on standard error")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no statistics at the end")
+
+
+def size(text: str) -> int:
+    """Read a size in bytes, with K, M, G or T for powers of 1,024."""
+    found = re.fullmatch(r"(\d+)([KMGT]?)", text.upper())
+    number = int(found[1]) << 10 * " KMGT".find(found[2] or " ") if found else 0
+    if number == 0 or number % 0x1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 512M or 4G")
+    return number
+
+
+def command_line(more: str) -> str:
+    """What the kernel is told: where its console is, and what there is no use in looking for."""
+    return f"console=ttyS0 reboot=acpi panic=-1 pci=off {more}".rstrip()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Boot the kernel and return the exit status of how its guest ended."""
+    try:
+        with ExitStack() as stack:
+            ending = boot(options, stack)
+    except (KernelImageError, OSError, ValueError) as error:
+        print(f"vmm-arch run: {error}", file=sys.stderr)
+        return WRONG_USE
+    return STATUS[ending.reason]
+
+
+def boot(options: argparse.Namespace, stack: ExitStack) -> Ending:
+    """Make the machine, run it until its guest ends, and report."""
+    memory = stack.enter_context(arch.GuestMemory(options.memory))
+    entry = load_kernel(
+        memory, options.kernel, cmdline=command_line(options.append), initrd=options.initrd
+    )
+    vm = stack.enter_context(arch.Vm(memory, vcpus=options.cpus, irqchip=True))
+    arch.configure_system(vm, entry)
+    for vcpu in vm.vcpus:
+        arch.configure_vcpu(vcpu, entry)
+
+    bus = Bus()
+    terminal = Terminal(typed=lambda data: serial.receive(data), escaped=bus.stop)
+    serial = Serial16550(terminal.write, partial(vm.set_irq_line, SERIAL_LINE))
+    bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + 8), serial)
+    attach_pc_devices(bus)
+    if terminal.is_terminal and not options.quiet:
+        print("Control-] ends the guest.", file=sys.stderr)
+    with terminal:
+        ending = serve(vm, bus, timeout=options.timeout, trace=trace if options.trace else None)
+
+    if ending.reason in BAD:
+        print(f"\n{dump(vm.vcpus[ending.vcpu or 0], memory)}", file=sys.stderr)
+    if not options.quiet:
+        print(f"\n{statistics(ending)}", file=sys.stderr)
+    return ending
+
+
+def trace(index: int, exit: Exit) -> None:
+    """Show an exit; the terminal may be raw."""
+    print(f"vCPU {index}: {exit!r}", end="\r\n", file=sys.stderr)
+
+
+def statistics(ending: Ending) -> str:
+    """Say how the guest ended and what it asked for."""
+    kinds = ", ".join(
+        f"{count} {kind}" for kind, count in sorted(ending.exits.items(), key=lambda item: -item[1])
+    )
+    return f"vmm-arch: {ending}" + (f" ({kinds})" if kinds else "")

@@ -1,0 +1,46 @@
+"""How a guest that was served came to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why nobody serves the guest any more."""
+
+    SHUTDOWN = "shutdown"
+    """A triple fault, which resets a real machine."""
+    RESET = "reset"
+    """The guest asked a device for a reset."""
+    POWER_OFF = "power off"
+    """The guest asked a device to switch the machine off."""
+    HALTED = "halted"
+    """Every vCPU executed HLT, and there is no interrupt controller that could wake one."""
+    TIMEOUT = "timeout"
+    STOPPED = "stopped"
+    """Somebody called ``bus.stop()``."""
+    SYSTEM_EVENT = "system event"
+    """The guest called its firmware interface; ``message`` has the hypervisor's number for it."""
+    FAILED = "failed"
+    """A vCPU cannot go on; ``message`` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What ``serve()`` returns."""
+
+    reason: Reason
+    vcpu: int | None
+    """The index of the vCPU that ended it; None if it was none."""
+    seconds: float
+    exits: Mapping[str, int]
+    """How many exits of each kind all vCPUs made, by the names of their classes."""
+    message: str = ""
+
+    def __str__(self) -> str:
+        cause = "" if self.vcpu is None else f" by vCPU {self.vcpu}"
+        message = f": {self.message}" if self.message else ""
+        exits = sum(self.exits.values())
+        return f"{self.reason}{cause} after {self.seconds:.3f} s and {exits} exits{message}"

@@ -1,0 +1,184 @@
+"""Drives a machine: every vCPU in a thread, every access to the bus, until the guest ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from threading import Event, Thread, Timer, get_ident
+from time import monotonic
+from typing import Protocol, TypeAlias
+
+from vmm_arch.bus import Bus
+from vmm_arch.ending import Ending, Reason
+from vmm_arch.errors import ClosedError
+from vmm_arch.exits import EndOfInterrupt, Exit, Failure, Halt, Kicked, Shutdown, SystemEvent
+
+__all__ = ["Ending", "Reason", "serve"]
+
+
+class Vcpu(Protocol):
+    """What serving needs of a vCPU."""
+
+    @property
+    def index(self) -> int: ...
+    def run(self) -> Exit: ...
+    def kick(self) -> None: ...
+
+
+class Machine(Protocol):
+    """What serving needs of a virtual machine."""
+
+    @property
+    def vcpus(self) -> Sequence[Vcpu]: ...
+
+
+Trace: TypeAlias = Callable[[int, Exit], object]
+
+
+def serve(
+    vm: Machine, bus: Bus, *, timeout: float | None = None, trace: Trace | None = None
+) -> Ending:
+    """Run all vCPUs of a machine until its guest ends, and return how it did.
+
+    The first vCPU runs in the calling thread, each other one in a thread of its own. ``trace`` is
+    called with a vCPU's index and its exit, before the bus answers it. ``timeout`` is in seconds.
+
+    When this returns or raises, no vCPU runs and no thread is left. What a device, ``trace`` or a
+    hypervisor raises in any thread is raised here, and so is KeyboardInterrupt. Called again, it
+    goes on where the guest was. A vCPU may have a kick left, which its next ``run()`` returns. A
+    device that does not return keeps this from returning.
+    """
+    return _Service(vm, bus, trace).run(timeout)
+
+
+class _Runner:
+    """One vCPU and what became of it."""
+
+    def __init__(self, vcpu: Vcpu) -> None:
+        self.vcpu = vcpu
+        self.index = vcpu.index
+        self.thread = 0
+        """Who runs the vCPU; 0 before and after."""
+        self.in_guest = False
+        self.left = Event()
+        """Whether the vCPU has been run for the last time."""
+        self.exits: Counter[type[Exit]] = Counter()
+
+
+class _Service:
+    """One call of serve().
+
+    There are no locks: a signal's handler may call ``bus.stop()``, and thereby :meth:`end`, at any
+    moment, also while this thread's vCPU is in the guest. What was appended to ``ends`` first is
+    the end. Who appends then kicks whoever is ``in_guest``; a runner first says that it is and then
+    looks at ``ends``, so that one of the two notices the other.
+    """
+
+    def __init__(self, vm: Machine, bus: Bus, trace: Trace | None) -> None:
+        self.bus = bus
+        self.trace = trace
+        self.runners = [_Runner(vcpu) for vcpu in vm.vcpus]
+        self.ends: list[tuple[Reason, int | None, str]] = []
+        self.errors: list[BaseException] = []
+        self.halted: list[int] = []
+
+    def run(self, timeout: float | None) -> Ending:
+        start = monotonic()
+        first, *others = self.runners
+        threads = [
+            Thread(target=self.drive, args=(runner,), name=f"vCPU {runner.index}", daemon=True)
+            for runner in others
+        ]
+        timer = None if timeout is None else Timer(timeout, self.end, (Reason.TIMEOUT,))
+        with self.bus.listening(self.stopped):
+            try:
+                if timer is not None:
+                    timer.daemon = True
+                    timer.start()
+                for thread in threads:
+                    thread.start()
+                self.drive(first)
+                for runner in others:
+                    runner.left.wait()
+                if not self.ends:
+                    self.end(Reason.HALTED, self.halted[-1])
+            finally:
+                # Only an exception that nobody expects, or comes from a signal, finds no end here.
+                self.end(Reason.STOPPED)
+                if timer is not None:
+                    timer.cancel()
+                # join() alone is not enough: before Python 3.13 one that a signal interrupts takes
+                # the thread for ended, and the next one returns at once (CPython issue 90882).
+                for thread, runner in zip(threads, others, strict=True):
+                    if thread.ident is not None:
+                        runner.left.wait()
+                        thread.join()
+                if timer is not None and timer.ident is not None:
+                    timer.join()
+        if self.errors:
+            for other in self.errors[1:]:
+                self.errors[0].add_note(f"Besides there was {other!r}.")
+            raise self.errors.pop(0)  # kept in no frame that its traceback keeps
+        reason, vcpu, message = self.ends[0]
+        exits: Counter[str] = Counter()
+        for runner in self.runners:
+            exits.update({kind.__name__: count for kind, count in runner.exits.items()})
+        return Ending(reason, vcpu, monotonic() - start, exits, message)
+
+    def drive(self, runner: _Runner) -> None:
+        """Run a vCPU until the guest ends or this vCPU halts; note what is raised."""
+        run, handle, trace = runner.vcpu.run, self.bus.handle, self.trace
+        index, exits, ends = runner.index, runner.exits, self.ends
+        runner.thread = get_ident()
+        try:
+            while True:
+                runner.in_guest = True
+                if ends:
+                    break
+                exit = run()
+                runner.in_guest = False
+                exits[type(exit)] += 1
+                if trace is not None:
+                    trace(index, exit)
+                if not handle(exit) and not self.goes_on(index, exit):
+                    break
+        except BaseException as error:
+            runner.in_guest = False
+            error.add_note(f"It happened while vCPU {index} was served.")
+            self.errors.append(error)
+            self.end(Reason.FAILED, index)
+        finally:
+            runner.thread, runner.in_guest = 0, False
+            runner.left.set()
+
+    def goes_on(self, index: int, exit: Exit) -> bool:
+        """Say whether a vCPU runs on after an exit that is no access."""
+        match exit:
+            case Kicked() | EndOfInterrupt():
+                return True
+            case Halt():
+                self.halted.append(index)
+            case Shutdown():
+                self.end(Reason.SHUTDOWN, index)
+            case SystemEvent():
+                self.end(Reason.SYSTEM_EVENT, index, repr(exit))
+            case Failure():
+                self.end(Reason.FAILED, index, f"{exit.operation}: {exit.code}: {exit.message}")
+            case _:  # running on might bring the same exit again, for ever
+                self.end(Reason.FAILED, index, f"nobody answers {exit!r}")
+        return False
+
+    def end(self, reason: Reason, vcpu: int | None = None, message: str = "") -> None:
+        """Let every vCPU come out of the guest."""
+        self.ends.append((reason, vcpu, message))
+        for runner in self.runners:
+            if runner.in_guest:
+                with suppress(ClosedError):  # it has come out, and its machine is gone already
+                    runner.vcpu.kick()
+
+    def stopped(self, reason: Reason, thread: int) -> None:
+        """Hear of ``bus.stop()``."""
+        # A handler of a signal may run in a vCPU's thread, in the midst of its run().
+        asking = (r.index for r in self.runners if r.thread == thread and not r.in_guest)
+        self.end(reason, next(asking, None))

@@ -1,0 +1,46 @@
+"""A Linux kernel in guest memory, and the low memory that booting it takes.
+
+All addresses are guest-physical. Low memory, in which CPUs of virtual machines have become used to
+find the same things::
+
+      0x500  GDT
+     0x7000  zero page
+     0x8ff0  top of the stack
+     0x9000  page tables, to 0xefff
+    0x20000  command line
+    0x9fc00  extended BIOS data area, to 0x9ffff
+    0xf0000  BIOS, to 0xfffff
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmm_arch.x86_64.entry import Long64
+
+ZERO_PAGE = 0x7000
+STACK_TOP = 0x8FF0
+LOW_STRUCTURES = range(0xF000)
+"""What has GDT, zero page, stack and page tables."""
+COMMAND_LINE = 0x20000
+EBDA = range(0x9FC00, 0xA0000)
+BIOS = range(0xF0000, 0x100000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Linux64(Long64):
+    """The 64-bit entry of a loaded Linux kernel, and what its zero page is to say.
+
+    Documentation/arch/x86/boot.rst, "64-bit Boot Protocol": RSI has the zero page's address.
+    """
+
+    rsi: int = ZERO_PAGE
+    rsp: int = STACK_TOP
+    setup_header: bytes
+    """The image's header from offset 0x1f1 on; for an ELF image, one as its bzImage would have."""
+    kernel: range
+    """The addresses that the kernel takes until it knows its memory."""
+    command_line: range
+    """Where the command line is, its terminating zero included."""
+    initrd: range | None = None
+    """Where the initrd is, if there is one."""

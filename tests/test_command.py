@@ -1,0 +1,139 @@
+"""The ``vmm-arch`` command as a user meets it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from requirements import require
+from vmm_arch.command.run import size
+
+COMMAND = [sys.executable, "-m", "vmm_arch"]
+
+
+def command(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], input=typed, capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["doctor", "--help"]])
+def test_help(arguments: list[str]) -> None:
+    done = command(*arguments)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: vmm-arch")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["run"], "the following arguments are required: kernel"),
+        (["run", "k", "--memory", "lots"], "'lots' is no size such as 512M or 4G"),
+        (["run", "no-such-file"], "No such file or directory: 'no-such-file'"),
+        (["run", "/dev/null"], "vmm-arch run: "),
+        (["run", sys.executable], "vmm-arch run: "),
+    ],
+)
+def test_wrong_use(arguments: list[str], complaint: str) -> None:
+    done = command(*arguments)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "bytes_"), [("4096", 4096), ("512M", 512 << 20), ("4g", 4 << 30), ("8K", 8192)]
+)
+def test_sizes(text: str, bytes_: int) -> None:
+    assert size(text) == bytes_
+
+
+def test_doctor() -> None:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    done = command("doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "KVM: works on this host" in done.stdout
+    assert "yes  a guest: was made, ran and halted in" in done.stdout
+
+
+def flat_kernel(folder: Path, code: bytes) -> Path:
+    """An ELF executable that is no more than some 64-bit code at 1 MiB."""
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, 0x100000, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    segment = struct.pack(
+        "<IIQQQQQQ", 1, 5, 0x1000, 0x100000, 0x100000, len(code), len(code), 0x1000
+    )
+    path = folder / "kernel"
+    path.write_bytes((header + segment).ljust(0x1000, b"\0") + code)
+    return path
+
+
+# mov dx, 0x3f8; mov al, '!'; out dx, al; then what ends the guest
+SAYS = "66 ba f8 03 b0 21 ee"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "ending"),
+    [
+        ("66 ba 00 06 b0 34 ee eb fe", 0, "power off by vCPU 0"),  # SLEEP_CONTROL
+        ("66 ba f9 0c b0 06 ee eb fe", 0, "reset by vCPU 0"),
+        ("0f 0b", 3, "shutdown by vCPU 0"),  # ud2, without anything that handles it
+        ("eb fe", 124, "timeout"),
+    ],
+)
+def test_how_a_guest_ends_is_the_exit_status(
+    tmp_path: Path, code: str, status: int, ending: str
+) -> None:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    done = command("run", str(flat_kernel(tmp_path, bytes.fromhex(SAYS + code))), "--timeout", "2")
+    assert done.returncode == status, done.stderr
+    assert done.stdout == "!"
+    assert f"vmm-arch: {ending}" in done.stderr
+    assert ("rip" in done.stderr) == (status in (3, 124))  # where it was, if it ended badly
+
+
+def test_what_is_typed_goes_to_the_guest_and_the_escape_key_ends_it(tmp_path: Path) -> None:
+    """At a real terminal: the guest sends back what it gets, until Control-]."""
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    # wait: mov dx, 0x3fd; in al, dx; test al, 1; jz wait; mov dx, 0x3f8; in al, dx; out dx, al;
+    # jmp wait
+    echo = bytes.fromhex("66bafd03 ec a801 74f7 66baf803 ec ee ebee")
+    kernel = flat_kernel(tmp_path, echo)
+    main, side = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(kernel), "--timeout", "30"],
+        stdin=side,
+        stdout=side,
+        stderr=subprocess.PIPE,
+    )
+    os.close(side)
+    shown = b""
+
+    def wait_for(text: bytes) -> None:
+        nonlocal shown
+        end = time.monotonic() + 20
+        while text not in shown:
+            assert time.monotonic() < end, shown
+            if select.select([main], [], [], 0.1)[0]:
+                shown += os.read(main, 100)
+
+    assert process.stderr is not None
+    assert b"Control-] ends the guest" in process.stderr.readline()
+    time.sleep(0.3)
+    os.write(main, b"a\x03b")  # Control-C is the guest's
+    wait_for(b"b")
+    assert shown.endswith(b"a\x03b")
+    os.write(main, b"\x1d")
+    assert process.wait(20) == 130
+    os.close(main)
+    assert b"stopped" in process.stderr.read()
