@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import os
 import pickle
 import signal
@@ -868,12 +869,10 @@ class TestEscapeHatch:
 
 
 def handles() -> tuple[int, int]:
-    """How many descriptors and mappings of KVM and of guest memory this process has."""
+    """How many descriptors this process has, and how many mappings of a vCPU's page."""
+    gc.collect()
     maps = Path("/proc/self/maps").read_text().splitlines()
-    kvm_maps = [
-        line for line in maps if "kvm" in line or line.endswith(" 0 ") or "/dev/zero" in line
-    ]
-    return len(os.listdir("/proc/self/fd")), len(kvm_maps)
+    return len(os.listdir("/proc/self/fd")), sum("kvm-vcpu" in line for line in maps)
 
 
 def interrupt(*_: object) -> None:
@@ -900,12 +899,9 @@ class TestLeaks:
     def test_a_machine_that_nobody_closed_leaves_nothing_behind(
         self, memory: arch.GuestMemory
     ) -> None:
-        import gc
-
         whole_life(memory)
         before = handles()
         arch.Vm(memory, vcpus=2)
-        gc.collect()
         assert handles() == before
         memory.close()
 
