@@ -28,6 +28,7 @@ ENVIRONMENT = ROOT / ".nox" / "dev"
 TEST_TOOLS = [
     (["gcc", "/usr/include/linux/kvm.h"], ["gcc", "libc6-dev"], "gcc with the system's headers"),
     (["iasl"], ["acpica-tools"], "the ACPI tables, read by ACPICA"),
+    (["qemu-system-x86_64"], ["qemu-system-x86"], "Linux and the guests in a nested machine"),
 ]
 
 

@@ -100,6 +100,8 @@ class _Service:
                 for thread in threads:
                     thread.start()
                 self.drive(first)
+                # Not by join(): before Python 3.13 one that a signal interrupts takes the thread
+                # for ended, and the next one returns at once (CPython issue 90882).
                 for runner in others:
                     runner.left.wait()
                 if not self.ends:
@@ -109,14 +111,9 @@ class _Service:
                 self.end(Reason.STOPPED)
                 if timer is not None:
                     timer.cancel()
-                # join() alone is not enough: before Python 3.13 one that a signal interrupts takes
-                # the thread for ended, and the next one returns at once (CPython issue 90882).
-                for thread, runner in zip(threads, others, strict=True):
-                    if thread.ident is not None:
-                        runner.left.wait()
-                        thread.join()
-                if timer is not None and timer.ident is not None:
-                    timer.join()
+                for ending in (*threads, timer):
+                    if ending is not None and ending.ident is not None:
+                        ending.join()
         if self.errors:
             for other in self.errors[1:]:
                 self.errors[0].add_note(f"Besides there was {other!r}.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from vmm_arch.command import doctor, run
@@ -13,10 +14,8 @@ from vmm_arch.command import doctor, run
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit status."""
     parser = argparse.ArgumentParser(prog="vmm-arch", description=__doc__)
-    try:
+    with suppress(PackageNotFoundError):  # the package's folder alone is enough to use it
         parser.add_argument("--version", action="version", version=version("vmm-arch"))
-    except PackageNotFoundError:  # the package's folder alone is enough to use it
-        pass
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run_parser = commands.add_parser(
         "run",

@@ -122,7 +122,7 @@ class Serial16550:
                     self._update_irq()
                     received |= LSR_OE
                 return LSR_THRE | LSR_TEMT | received
-            case 0 | 1 if self._lcr & LCR_DLAB:
+            case 0 | 1 if self._lcr & LCR_DLAB:  # DLL, DLM
                 return self._divisor >> 8 * register & 0xFF
             case 0:  # RBR
                 value = self._fifo.popleft() if self._fifo else 0
@@ -131,7 +131,7 @@ class Serial16550:
                 self._take_from_line()
                 self._update_irq()
                 return value
-            case 1:
+            case 1:  # IER
                 return self._ier
             case 2:  # IIR
                 identification = self._interrupt()
@@ -139,23 +139,23 @@ class Serial16550:
                     self._transmitter_emptied = False
                     self._update_irq()
                 return identification | (IIR_FIFOS if self._fifos_enabled else 0)
-            case 3:
+            case 3:  # LCR
                 return self._lcr
-            case 4:
+            case 4:  # MCR
                 return self._mcr
             case 6:  # MSR
                 status = self._msr
                 self._msr &= 0xF0
                 self._update_irq()
                 return status
-            case 7:
+            case 7:  # SCR
                 return self._scr
         return 0xFF
 
     def _write(self, register: int, value: int) -> bool:
         """Write a register; return whether the value went out on the line."""
         match register:
-            case 0 | 1 if self._lcr & LCR_DLAB:
+            case 0 | 1 if self._lcr & LCR_DLAB:  # DLL, DLM
                 self._divisor = self._divisor & ~(0xFF << 8 * register) | value << 8 * register
             case 0:  # THR
                 self._transmitter_emptied = False
@@ -172,14 +172,14 @@ class Serial16550:
                 self._update_irq()
             case 2:  # FCR
                 self._control_fifos(value)
-            case 3:
+            case 3:  # LCR
                 self._lcr = value
             case 4:  # MCR
                 self._mcr = value & 0x1F
                 self._set_modem_status()
                 self._take_from_line()
                 self._update_irq()
-            case 7:
+            case 7:  # SCR
                 self._scr = value
         return False
 

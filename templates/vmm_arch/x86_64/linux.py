@@ -1,7 +1,6 @@
 """A Linux kernel in guest memory, and the low memory that booting it takes.
 
-All addresses are guest-physical. Low memory, in which CPUs of virtual machines have become used to
-find the same things::
+All addresses are guest-physical. Low memory is laid out as in other VMMs::
 
       0x500  GDT
      0x7000  zero page

@@ -1,0 +1,94 @@
+"""Packages of Debian's suites, fetched and unpacked without changing anything of this system.
+
+Each suite gets an apt of its own, which knows nothing of the system's but where the archive is.
+Nobody has to be root, and the packages may be another architecture's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class Unavailable(Exception):
+    """What a test wants cannot be had here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite of Debian's as a private apt sees it."""
+
+    folder: Path
+    """Where the private apt keeps everything."""
+
+    def unpack(self, packages: Iterable[str], root: Path) -> None:
+        """Download packages and unpack all of them into one folder; no script of theirs is run."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as temporary:
+            self._run("apt-get", "download", *packages, folder=Path(temporary))
+            root.mkdir(parents=True, exist_ok=True)
+            for package in sorted(Path(temporary).glob("*.deb")):
+                self._run("dpkg", "-x", str(package), str(root))
+
+    def dependencies(self, package: str) -> list[str]:
+        """The packages that a package depends on: a metapackage is nothing but these."""
+        shown = self._run("apt-cache", "depends", "--important", package)
+        return re.findall(r"^ *Depends: (\S+)$", shown, re.M)
+
+    def _run(self, *command: str, folder: Path | None = None) -> str:
+        environment = os.environ | {"APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C"}
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=folder or self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines()
+            raise Unavailable(f"{shlex.join(command)} failed: {' '.join(lines[-2:])}")
+        return done.stdout
+
+
+@contextmanager
+def suite(name: str, architecture: str = "amd64") -> Iterator[Suite]:
+    """A suite's packages, as long as the context lasts; they come from where the system's do."""
+    missing = [command for command in ("apt-get", "dpkg") if shutil.which(command) is None]
+    if missing:
+        raise Unavailable(
+            f"Debian's packages are wanted, and there is no {' and no '.join(missing)}"
+        )
+    with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
+        private = Suite(Path(temporary))
+        _configure(private.folder, name, architecture)
+        private._run("apt-get", "update")
+        yield private
+
+
+def _configure(folder: Path, suite: str, architecture: str) -> None:
+    """Make a folder in which apt knows one suite and nothing of this system."""
+    sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
+    text = "\n".join(path.read_text() for path in sources if path.is_file())
+    archive = re.search(r"^(?:URIs:|deb(?: \[.*?\])?) *(\S+/debian/?)(?:\s|$)", text, re.M)
+    if archive is None:
+        raise Unavailable("this system's apt knows no Debian archive")
+    for below in ("state/lists/partial", "cache/archives/partial", "etc"):
+        (folder / below).mkdir(parents=True)
+    (folder / "status").touch()
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    source = f"deb [signed-by={keyring}] {archive[1]} {suite} main\n"
+    (folder / "etc/sources.list").write_text(source)
+    (folder / "apt.conf").write_text(
+        f'Dir::State "{folder}/state"; Dir::State::status "{folder}/status";\n'
+        f'Dir::Cache "{folder}/cache"; Dir::Etc::sourcelist "{folder}/etc/sources.list";\n'
+        f'Dir::Etc::sourceparts "-"; APT::Sandbox::User "";\n'
+        f'APT::Architecture "{architecture}"; APT::Architectures {{ "{architecture}"; }};\n'
+    )
