@@ -740,6 +740,18 @@ class TestRefusals:
         with pytest.raises(TypeError, match="memory is a GuestMemory, not a NoneType"):
             arch.Vm(None)  # type: ignore[arg-type]
 
+    def test_more_msrs_than_kvm_takes_at_once(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
+        vcpu = guest(SPIN)
+        banks = [*range(0x400, 0x480), *range(0x200, 0x210), *range(0x280, 0x2A0)]
+        known = msrs_of(vcpu, banks)
+        many = {0xC0000082: 7, **known}
+        image = vars(arch)["msrs_image"](many)
+        write = vars(arch)["write_msrs"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(arch, "MSRS_AT_ONCE", 16)
+            write(vcpu.fd, image)
+            assert vcpu.get_msrs(many) == many
+
     def test_configuring_twice_or_after_a_run(self, guest: Callable[[bytes], arch.Vcpu]) -> None:
         vcpu = guest(b"\xf4")
         for _ in range(2):

@@ -403,6 +403,8 @@ unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
 MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
 MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
+MSRS_AT_ONCE: Final = 256
+"""How many KVM takes in one call."""
 UNLISTED_MSRS: Final = (
     *range(IA32_MTRR_PHYSBASE0, IA32_MTRR_PHYSBASE0 + 16),
     *IA32_MTRR_FIXED,
@@ -467,17 +469,26 @@ def write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
 
 def read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
     """Read MSRs; KVM stops at the first that it does not know, and only the count tells."""
-    image = msrs_image(dict.fromkeys(indices, 0))
-    count = call_any(fd, KVM_GET_MSRS, image)
-    values = {index: value for index, _, value in struct.iter_unpack("<IIQ", image[MSR_HEADER:])}
-    if count < len(values):
-        cause = f"MSR {list(values)[count]:#x} does not exist on this host or with this CPUID"
-        raise HypervisorError("KVM_GET_MSRS", "EINVAL", cause)
+    wanted = list(dict.fromkeys(indices))
+    values: dict[int, int] = {}
+    for at in range(0, len(wanted), MSRS_AT_ONCE):
+        part = wanted[at : at + MSRS_AT_ONCE]
+        image = msrs_image(dict.fromkeys(part, 0))
+        count = call_any(fd, KVM_GET_MSRS, image)
+        if count < len(part):
+            cause = f"MSR {part[count]:#x} does not exist on this host or with this CPUID"
+            raise HypervisorError("KVM_GET_MSRS", "EINVAL", cause)
+        values |= {i: value for i, _, value in struct.iter_unpack("<IIQ", image[MSR_HEADER:])}
     return values
 
 
 def write_msrs(fd: int, image: bytearray) -> None:
     """Write MSRs; KVM stops at the first that it refuses, and only the count tells."""
+    if len(image) > MSR_HEADER + MSRS_AT_ONCE * MSR_ENTRY:
+        for at in range(MSR_HEADER, len(image), MSRS_AT_ONCE * MSR_ENTRY):
+            entries = image[at : at + MSRS_AT_ONCE * MSR_ENTRY]
+            write_msrs(fd, bytearray(kvm_msrs(nmsrs=len(entries) // MSR_ENTRY)) + entries)
+        return
     count = (call if len(image) <= 1024 else call_any)(fd, KVM_SET_MSRS, image)
     refused = MSR_HEADER + count * MSR_ENTRY
     if refused < len(image):
@@ -537,8 +548,6 @@ CAUSES = {
     ("KVM_IRQ_LINE", "ENXIO"): "the machine was made without an irqchip",
     ("KVM_SET_CPUID2", "EINVAL"): "the host cannot show one of the entries; or the guest has run",
     ("KVM_SET_CPUID2", "E2BIG"): "KVM takes at most 256 entries",
-    ("KVM_GET_MSRS", "E2BIG"): "KVM takes at most 256 MSRs at once",
-    ("KVM_SET_MSRS", "E2BIG"): "KVM takes at most 256 MSRs at once",
 }
 """What usually makes KVM refuse a call."""
 
@@ -1120,8 +1129,11 @@ def install_kick_signal() -> None:
 
 
 def supported_cpuid() -> list[CpuidEntry]:
-    """Tell what CPUID the hypervisor can show a guest; a new list each time."""
-    return list(cpuid_of_host())
+    """Tell what CPUID the hypervisor can show a guest; a new list each time.
+
+    It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
+    """
+    return for_machine(cpuid_of_host(), irqchip=True)
 
 
 # Arch functions

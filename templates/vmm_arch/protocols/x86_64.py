@@ -301,7 +301,10 @@ class Host(Protocol):
         """
 
     def supported_cpuid(self) -> list[CpuidEntry]:
-        """Tell what CPUID the hypervisor can show a guest; a new list each time."""
+        """Tell what CPUID the hypervisor can show a guest; a new list each time.
+
+        It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
+        """
 
 
 class Backend(Host, Protocol[VcpuT]):
