@@ -249,7 +249,7 @@ def test_an_elf_kernel_tells_linux_what_its_bzimage_would() -> None:
     header = setup_header.from_buffer_copy(loaded(elf([Part(2 * MIB, TEXT)])).setup_header)
     assert (header.boot_flag, header.header) == (0xAA55, 0x53726448)
     assert header.version == 0x020C
-    assert header.cmdline_size == 2047
+    assert (header.cmdline_size, header.initrd_addr_max) == (2047, 0x7FFFFFFF)
 
 
 BROKEN_ELF = [
@@ -295,6 +295,11 @@ BROKEN_ELF = [
 @pytest.mark.parametrize(("image", "message"), BROKEN_ELF, ids=[said for _, said in BROKEN_ELF])
 def test_an_elf_image_that_cannot_be_loaded_is_refused(image: bytes, message: str) -> None:
     assert message in refused(image)
+
+
+def test_segments_may_touch() -> None:
+    image = elf([Part(2 * MIB, TEXT), Part(2 * MIB + len(TEXT), DATA)])
+    assert loaded(image).kernel == range(2 * MIB, 2 * MIB + len(TEXT) + len(DATA))
 
 
 def test_what_lies_between_segments_is_the_kernels_and_has_to_be_ram() -> None:

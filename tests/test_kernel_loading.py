@@ -345,6 +345,15 @@ def test_a_flat_binary_goes_where_it_is_put(given_as: Any) -> None:
         assert len(memory.written) == 3
 
 
+def test_a_pipe_may_fill_all_of_the_memory() -> None:
+    content = os.urandom(2 * MIB)
+    with GuestMemory(2 * MIB) as memory:
+        load_flat(memory, a_pipe(content), 0)
+        assert memory.read(0, 2 * MIB) == content
+        with pytest.raises(KernelImageError, match="it has more bytes than the guest has memory"):
+            load_flat(memory, a_pipe(content + b"1"), 0)
+
+
 @pytest.mark.parametrize(
     ("code", "address", "message"),
     [
