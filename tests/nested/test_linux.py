@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from debian import Unavailable
+from requirements import require
+
 from nested.machine import Result, provision
 from nested.scenarios import PRODUCT
 from nested.stock import stock_kernel, stock_vmlinux, tiny_initrd
-from requirements import require
 
 INIT = """
 /bin/busybox mount -t proc proc /proc

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from debian import Unavailable
+from requirements import require
+
 from nested.architecture import X86_64
 from nested.machine import Machine, Result, provision
 from nested.qemu import CONSOLE, run_qemu
 from nested.scenarios import NAMES, Outcome, play_all
 from nested.stock import stock_kernel, tiny_initrd
-from requirements import require
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--append", default="", metavar="TEXT", help="put this behind the kernel's command line"
     )
     parser.add_argument(
-        "--memory", type=size, default="512M", metavar="SIZE", help="such as 512M or 4G (%(default)s)"
+        "--memory",
+        type=size,
+        default="512M",
+        metavar="SIZE",
+        help="such as 512M or 4G (%(default)s)",
     )
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="how many (%(default)s)")
     parser.add_argument(

@@ -113,4 +113,6 @@ def _exported(
     host = [operation.name for operation in contract.of("Host")]
     own = [*contract.types, "Vcpu", "Vm", *host, *arch]
     names = {*chain.from_iterable(exports.values()), *own}
-    return sorted((name for name in names if not name.startswith("_")), key=order)
+    # ruff compares the names of __all__ with their case, and those of imports without.
+    public = (name for name in names if not name.startswith("_"))
+    return sorted(public, key=lambda name: (order(name)[0], name))
