@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import mmap
 import os
-import sys
 import threading
 import time
 import tracemalloc
@@ -35,7 +34,6 @@ from images import (
     refused,
     unchanged,
 )
-from requirements import require
 from vmm_arch.abi.linux_x86_64 import XLF_KERNEL_64, elf64_hdr, elf64_phdr
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.x86_64.kernel import KernelImageError, load_flat, load_kernel
@@ -496,16 +494,3 @@ def test_the_images_that_are_mutated_can_be_loaded() -> None:
     for image in (SMALL, TINY):
         for machine in MACHINES[:3]:
             assert attempt(machine, image, b"quiet", b"initrd") is not None
-
-
-# A real kernel
-
-
-def test_this_machines_kernel_can_be_loaded() -> None:
-    require(sys.platform == "linux", "the kernels below /boot are Linux's")
-    kernels = sorted(Path("/boot").glob("vmlinuz-*"))
-    if not kernels:
-        pytest.skip("no kernel below /boot; the tests with the nested machine load one")
-    with X86Memory(GIB) as memory:
-        linux = load_kernel(memory, kernels[-1], cmdline="console=ttyS0", initrd=bytes(MIB))
-    assert linux.kernel.stop - linux.kernel.start > MIB
