@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
@@ -66,7 +67,7 @@ def load(target: str) -> Any:
 
 def test_every_name_and_layout_is_the_proven_one(target: Target, paths: Project) -> None:
     compared = abi_check.compare(load(target.name), *facts(read(target.name, paths)))
-    assert compared > 1000
+    assert compared > 500
 
 
 @pytest.mark.parametrize("version", SUITES)
@@ -92,14 +93,14 @@ def test_other_pythons_give_the_same_layouts(
 
 def test_assigning_a_field_that_does_not_exist_is_an_error(target: Target) -> None:
     module = load(target.name)
-    record = module.kvm_regs() if hasattr(module, "kvm_regs") else module.WHV_REGISTER_VALUE()
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type)]
+    records = (kind for kind in kinds if issubclass(kind, ctypes.Structure))
+    record = next(kind for kind in records if getattr(kind, "_fields_", None))()
     with pytest.raises(AttributeError):
         record.rxx = 1
 
 
 def test_prototypes_set_the_types_of_a_library() -> None:
-    import ctypes
-
     from vmm_arch.abi import declare
 
     libc = ctypes.CDLL(None)
