@@ -403,8 +403,8 @@ unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
 MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
 MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
-MSRS_AT_ONCE: Final = 256
-"""How many KVM takes in one call."""
+MSRS_AT_ONCE: Final = 255
+"""How many KVM takes in one call: fewer than its MAX_IO_MSRS."""
 UNLISTED_MSRS: Final = (
     *range(IA32_MTRR_PHYSBASE0, IA32_MTRR_PHYSBASE0 + 16),
     *IA32_MTRR_FIXED,
