@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The machine's first process: makes the machine ready, runs /command in /work, and sends what came
+# The machine's first process: makes the machine ready, runs /command in /job, and sends what came
 # of it to the host. The status is sent last: without it the host takes everything for a failure.
 
 /bin/busybox mount -t proc proc /proc
@@ -18,11 +18,11 @@ for port in /sys/class/virtio-ports/*; do
     ln -s "/dev/${port##*/}" "/ports/$name"
 done
 
-export HOME=/root LANG=C.UTF-8 PATH=/usr/bin:/bin:/usr/sbin:/sbin PYTHONPATH=/work
-mkdir -p /work/results
-cd /work
+export HOME=/root LANG=C.UTF-8 PATH=/usr/bin:/bin:/usr/sbin:/sbin PYTHONPATH=/job
+mkdir -p /job/results
+cd /job
 sh /command </dev/null >/ports/stdout 2>/ports/stderr
 status=$?
 
-tar -c -C /work/results . >/ports/results && echo "$status" >/ports/status
+tar -c -C /job/results . >/ports/results && echo "$status" >/ports/status
 poweroff -f

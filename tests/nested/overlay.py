@@ -15,14 +15,14 @@ INIT = Path(__file__).with_name("init.sh")
 
 
 def overlay(files: Mapping[str, bytes | Path], command: list[str], python: str) -> bytes:
-    """An archive to append to the machine's own; the files' names are relative to /work."""
+    """An archive to append to the machine's own; the files' names are relative to /job."""
     with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
         root = Path(temporary)
         (root / "init").write_bytes(INIT.read_bytes())
         (root / "init").chmod(0o755)
         (root / "command").write_text(f"exec {shlex.join(command)}\n")
         for name, content in files.items():
-            path = root / "work" / name
+            path = root / "job" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             match content:
                 case bytes():

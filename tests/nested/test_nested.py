@@ -87,7 +87,7 @@ def test_output_and_status_come_out(result: Result) -> None:
     out, imported, *rest = result.stdout.splitlines()
     assert (out, rest) == ("out", ["ran", "/dev/kvm"])
     # It was compiled before: inside that takes too long.
-    assert imported == "imported /work/package/__pycache__/module.cpython-311.pyc"
+    assert imported == "imported /job/package/__pycache__/module.cpython-311.pyc"
     assert result.stderr == "not UTF-8: \\xff\n"
     assert result.status == 7
 
