@@ -111,7 +111,7 @@ def test_constants_are_laid_out_once_and_holes_filled_into_a_copy(
     assert batch.reset("paged").splitlines() == [
         "values = Table.from_buffer_copy(_PAGED_ALL)",
         "values[PC] = entry.address",
-        "values[CODE.Base] = entry.base",
+        "values[CODE].Base = entry.base",
         "write(vcpu, values)",
     ]
     image = "table({CODE: segment(0x10, 0, 0xFFFF, 0x9B), PAGING: PAGING_ON})"

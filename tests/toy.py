@@ -59,22 +59,28 @@ MODES = {"boot": "Flat", "paged": "Paged"}
 INIT_KEEPS = ("modes",)
 """
 
-_PARTS = """
+_PARTS = {
+    "module.py.j2": """
 {% macro summary() %}A toy{% endmacro %}
 {% macro imports() %}{% endmacro %}
 {% macro records() %}{% endmacro %}
 {% macro calls() %}{% endmacro %}
 {% macro module_parts() %}{% endmacro %}
+""",
+    "machine.py.j2": """
 {% macro vcpu_parts() %}{% endmacro %}
 {% macro vm_parts() %}{% endmacro %}
+""",
+}
+_SHARED = """
 {% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}
 {% macro create_vm(vm, size) %}pass{% endmacro %}
 {% macro close_vm(vm) %}pass{% endmacro %}
 {% macro probe() %}return "fine"{% endmacro %}
 """
 
-REGISTER = {
-    "operations.py.j2": _PARTS
+REGISTER = _PARTS | {
+    "operations.py.j2": _SHARED
     + """
 {% macro set_regs(vcpu, regs) %}write({{ vcpu }}.fd, REGS, {{ regs }}){% endmacro %}
 {% macro set_modes(vcpu, modes) %}write({{ vcpu }}.fd, MODES, {{ modes }}){% endmacro %}
@@ -103,8 +109,8 @@ CREATION_GUARANTEES = ()
 """,
 }
 
-BATCH = {
-    "operations.py.j2": _PARTS
+BATCH = _PARTS | {
+    "operations.py.j2": _SHARED
     + """
 {% macro set_regs(vcpu, regs) %}write({{ vcpu }}, {{ regs }}){% endmacro %}
 {% set set_modes = absent("the registers are all there is") %}

@@ -1139,7 +1139,7 @@ def supported_cpuid() -> list[CpuidEntry]:
 # Arch functions
 
 # Prepared state: what the functions below write.
-_XSAVE = Fpu(fcw=0x37F, fsw=0, ftw=0, mxcsr=0x1F80)
+_XSAVE = Fpu(fcw=0x37F, mxcsr=0x1F80)
 _MSRS = msrs_image(
     {
         IA32_SYSENTER_CS: 0,
@@ -1231,7 +1231,7 @@ _BOOT_PROCESSOR_LAPIC = lapic_image(
 )
 _ACTIVITY = kvm_mp_state()
 _XCRS = xcrs_image(xcr0=1)
-_DEBUGREGS = debugregs_image(dr0=0, dr1=0, dr2=0, dr3=0, dr6=0xFFFF0FF0, dr7=0x400)
+_DEBUGREGS = debugregs_image(dr6=0xFFFF0FF0, dr7=0x400)
 _EVENTS = kvm_vcpu_events(flags=KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW)
 _SECONDARY_ACTIVITY = kvm_mp_state(mp_state=1)
 _SECONDARY_SREGS = kvm_sregs(

@@ -10,7 +10,7 @@ from jinja2 import nodes
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.abi.types import Named
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import PARTS, Hypervisor
+from vmm_arch_gen.arch.hypervisor import OPERATIONS, PARTS, Hypervisor, Sink
 from vmm_arch_gen.arch.literals import Absent, parse_template
 from vmm_arch_gen.diagnostics import Problem
 
@@ -30,7 +30,8 @@ def check(
 
 
 def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]:
-    file = hypervisor.operations_file
+    folder = f"templates/{hypervisor.folder}"
+    file = f"{folder}/{OPERATIONS}"
     for macro, operation in contract.operations.items():
         wanted = f"{{% macro {macro}({', '.join(operation.parameters)}) %}}"
         if macro in hypervisor.macros and macro in hypervisor.absent:
@@ -44,9 +45,10 @@ def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]
         elif macro not in hypervisor.absent:
             what = f"lacks the operation {macro} of {operation.where}"
             yield Problem(file, what, f"write {wanted}, {_ABSENT.replace('NAME', macro)}")
-    for part in PARTS:
+    for part, where in PARTS.items():
         if part not in hypervisor.macros:
-            yield Problem(file, f"lacks the part {part}", f"write {{% macro {part}() %}}")
+            what = f"lacks the part {part}"
+            yield Problem(f"{folder}/{where}", what, f"write {{% macro {part}() %}}")
     known = {*contract.operations, *PARTS}
     for found in hypervisor.macros.values():
         if found.name not in known:
@@ -80,7 +82,7 @@ def _state(contract: Contract, hypervisor: Hypervisor, abi: VerifiedAbi) -> Iter
         elif isinstance(element.reset, tuple) and sink.segments is None:
             what = f"the sink {sink.name} does not say how it lays out the segment {element.name}"
             yield Problem(state.where(hypervisor.sink_lines[sink.name]), what, 'add "segments"')
-        elif sink.shape == "record" and (complaint := _member(abi, sink.image, slot)):
+        elif complaint := _complaint(abi, sink, slot):
             yield Problem(where, f"{element.name}: {complaint}", f"see {abi.target}.abi")
     for sink in hypervisor.sinks.values():
         where = state.where(hypervisor.sink_lines[sink.name])
@@ -90,7 +92,7 @@ def _state(contract: Contract, hypervisor: Hypervisor, abi: VerifiedAbi) -> Iter
             )
             yield Problem(where, what, "name an operation that the hypervisor has")
         for slot in sink.fixed:
-            if sink.shape == "record" and (complaint := _member(abi, sink.image, slot)):
+            if complaint := _complaint(abi, sink, slot):
                 yield Problem(where, f"fixed: {complaint}", f"see {abi.target}.abi")
     yield from _shared_slots(contract, hypervisor)
 
@@ -112,9 +114,21 @@ def _shared_slots(contract: Contract, hypervisor: Hypervisor) -> Iterator[Proble
         taken[sink, slot] = element.name
 
 
-def _member(abi: VerifiedAbi, record: str, path: str) -> str | None:
-    """What is wrong with a slot: the first member of its path that the record does not have."""
-    key = f"struct {record}"
+def _complaint(abi: VerifiedAbi, sink: Sink, slot: str) -> str | None:
+    """What is wrong with a slot, as far as the hypervisor's headers can tell."""
+    register, _, path = slot.partition(".")
+    match sink.shape:
+        case "record":
+            return _member(abi, f"struct {sink.image}", slot)
+        case "table" if path and sink.value is None:
+            return f"{slot} is a member, but the sink {sink.name} does not say of which record"
+        case "table" if path and sink.value is not None:
+            return _member(abi, sink.value, path)
+    return None
+
+
+def _member(abi: VerifiedAbi, key: str, path: str) -> str | None:
+    """The first member of a path that a record does not have."""
     for name in path.split("."):
         if key not in abi.records:
             return f"there is no record {key}"

@@ -13,9 +13,18 @@ from jinja2 import nodes
 from vmm_arch_gen.arch.literals import Absent, SourceFile, parse_template, read_source
 from vmm_arch_gen.diagnostics import InputError, Problem
 
-# What an operations file has besides the contract's operations.
-PARTS = ("summary", "imports", "records", "calls", "module_parts", "vcpu_parts", "vm_parts")
-
+OPERATIONS = "operations.py.j2"
+"""The file of the contract's operations."""
+PARTS = {
+    "summary": "module.py.j2",
+    "imports": "module.py.j2",
+    "records": "module.py.j2",
+    "module_parts": "module.py.j2",
+    "calls": "module.py.j2",
+    "vcpu_parts": "machine.py.j2",
+    "vm_parts": "machine.py.j2",
+}
+"""What a folder has besides, each a macro without parameters, by its file."""
 
 SEGMENT_PARTS = ("selector", "base", "limit", "attributes")
 
@@ -50,6 +59,8 @@ class Sink:
     record: str
     """The type of an image, which copies it."""
     variable: str
+    value: str | None
+    """For a table the type of its values, which slots with dots name a member of."""
     when: str | None
     """An expression that says whether the machine has this state at all."""
     fixed: Mapping[str, str]
@@ -60,6 +71,7 @@ class Sink:
 @dataclass(frozen=True)
 class Hypervisor:
     folder: str
+    """Below the templates."""
     macros: Mapping[str, Macro]
     absent: Mapping[str, str]
     """The operations that it lacks, with the reason."""
@@ -68,7 +80,6 @@ class Hypervisor:
     """For each group of state its sink, and patterns of elements with their slots."""
     guaranteed: tuple[str, ...]
     """The groups that a new vCPU has as they are to be."""
-    operations_file: str
     state: SourceFile
     sink_lines: Mapping[str, int]
     slot_lines: Mapping[str, int]
@@ -85,12 +96,16 @@ class Hypervisor:
         return None
 
 
-def read_hypervisor(templates: Path, folder: str) -> Hypervisor:
-    """Read a hypervisor's folder; InputError names what is malformed in it."""
-    parts = folder.split("/")
-    operations_file = "/".join(["hypervisors", *parts, "operations.py.j2"])
-    macros, absent = _macros(templates, operations_file)
-    state = read_source(templates, "hypervisors", *parts, "state.py")
+def read_hypervisor(templates: Path, name: str) -> Hypervisor:
+    """Read the folder of a hypervisor on a CPU; InputError names what is malformed in it."""
+    folder = f"hypervisors/{name}"
+    macros: dict[str, Macro] = {}
+    absent: dict[str, str] = {}
+    for file in dict.fromkeys([OPERATIONS, *PARTS.values()]):
+        found, lacking = _macros(templates, f"{folder}/{file}")
+        macros |= found
+        absent |= lacking
+    state = read_source(templates, *folder.split("/"), "state.py")
     sinks_table, sink_lines = state.table("SINKS")
     slots_table, slot_lines = state.table("SLOTS")
     sinks = {}
@@ -117,7 +132,6 @@ def read_hypervisor(templates: Path, folder: str) -> Hypervisor:
         sinks=sinks,
         slots=slots,
         guaranteed=state.names("CREATION_GUARANTEES"),
-        operations_file=f"templates/{operations_file}",
         state=state,
         sink_lines=sink_lines,
         slot_lines=slot_lines,
@@ -145,6 +159,7 @@ def _sink(name: str, order: int, row: object) -> Sink:
         image=image,
         record=str(row.pop("record", image)),
         variable=str(row.pop("variable")),
+        value=row.pop("value", None),
         when=row.pop("when", None),
         fixed=row.pop("fixed", {}),
         segments=_segments(segments) if segments else None,

@@ -6,7 +6,7 @@ docstrings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import indent
 
 from vmm_arch_gen.abi.model import VerifiedAbi
@@ -123,14 +123,27 @@ class Emitter:
 
     def _expression(self, sink: Sink, values: Mapping[str, Value | tuple[Value, ...]]) -> str:
         given = {slot: self._value(sink, value) for slot, value in values.items()}
-        match sink.shape:
-            case "table":
-                items = ", ".join(f"{slot}: {value}" for slot, value in given.items())
-                return f"{sink.image}({{{items}}})"
-            case "keywords":
-                return f"{sink.image}({_keywords(given | dict(sink.fixed))})"
-        given = {slot: value for slot, value in given.items() if value != "0"}
-        return self._record(f"struct {sink.image}", given | dict(sink.fixed))
+        if sink.shape == "table":
+            items = ", ".join(f"{slot}: {value}" for slot, value in self._entries(sink, given))
+            return f"{sink.image}({{{items}}})"
+        # Records, and functions that make them, begin with zeros.
+        given = {slot: value for slot, value in given.items() if value != "0"} | dict(sink.fixed)
+        if sink.shape == "keywords":
+            return f"{sink.image}({_keywords(given)})"
+        return self._record(f"struct {sink.image}", given)
+
+    def _entries(self, sink: Sink, given: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """A table's keys and values: of the slots that are members of a value, one value is made."""
+        members: dict[str, dict[str, str]] = {}
+        for slot, value in given.items():
+            key, _, path = slot.partition(".")
+            members.setdefault(key, {})[path] = value
+        for key, values in members.items():
+            if sink.value is None or "" in values:
+                yield key, values[""]
+            else:
+                written = {path: value for path, value in values.items() if value != "0"}
+                yield key, self._record(sink.value, written)
 
     def _record(self, key: str, values: Mapping[str, str]) -> str:
         """A record as nested calls of its types: ``kvm_sregs(gdt=kvm_dtable(limit=39))``."""
@@ -156,7 +169,10 @@ class Emitter:
 
 
 def _member(sink: Sink, slot: str) -> str:
-    return f"[{slot}]" if sink.shape == "table" else f".{slot}"
+    if sink.shape != "table":
+        return f".{slot}"
+    key, dot, path = slot.partition(".")
+    return f"[{key}]{dot}{path}"
 
 
 def _number(value: Value) -> str:

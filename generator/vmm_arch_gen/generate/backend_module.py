@@ -15,7 +15,7 @@ from pathlib import Path
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.check import check
 from vmm_arch_gen.arch.contract import Contract, read_contract
-from vmm_arch_gen.arch.hypervisor import read_hypervisor
+from vmm_arch_gen.arch.hypervisor import OPERATIONS, PARTS, read_hypervisor
 from vmm_arch_gen.arch.literals import read_source
 from vmm_arch_gen.arch.states import read_states
 from vmm_arch_gen.diagnostics import Problem, refuse
@@ -40,7 +40,6 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
     hypervisor = read_hypervisor(templates, f"{name}/{cpu}")
     refuse(check(contract, hypervisor, abi, templates, template))
     rendering = Templates(templates)
-    operations = f"hypervisors/{name}/{cpu}/operations.py.j2"
 
     def inline(operation: str, *arguments: str) -> str:
         """An operation's body; by default its arguments are called as the operation calls them."""
@@ -48,7 +47,7 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         if reason := hypervisor.absent.get(operation):
             return f"raise absent({operation!r}, {reason!r})"
         given = [*arguments, *parameters[len(arguments) :]]
-        return rendering.macro(operations, operation, *given)
+        return rendering.macro(f"{hypervisor.folder}/{OPERATIONS}", operation, *given)
 
     emitter = Emitter(contract, states, hypervisor, abi, inline)
     table, _ = read_source(templates, "arch", cpu, "exports.py").table("EXPORTS")
@@ -66,7 +65,7 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         template,
         heading,
         target=abi.target,
-        operations=operations,
+        part=lambda part: rendering.macro(f"{hypervisor.folder}/{PARTS[part]}", part),
         contract=contract,
         exports=exports,
         inline=inline,
