@@ -75,7 +75,6 @@ _PARTS = {
 _SHARED = """
 {% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}
 {% macro create_vm(vm, size) %}pass{% endmacro %}
-{% macro close_vm(vm) %}pass{% endmacro %}
 {% macro probe() %}return "fine"{% endmacro %}
 """
 

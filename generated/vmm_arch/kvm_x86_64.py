@@ -140,8 +140,18 @@ from vmm_arch.exits import (
     Shutdown,
     SystemEvent,
 )
-from vmm_arch.kvm import THIS_THREAD, enter_guest, ioctl, ioctl_large
-from vmm_arch.lifecycle import CLOSED, IDLE, QUEUED, RUNNING, SETTLING, UNANSWERED, refusal
+from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
+from vmm_arch.lifecycle import (
+    CLOSED,
+    IDLE,
+    QUEUED,
+    RUNNING,
+    SETTLING,
+    THIS_THREAD,
+    UNANSWERED,
+    not_asked,
+    refusal,
+)
 from vmm_arch.memory import MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serial import Serial16550
@@ -585,6 +595,7 @@ class Vcpu:
 
     __slots__ = (
         "_answer_at",
+        "_asked",
         "_closing",
         "_fresh",
         "_io_in",
@@ -605,6 +616,8 @@ class Vcpu:
     index: int
     is_secondary: bool
     vm: Vm
+    _asked: IoIn | MmioRead
+    """The read that waits for an answer, if one does."""
 
     def __init__(self, vm: Vm, index: int, cpuid: Sequence[CpuidEntry], run_size: int) -> None:
         """Create a vCPU; for :class:`Vm`, which also closes it."""
@@ -665,41 +678,10 @@ class Vcpu:
         if self._state == QUEUED:
             raise refusal(QUEUED, self.index)
 
-    def _abandon(self) -> None:
-        """Let the guest's last instruction finish, whatever it still waits for."""
-        while self._state:
-            if self._state == UNANSWERED:
-                mmio = self._page[EXIT_REASON] == KVM_EXIT_MMIO
-                (self._mmio_read if mmio else self._io_in).ignore()
-            elif self._state == QUEUED:
-                self.run()
-            else:
-                with suppress(UnansweredReadError):
-                    self._settle()
-
-    def _touch(self) -> None:
-        """Note that part of the state is set by hand, once that can be done."""
-        if self._state:
-            self._settle()
-        self._fresh = False
-
-    def _claim(self) -> None:
-        """Note that the vCPU is configured now, which a new one can be once."""
-        if self._state:
-            self._settle()
-        if not self._fresh:
-            raise NotFreshError(
-                f"vCPU {self.index}: it was configured or has run before: use reset_vcpu()"
-            )
-        self._fresh = False
-
     def _answer(self, data: bytes) -> None:
         """Answer the read that the guest waits for."""
         if self._state != UNANSWERED:
-            raise UnansweredReadError(
-                f"vCPU {self.index}: no read waits for an answer; it has been given, or the exit"
-                " is an old one"
-            )
+            raise not_asked(self.index)
         at = self._answer_at
         self._page[at : at + len(data)] = data
         self._state = SETTLING
@@ -743,19 +725,46 @@ class Vcpu:
         failure.operation = "KVM_RUN"
         return failure
 
-    def _stop(self) -> None:
-        """Let no thread run the vCPU any more; for :class:`Vm`."""
-        self._closing = True
-        while self._state == RUNNING and self._owner != THIS_THREAD.id:
-            self.kick()
-            time.sleep(0.001)
-
     def _close(self) -> None:
         """Close the vCPU; for :class:`Vm`."""
         self._state = CLOSED
         os.close(self.fd)
         with suppress(BufferError):  # somebody keeps run_context: it goes when that does
             self._page.close()
+
+    def _touch(self) -> None:
+        """Note that part of the state is set by hand, once that can be done."""
+        if self._state:
+            self._settle()
+        self._fresh = False
+
+    def _claim(self) -> None:
+        """Note that the vCPU is configured now, which a new one can be once."""
+        if self._state:
+            self._settle()
+        if not self._fresh:
+            raise NotFreshError(
+                f"vCPU {self.index}: it was configured or has run before: use reset_vcpu()"
+            )
+        self._fresh = False
+
+    def _abandon(self) -> None:
+        """Let the guest's last instruction finish, whatever it still waits for."""
+        while self._state:
+            if self._state == UNANSWERED:
+                self._asked.ignore()
+            elif self._state == QUEUED:
+                self.run()
+            else:
+                with suppress(UnansweredReadError):
+                    self._settle()
+
+    def _stop(self) -> None:
+        """Let no thread run the vCPU any more; for :class:`Vm`."""
+        self._closing = True
+        while self._state == RUNNING and self._owner != THIS_THREAD.id:
+            self.kick()
+            time.sleep(0.001)
 
     def get_regs(self) -> Regs:
         """Read the general registers into a new record."""
@@ -896,6 +905,7 @@ class Vcpu:
                 io_in.size = size
                 io_in.count = count
                 self._answer_at = at
+                self._asked = io_in
                 self._state = UNANSWERED
                 return io_in
             if reason == KVM_EXIT_MMIO:
@@ -911,6 +921,7 @@ class Vcpu:
                 mmio_read.size = size
                 mmio_read.count = 1
                 self._answer_at = MMIO_DATA_AT
+                self._asked = mmio_read
                 self._state = UNANSWERED
                 return mmio_read
             rare = self._rare_exit(reason)
@@ -966,10 +977,6 @@ class Vm:
         self._check_open()
         return call_any(self.fd, request, argument)
 
-    def _check_open(self) -> None:
-        if self._opened is None:
-            raise ClosedError("the machine is closed")
-
     def other_msrs(self) -> bytearray:
         """Lay out every MSR that the arch functions do not write, as a new vCPU has it here.
 
@@ -984,6 +991,8 @@ class Vm:
         return self._other_msrs
 
     def _create(self, opened: ExitStack, vcpus: int) -> None:
+        """Make the machine; what undoes it is left to ``opened``."""
+        self._other_msrs = None
         with kvm.opened_device(KVM_GET_API_VERSION, KVM_API_VERSION) as device:
             wanted = dict(CAPABILITIES)
             if self.irqchip:
@@ -1055,7 +1064,6 @@ class Vm:
         self._opened = None
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"a machine's memory is a GuestMemory, not a {type(memory).__name__}")
-        self._other_msrs = None
         self.memory = memory
         self.irqchip = bool(irqchip)
         if cpuid is None:
@@ -1063,12 +1071,16 @@ class Vm:
         else:
             self.cpuid = list(cpuid)
         self.vcpus = []
-        kvm.install_kick_signal()
+        install_kick_signal()
         with ExitStack() as opened:
             memory.hold()
             opened.callback(memory.release)
             self._create(opened, vcpus)
             self._opened = opened.pop_all()
+
+    def _check_open(self) -> None:
+        if self._opened is None:
+            raise ClosedError("the machine is closed")
 
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from threading import get_native_id, local
 from types import FrameType
 from typing import Any
 
@@ -99,22 +98,12 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
     """Handle the signal, which only has to interrupt a system call."""
 
 
-class _ThisThread(local):
-    """What a thread knows of itself: asking each time would cost a system call."""
-
-    def __init__(self) -> None:
-        self.id = get_native_id()
-
-
-THIS_THREAD = _ThisThread()
-
 _forked = False
 
 
 def _note_fork() -> None:
     global _forked
     _forked = True
-    THIS_THREAD.id = get_native_id()
 
 
 if hasattr(os, "register_at_fork"):
@@ -233,7 +222,6 @@ def require(checks: tuple[Check, ...]) -> None:
 
 __all__ = [
     "DEVICE",
-    "THIS_THREAD",
     "check_capabilities",
     "enter_guest",
     "install_kick_signal",

@@ -1,6 +1,9 @@
-"""What a vCPU may be asked for in which state: the same on every hypervisor."""
+"""What a vCPU may be asked for in which state, and by whom: the same on every hypervisor."""
 
 from __future__ import annotations
+
+import os
+from threading import get_native_id, local
 
 from vmm_arch.errors import BusyError, ClosedError, UnansweredReadError, VcpuError
 
@@ -29,3 +32,28 @@ def refusal(state: int, index: int) -> VcpuError:
     """Say why a vCPU in this state does not do what was asked."""
     errors = {RUNNING: BusyError, CLOSED: ClosedError}
     return errors.get(state, UnansweredReadError)(f"vCPU {index}: {_WHY[state]}")
+
+
+def not_asked(index: int) -> VcpuError:
+    """Say that an answer was given to nothing."""
+    return UnansweredReadError(
+        f"vCPU {index}: no read waits for an answer; it has been given, or the exit is an old one"
+    )
+
+
+class _ThisThread(local):
+    """What a thread knows of itself: asking each time would cost a system call."""
+
+    def __init__(self) -> None:
+        self.id = get_native_id()
+
+
+THIS_THREAD = _ThisThread()
+
+
+def _is_another_process() -> None:
+    THIS_THREAD.id = get_native_id()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_is_another_process)

@@ -15,8 +15,9 @@ from vmm_arch_gen.diagnostics import InputError, Problem, refuse
 # No backend has those of Inlined: they exist to be inlined into arch functions.
 PROTOCOLS = {"Vcpu": "vcpu", "Inlined": "vcpu", "Vm": "vm", "Host": ""}
 # A machine's operations need names that tell them from a vCPU's.
-_MACROS = {"Vm.__init__": "create_vm", "Vm.close": "close_vm"}
-_WRITTEN_ONCE = ("__enter__", "__exit__")
+_MACROS = {"Vm.__init__": "create_vm"}
+# What the arch functions' template has for every hypervisor.
+_WRITTEN_ONCE = ("close", "__enter__", "__exit__")
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Contract:
     operations: Mapping[str, Operation]
     """By their macros' names."""
     docs: Mapping[str, str]
-    """Of the protocols."""
+    """Of the protocols, and of ``Vm.close``, which is written once for all."""
     types: tuple[str, ...]
     """Every backend's own: ``Regs`` for the type variable ``RegsT``."""
     elements: Mapping[str, Element]
@@ -102,6 +103,11 @@ def read_contract(templates: Path, cpu: str) -> Contract:
                     problems.append(Problem(where, what, remedy))
     refuse(problems)
     docs = {name: ast.get_docstring(classes[name]) or "" for name in PROTOCOLS}
+    docs |= {
+        f"Vm.{node.name}": ast.get_docstring(node) or ""
+        for node in classes["Vm"].body
+        if isinstance(node, ast.FunctionDef) and node.name in _WRITTEN_ONCE
+    }
     return Contract(operations, docs, types, elements, source)
 
 
