@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jinja2 import nodes
 
+from vmm_arch_gen.abi.members import find_member, record_of
 from vmm_arch_gen.abi.model import VerifiedAbi
-from vmm_arch_gen.abi.types import Named
 from vmm_arch_gen.arch.contract import Contract
 from vmm_arch_gen.arch.hypervisor import OPERATIONS, PARTS, Hypervisor, Sink
 from vmm_arch_gen.arch.literals import Absent, parse_template
@@ -129,13 +129,15 @@ def _complaint(abi: VerifiedAbi, sink: Sink, slot: str) -> str | None:
 
 def _member(abi: VerifiedAbi, key: str, path: str) -> str | None:
     """The first member of a path that a record does not have."""
+    record: str | None = key
     for name in path.split("."):
-        if key not in abi.records:
-            return f"there is no record {key}"
-        member = next((m for m in abi.records[key].members if m.name == name), None)
+        if record not in abi.records:
+            return f"there is no record {record or key}"
+        member = find_member(abi, record, name)
         if member is None:
-            return f"{key} has no member {name}"
-        key = member.type.name if isinstance(member.type, Named) else ""
+            return f"{record} has no member {name}"
+        key = f"{record}.{name}"
+        record = record_of(abi, member.type)
     return None
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import indent
 
+from vmm_arch_gen.abi.members import find_member, record_of
 from vmm_arch_gen.abi.model import VerifiedAbi
-from vmm_arch_gen.abi.types import Named
 from vmm_arch_gen.arch.contract import Contract
 from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
 from vmm_arch_gen.arch.plan import Write, plan
@@ -147,19 +147,22 @@ class Emitter:
 
     def _record(self, key: str, values: Mapping[str, str]) -> str:
         """A record as nested calls of its types: ``kvm_sregs(gdt=kvm_dtable(limit=39))``."""
+        inner: dict[str, dict[str, str]] = {}
         keywords: dict[str, str] = {}
-        for member in self._abi.records[key].members:
-            inner = {
-                slot.partition(".")[2]: value
-                for slot, value in values.items()
-                if slot.partition(".")[0] == member.name and "." in slot
-            }
-            if member.name in values:
-                keywords[member.name] = values[member.name]
-            elif inner:
-                assert isinstance(member.type, Named)
-                keywords[member.name] = self._record(member.type.name, inner)
-        return f"{python_name(key)}({_keywords(keywords)})"
+        for slot, value in values.items():
+            name, _, path = slot.partition(".")
+            if path:
+                inner.setdefault(name, {})[path] = value
+            else:
+                keywords[name] = value
+        for name, members in inner.items():
+            member = find_member(self._abi, key, name)
+            record = member and record_of(self._abi, member.type)
+            assert record is not None, f"{key}.{name} was checked"
+            keywords[name] = self._record(record, members)
+        declared = [member.name for member in self._abi.records[key].members]
+        in_order = sorted(keywords, key=lambda n: declared.index(n) if n in declared else -1)
+        return f"{python_name(key)}({_keywords({name: keywords[name] for name in in_order})})"
 
     def _value(self, sink: Sink, value: Value | tuple[Value, ...]) -> str:
         if isinstance(value, tuple):
