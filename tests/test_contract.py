@@ -66,9 +66,7 @@ def test_all_holes_are_reported_at_once_with_file_and_line(tmp_path: Path, paths
             f"{folder}/module.py.j2: lacks the part {part}"
             for part in ("imports", "records", "module_parts", "calls")
         ],
-        *[
-            f"{folder}/machine.py.j2: lacks the part {part}" for part in ("vcpu_parts", "vm_parts")
-        ],
+        *[f"{folder}/machine.py.j2: lacks the part {part}" for part in ("vcpu_parts", "vm_parts")],
         f"{operations}:4: sing is no operation of the contract",
         f"{state}: SLOTS lacks the group general",
         f"{state}:3: the sink modes is written by set_modes, which is no operation here",

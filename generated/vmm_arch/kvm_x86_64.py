@@ -156,7 +156,7 @@ from vmm_arch.memory import MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serial import Serial16550
 from vmm_arch.serve import serve
-from vmm_arch.x86_64.cpuid import CpuidEntry, for_machine, for_vcpu
+from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
     DATA_SELECTOR,
@@ -1145,7 +1145,7 @@ def supported_cpuid() -> list[CpuidEntry]:
 
     It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
     """
-    return for_machine(cpuid_of_host(), irqchip=True)
+    return for_host(cpuid_of_host(), deadline=True)
 
 
 # Arch functions
@@ -1211,21 +1211,6 @@ _LONG64_SREGS = kvm_sregs(
     apic_base=0xFEE00900,
 )
 _LAPIC = lapic_image(
-    {
-        APIC_TPR: 0,
-        APIC_LDR: 0,
-        APIC_DFR: 0xFFFFFFFF,
-        APIC_SVR: 0xFF,
-        APIC_LVT_CMCI: 0x10000,
-        APIC_LVT_TIMER: 0x10000,
-        APIC_LVT_THERMAL: 0x10000,
-        APIC_LVT_PERFORMANCE: 0x10000,
-        APIC_LVT_LINT0: LVT_EXTINT,
-        APIC_LVT_LINT1: LVT_NMI,
-        APIC_LVT_ERROR: 0x10000,
-    }
-)
-_BOOT_PROCESSOR_LAPIC = lapic_image(
     {
         APIC_ID: 0,
         APIC_TPR: 0,
@@ -1335,7 +1320,7 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
+        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
     write_msrs(vcpu.fd, _MSRS)
 
 
@@ -1350,7 +1335,7 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
+        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
     write_msrs(vcpu.fd, _MSRS)
 
 
@@ -1366,7 +1351,7 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
+        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
     write_msrs(vcpu.fd, _MSRS)
 
 
@@ -1406,7 +1391,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
+        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
     write_msrs(vcpu.fd, _MSRS)
     call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
@@ -1428,7 +1413,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
+        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
     write_msrs(vcpu.fd, _MSRS)
     call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
@@ -1451,7 +1436,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _BOOT_PROCESSOR_LAPIC)
+        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
     write_msrs(vcpu.fd, _MSRS)
     call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 

@@ -201,6 +201,9 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
 class Inlined(Protocol):
     """Operations that no backend has as methods: they are inlined into the arch functions."""
 
+    def set_registers(self, registers: Any) -> None:
+        """Write registers of every kind in one call."""
+
     def set_msr_image(self, msrs: Any) -> None:
         """Write MSRs that were laid out at import."""
 

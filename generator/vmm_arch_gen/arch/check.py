@@ -116,7 +116,7 @@ def _shared_slots(contract: Contract, hypervisor: Hypervisor) -> Iterator[Proble
 
 def _complaint(abi: VerifiedAbi, sink: Sink, slot: str) -> str | None:
     """What is wrong with a slot, as far as the hypervisor's headers can tell."""
-    register, _, path = slot.partition(".")
+    _, _, path = slot.partition(".")
     match sink.shape:
         case "record":
             return _member(abi, f"struct {sink.image}", slot)
@@ -131,7 +131,7 @@ def _member(abi: VerifiedAbi, key: str, path: str) -> str | None:
     """The first member of a path that a record does not have."""
     record: str | None = key
     for name in path.split("."):
-        if record not in abi.records:
+        if record is None or record not in abi.records:
             return f"there is no record {record or key}"
         member = find_member(abi, record, name)
         if member is None:

@@ -56,8 +56,8 @@ class Sink:
     shape: Literal["record", "keywords", "table"]
     """How ``image`` is called: with nested records, flat keywords, or one dictionary."""
     image: str
-    record: str
-    """The type of an image, which copies it."""
+    record: str | None
+    """The type of an image, which copies it; None if nothing is ever filled in."""
     variable: str
     value: str | None
     """For a table the type of its values, which slots with dots name a member of."""
@@ -157,7 +157,7 @@ def _sink(name: str, order: int, row: object) -> Sink:
         operation=str(row.pop("operation")),
         shape=shape,
         image=image,
-        record=str(row.pop("record", image)),
+        record=row.pop("record", image if shape == "record" else None),
         variable=str(row.pop("variable")),
         value=row.pop("value", None),
         when=row.pop("when", None),

@@ -82,7 +82,7 @@ class Emitter:
             record = self._expression(sink, {**write.constants, **write.holes})
             lines = [f"{sink.variable} = {record}"]
         else:
-            if sink.record == sink.image and sink.shape != "record":
+            if sink.record is None:
                 where = self._hypervisor.state.where(self._hypervisor.sink_lines[sink.name])
                 what = f"{sink.name}: {', '.join(write.holes)} is filled in at run time"
                 remedy = 'name the type that is filled in: "record"'
@@ -103,7 +103,7 @@ class Emitter:
     def _image(self, state: State, write: Write) -> str:
         """The name of an image, laid out once: states that write the same share it."""
         sink = write.sink
-        expression = self._expression(sink, write.constants)
+        expression = self._laid_out(write)
         all_groups = [g for g, (name, _) in self._hypervisor.slots.items() if name == sink.name]
         whole = len(write.groups) == len(all_groups)
         name = sink.name if whole else "_".join(write.groups)
@@ -111,15 +111,28 @@ class Emitter:
         writers = (
             above
             for above in lineage
-            if self._expression(sink, self._plan(above, write.groups)[0].constants) == expression
+            if self._laid_out(self._plan(above, write.groups)[0]) == expression
         )
         if (first := next(writers)) is not lineage[0]:
             name = f"{first.name}_{name}"
         image = f"_{name}".upper()
+        if sink.shape == "table" and len(write.groups) > 1:
+            parts = [self._plan(state, [group]) for group in write.groups]
+            expression = " | ".join(self._image(state, part) for (part,) in parts)
         if self._images.setdefault(image, expression) != expression:
             what = f"two images would be called {image}"
             raise InputError(Problem(self._hypervisor.state.name, what, "rename a sink or a state"))
         return image
+
+    def _laid_out(self, write: Write) -> str:
+        """What is known ahead; a table has a place for what is filled in, too."""
+        values = dict(write.constants)
+        if write.sink.shape == "table":
+            values |= {s: 0 for s in write.holes if s.partition(".")[0] not in write.constants}
+        elements = [e for e in self._contract.elements.values() if e.group in write.groups]
+        slots = [self._hypervisor.slot(element.group, element.name) for element in elements]
+        in_order = {s: values[s] for s in slots if isinstance(s, str) and s in values}
+        return self._expression(write.sink, in_order)
 
     def _expression(self, sink: Sink, values: Mapping[str, Value | tuple[Value, ...]]) -> str:
         given = {slot: self._value(sink, value) for slot, value in values.items()}
@@ -158,7 +171,7 @@ class Emitter:
         for name, members in inner.items():
             member = find_member(self._abi, key, name)
             record = member and record_of(self._abi, member.type)
-            assert record is not None, f"{key}.{name} was checked"
+            assert isinstance(record, str), f"{key}.{name} was checked"
             keywords[name] = self._record(record, members)
         declared = [member.name for member in self._abi.records[key].members]
         in_order = sorted(keywords, key=lambda n: declared.index(n) if n in declared else -1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -71,6 +72,9 @@ def _statement(module: str, names: Sequence[str]) -> str:
     return f"from {module} import {', '.join(sorted(names, key=order))}"
 
 
-def order(name: str) -> tuple[int, str]:
-    """Constants before classes before functions."""
-    return (0 if name.isupper() else 1 if name[0].isupper() else 2), name.lower()
+def order(name: str) -> tuple[int, list[str | int]]:
+    """Constants before classes before functions, and numbers in names by their value."""
+    kind = 0 if name.isupper() else 1 if name[0].isupper() else 2
+    # Text and numbers alternate, text first: no number is ever compared with text.
+    parts = re.split(r"(\d+)", name.lower())
+    return kind, [int(part) if part.isdecimal() else part for part in parts]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
 
 HYPERVISOR_PRESENT = 1 << 31
 """In ECX of leaf 1: the guest runs under a hypervisor."""
@@ -11,9 +12,29 @@ TSC_DEADLINE = 1 << 24
 """In ECX of leaf 1: the local APIC's timer has a deadline mode."""
 HTT = 1 << 28
 """In EDX of leaf 1: the package has more than one logical processor."""
+OSXSAVE = 1 << 27
+"""In ECX of leaf 1: what CR4 says."""
+APIC = 1 << 9
+"""In EDX of leaf 1: what the APIC's base says."""
+OSPKE = 1 << 4
+"""In ECX of leaf 7: what CR4 says."""
 CMP_LEGACY = 1 << 1
 """In ECX of leaf 0x80000001 of AMD's processors: those are cores."""
 _AMD = (b"AuthenticAMD", b"HygonGenuine")
+
+Answer: TypeAlias = tuple[int, int, int, int]
+"""EAX, EBX, ECX and EDX."""
+RANGES = (0, 0x40000000, 0x80000000)
+"""Where the basic leaves, the hypervisor's and the extended ones begin."""
+SUBLEAVES = {
+    **dict.fromkeys((0x4, 0x7, 0xB, 0x1F), 8),
+    0xD: 64,
+    **dict.fromkeys((0xF, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1A, 0x1D, 0x1E, 0x20, 0x23), 8),
+    0x8000001D: 8,
+    0x80000020: 8,
+    0x80000026: 8,
+}
+"""The leaves that look at ECX, and how many subleaves are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +58,53 @@ class CpuidEntry:
                 raise ValueError(f"CPUID {self.function:#x}: {field.name} has 32 bits: {value:#x}")
 
 
-def for_machine(entries: Iterable[CpuidEntry], *, irqchip: bool) -> list[CpuidEntry]:
-    """Say what is so of every machine, whatever the hypervisor's default: it runs under one.
+def for_host(entries: Iterable[CpuidEntry], *, deadline: bool) -> list[CpuidEntry]:
+    """Say what a guest of this host can have, whatever the hypervisor's default: it runs under one.
 
-    The timer of the local APIC has a deadline mode where there is a local APIC.
+    ``deadline`` says whether the timer of its local APIC has a deadline mode.
     """
-    timer = TSC_DEADLINE * irqchip
+    added = HYPERVISOR_PRESENT | TSC_DEADLINE * deadline
     return [
-        (
-            replace(entry, ecx=entry.ecx & ~TSC_DEADLINE | HYPERVISOR_PRESENT | timer)
-            if entry.function == 1
-            else entry
-        )
+        replace(entry, ecx=entry.ecx & ~TSC_DEADLINE | added) if entry.function == 1 else entry
         for entry in entries
     ]
+
+
+def for_machine(entries: Iterable[CpuidEntry], *, irqchip: bool) -> list[CpuidEntry]:
+    """Leave out what a machine does not have: without an irqchip the local APIC's timer."""
+    kept = ~(TSC_DEADLINE * (not irqchip))
+    return [
+        replace(entry, ecx=entry.ecx & kept) if entry.function == 1 else entry for entry in entries
+    ]
+
+
+def enumerated(ask: Callable[[int, int], Answer]) -> Iterator[CpuidEntry]:
+    """Go through all leaves and subleaves, asking for each (Intel SDM volume 2, CPUID).
+
+    ``ask`` executes the instruction and returns EAX, EBX, ECX and EDX.
+    """
+    for base in RANGES:
+        highest = ask(base, 0)[0]
+        for function in range(base, min(highest, base + 0xFF) + 1 if highest >= base else base):
+            if function not in SUBLEAVES:
+                yield CpuidEntry(function, None, *ask(function, 0))
+                continue
+            for index in range(SUBLEAVES[function]):
+                answer = ask(function, index)
+                if any(answer) or index == 0:
+                    yield CpuidEntry(function, index, *answer)
+
+
+def processors_own(function: int, index: int) -> Answer:
+    """The bits of an answer that depend on what the guest has switched on, or where it runs."""
+    match function, index:
+        case 0x1, _:
+            return 0, 0, OSXSAVE, APIC
+        case 0x7, 0:
+            return 0, 0, OSPKE, 0
+        case 0xD, 0 | 1:  # the size of what XCR0 and XSS enable
+            return 0, 0xFFFFFFFF, 0, 0
+    return 0, 0, 0, 0
 
 
 def for_vcpu(entries: Iterable[CpuidEntry], index: int, count: int) -> list[CpuidEntry]:

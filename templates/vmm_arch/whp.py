@@ -1,0 +1,175 @@
+"""What the WHP backends share: the libraries, and what they answer by name.
+
+Windows' own libraries are loaded when one is first called. :func:`load` names others, such as a
+build of the platform for another system.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, cast
+
+from vmm_arch.abi import Prototypes, declare
+from vmm_arch.errors import HypervisorError, HypervisorUnavailableError
+
+PLATFORM: Final = "WinHvPlatform.dll"
+EMULATION: Final = "WinHvEmulation.dll"
+VARIABLE: Final = "VMM_ARCH_WINHVPLATFORM"
+"""The environment variable that names a platform's library as :func:`load` does."""
+
+E_INVALIDARG: Final = 0x80070057
+WHV_E_UNKNOWN_CAPABILITY: Final = 0x80370300
+WHV_E_UNKNOWN_PROPERTY: Final = 0x80370302
+CODES: Final = {
+    0x80004001: "E_NOTIMPL",
+    0x80004003: "E_POINTER",
+    0x80004004: "E_ABORT",
+    0x80004005: "E_FAIL",
+    0x8000FFFF: "E_UNEXPECTED",
+    0x80070005: "E_ACCESSDENIED",
+    0x8007000E: "E_OUTOFMEMORY",
+    0x80070032: "ERROR_NOT_SUPPORTED",
+    E_INVALIDARG: "E_INVALIDARG",
+    0x8007007A: "ERROR_INSUFFICIENT_BUFFER",
+    0x800705AA: "ERROR_NO_SYSTEM_RESOURCES",
+    WHV_E_UNKNOWN_CAPABILITY: "WHV_E_UNKNOWN_CAPABILITY",
+    0x80370301: "WHV_E_INSUFFICIENT_BUFFER",
+    WHV_E_UNKNOWN_PROPERTY: "WHV_E_UNKNOWN_PROPERTY",
+    0x80370303: "WHV_E_UNSUPPORTED_HYPERVISOR_CONFIG",
+    0x80370304: "WHV_E_INVALID_PARTITION_CONFIG",
+    0x80370305: "WHV_E_GPA_RANGE_NOT_FOUND",
+    0x80370306: "WHV_E_VP_ALREADY_EXISTS",
+    0x80370307: "WHV_E_VP_DOES_NOT_EXIST",
+    0x80370308: "WHV_E_INVALID_VP_STATE",
+    0x80370309: "WHV_E_INVALID_VP_REGISTER_NAME",
+    0xC0350005: "ERROR_HV_INVALID_PARAMETER",
+    0xC0350015: "ERROR_HV_INVALID_VP_STATE",
+    0xC0350050: "ERROR_HV_INVALID_REGISTER_VALUE",
+    0xC0351000: "ERROR_HV_NOT_PRESENT",
+}
+"""The names of HRESULTs (winerror.h; "Windows Hypervisor Platform API Definitions")."""
+ENABLE: Final = (
+    "enable the Windows feature HypervisorPlatform (as administrator: DISM /Online /Enable-Feature"
+    " /FeatureName:HypervisorPlatform /All) and restart"
+)
+CAUSES: Final = {
+    ("WHvSetupPartition", "E_INVALIDARG"): "the properties contradict each other",
+    ("WHvSetPartitionProperty", "E_INVALIDARG"): "the property cannot be set any more, or has no"
+    " such value on this host",
+    ("WHvMapGpaRange", "E_INVALIDARG"): "the memory or its size is not aligned to pages",
+    ("WHvCreateVirtualProcessor", "E_INVALIDARG"): "the partition has fewer processors",
+    ("WHvSetVirtualProcessorRegisters", "E_INVALIDARG"): "a register cannot have its value",
+    ("WHvGetVirtualProcessorInterruptControllerState2", "WHV_E_INVALID_PARTITION_CONFIG"): "the"
+    " machine was made without an irqchip",
+    ("WHvSetVirtualProcessorInterruptControllerState2", "WHV_E_INVALID_PARTITION_CONFIG"): "the"
+    " machine was made without an irqchip",
+    ("WHvRequestInterrupt", "WHV_E_INVALID_PARTITION_CONFIG"): "the machine was made without an"
+    " irqchip",
+}
+_ANY_CAUSE: Final = {
+    "E_ACCESSDENIED": "this user may not do that: run as administrator, or join the group Hyper-V"
+    " Administrators",
+    "E_INVALIDARG": "a value is not allowed, or not at this time",
+    "E_NOTIMPL": "this version of Windows does not have it",
+    "E_OUTOFMEMORY": "the host is out of memory",
+    "ERROR_HV_NOT_PRESENT": f"no hypervisor runs: {ENABLE}",
+    "ERROR_NO_SYSTEM_RESOURCES": "the host is out of memory or of processors for guests",
+    "WHV_E_GPA_RANGE_NOT_FOUND": "nothing is mapped there",
+    "WHV_E_INVALID_PARTITION_CONFIG": "the partition is not made for this call",
+    "WHV_E_INVALID_VP_REGISTER_NAME": "this host does not know the register",
+    "WHV_E_INVALID_VP_STATE": "the processor is in use, or in no state for this",
+    "WHV_E_UNKNOWN_CAPABILITY": "this version of Windows does not know the capability",
+    "WHV_E_UNKNOWN_PROPERTY": "this version of Windows does not know the property",
+    "WHV_E_UNSUPPORTED_HYPERVISOR_CONFIG": "the host's processor or hypervisor cannot do that",
+    "WHV_E_VP_ALREADY_EXISTS": "the partition has a processor of this index already",
+    "WHV_E_VP_DOES_NOT_EXIST": "the partition has no processor of this index",
+}
+
+_chosen: dict[str, str] = {}
+"""The path of each library that is not to be Windows' own."""
+
+
+def load(platform: str | Path, emulation: str | Path | None = None) -> None:
+    """Use the libraries at these paths. Call it before anything else of a WHP backend.
+
+    Without a path for the emulator's library it is looked for beside the platform's, where its
+    name has Emulation for Platform.
+    """
+    platform = Path(platform)
+    if emulation is None:
+        emulation = platform.with_name(platform.name.replace("Platform", "Emulation"))
+    _chosen[PLATFORM], _chosen[EMULATION] = os.fspath(platform), os.fspath(emulation)
+
+
+class Library:
+    """A library, loaded when one of its functions is first asked for; they are its attributes.
+
+    A function that answers with a failure raises HypervisorError under its own name.
+    """
+
+    def __init__(self, name: str, header: str, prototypes: Mapping[str, object]) -> None:
+        """A library by its file's name, and the header that declares what is in it."""
+        self._name = name
+        self._prototypes = cast(Prototypes, prototypes[header])
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in self._prototypes:
+            raise AttributeError(name)
+        library = _open(self._name)
+        if name in declare(library, self._prototypes):
+            cause = f"this {self._name} does not have it: a newer version of Windows is needed"
+            raise HypervisorUnavailableError(name, "ERROR_PROC_NOT_FOUND", cause)
+        function = getattr(library, name)
+        if self._prototypes[name][0] is ctypes.c_int32:
+            function.errcheck = _checked(name)
+        setattr(self, name, function)
+        return function
+
+    def has(self, name: str) -> bool:
+        """Whether the library has a function, which newer ones may have."""
+        try:
+            return bool(getattr(self, name))
+        except HypervisorUnavailableError as error:
+            if error.operation != name:
+                raise
+            return False
+
+
+def _checked(operation: str) -> Callable[[int, Any, Any], int]:
+    def check(result: int, function: Any, arguments: Any) -> int:
+        if result < 0:
+            raise refused(operation, result)
+        return result
+
+    return check
+
+
+def refused(operation: str, result: int) -> HypervisorError:
+    """Name what was refused: the function, its HRESULT, the usual cause."""
+    code = CODES.get(result & 0xFFFFFFFF, f"{result & 0xFFFFFFFF:#010x}")
+    cause = CAUSES.get((operation, code)) or _ANY_CAUSE.get(code, "see winerror.h")
+    return HypervisorError(operation, code, cause)
+
+
+def _open(name: str) -> ctypes.CDLL:
+    if VARIABLE in os.environ and name not in _chosen:
+        load(os.environ[VARIABLE])
+    path = _chosen.get(name)
+    try:
+        if sys.platform == "win32":
+            # Never from the current folder, where anybody may have put one.
+            return ctypes.WinDLL(path or name, winmode=0 if path else 0x800)
+        if path is not None:
+            return ctypes.CDLL(path)
+    except OSError as error:
+        cause = f"cannot be loaded ({error})" + ("" if path else f": {ENABLE}")
+        raise HypervisorUnavailableError(f"load {path or name}", "ENOENT", cause) from None
+    cause = f"the Windows Hypervisor Platform is part of Windows; this is {sys.platform}"
+    raise HypervisorUnavailableError(f"load {name}", "ENOSYS", cause)
+
+
+__all__ = ["EMULATION", "ENABLE", "PLATFORM", "VARIABLE", "Library", "load", "refused"]

@@ -1,0 +1,398 @@
+"""Instructions that WHP leaves to an emulator, finished access by access: MMIO and string I/O.
+
+WinHvEmulation calls back in the middle of an instruction and wants each access done at once, but
+whoever runs the vCPU is to be asked, and may take their time. So accesses are recorded. At the
+first read that nobody has answered yet the callback fails, which abandons the emulation; once there
+is an answer the instruction is emulated from its start, with everything before it played back:
+reads get what they got, and nothing is written twice. Registers change when all is done.
+
+Each step of a repeated string instruction is emulated as if it were the last one, since nobody
+could play back a million accesses for each new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from vmm_arch.abi.whp_x86_64 import (
+    PROTOTYPES,
+    WHV_EMULATOR_CALLBACKS,
+    WHV_EMULATOR_IO_ACCESS_INFO,
+    WHV_EMULATOR_MEMORY_ACCESS_INFO,
+    WHV_EMULATOR_STATUS,
+    WHV_REGISTER_VALUE,
+    WHV_RUN_VP_EXIT_CONTEXT,
+    WHV_EMULATOR_STATUS_struct,
+    WHvRunVpExitReasonX64IoPortAccess,
+    WHvX64RegisterRcx,
+    WHvX64RegisterRdi,
+    WHvX64RegisterRip,
+    WHvX64RegisterRsi,
+)
+from vmm_arch.errors import HypervisorError
+from vmm_arch.memory import GuestMemory
+from vmm_arch.whp import EMULATION, Library
+
+EMULATOR: Final = Library(EMULATION, "winhvemulation.h", PROTOTYPES)
+
+READ: Final = 0
+WRITE: Final = 1
+MOST_AT_ONCE: Final = 0x1000
+"""How many bytes of a string go through one port exit at most, as in KVM."""
+
+_DONE: Final = 0
+_ABANDONED: Final = -0x7FFFBFFC  # E_ABORT
+_PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
+_REPEAT: Final = frozenset(b"\xf2\xf3")
+_ADDRESS_SIZE: Final = 0x67
+_STRINGS: Final = frozenset(b"\x6c\x6d\x6e\x6f\xa4\xa5\xaa\xab\xac\xad")
+"""INS, OUTS, MOVS, STOS, LODS: those that only the count ends."""
+
+_IO_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
+_MEMORY_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
+_REGISTERS_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_void_p
+)
+_TRANSLATE_CALLBACK = ctypes.CFUNCTYPE(
+    ctypes.c_int32,
+    ctypes.c_void_p,
+    ctypes.c_uint64,
+    ctypes.c_uint32,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+)
+
+
+class EmulationFailed(Exception):
+    """The emulator cannot do the instruction; the message says what it answered."""
+
+
+class EmulatedDevice(Protocol):
+    """What is behind addresses that the machine itself answers for."""
+
+    def read(self, offset: int, size: int, /) -> int: ...
+    def write(self, offset: int, size: int, value: int, /) -> None: ...
+
+
+class Registers(Protocol):
+    """A vCPU's registers, and its view of memory, for an emulator."""
+
+    def read_registers(self, names: Any, count: int, values: Any, /) -> None: ...
+    def write_registers(self, names: Any, count: int, values: Any, /) -> None: ...
+    def translate_page(self, address: int, flags: int, result: Any, physical: Any, /) -> None: ...
+
+
+@dataclass(slots=True)
+class EmulatedAccess:
+    """What an instruction reads or writes: ``count`` values of ``size`` bytes."""
+
+    is_port: bool
+    direction: int
+    address: int
+    """A port's number, or guest-physical."""
+    size: int
+    data: bytes = b""
+    count: int = 1
+
+    def goes_on_with(self, other: EmulatedAccess) -> bool:
+        """Whether both can be told as one: values that are written to the same port."""
+        mine = self.is_port, self.direction, self.address, self.size
+        theirs = other.is_port, other.direction, other.address, other.size
+        return mine == theirs and self.is_port and self.direction == WRITE
+
+
+class Emulation:
+    """The instruction that a vCPU is at, if it is one that has to be emulated."""
+
+    def __init__(
+        self, registers: Registers, memory: GuestMemory, devices: dict[range, EmulatedDevice]
+    ) -> None:
+        self._registers = registers
+        self._memory = memory
+        self._devices = devices
+        self._handle: ctypes.c_void_p | None = None
+        self._callbacks = (
+            _IO_CALLBACK(self._guarded(self._port_access)),
+            _MEMORY_CALLBACK(self._guarded(self._memory_access)),
+            _REGISTERS_CALLBACK(self._guarded(self._get_registers)),
+            _REGISTERS_CALLBACK(self._guarded(self._set_registers)),
+            _TRANSLATE_CALLBACK(self._guarded(self._translate)),
+        )
+        self.active = False
+        """Whether an instruction is not at its end."""
+
+    def begin(self, context: WHV_RUN_VP_EXIT_CONTEXT, instruction: bytes) -> None:
+        """Take on the instruction that an exit tells of; its bytes as far as they are known."""
+        self._context = WHV_RUN_VP_EXIT_CONTEXT.from_buffer_copy(context)
+        self._is_port = context.ExitReason == WHvRunVpExitReasonX64IoPortAccess
+        self._changed: dict[int, bytes] = {}
+        self._log: list[bytes] = []
+        self._answers: deque[bytes] = deque()
+        self._told: deque[EmulatedAccess] = deque()
+        self._asked: EmulatedAccess | None = None
+        self._bytes_told = 0
+        self._ended = False
+        self._mask = self._count_mask(instruction)
+        self._left = self._count() if self._mask else 1
+        if self._left == 0:  # which is no access, so that a whole emulation can be tried
+            self._mask, self._left = 0, 1
+        self.active = True
+
+    def next_access(self) -> EmulatedAccess | None:
+        """Go on to the next access that is not the machine's own; None once all is done.
+
+        A read waits for :meth:`answer`. Raises EmulationFailed.
+        """
+        while not self._told and self._asked is None and not self._ended:
+            self._step()
+        if self._told:
+            return self._all_as_one()
+        if self._asked is not None:
+            asked, self._asked = self._asked, None
+            return asked
+        self.active = False
+        self._commit()
+        return None
+
+    def answer(self, access: EmulatedAccess, data: bytes) -> None:
+        """Answer a read with all of its values."""
+        self._answers.extend(data[at : at + access.size] for at in range(0, len(data), access.size))
+
+    def close(self) -> None:
+        """Let go of the emulator."""
+        self.active = False
+        if self._handle is not None:
+            EMULATOR.WHvEmulatorDestroyEmulator(self._handle)
+            self._handle = None
+
+    def _all_as_one(self) -> EmulatedAccess:
+        """All values that are written to a port one after the other."""
+        first = self._told.popleft()
+        while self._told and first.goes_on_with(self._told[0]):
+            first.data += self._told.popleft().data
+            first.count += 1
+        return first
+
+    def _step(self) -> None:
+        """Emulate the instruction, or one repetition, as far as the answers go."""
+        status = WHV_EMULATOR_STATUS()
+        self._played = 0
+        self._fresh: dict[int, bytes] = {}
+        self._trouble: BaseException | None = None
+        try:
+            self._attempt(status)
+        except HypervisorError as error:
+            if self._trouble is None and self._asked is None:
+                raise EmulationFailed(str(error)) from None
+        if self._trouble is not None:
+            raise self._trouble
+        if self._asked is not None:
+            return
+        if not status.EmulationSuccessful:
+            raise EmulationFailed(_status(status))
+        self._changed |= self._fresh
+        self._end_step()
+
+    def _attempt(self, status: WHV_EMULATOR_STATUS) -> None:
+        context, handle = ctypes.byref(self._context.VpContext), self._emulator()
+        if not self._is_port:
+            access = ctypes.byref(self._context.MemoryAccess)
+            EMULATOR.WHvEmulatorTryMmioEmulation(
+                handle, None, context, access, ctypes.byref(status)
+            )
+            return
+        port = self._context.IoPortAccess
+        if self._mask:
+            port.Rcx = 1
+        for name, field in ((WHvX64RegisterRsi, "Rsi"), (WHvX64RegisterRdi, "Rdi")):
+            if name in self._changed:
+                setattr(port, field, int.from_bytes(self._changed[name], "little"))
+        EMULATOR.WHvEmulatorTryIoEmulation(
+            handle, None, context, ctypes.byref(port), ctypes.byref(status)
+        )
+
+    def _end_step(self) -> None:
+        """Count a repetition, and go back to the instruction if it is not the last one."""
+        self._log.clear()
+        if not self._mask:
+            self._ended = True
+            return
+        self._left -= 1
+        count = self._original_count & ~self._mask | self._left
+        self._changed[WHvX64RegisterRcx] = count.to_bytes(16, "little")
+        much = self._bytes_told >= MOST_AT_ONCE and not self._answers
+        self._ended = self._left == 0 or much
+        if self._left:
+            rip: int = self._context.VpContext.Rip
+            self._changed[WHvX64RegisterRip] = rip.to_bytes(16, "little")
+
+    def _count_mask(self, instruction: bytes) -> int:
+        """Of a repeated string instruction the mask of its counter; 0 for any other."""
+        cs = self._context.VpContext.Cs
+        long = bool(cs.Long and self._context.VpContext.ExecutionState.EferLma)
+        repeats = False
+        narrow = False
+        for byte in instruction:
+            if byte in _PREFIXES:
+                repeats |= byte in _REPEAT
+                narrow |= byte == _ADDRESS_SIZE
+            elif not (long and byte & 0xF0 == 0x40):  # REX
+                if not repeats or byte not in _STRINGS:
+                    return 0
+                if long:
+                    return 0xFFFFFFFF if narrow else 0xFFFFFFFF_FFFFFFFF
+                return 0xFFFFFFFF if bool(cs.Default) != narrow else 0xFFFF
+        return 0
+
+    def _count(self) -> int:
+        names = (ctypes.c_uint32 * 1)(WHvX64RegisterRcx)
+        values = (WHV_REGISTER_VALUE * 1)()
+        self._registers.read_registers(names, 1, values)
+        self._original_count: int = values[0].Reg64
+        return self._original_count & self._mask
+
+    def _commit(self) -> None:
+        if not self._changed:
+            return
+        count = len(self._changed)
+        names = (ctypes.c_uint32 * count)(*self._changed)
+        values = (WHV_REGISTER_VALUE * count).from_buffer_copy(b"".join(self._changed.values()))
+        self._registers.write_registers(names, count, values)
+
+    def _emulator(self) -> ctypes.c_void_p:
+        if self._handle is None:
+            handle = ctypes.c_void_p()
+            pointers = [
+                ctypes.cast(callback, ctypes.c_void_p).value for callback in self._callbacks
+            ]
+            callbacks = WHV_EMULATOR_CALLBACKS(ctypes.sizeof(WHV_EMULATOR_CALLBACKS), 0, *pointers)
+            EMULATOR.WHvEmulatorCreateEmulator(ctypes.byref(callbacks), ctypes.byref(handle))
+            self._handle = handle
+        return self._handle
+
+    # What the emulator calls. No exception can pass through it: it is kept until it has returned.
+
+    def _guarded(self, callback: Callable[..., int]) -> Callable[..., int]:
+        def guarded(context: object, *arguments: Any) -> int:
+            try:
+                return callback(*arguments)
+            except BaseException as trouble:
+                self._trouble = trouble
+                return _ABANDONED
+
+        return guarded
+
+    def _port_access(self, address: int) -> int:
+        info = WHV_EMULATOR_IO_ACCESS_INFO.from_address(address)
+        port, size = info.Port, info.AccessSize
+        if info.Direction == WRITE:
+            return self._writes(
+                EmulatedAccess(True, WRITE, port, size, info.Data.to_bytes(4, "little")[:size])
+            )
+        data = self._played_back()
+        if data is None:
+            if not self._answers:
+                return self._asks(EmulatedAccess(True, READ, port, size, count=self._at_once(size)))
+            data = self._recorded(self._answers.popleft())
+        info.Data = int.from_bytes(data, "little")
+        return _DONE
+
+    def _memory_access(self, address: int) -> int:
+        info = WHV_EMULATOR_MEMORY_ACCESS_INFO.from_address(address)
+        place, size = info.GpaAddress, info.AccessSize
+        if info.Direction == WRITE:
+            return self._writes(EmulatedAccess(False, WRITE, place, size, bytes(info.Data[:size])))
+        data = self._played_back()
+        if data is None:
+            data = self._own(place, size)
+            if data is None:
+                if not self._answers:
+                    return self._asks(EmulatedAccess(False, READ, place, size))
+                data = self._answers.popleft()
+            self._recorded(data)
+        info.Data[:size] = list(data)
+        return _DONE
+
+    def _played_back(self) -> bytes | None:
+        """What the next access of the record was; None if it is a new one."""
+        if self._played == len(self._log):
+            return None
+        self._played += 1
+        return self._log[self._played - 1]
+
+    def _recorded(self, data: bytes) -> bytes:
+        self._log.append(data)
+        self._played += 1
+        return data
+
+    def _at_once(self, size: int) -> int:
+        """How many values of a string are read from a port in one exit."""
+        return min(self._left, MOST_AT_ONCE // size)
+
+    def _asks(self, access: EmulatedAccess) -> int:
+        self._bytes_told += access.size * access.count
+        self._asked = access
+        return _ABANDONED
+
+    def _writes(self, access: EmulatedAccess) -> int:
+        if self._played_back() is None:
+            self._recorded(access.data)
+            if access.is_port or not self._write_own(access):
+                self._bytes_told += access.size
+                self._told.append(access)
+        return _DONE
+
+    def _own(self, place: int, size: int) -> bytes | None:
+        """Read memory or a device of the machine's own; None if the address is neither's."""
+        for region in self._memory.regions:
+            if region.address <= place and place + size <= region.end:
+                return self._memory.read(place, size)
+        for addresses, device in self._devices.items():
+            if place in addresses:
+                value = device.read(place - addresses.start, size)
+                return (value & (1 << 8 * size) - 1).to_bytes(size, "little")
+        return None
+
+    def _write_own(self, access: EmulatedAccess) -> bool:
+        """Write memory or a device of the machine's own; False if the address is neither's."""
+        end = access.address + access.size
+        for region in self._memory.regions:
+            if region.address <= access.address and end <= region.end:
+                if not region.read_only:
+                    self._memory.write(access.address, access.data)
+                return not region.read_only
+        for addresses, device in self._devices.items():
+            if access.address in addresses:
+                value = int.from_bytes(access.data, "little")
+                device.write(access.address - addresses.start, access.size, value)
+                return True
+        return False
+
+    def _get_registers(self, names: int, count: int, values: int) -> int:
+        self._registers.read_registers(names, count, values)
+        known = self._changed | self._fresh
+        if self._mask and WHvX64RegisterRcx not in self._fresh:
+            once = self._original_count & ~self._mask | 1
+            known[WHvX64RegisterRcx] = once.to_bytes(16, "little")
+        for i, name in enumerate((ctypes.c_uint32 * count).from_address(names)):
+            if name in known:
+                ctypes.memmove(values + 16 * i, known[name], 16)
+        return _DONE
+
+    def _set_registers(self, names: int, count: int, values: int) -> int:
+        for i, name in enumerate((ctypes.c_uint32 * count).from_address(names)):
+            self._fresh[name] = ctypes.string_at(values + 16 * i, 16)
+        return _DONE
+
+    def _translate(self, address: int, flags: int, result: int, physical: int) -> int:
+        self._registers.translate_page(address, flags, result, physical)
+        return _DONE
+
+
+def _status(status: WHV_EMULATOR_STATUS) -> str:
+    said = (name for name, *_ in WHV_EMULATOR_STATUS_struct._fields_ if getattr(status, name))
+    return ", ".join(said) or "WinHvEmulation says no reason"
