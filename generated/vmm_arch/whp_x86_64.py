@@ -262,6 +262,7 @@ from vmm_arch.x86_64.whp_registers import (
     MSRS,
     OPTIONAL,
     REGS,
+    SEGMENTS,
     SREGS,
     Fpu,
     RegisterImage,
@@ -368,6 +369,7 @@ OTHER_REGISTERS: Final = tuple(
     for index, name in MSRS.items()
     if index
     not in (IA32_TSC, IA32_TSC_ADJUST, IA32_APIC_BASE, IA32_EFER, IA32_MTRRCAP, IA32_TSC_DEADLINE)
+    and name not in SEGMENTS
 )
 """The MSRs that a guest may have changed and that can be put back."""
 OPTIONAL_CALLS: Final = {
@@ -499,9 +501,13 @@ def write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     for index, value in msrs.items():
         if not 0 <= value < 1 << 64:
             raise ValueError(f"MSR {index:#x} = {value:#x}: the value has 64 bits")
-    image = RegisterImage({msr_register(index): value for index, value in msrs.items()})
+    image = RegisterImage({msr_register(index): 0 for index in msrs})
     if not len(image):
         return
+    if SEGMENTS.intersection(image.names):
+        vcpu.read_registers(image.names, len(image), image.values)
+    for index, value in msrs.items():
+        image[MSRS[index]] = value
     try:
         vcpu.write_registers(image.names, len(image), image.values)
     except HypervisorError as error:

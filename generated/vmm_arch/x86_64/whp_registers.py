@@ -273,10 +273,15 @@ MSRS: Final[Mapping[int, int]] = {
     msr.IA32_LSTAR: abi.WHvX64RegisterLstar,
     msr.IA32_CSTAR: abi.WHvX64RegisterCstar,
     msr.IA32_FMASK: abi.WHvX64RegisterSfmask,
+    msr.IA32_FS_BASE: abi.WHvX64RegisterFs,
+    msr.IA32_GS_BASE: abi.WHvX64RegisterGs,
     msr.IA32_KERNEL_GS_BASE: abi.WHvX64RegisterKernelGsBase,
     msr.IA32_TSC_AUX: abi.WHvX64RegisterTscAux,
 }
-"""The registers that are MSRs, by the MSR's index. FS_BASE and GS_BASE are in their segments."""
+"""The registers whose value, or the lower half of it, is an MSR, by the MSR's index."""
+
+SEGMENTS: Final = frozenset({abi.WHvX64RegisterFs, abi.WHvX64RegisterGs})
+"""Those of them that have more than the MSR in their value."""
 
 LAPIC: Final[Mapping[int, int]] = {
     0x10 * (name - abi.WHvX64RegisterApicId + 2): name
