@@ -3,7 +3,6 @@
 
     python3 noxfile.py -s generate     extract the headers' facts, prove them, generate vmm_arch
     python3 noxfile.py                 lint and test
-    python3 noxfile.py -s nested       run guests, and boot Linux, in a nested machine
     python3 noxfile.py --list          what else there is
 
 Run like this it makes an environment with nox in .nox/ and goes on in there. With nox installed,
@@ -29,6 +28,7 @@ ENVIRONMENT = ROOT / ".nox" / "dev"
 TEST_TOOLS = [
     (["gcc", "/usr/include/linux/kvm.h"], ["gcc", "libc6-dev"], "gcc with the system's headers"),
     (["iasl"], ["acpica-tools"], "the ACPI tables, read by ACPICA"),
+    (["qemu-system-x86_64"], ["qemu-system-x86"], "the nested machine: a stock KVM, and Linux"),
 ]
 
 
@@ -154,15 +154,6 @@ def tests(session: nox.Session) -> None:
     # pytest's summary is to be the last thing that is printed.
     logging.getLogger("nox").disabled = bool(os.environ.get("CI"))
     run(session, "pytest", *session.posargs)
-
-
-@nox.session(venv_backend="none")
-def nested(session: nox.Session) -> None:
-    """Run the guests, and boot Linux, in a nested machine; arguments after -- go to pytest."""
-    prepare(session)
-    if not shutil.which("qemu-system-x86_64"):
-        install_debian_packages(["qemu-system-x86"], "the nested machine")
-    run(session, "pytest", "tests/nested", *session.posargs)
 
 
 @nox.session(venv_backend="none")

@@ -42,6 +42,13 @@ class Suite:
         shown = self._run("apt-cache", "depends", "--important", package)
         return re.findall(r"^ *Depends: (\S+)$", shown, re.M)
 
+    def closure(self, package: str) -> list[str]:
+        """A package with everything that it depends on, directly or not."""
+        without = ("recommends", "suggests", "conflicts", "breaks", "replaces", "enhances")
+        options = [f"--no-{relation}" for relation in without]
+        shown = self._run("apt-cache", "depends", "--recurse", *options, package)
+        return sorted(set(re.findall(r"^(\w\S*)$", shown, re.M)))
+
     def _run(self, *command: str, folder: Path | None = None) -> str:
         environment = os.environ | {"APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C"}
         done = subprocess.run(
