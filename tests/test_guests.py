@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from guests.assemble import AssemblyError, assemble
-from guests.harness import AnyBackend, Guest, Machine, Scenario, ScenarioFailed, play
+from guests.assemble import AssemblyError, assemble, code_module, sources
 from requirements import require
 from vmm_arch.errors import ClosedError
+from vmm_arch.selftest import code
+from vmm_arch.selftest.harness import AnyBackend, Guest, Machine, ScenarioFailed, play
+from vmm_arch.selftest.play import NAMES, play_all, scenario
 from vmm_arch.x86_64.entry import Long64, RealMode
 
 
@@ -31,9 +33,6 @@ BACKENDS = {
     ),
 }
 
-GUESTS = Path(__file__).parent / "guests"
-NAMES = sorted(source.stem for source in GUESTS.glob("*.S"))
-
 
 @pytest.fixture(params=BACKENDS)
 def arch(request: pytest.FixtureRequest) -> AnyBackend:
@@ -45,8 +44,16 @@ def arch(request: pytest.FixtureRequest) -> AnyBackend:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_guest(arch: AnyBackend, name: str) -> None:
-    scenario = cast(Scenario, importlib.import_module(f"guests.{name}"))
-    play(arch, scenario, assemble(GUESTS / f"{name}.S", scenario.MACHINE.origin))
+    (outcome,) = play_all(arch, [name])
+    assert not outcome.failure, outcome.failure
+
+
+def test_the_code_of_the_guests_is_what_their_sources_say() -> None:
+    assembled = {
+        name: assemble(source, scenario(name).MACHINE.origin) for name, source in sources().items()
+    }
+    module = Path(code.__file__).read_text(encoding="utf-8")
+    assert code_module(assembled) in module, "run tests/guests/assemble.py"
 
 
 # The harness itself: what does not keep to its scenario fails, and says how.

@@ -69,6 +69,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_GET_REGS,
     KVM_GET_SREGS,
     KVM_GET_SUPPORTED_CPUID,
+    KVM_GET_TSC_KHZ,
     KVM_GET_VCPU_MMAP_SIZE,
     KVM_GET_XSAVE,
     KVM_INTERNAL_ERROR_EMULATION,
@@ -848,6 +849,12 @@ class Vcpu:
         if not isinstance(lapic, Lapic):
             raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
         call(self.fd, KVM_SET_LAPIC, lapic)
+
+    def get_tsc_khz(self) -> int:
+        """Tell how fast the guest's time stamp counter counts, in kHz."""
+        if self._state:
+            self._settle()
+        return call(self.fd, KVM_GET_TSC_KHZ)
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""

@@ -42,6 +42,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHV_X64_XMM_CONTROL_STATUS_REGISTER,
     WHvCapabilityCodeFeatures,
     WHvCapabilityCodeHypervisorPresent,
+    WHvCapabilityCodeProcessorClockFrequency,
     WHvCapabilityCodeProcessorFeaturesBanks,
     WHvMapGpaRangeFlagExecute,
     WHvMapGpaRangeFlagRead,
@@ -1055,6 +1056,12 @@ class Vcpu:
         if not isinstance(lapic, Lapic):
             raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
         write_lapic(self, lapic)
+
+    def get_tsc_khz(self) -> int:
+        """Tell how fast the guest's time stamp counter counts, in kHz."""
+        if self._state:
+            self._settle()
+        return capability(WHvCapabilityCodeProcessorClockFrequency).ProcessorClockFrequency // 1000
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""

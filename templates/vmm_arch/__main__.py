@@ -1,4 +1,4 @@
-"""The ``vmm-arch`` command: ``run`` boots a Linux kernel, ``doctor`` looks at this host."""
+"""The ``vmm-arch`` command: ``run`` boots a Linux kernel, ``doctor`` and ``selftest`` look at this host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-from vmm_arch.command import doctor, run
+from vmm_arch.command import doctor, run, selftest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="Exit status: 0 if a hypervisor works here, else 1.",
     )
     doctor_parser.set_defaults(command=lambda options: doctor.doctor())
+    selftest_parser = commands.add_parser(
+        "selftest",
+        help="play guests on this host's hypervisor, and make a report of it",
+        description="Play guests on this host's hypervisor: does it do what vmm-arch promises?",
+        epilog=selftest.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    selftest.add_arguments(selftest_parser)
+    selftest_parser.set_defaults(command=selftest.selftest)
     options = parser.parse_args(arguments)
     status: int = options.command(options)
     return status

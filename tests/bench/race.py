@@ -18,7 +18,13 @@ CONTESTANTS = {
         *("--memory", MEMORY, "--append", COMMAND_LINE),
     ],
     "microvm": [
-        *(f"{ROOT}/bin/qemu-system-x86_64", "-L", f"{ROOT}/share/qemu", "-L", f"{ROOT}/share/seabios"),
+        *(
+            f"{ROOT}/bin/qemu-system-x86_64",
+            "-L",
+            f"{ROOT}/share/qemu",
+            "-L",
+            f"{ROOT}/share/seabios",
+        ),
         *("-accel", "kvm", "-cpu", "host", "-M", "microvm", "-m", MEMORY, "-nodefaults"),
         *("-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", "bzImage"),
         *("-initrd", "initrd", "-append", f"console=ttyS0 reboot=t panic=-1 {COMMAND_LINE}"),

@@ -1,15 +1,24 @@
-"""Assembles a guest with the pinned toolchain: GNU syntax in, the bytes of its code out."""
+"""Assembles a guest with the pinned toolchain: GNU syntax in, the bytes of its code out.
+
+``python tests/guests/assemble.py`` writes the code of all scenarios' guests to where the self-test
+has it.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from vmm_arch_gen.extract.toolchain import find_toolchain
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
+
+GUESTS = Path(__file__).parent
+TEMPLATE = "vmm_arch/selftest/code.py"
+"""The file of the code, below the templates."""
 
 
 class AssemblyError(Exception):
@@ -44,3 +53,39 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise AssemblyError(done.stderr)
+
+
+def sources() -> dict[str, Path]:
+    """The guests of scenarios by their names."""
+    return {source.stem: source for source in sorted(GUESTS.glob("*.S"))}
+
+
+def code_module(code: Mapping[str, bytes]) -> str:
+    """The text of the module that has the guests' code."""
+    lines = [
+        '"""The code of the scenarios\' guests, assembled from tests/guests: do not edit."""',
+        "",
+        "CODE = {",
+    ]
+    for name, data in code.items():
+        text = [data[at : at + 44].hex() for at in range(0, len(data), 44)]
+        if len(text) == 1:
+            lines.append(f'    "{name}": "{text[0]}",')
+        else:
+            lines += [f'    "{name}": (', *(f'        "{part}"' for part in text), "    ),"]
+    return "\n".join([*lines, "}", '"""In hexadecimal, by the scenario\'s name."""', ""])
+
+
+def main() -> None:
+    from vmm_arch.selftest.play import scenario
+
+    code = {
+        name: assemble(source, scenario(name).MACHINE.origin) for name, source in sources().items()
+    }
+    file = project().templates / TEMPLATE
+    file.write_text(code_module(code))
+    print(f"{len(code)} guests written to {file}; now: vmm-arch-gen generate")
+
+
+if __name__ == "__main__":
+    main()

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 from debian import Unavailable
+from vmm_arch.selftest.play import NAMES
 
 from nested.machine import Machine, MachineFailed, provision
-from nested.scenarios import NAMES, PRODUCT, play_all
+from nested.scenarios import PRODUCT, play_all
 
 FAILED, UNAVAILABLE = 1, 2
-BACKEND = "kvm_x86_64"
 
 
 def main() -> None:
@@ -103,7 +103,7 @@ def _test(machine: Machine, parts: list[str]) -> int:
     if not names:
         print(f"machine: no scenario's name contains {' or '.join(parts)}", file=sys.stderr)
         return UNAVAILABLE
-    outcomes = play_all(machine, BACKEND, names)
+    outcomes = play_all(machine, names)
     for name, outcome in outcomes.items():
         print(f"{'failed' if outcome.failure else 'passed'} {name} ({outcome.seconds:.1f} s)")
         if outcome.failure:

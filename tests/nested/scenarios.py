@@ -1,46 +1,39 @@
-"""Plays the guests' scenarios in the machine: assembles here, ships, and reads what came of each."""
+"""Plays the guests' scenarios in the machine, and reads what came of each."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import cast
 
 import vmm_arch
-from guests.assemble import assemble
-from guests.harness import Scenario
+from vmm_arch.selftest.play import Outcome
 
 from nested.machine import Machine, MachineFailed
 
-GUESTS = Path(__file__).parents[1] / "guests"
-NAMES = sorted(source.stem for source in GUESTS.glob("*.S"))
 PRODUCT = Path(vmm_arch.__path__[0])
-PLAYER = Path(__file__).with_name("play.py")
+SLOWER = 10
+"""How much longer a scenario may take there than where hardware is not interpreted."""
+SELFTEST = [
+    "python3",
+    "-X",
+    "faulthandler",
+    "-m",
+    "vmm_arch",
+    "selftest",
+    "--report",
+    "results/report.json",
+]
+ENDED = (0, 1)
+"""The self-test's exit status if every scenario was played."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What came of one scenario."""
-
-    failure: str
-    """What was not as the scenario says; nothing if all was."""
-    seconds: float
-
-
-def play_all(machine: Machine, backend: str, names: Iterable[str]) -> dict[str, Outcome]:
-    """Boot the machine once and play these guests in it, with a backend of vmm_arch."""
-    names = list(names)
-    files: dict[str, bytes | Path] = {"vmm_arch": PRODUCT, PLAYER.name: PLAYER}
-    files |= {f"guests/{module.name}": module for module in GUESTS.glob("*.py")}
-    for name in names:
-        scenario = cast(Scenario, import_module(f"guests.{name}"))
-        files[f"{name}.bin"] = assemble(GUESTS / f"{name}.S", scenario.MACHINE.origin)
-    command = ["python3", "-X", "faulthandler", PLAYER.name, backend, *names]
-    result = machine.run(files, command, timeout=900)
-    if result.status:
-        raise MachineFailed(f"{PLAYER.name} ended with status {result.status}:\n{result.stderr}")
-    outcomes = json.loads(result.files["outcomes.json"])
-    return {name: Outcome(**outcome) for name, outcome in outcomes.items()}
+def play_all(machine: Machine, names: Iterable[str]) -> dict[str, Outcome]:
+    """Boot the machine once and play these scenarios in it, on its KVM."""
+    command = [*SELFTEST, "--hypervisor", "kvm", "--patience", str(SLOWER), *names]
+    result = machine.run({"vmm_arch": PRODUCT}, command, timeout=900)
+    if result.status not in ENDED:
+        said = result.stdout + result.stderr
+        raise MachineFailed(f"the self-test ended with status {result.status}:\n{said}")
+    outcomes = json.loads(result.files["report.json"])["scenarios"]
+    return {name: Outcome(name, **outcome) for name, outcome in outcomes.items()}

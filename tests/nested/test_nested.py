@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from debian import Unavailable
 from requirements import require
+from vmm_arch.selftest.play import NAMES, Outcome
 
 from nested.architecture import X86_64
 from nested.machine import Machine, Result, provision
 from nested.qemu import CONSOLE, run_qemu
-from nested.scenarios import NAMES, Outcome, play_all
+from nested.scenarios import play_all
 from nested.stock import stock_kernel, tiny_initrd
 
 
@@ -43,7 +44,7 @@ def machine() -> Machine:
 @pytest.fixture(scope="session")
 def outcomes(machine: Machine) -> dict[str, Outcome]:
     """What came of all scenarios; the machine is booted once for them."""
-    return play_all(machine, "kvm_x86_64", NAMES)
+    return play_all(machine, NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES, ids="nested-{}".format)

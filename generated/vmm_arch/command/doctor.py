@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import importlib
 import platform
 import sys
 from time import perf_counter
 
+from vmm_arch.command import backends
 from vmm_arch.errors import HypervisorError
+from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
 from vmm_arch.report import Check, Report
-
-BACKENDS = {"x86_64": ["kvm_x86_64"], "AMD64": ["kvm_x86_64"]}
-"""The backends that are tried on a processor, as the platform calls it."""
+from vmm_arch.x86_64.entry import RealMode
 
 # mov al, 0x2a; out 0xe9, al; hlt
 _GUEST = b"\xb0\x2a\xe6\xe9\xf4"
@@ -21,8 +20,8 @@ _GUEST = b"\xb0\x2a\xe6\xe9\xf4"
 def examine() -> list[Report]:
     """Ask each backend of this processor what works, and run a guest where something does."""
     reports = []
-    for name in BACKENDS.get(platform.machine(), []):
-        arch = importlib.import_module(f"vmm_arch.{name}")
+    for name in backends.hypervisors():
+        arch = backends.backend(name)
         report = arch.probe()
         if report:
             report = Report(report.hypervisor, (*report.checks, _run_a_guest(arch)))
@@ -30,11 +29,7 @@ def examine() -> list[Report]:
     return reports
 
 
-def _run_a_guest(arch: object) -> Check:
-    from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
-    from vmm_arch.x86_64.entry import RealMode
-
-    backend: Backend[AnyVcpu] = arch  # type: ignore[assignment]
+def _run_a_guest(backend: Backend[AnyVcpu]) -> Check:
     start = perf_counter()
     try:
         with backend.GuestMemory(0x10000) as memory, backend.Vm(memory) as vm:

@@ -182,6 +182,9 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
     def set_lapic(self, lapic: LapicT) -> None:
         """Write the local APIC's registers; needs a VM with an irqchip."""
 
+    def get_tsc_khz(self) -> int:
+        """Tell how fast the guest's time stamp counter counts, in kHz."""
+
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
 

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from vmm_arch import kvm_x86_64 as arch
 from vmm_arch.bus import Bus
+from vmm_arch.command import backends
 from vmm_arch.command.dump import dump
 from vmm_arch.command.terminal import Terminal
 from vmm_arch.ending import Ending, Reason
@@ -64,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="such as 512M or 4G (%(default)s)",
     )
+    backends.add_argument(parser)
     parser.add_argument("--cpus", type=int, default=1, metavar="N", help="how many (%(default)s)")
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="end the guest after this time"
@@ -81,9 +82,9 @@ def size(text: str) -> int:
     return number
 
 
-def command_line(more: str) -> str:
-    """What the kernel is told: where its console is, and what there is no use in looking for."""
-    return f"console=ttyS0 reboot=acpi panic=-1 pci=off {more}".rstrip()
+def command_line(tsc_khz: int, more: str) -> str:
+    """What the kernel is told: where its console is, how fast its clock, what is not to be looked for."""
+    return f"console=ttyS0 reboot=acpi panic=-1 pci=off tsc_early_khz={tsc_khz} {more}".rstrip()
 
 
 def run(options: argparse.Namespace) -> int:
@@ -99,11 +100,11 @@ def run(options: argparse.Namespace) -> int:
 
 def boot(options: argparse.Namespace, stack: ExitStack) -> Ending:
     """Make the machine, run it until its guest ends, and report."""
+    arch = backends.backend(options.hypervisor)
     memory = stack.enter_context(arch.GuestMemory(options.memory))
-    entry = load_kernel(
-        memory, options.kernel, cmdline=command_line(options.append), initrd=options.initrd
-    )
     vm = stack.enter_context(arch.Vm(memory, vcpus=options.cpus, irqchip=True))
+    command = command_line(vm.vcpus[0].get_tsc_khz(), options.append)
+    entry = load_kernel(memory, options.kernel, cmdline=command, initrd=options.initrd)
     arch.configure_system(vm, entry)
     for vcpu in vm.vcpus:
         arch.configure_vcpu(vcpu, entry)

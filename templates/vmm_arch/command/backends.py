@@ -1,0 +1,38 @@
+"""Which backend a command uses: by the name of its hypervisor, or what this system has."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import platform
+import sys
+from typing import Final, cast
+
+from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
+
+_X86_64: Final = {"kvm": "kvm_x86_64", "whp": "whp_x86_64"}
+BACKENDS: Final = {"x86_64": _X86_64, "AMD64": _X86_64}
+"""By the processor, as the platform calls it, and the hypervisor."""
+
+
+def hypervisors() -> dict[str, str]:
+    """The backends for this processor, by their hypervisors' names."""
+    return BACKENDS.get(platform.machine(), {})
+
+
+def add_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare the option."""
+    parser.add_argument(
+        "--hypervisor",
+        choices=sorted({name for names in BACKENDS.values() for name in names}),
+        default="whp" if sys.platform == "win32" else "kvm",
+        help="which one to use (%(default)s)",
+    )
+
+
+def backend(hypervisor: str) -> Backend[AnyVcpu]:
+    """Import a hypervisor's backend for this processor; ValueError if there is none."""
+    names = hypervisors()
+    if hypervisor not in names:
+        raise ValueError(f"vmm-arch has no backend for {hypervisor} on {platform.machine()}")
+    return cast(Backend[AnyVcpu], importlib.import_module(f"vmm_arch.{names[hypervisor]}"))

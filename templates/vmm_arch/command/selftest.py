@@ -1,0 +1,120 @@
+"""``vmm-arch selftest``: plays guests on this host's hypervisor, and makes a report of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from vmm_arch.command import backends
+from vmm_arch.errors import HypervisorUnavailableError
+from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
+from vmm_arch.selftest.play import NAMES, Outcome, play_all
+from vmm_arch.x86_64.cpuid import CpuidEntry
+
+FAILED: Final = 1
+UNAVAILABLE: Final = 2
+
+EPILOG: Final = """\
+Nothing is needed but a hypervisor: the guests' code comes with the package. With --report, please
+send the file to the project: that is how a host gets into its table of what has been proven.
+
+exit status:
+  0  every scenario passed     1  one failed
+  2  wrong use, or there is no hypervisor; the message says what to do
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument(
+        "pattern", nargs="*", default=["*"], help="only scenarios with such names, as in 'mmio*'"
+    )
+    backends.add_argument(parser)
+    parser.add_argument("--list", action="store_true", help="only tell the scenarios' names")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write all of it as JSON")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=1,
+        metavar="N",
+        help="give each scenario N times its time, on a host that is slow",
+    )
+
+
+def selftest(options: argparse.Namespace) -> int:
+    """Play the scenarios and return the exit status."""
+    names = [n for n in NAMES if any(fnmatchcase(n, pattern) for pattern in options.pattern)]
+    if not names:
+        print(f"vmm-arch selftest: no scenario is like {options.pattern}", file=sys.stderr)
+        return UNAVAILABLE
+    if options.list:
+        print(*names, sep="\n")
+        return 0
+    try:
+        arch = backends.backend(options.hypervisor)
+        about = _about(options.hypervisor, arch)
+        for key, value in about.items():
+            print(f"{key:12} {value}")
+        outcomes = _play(arch, names, options.patience)
+    except (HypervisorUnavailableError, ValueError) as error:
+        print(f"vmm-arch selftest: {error}", file=sys.stderr)
+        return UNAVAILABLE
+    failed = [outcome.name for outcome in outcomes if outcome.failure]
+    print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+    if options.report:
+        scenarios = {o.name: {"failure": o.failure, "seconds": o.seconds} for o in outcomes}
+        report = {"about": about, "probe": str(arch.probe()), "scenarios": scenarios}
+        options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return FAILED if failed else 0
+
+
+def _play(arch: Backend[AnyVcpu], names: Sequence[str], patience: float) -> list[Outcome]:
+    outcomes = []
+    for outcome in play_all(arch, names, patience=patience):
+        verdict = "FAILED" if outcome.failure else "passed"
+        print(f"{verdict} {outcome.name} ({outcome.seconds:.2f} s)", flush=True)
+        if outcome.failure:
+            print("    " + outcome.failure.strip().replace("\n", "\n    "), flush=True)
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _about(hypervisor: str, arch: Backend[AnyVcpu]) -> dict[str, str]:
+    """What the report is about: this host, as far as guests could notice."""
+    try:
+        package = version("vmm-arch")
+    except PackageNotFoundError:  # its folder alone is enough to use it
+        package = "not installed"
+    entries = arch.supported_cpuid()
+    return {
+        "vmm-arch": package,
+        "hypervisor": hypervisor,
+        "signature": _signature(entries),
+        "processor": _brand(entries),
+        "system": f"{platform.system()} {platform.release()} {platform.version()}",
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+    }
+
+
+def _signature(entries: Sequence[CpuidEntry]) -> str:
+    for entry in entries:
+        if entry.function == 0x40000000:
+            return _text(entry.ebx, entry.ecx, entry.edx)
+    return "none"
+
+
+def _brand(entries: Sequence[CpuidEntry]) -> str:
+    parts = [e for e in entries if 0x80000002 <= e.function <= 0x80000004]
+    return "".join(_text(e.eax, e.ebx, e.ecx, e.edx) for e in parts) or "unknown"
+
+
+def _text(*registers: int) -> str:
+    text = b"".join(register.to_bytes(4, "little") for register in registers)
+    return text.rstrip(b"\0").decode("ascii", "replace")

@@ -1,0 +1,15 @@
+"""HLT without interrupt controllers: nothing of the hypervisor's could end it, so it is an exit."""
+
+from __future__ import annotations
+
+from vmm_arch.selftest.harness import Guest, Machine, agree
+from vmm_arch.x86_64.entry import RealMode
+
+MACHINE = Machine(RealMode(0x1000))
+
+
+def scenario(guest: Guest) -> None:
+    for _ in range(2):
+        guest.halts()
+        regs = guest.vcpu.get_regs()
+        agree("RIP behind HLT", regs.rip, regs.rbx)

@@ -1,0 +1,14 @@
+"""Ten thousand exits, none lost and none twice."""
+
+from __future__ import annotations
+
+from vmm_arch.selftest.harness import Guest, Machine
+from vmm_arch.x86_64.entry import RealMode
+
+MACHINE = Machine(RealMode(0x1000), patience=60)
+
+
+def scenario(guest: Guest) -> None:
+    for number in range(1, 10_001):
+        guest.expects_out(0x10, 4, number)
+    guest.halts()

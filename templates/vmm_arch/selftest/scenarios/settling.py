@@ -1,0 +1,65 @@
+"""State that is asked for after an access is the state after its instruction, on every hypervisor.
+
+While the guest waits for an answer there is no such state, and asking for it is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmm_arch.errors import UnansweredReadError
+from vmm_arch.selftest.harness import Guest, Machine, ScenarioFailed, agree
+from vmm_arch.x86_64.entry import Long64
+
+DEVICE = 0xD000_0000
+
+MACHINE = Machine(Long64(0x10000))
+
+
+def scenario(guest: Guest) -> None:
+    vcpu = guest.vcpu
+    regs_of_before = vcpu.get_regs()
+
+    read = guest.asks_port(0x10, 4)
+    for ask in (vcpu.get_regs, vcpu.get_sregs, vcpu.get_fpu, vcpu.run):
+        is_refused(ask)
+    is_refused(lambda: vcpu.set_regs(regs_of_before))
+    read.complete(0x12345678)
+    is_refused(lambda: read.complete(0))  # it has been answered
+    regs = vcpu.get_regs()
+    agree("RAX after IN", regs.rax, 0x12345678)
+    agree("RIP after IN", regs.rip, regs.rbx)
+
+    guest.expects_out(0x11, 4, 0x12345678)
+    agree("RIP after OUT", vcpu.get_regs().rip, regs.rcx)
+
+    mmio_read = guest.asks_mmio(DEVICE, 8)
+    is_refused(vcpu.get_regs)
+    mmio_read.complete(0x0123456789ABCDEF)
+    guest.has_registers(r9=0x0123456789ABCDEF, rip=regs.rsi)
+
+    guest.expects_mmio_write(DEVICE + 8, 8, 0x0123456789ABCDEF)
+    guest.has_registers(rip=regs.rdi)
+
+    # An instruction that reads and writes is not at its end before it has written.
+    guest.expects_mmio_read(DEVICE + 0x10, 8, answer=1)
+    is_refused(vcpu.get_regs)
+    guest.expects_mmio_write(DEVICE + 0x10, 8, 0x0123456789ABCDEE)
+    guest.has_registers(rip=regs.rbp)
+
+    # Registers that are set after an access stay set: it does not finish over them.
+    guest.expects_out(0x12, 4, 1)
+    regs = vcpu.get_regs()
+    regs.rip = regs.r8
+    vcpu.set_regs(regs)
+    guest.expects_out(0x14, 4, 3)
+    guest.halts()
+
+
+def is_refused(ask: Callable[[], object]) -> None:
+    """Asking this is an error: the guest's instruction is not at its end."""
+    try:
+        found = ask()
+    except UnansweredReadError:
+        return
+    raise ScenarioFailed(f"expected an UnansweredReadError, but there was an answer: {found!r}")
