@@ -1,6 +1,6 @@
 """Code that takes any backend, through the protocols of ``vmm_arch.protocols``.
 
-mypy checks this file with the rest: that kvm_x86_64 is accepted for a Backend is half of the test.
+mypy checks this file with the rest: that each module is accepted for a Backend is half of the test.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import pytest
 from requirements import require
-from vmm_arch import kvm_x86_64
+from vmm_arch import kvm_x86_64, whp_x86_64
 from vmm_arch.exits import Halt, IoIn
 from vmm_arch.memory import GuestMemory
 from vmm_arch.protocols import x86_64 as protocols
@@ -44,18 +46,31 @@ def run_code(arch: Backend[VcpuT], code: bytes, value: int) -> int:
         return answer(vcpu, value)
 
 
+KVM: Backend[kvm_x86_64.Vcpu] = kvm_x86_64
+WHP: Backend[whp_x86_64.Vcpu] = whp_x86_64
+
+
 def test_a_backend_chosen_at_run_time() -> None:
     require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
     assert run_code(kvm_x86_64, b"\xe4\x10\xf4", 0x2A) & 0xFF == 0x2A
 
 
-def test_a_backend_has_exactly_the_contracts_methods() -> None:
-    """Names and parameters; the hypervisor's own way out is the only thing more."""
-    for protocol, backend in ((protocols.Vcpu, kvm_x86_64.Vcpu), (protocols.Vm, kvm_x86_64.Vm)):
+OWN = {
+    kvm_x86_64: {"fd", "ioctl", "run_context", "vm", "cpuid", "other_msrs"},
+    whp_x86_64: {
+        *("partition", "run_context", "vm", "cpuid", "other_registers", "lacking"),
+        *("devices", "ioapic", "read_registers", "write_registers", "translate_page"),
+    },
+}
+"""What a backend's classes have beside the contract: the hypervisor's own way out."""
+
+
+@pytest.mark.parametrize("module", OWN, ids=lambda module: module.__name__)
+def test_a_backend_has_exactly_the_contracts_methods(module: ModuleType) -> None:
+    for protocol, backend in ((protocols.Vcpu, module.Vcpu), (protocols.Vm, module.Vm)):
         wanted = {name for name in vars(protocol) if not name.startswith("_")}
         found = {name for name in vars(backend) if not name.startswith("_")}
-        extra = {"fd", "ioctl", "run_context", "vm", "cpuid", "other_msrs"}
-        assert found - extra == wanted
+        assert found - OWN[module] == wanted
         for name in wanted:
             ours, theirs = getattr(backend, name), getattr(protocol, name)
             if inspect.isfunction(theirs):
@@ -63,6 +78,25 @@ def test_a_backend_has_exactly_the_contracts_methods() -> None:
                     *inspect.signature(theirs).parameters
                 ]
                 assert inspect.getdoc(ours) == inspect.getdoc(theirs)
+
+
+def test_all_backends_export_the_same_names_with_the_same_signatures() -> None:
+    assert kvm_x86_64.__all__ == whp_x86_64.__all__
+    for name in kvm_x86_64.__all__:
+        ours, theirs = getattr(kvm_x86_64, name), getattr(whp_x86_64, name)
+        if inspect.isfunction(ours):
+            assert str(inspect.signature(ours)) == str(inspect.signature(theirs))
+            assert inspect.getdoc(ours) == inspect.getdoc(theirs)
+        assert ours is theirs or type(ours) is type(theirs)
+
+
+@pytest.mark.parametrize("record", ["Regs", "Sregs", "Fpu"])
+def test_records_have_the_same_fields(record: str) -> None:
+    names = [n for n in vars(protocols)[record].__annotations__ if not n.startswith("_")]
+    names += [n for n, v in vars(vars(protocols)[record]).items() if isinstance(v, property)]
+    for module in OWN:
+        found = getattr(module, record)()
+        assert [n for n in names if not hasattr(found, n)] == []
 
 
 REFUSED = """
