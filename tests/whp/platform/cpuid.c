@@ -1,0 +1,151 @@
+/* What the guest's CPUID says: KVM's defaults, then the partition's lists, then what is certain. */
+#include "platform.h"
+
+enum { CPUID_PAGES = 4, ENTRIES = (CPUID_PAGES * PAGE - sizeof(struct kvm_cpuid2)) / 40 };
+
+static struct kvm_cpuid_entry2 *add(struct kvm_cpuid2 *list, u32 leaf, u32 subleaf)
+{
+    if (list->nent == ENTRIES)
+        return 0;
+    struct kvm_cpuid_entry2 *e = &list->entries[list->nent++];
+    clear(e, sizeof *e);
+    e->function = leaf;
+    e->index = subleaf;
+    return e;
+}
+
+/* The entry for a leaf and subleaf, made if there is none. */
+static struct kvm_cpuid_entry2 *entry(struct kvm_cpuid2 *list, u32 leaf, u32 subleaf, int specific)
+{
+    for (u32 i = 0; i < list->nent; i++) {
+        struct kvm_cpuid_entry2 *e = &list->entries[i];
+        if (e->function == leaf && e->index == subleaf)
+            return e;
+    }
+    struct kvm_cpuid_entry2 *e = add(list, leaf, subleaf);
+    if (e && specific)
+        e->flags = KVM_CPUID_FLAG_SIGNIFCANT_INDEX;
+    return e;
+}
+
+static void override(struct kvm_cpuid_entry2 *e, const WHV_X64_CPUID_RESULT2 *with)
+{
+    u32 *out = &e->eax;
+    const u32 *value = &with->Output.Eax, *mask = &with->Mask.Eax;
+    for (u32 k = 0; k < 4; k++)
+        out[k] = (out[k] & ~mask[k]) | (value[k] & mask[k]);
+}
+
+/*
+ * The Hyper-V leaves, which make KVM offer the enlightenments: TLFS, Feature and Interface
+ * Discovery. Bits 2 to 11 of the features are EAX of 0x40000003, from AccessVpRunTimeReg on;
+ * but for three of which there is no property.
+ */
+static void add_synthetic(struct kvm_cpuid2 *list, u64 features)
+{
+    WHV_SYNTHETIC_PROCESSOR_FEATURES f = {.AsUINT64 = features};
+    if (!f.HypervisorPresent)
+        return;
+    entry(list, 1, 0, 0)->ecx |= 1u << 31;
+    if (!f.Hv1)
+        return;
+    u32 i = 0;
+    while (i < list->nent) /* KVM's own leaves are in the way */
+        if (list->entries[i].function >> 8 == 0x400000)
+            list->entries[i] = list->entries[--list->nent];
+        else
+            i++;
+    struct kvm_cpuid_entry2 *e = entry(list, 0x40000000, 0, 0);
+    e->eax = 0x40000005;
+    e->ebx = 0x7263694d, e->ecx = 0x666f736f, e->edx = 0x76482074; /* Microsoft Hv */
+    entry(list, 0x40000001, 0, 0)->eax = 0x31237648;                 /* Hv#1 */
+    entry(list, 0x40000002, 0, 0);
+    e = entry(list, 0x40000003, 0, 0);
+    e->eax = (features >> 2 & 0x7f) | f.AccessPartitionReferenceTsc << 9 |
+             f.AccessFrequencyRegs << 11;
+    e->edx = f.AccessFrequencyRegs << 8;
+    entry(list, 0x40000004, 0, 0);
+    entry(list, 0x40000005, 0, 0)->eax = PROCESSORS;
+}
+
+struct kvm_cpuid2 *partition_cpuid(partition *p, u32 index)
+{
+    const properties *from = &p->properties;
+    struct kvm_cpuid2 *list = map_pages(CPUID_PAGES * PAGE, -1);
+    if (!list)
+        return 0;
+    list->nent = ENTRIES;
+    if (ioctl(p->kvm, KVM_GET_SUPPORTED_CPUID, list)) {
+        free_cpuid(list);
+        return 0;
+    }
+    add_synthetic(list, from->synthetic);
+    for (u32 k = 0; k < from->cpuid_count; k++) {
+        const WHV_X64_CPUID_RESULT2 *with = &from->cpuid[k];
+        if (with->Flags & WHvX64CpuidResult2FlagVpSpecific && with->VpIndex != index)
+            continue;
+        if (with->Flags & WHvX64CpuidResult2FlagSubleafSpecific) {
+            struct kvm_cpuid_entry2 *e = entry(list, with->Function, with->Index, 1);
+            if (e)
+                override(e, with);
+            continue;
+        }
+        int found = 0;
+        for (u32 i = 0; i < list->nent; i++)
+            if (list->entries[i].function == with->Function) {
+                override(&list->entries[i], with);
+                found = 1;
+            }
+        struct kvm_cpuid_entry2 *e = found ? 0 : add(list, with->Function, 0);
+        if (e)
+            override(e, with);
+    }
+    /* The processor's index is its APIC id (WHvCreateVirtualProcessor.md). */
+    for (u32 i = 0; i < list->nent; i++) {
+        struct kvm_cpuid_entry2 *e = &list->entries[i];
+        if (e->function == 1)
+            e->ebx = (e->ebx & 0xffffff) | index << 24;
+        if (e->function == 0xb || e->function == 0x1f)
+            e->edx = index;
+    }
+    return list;
+}
+
+void free_cpuid(struct kvm_cpuid2 *list)
+{
+    if (list)
+        unmap_pages(list, CPUID_PAGES * PAGE);
+}
+
+/* What a processor sees: KVM knows, because some bits follow CR4 and XCR0. */
+void find_cpuid(processor *vp, u32 leaf, u32 subleaf, u32 out[4])
+{
+    struct kvm_cpuid2 *list = map_pages(CPUID_PAGES * PAGE, -1);
+    out[0] = out[1] = out[2] = out[3] = 0;
+    if (!list)
+        return;
+    list->nent = ENTRIES;
+    if (!ioctl(vp->fd, KVM_GET_CPUID2, list))
+        for (u32 i = 0; i < list->nent; i++) {
+            const struct kvm_cpuid_entry2 *e = &list->entries[i];
+            if (e->function == leaf &&
+                (!(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) || e->index == subleaf))
+                copy(out, &e->eax, 16);
+        }
+    free_cpuid(list);
+}
+
+EXPORT HRESULT WINAPI WHvGetVirtualProcessorCpuidOutput(WHV_PARTITION_HANDLE handle, UINT32 index,
+                                                        UINT32 leaf, UINT32 subleaf,
+                                                        WHV_CPUID_OUTPUT *output)
+{
+    HRESULT error;
+    partition *p;
+    processor *vp = enter(handle, index, &p, &error);
+    if (!vp)
+        return error;
+    if (output)
+        find_cpuid(vp, leaf, subleaf, &output->Eax);
+    leave(vp);
+    return output ? S_OK : E_POINTER;
+}

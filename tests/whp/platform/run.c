@@ -1,0 +1,501 @@
+/*
+ * Running a processor until it exits, as WHP tells of it.
+ *
+ * KVM stops in the middle of an instruction, with part of it done, and finishes it in the next run;
+ * WHP stops before it, with nothing done, and leaves it to the caller. So what KVM has begun is
+ * finished here at once, with nothing to read, and then undone: by the registers that it had before.
+ */
+#include "platform.h"
+
+#include "instruction.h"
+
+/* The access that KVM stopped at, out of its run page before that is used again. */
+typedef struct {
+    int port_access, write;
+    u16 port;
+    u8 size;
+    u64 gpa;
+    u8 data[8];
+} access;
+
+enum { SIGNAL_SET = 8, SIG_SETMASK = 2, SIG_BLOCK = 0 };
+static const u64 KICK = 1ull << (KICK_SIGNAL - 1);
+
+static int is_access(u32 reason) { return reason == KVM_EXIT_IO || reason == KVM_EXIT_MMIO; }
+
+static machine machine_of(const state *s)
+{
+    const struct kvm_regs *r = &s->regs;
+    const struct kvm_sregs *t = &s->sregs;
+    machine m = {
+        .gpr = {r->rax, r->rcx, r->rdx, r->rbx, r->rsp, r->rbp, r->rsi, r->rdi},
+        .rip = r->rip,
+        .rflags = r->rflags,
+        .bases = {t->es.base, t->cs.base, t->ss.base, t->ds.base, t->fs.base, t->gs.base},
+        .bits = t->efer >> 10 & 1 && t->cs.l ? 64 : t->cs.db ? 32 : 16,
+    };
+    copy(m.gpr + 8, &r->r8, 64);
+    return m;
+}
+
+static void put_strings(const machine *m, struct kvm_regs *r)
+{
+    r->rcx = m->gpr[RCX];
+    r->rsi = m->gpr[RSI];
+    r->rdi = m->gpr[RDI];
+}
+
+/* The instruction's bytes from an offset in the code segment on. */
+static u32 code_at(partition *p, state *s, const machine *m, u64 rip, u8 bytes[16])
+{
+    u64 offset = m->bits == 64 ? rip : rip & 0xffffffff;
+    return read_linear(p, s, linear(m, CS, offset), bytes, 16);
+}
+
+static i64 direction(const machine *m, const instruction *i)
+{
+    return m->rflags >> 10 & 1 ? -(i64)i->size : i->size;
+}
+
+/* Does this instruction, begun in this state, write what was written? */
+static int explains(partition *p, state *s, const instruction *i, const machine *m, const access *a)
+{
+    u64 gpa, value = 0;
+    if (a->port_access) {
+        if (i->size != a->size)
+            return 0;
+        if (i->operation == OUT) {
+            u64 port = i->immediate > 0xffff ? m->gpr[RDX] & 0xffff : i->immediate;
+            value = m->gpr[RAX];
+            return port == a->port && !((value ^ *(u64 *)a->data) & mask(a->size));
+        }
+        return i->operation == OUTS && (m->gpr[RDX] & 0xffff) == a->port &&
+               read_linear(p, s, source_string(i, m), &value, a->size) == a->size &&
+               !((value ^ *(u64 *)a->data) & mask(a->size));
+    }
+    if (i->to != MEMORY || i->size < a->size)
+        return 0;
+    if (i->operation != MOVE && i->operation != MOVS && i->operation != STOS)
+        return 0;
+    u64 at = is_string(i) ? destination_string(i, m) : memory_operand(i, m);
+    if (walk(p, s, at, 0, &gpa) > WHvTranslateGvaResultGpaUnmapped || gpa != a->gpa)
+        return 0;
+    if (i->operation == MOVS)
+        return read_linear(p, s, source_string(i, m), &value, i->size) == i->size &&
+               !((value ^ *(u64 *)a->data) & mask(a->size));
+    value = i->from == IMMEDIATE ? i->immediate
+            : i->operation == STOS ? m->gpr[RAX]
+                                   : get_register(m, i, i->size);
+    return !((value ^ *(u64 *)a->data) & mask(a->size));
+}
+
+/*
+ * Find the store that KVM's emulator has carried out: registers and RIP are those after it, and the
+ * access is still to be made. A repeated string instruction stays where it is, with one element
+ * done; anything else ends where RIP is. Candidates are held against what was written. If two
+ * explain it, they do the same, and either may be the caller's to carry out.
+ */
+static int rewind(partition *p, processor *vp, const access *a, instruction *found)
+{
+    state *s = &vp->state;
+    machine after = machine_of(s);
+    for (int length = 0; length <= LONGEST; length++) {
+        u8 bytes[16];
+        machine m = after;
+        m.rip -= (u64)length;
+        u32 count = code_at(p, s, &m, m.rip, bytes);
+        if (!decode(found, bytes, count, m.bits) || (length && found->length != length))
+            continue;
+        if (!length && !(is_string(found) && found->repeat))
+            continue;
+        if (is_string(found)) {
+            i64 step = direction(&m, found);
+            if (found->operation != OUTS)
+                advance(&m, found, RDI, -step);
+            if (found->operation != STOS)
+                advance(&m, found, RSI, -step);
+            if (found->repeat)
+                advance(&m, found, RCX, 1);
+        }
+        if (!explains(p, s, found, &m, a))
+            continue;
+        s->regs.rip = m.rip;
+        put_strings(&m, &s->regs);
+        return 1;
+    }
+    return 0;
+}
+
+/*
+ * Let KVM finish what it has begun, reading zeros. A repetition would go on with the next element,
+ * each an exit of its own: with 1 in RCX this one is the last.
+ */
+static void finish(processor *vp, const instruction *i)
+{
+    struct kvm_run *run = vp->run;
+    i64 result;
+    if (i->length && is_string(i) && i->repeat) {
+        struct kvm_regs last = vp->state.regs;
+        last.rcx = 1;
+        ioctl(vp->fd, KVM_SET_REGS, &last);
+    }
+    int accesses = 0; /* a page's border and reading before writing: no instruction makes more */
+    do {
+        if (run->exit_reason == KVM_EXIT_MMIO && !run->mmio.is_write)
+            clear(run->mmio.data, sizeof run->mmio.data);
+        if (run->exit_reason == KVM_EXIT_IO && run->io.direction == KVM_EXIT_IO_IN)
+            clear((u8 *)run + run->io.data_offset, (u64)run->io.size * run->io.count);
+        if (run->exit_reason == KVM_EXIT_X86_RDMSR)
+            run->msr.data = 0;
+        run->msr.error = is_access(run->exit_reason) ? run->msr.error : 0;
+        run->immediate_exit = 1;
+        result = ioctl(vp->fd, KVM_RUN, 0);
+    } while (!result && is_access(run->exit_reason) && ++accesses < 8);
+}
+
+/* Undo an instruction at which KVM stopped: afterwards the processor is just before it. */
+static int undo(partition *p, processor *vp, access *a, instruction *i, u8 bytes[16], u32 *count,
+                u32 *length)
+{
+    state *s = &vp->state;
+    struct kvm_regs before = s->regs, after;
+    machine m = machine_of(s);
+    u8 saved[8] = {0};
+    u64 overwritten = 0;
+    *count = code_at(p, s, &m, m.rip, bytes);
+    if (!decode(i, bytes, *count, m.bits))
+        i->length = 0;
+    int loads = !a->write && i->length && i->to == MEMORY && is_string(i);
+    if (loads) { /* finishing it writes zeros to memory */
+        overwritten = destination_string(i, &m);
+        loads = read_linear(p, s, overwritten, saved, i->size) == i->size;
+    }
+    finish(vp, i);
+    ioctl(vp->fd, KVM_GET_REGS, &after);
+    int stepped_over = a->write && (!a->port_access || after.rip == before.rip);
+    if (stepped_over && !rewind(p, vp, a, i))
+        return 0;
+    if (loads)
+        write_linear(p, s, overwritten, saved, i->size);
+    ioctl(vp->fd, KVM_SET_REGS, &s->regs);
+    if (s->events.interrupt.shadow) { /* finishing the instruction has ended it */
+        s->events.flags = KVM_VCPUEVENT_VALID_SHADOW;
+        ioctl(vp->fd, KVM_SET_VCPU_EVENTS, &s->events);
+    }
+    if (stepped_over) {
+        m = machine_of(s);
+        *count = code_at(p, s, &m, m.rip, bytes);
+    }
+    u64 moved = after.rip - before.rip;
+    *length = i->length ? i->length : moved <= LONGEST ? (u32)moved : 0;
+    return 1;
+}
+
+static void tell_port_access(const processor *vp, const access *a, const instruction *i,
+                             WHV_X64_IO_PORT_ACCESS_CONTEXT *to)
+{
+    const state *s = &vp->state;
+    to->AccessInfo.IsWrite = a->write;
+    to->AccessInfo.AccessSize = a->size;
+    to->AccessInfo.StringOp = i->length && is_string(i);
+    to->AccessInfo.RepPrefix = to->AccessInfo.StringOp && i->repeat;
+    to->PortNumber = a->port;
+    to->Rax = s->regs.rax;
+    to->Rcx = s->regs.rcx;
+    to->Rsi = s->regs.rsi;
+    to->Rdi = s->regs.rdi;
+    segment_out(&s->sregs.ds, &to->Ds);
+    segment_out(&s->sregs.es, &to->Es);
+}
+
+static void tell_memory_access(partition *p, const processor *vp, const access *a,
+                               const instruction *i, WHV_MEMORY_ACCESS_CONTEXT *to)
+{
+    machine m = machine_of(&vp->state);
+    to->AccessInfo.AccessType = a->write ? WHvMemoryAccessWrite : WHvMemoryAccessRead;
+    to->AccessInfo.GpaUnmapped = !is_mapped(p, a->gpa);
+    to->Gpa = a->gpa;
+    if (i->length && !is_string(i)) {
+        to->AccessInfo.GvaValid = 1;
+        to->Gva = memory_operand(i, &m);
+    }
+}
+
+/* An access to a port or to memory that is not there. */
+static void intercept_access(partition *p, processor *vp, WHV_RUN_VP_EXIT_CONTEXT *exit)
+{
+    const struct kvm_run *run = vp->run;
+    access a = {.port_access = run->exit_reason == KVM_EXIT_IO};
+    if (a.port_access) {
+        a.write = run->io.direction == KVM_EXIT_IO_OUT;
+        a.port = run->io.port;
+        a.size = run->io.size;
+        copy(a.data, (u8 *)run + run->io.data_offset, a.size);
+    } else {
+        a.write = run->mmio.is_write;
+        a.gpa = run->mmio.phys_addr;
+        a.size = (u8)run->mmio.len;
+        copy(a.data, run->mmio.data, a.size);
+    }
+    instruction i;
+    u8 bytes[16];
+    u32 count, length;
+    if (!undo(p, vp, &a, &i, bytes, &count, &length)) {
+        exit->ExitReason = WHvRunVpExitReasonUnsupportedFeature;
+        exit->UnsupportedFeature.FeatureCode = WHvUnsupportedFeatureIntercept;
+        return;
+    }
+    exit->VpContext.InstructionLength = (u8)length;
+    if (a.port_access) {
+        exit->ExitReason = WHvRunVpExitReasonX64IoPortAccess;
+        exit->IoPortAccess.InstructionByteCount = (u8)count;
+        copy(exit->IoPortAccess.InstructionBytes, bytes, count);
+        tell_port_access(vp, &a, &i, &exit->IoPortAccess);
+    } else {
+        exit->ExitReason = WHvRunVpExitReasonMemoryAccess;
+        exit->MemoryAccess.InstructionByteCount = (u8)count;
+        copy(exit->MemoryAccess.InstructionBytes, bytes, count);
+        tell_memory_access(p, vp, &a, &i, &exit->MemoryAccess);
+    }
+}
+
+static void intercept_msr(partition *p, processor *vp, WHV_RUN_VP_EXIT_CONTEXT *exit)
+{
+    struct kvm_run *run = vp->run;
+    int write = run->exit_reason == KVM_EXIT_X86_WRMSR;
+    u32 msr = run->msr.index;
+    int unimplemented = run->msr.reason == KVM_MSR_EXIT_REASON_UNKNOWN;
+    u32 action = msr_action(p, msr, write, unimplemented);
+    if (action != WHvMsrActionExit) { /* the next run finishes it: with zero, or with #GP */
+        run->msr.data = write ? run->msr.data : 0;
+        run->msr.error = action == WHvMsrActionArchitectureDefault;
+        return;
+    }
+    finish(vp, &(instruction){0});
+    ioctl(vp->fd, KVM_SET_REGS, &vp->state.regs);
+    exit->ExitReason = WHvRunVpExitReasonX64MsrAccess;
+    exit->VpContext.InstructionLength = 2;
+    exit->MsrAccess.AccessInfo.IsWrite = write;
+    exit->MsrAccess.MsrNumber = msr;
+    exit->MsrAccess.Rax = vp->state.regs.rax;
+    exit->MsrAccess.Rdx = vp->state.regs.rdx;
+}
+
+/* KVM's emulator gave up: because there is nothing to execute, or at what it does not know. */
+static void intercept_failure(partition *p, processor *vp, WHV_RUN_VP_EXIT_CONTEXT *exit)
+{
+    machine m = machine_of(&vp->state);
+    u64 gpa, at = linear(&m, CS, m.rip);
+    if (walk(p, &vp->state, at, 0, &gpa) == WHvTranslateGvaResultGpaUnmapped) {
+        exit->ExitReason = WHvRunVpExitReasonMemoryAccess;
+        exit->MemoryAccess.AccessInfo.AccessType = WHvMemoryAccessExecute;
+        exit->MemoryAccess.AccessInfo.GpaUnmapped = 1;
+        exit->MemoryAccess.AccessInfo.GvaValid = 1;
+        exit->MemoryAccess.Gpa = gpa;
+        exit->MemoryAccess.Gva = at;
+        return;
+    }
+    exit->ExitReason = WHvRunVpExitReasonUnsupportedFeature;
+    exit->UnsupportedFeature.FeatureCode = WHvUnsupportedFeatureIntercept;
+}
+
+static int wants_cpuid_exit(const partition *p, u32 leaf)
+{
+    for (u32 i = 0; i < p->properties.cpuid_exit_count; i++)
+        if (p->properties.cpuid_exits[i] == leaf)
+            return 1;
+    return 0;
+}
+
+/*
+ * KVM tells of no CPUID and, in some modes, of no INT3: while somebody wants to know, every
+ * instruction is looked at before it is executed.
+ */
+static int look_ahead(partition *p, processor *vp, WHV_RUN_VP_EXIT_CONTEXT *exit)
+{
+    const properties *from = &p->properties;
+    WHV_EXTENDED_VM_EXITS exits = {.AsUINT64 = from->extended_exits};
+    int cpuid = exits.X64CpuidExit && from->cpuid_exit_count;
+    int breakpoint = exits.ExceptionExit &&
+                     from->exception_exits >> WHvX64ExceptionTypeBreakpointTrap & 1;
+    int stepping = cpuid || breakpoint;
+    if (stepping != vp->stepping) {
+        struct kvm_guest_debug debug;
+        clear(&debug, sizeof debug);
+        debug.control = stepping ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0;
+        ioctl(vp->fd, KVM_SET_GUEST_DEBUG, &debug);
+        vp->stepping = stepping;
+    }
+    if (!stepping)
+        return 0;
+    need(vp, REGS | SREGS | EVENTS);
+    state *s = &vp->state;
+    machine m = machine_of(s);
+    u8 bytes[16];
+    u32 count = code_at(p, s, &m, m.rip, bytes);
+    u32 leaf = (u32)s->regs.rax;
+    if (cpuid && count > 1 && bytes[0] == 0x0f && bytes[1] == 0xa2 && wants_cpuid_exit(p, leaf)) {
+        u32 defaults[4];
+        find_cpuid(vp, leaf, (u32)s->regs.rcx, defaults);
+        WHV_X64_CPUID_ACCESS_CONTEXT *to = &exit->CpuidAccess;
+        exit->ExitReason = WHvRunVpExitReasonX64Cpuid;
+        exit->VpContext.InstructionLength = 2;
+        to->Rax = s->regs.rax, to->Rbx = s->regs.rbx;
+        to->Rcx = s->regs.rcx, to->Rdx = s->regs.rdx;
+        to->DefaultResultRax = defaults[0], to->DefaultResultRbx = defaults[1];
+        to->DefaultResultRcx = defaults[2], to->DefaultResultRdx = defaults[3];
+        return 1;
+    }
+    if (breakpoint && count && bytes[0] == 0xcc) {
+        exit->ExitReason = WHvRunVpExitReasonException;
+        exit->VpContext.InstructionLength = 1;
+        exit->VpException.ExceptionType = WHvX64ExceptionTypeBreakpointTrap;
+        exit->VpException.ExceptionInfo.SoftwareException = 1;
+        exit->VpException.InstructionByteCount = (u8)count;
+        copy(exit->VpException.InstructionBytes, bytes, count);
+        return 1;
+    }
+    return 0;
+}
+
+/* KVM_RUN, which a cancellation ends: now, or at once if it came before. */
+static i64 enter_guest(processor *vp, u32 thread)
+{
+    i64 result = -EINTR;
+    WHV_X64_DELIVERABILITY_NOTIFICATIONS_REGISTER wanted = {.AsUINT64 = vp->notifications};
+    vp->run->request_interrupt_window = (u8)wanted.InterruptNotification;
+    vp->run->immediate_exit = 0;
+    acquire(&vp->kicking);
+    vp->thread = thread;
+    release(&vp->kicking);
+    if (!__atomic_load_n(&vp->cancelled, __ATOMIC_SEQ_CST))
+        result = ioctl(vp->fd, KVM_RUN, 0);
+    acquire(&vp->kicking);
+    vp->thread = 0;
+    release(&vp->kicking);
+    return result;
+}
+
+/* What KVM came back with, as an exit; WHvRunVpExitReasonNone: run on. */
+static void interpret(partition *p, processor *vp, WHV_RUN_VP_EXIT_CONTEXT *exit)
+{
+    const struct kvm_run *run = vp->run;
+    WHV_X64_DELIVERABILITY_NOTIFICATIONS_REGISTER wanted = {.AsUINT64 = vp->notifications};
+    switch (run->exit_reason) {
+    case KVM_EXIT_IO:
+    case KVM_EXIT_MMIO:
+        need(vp, REGS | SREGS | EVENTS);
+        intercept_access(p, vp, exit);
+        return;
+    case KVM_EXIT_X86_RDMSR:
+    case KVM_EXIT_X86_WRMSR:
+        need(vp, REGS | SREGS | EVENTS);
+        intercept_msr(p, vp, exit);
+        return;
+    case KVM_EXIT_HLT: /* RIP is behind it there as well: OpenVMM does not advance it */
+        exit->ExitReason = WHvRunVpExitReasonX64Halt;
+        return;
+    case KVM_EXIT_IRQ_WINDOW_OPEN:
+        if (!wanted.InterruptNotification)
+            return;
+        wanted.InterruptNotification = 0; /* it is told once: QEMU, whpx_vcpu_run */
+        vp->notifications = wanted.AsUINT64;
+        exit->ExitReason = WHvRunVpExitReasonX64InterruptWindow;
+        exit->InterruptWindow.DeliverableType = WHvX64PendingInterrupt;
+        return;
+    case KVM_EXIT_IOAPIC_EOI:
+        exit->ExitReason = WHvRunVpExitReasonX64ApicEoi;
+        exit->ApicEoi.InterruptVector = run->eoi.vector;
+        return;
+    case KVM_EXIT_SHUTDOWN:
+        exit->ExitReason = WHvRunVpExitReasonUnrecoverableException;
+        return;
+    case KVM_EXIT_FAIL_ENTRY:
+        exit->ExitReason = WHvRunVpExitReasonInvalidVpRegisterValue;
+        return;
+    case KVM_EXIT_INTERNAL_ERROR:
+        need(vp, REGS | SREGS | EVENTS);
+        intercept_failure(p, vp, exit);
+        return;
+    case KVM_EXIT_DEBUG: /* one step; the next instruction is looked at before it runs */
+    case KVM_EXIT_HYPERV: /* an enlightenment's page has moved: nobody has to know */
+    case KVM_EXIT_INTR:
+        return;
+    }
+    exit->ExitReason = WHvRunVpExitReasonUnsupportedFeature;
+    exit->UnsupportedFeature.FeatureCode = WHvUnsupportedFeatureIntercept;
+    exit->UnsupportedFeature.FeatureParameter = run->exit_reason;
+}
+
+static void describe(processor *vp, WHV_VP_EXIT_CONTEXT *to)
+{
+    need(vp, REGS | SREGS | EVENTS);
+    const state *s = &vp->state;
+    to->ExecutionState.Cpl = s->sregs.ss.dpl;
+    to->ExecutionState.Cr0Pe = s->sregs.cr0 & 1;
+    to->ExecutionState.Cr0Am = s->sregs.cr0 >> 18 & 1;
+    to->ExecutionState.EferLma = s->sregs.efer >> 10 & 1;
+    to->ExecutionState.InterruptionPending = s->events.interrupt.injected ||
+                                             s->events.exception.injected || s->events.nmi.injected;
+    to->ExecutionState.InterruptShadow = s->events.interrupt.shadow != 0;
+    to->Cr8 = (u8)s->sregs.cr8;
+    segment_out(&s->sregs.cs, &to->Cs);
+    to->Rip = s->regs.rip;
+    to->Rflags = s->regs.rflags;
+}
+
+/* While a processor runs, the kick is blocked everywhere but in KVM_RUN: it needs no handler. */
+static u64 block_kick(processor *vp)
+{
+    struct {
+        struct kvm_signal_mask head;
+        u64 set;
+    } __attribute__((packed)) in_guest = {{.len = SIGNAL_SET}, 0};
+    u64 old = 0;
+    system_call(SYS_rt_sigprocmask, SIG_BLOCK, (i64)&KICK, (i64)&old, SIGNAL_SET, 0, 0);
+    in_guest.set = old & ~KICK;
+    ioctl(vp->fd, KVM_SET_SIGNAL_MASK, &in_guest);
+    return old;
+}
+
+static void unblock_kick(u64 old)
+{
+    i64 at_once[2] = {0, 0};
+    system_call(SYS_rt_sigtimedwait, (i64)&KICK, 0, (i64)at_once, SIGNAL_SET, 0, 0);
+    system_call(SYS_rt_sigprocmask, SIG_SETMASK, (i64)&old, 0, SIGNAL_SET, 0, 0);
+}
+
+EXPORT HRESULT WINAPI WHvRunVirtualProcessor(WHV_PARTITION_HANDLE handle, UINT32 index,
+                                             VOID *context, UINT32 size)
+{
+    HRESULT error = S_OK;
+    partition *p;
+    processor *vp = enter(handle, index, &p, &error);
+    if (!vp)
+        return error;
+    WHV_RUN_VP_EXIT_CONTEXT exit;
+    clear(&exit, sizeof exit);
+    u32 thread = (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
+    u64 signals = block_kick(vp);
+    while (!error && exit.ExitReason == WHvRunVpExitReasonNone) {
+        forget_state(vp);
+        if (look_ahead(p, vp, &exit))
+            break;
+        i64 result = enter_guest(vp, thread);
+        forget_state(vp);
+        if (!result)
+            interpret(p, vp, &exit);
+        else if (result != -EINTR && result != -EAGAIN) /* a secondary's start is EAGAIN */
+            exit.ExitReason = WHvRunVpExitReasonInvalidVpRegisterValue;
+        else if (__atomic_exchange_n(&vp->cancelled, 0, __ATOMIC_SEQ_CST)) {
+            exit.ExitReason = WHvRunVpExitReasonCanceled;
+            exit.CancelReason.CancelReason = WHvRunVpCancelReasonUser;
+        }
+    }
+    unblock_kick(signals);
+    describe(vp, &exit.VpContext);
+    forget_state(vp);
+    leave(vp);
+    copy(context, &exit, smaller(size, sizeof exit));
+    return error;
+}
