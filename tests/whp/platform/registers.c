@@ -33,6 +33,7 @@ static i64 set_part(processor *vp, u32 part)
         return ioctl(vp->fd, KVM_SET_REGS, &s->regs);
     case SREGS:
         clear(s->sregs.interrupt_bitmap, sizeof s->sregs.interrupt_bitmap); /* it is an event's */
+        vp->run->cr8 = s->sregs.cr8; /* where KVM_RUN takes it from without a local APIC */
         return ioctl(vp->fd, KVM_SET_SREGS, &s->sregs);
     case DEBUG:
         return ioctl(vp->fd, KVM_SET_DEBUGREGS, &s->debug);
