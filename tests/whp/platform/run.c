@@ -73,7 +73,8 @@ static int explains(partition *p, state *s, const instruction *i, const machine 
                read_linear(p, s, source_string(i, m), &value, a->size) == a->size &&
                !((value ^ *(u64 *)a->data) & mask(a->size));
     }
-    if (i->to != MEMORY || i->size < a->size)
+    /* What KVM makes of a larger store ends where a page does. */
+    if (i->to != MEMORY || (i->size != a->size && (a->gpa + a->size) & 0xfff))
         return 0;
     if (i->operation != MOVE && i->operation != MOVS && i->operation != STOS)
         return 0;
