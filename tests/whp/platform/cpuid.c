@@ -44,17 +44,17 @@ static void override(struct kvm_cpuid_entry2 *e, const WHV_X64_CPUID_RESULT2 *wi
 static void add_synthetic(struct kvm_cpuid2 *list, u64 features)
 {
     WHV_SYNTHETIC_PROCESSOR_FEATURES f = {.AsUINT64 = features};
+    u32 i = 0;
+    while (i < list->nent) /* KVM's own leaves would show a guest what it is on */
+        if (list->entries[i].function >> 8 == 0x400000)
+            list->entries[i] = list->entries[--list->nent];
+        else
+            i++;
     if (!f.HypervisorPresent)
         return;
     entry(list, 1, 0, 0)->ecx |= 1u << 31;
     if (!f.Hv1)
         return;
-    u32 i = 0;
-    while (i < list->nent) /* KVM's own leaves are in the way */
-        if (list->entries[i].function >> 8 == 0x400000)
-            list->entries[i] = list->entries[--list->nent];
-        else
-            i++;
     struct kvm_cpuid_entry2 *e = entry(list, 0x40000000, 0, 0);
     e->eax = 0x40000005;
     e->ebx = 0x7263694d, e->ecx = 0x666f736f, e->edx = 0x76482074; /* Microsoft Hv */
