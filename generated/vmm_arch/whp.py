@@ -63,7 +63,9 @@ CAUSES: Final = {
     " such value on this host",
     ("WHvMapGpaRange", "E_INVALIDARG"): "the memory or its size is not aligned to pages",
     ("WHvCreateVirtualProcessor", "E_INVALIDARG"): "the partition has fewer processors",
-    ("WHvSetVirtualProcessorRegisters", "E_INVALIDARG"): "a register cannot have its value",
+    ("WHvSetVirtualProcessorRegisters", "E_INVALIDARG"): "the registers contradict each other",
+    ("WHvSetVirtualProcessorRegisters", "ERROR_HV_INVALID_PARAMETER"): "the registers contradict"
+    " each other, such as paging without PAE in long mode",
     ("WHvGetVirtualProcessorInterruptControllerState2", "WHV_E_INVALID_PARTITION_CONFIG"): "the"
     " machine was made without an irqchip",
     ("WHvSetVirtualProcessorInterruptControllerState2", "WHV_E_INVALID_PARTITION_CONFIG"): "the"

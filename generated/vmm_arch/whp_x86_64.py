@@ -408,29 +408,33 @@ def register_name(number: int) -> str:
 
 
 def write_state(vcpu: Vcpu, image: RegisterImage) -> None:
-    """Write registers in one call; an error names the first that was refused.
+    """Write registers in one call.
 
     What the machine lacks is left out, but for the local APIC's registers on an older host, which
     are then written with its page.
     """
     lacking = vcpu.vm.lacking
     registers = image.without(lacking) if lacking else image
-    try:
-        vcpu.write_registers(registers.names, len(registers), registers.values)
-    except HypervisorError as error:
-        raise named(vcpu, registers, error) from None
+    vcpu.write_registers(registers.names, len(registers), registers.values)
     if lacking and vcpu.vm.irqchip:
         write_lapic_registers(vcpu, image)
 
 
-def named(vcpu: Vcpu, registers: RegisterImage, error: HypervisorError) -> HypervisorError:
+def named(
+    vcpu: Vcpu, names: Any, count: int, values: Any, error: HypervisorError
+) -> HypervisorError:
     """Find the register that made a call fail, by writing each one by itself."""
-    for number in registers.names:
+    numbers = (ctypes.c_uint32 * count).from_address(ctypes.cast(names, ctypes.c_void_p).value or 0)
+    at = ctypes.cast(values, ctypes.c_void_p).value or 0
+    for i, number in enumerate(numbers):
+        value = WHV_REGISTER_VALUE.from_address(at + i * ctypes.sizeof(WHV_REGISTER_VALUE))
         try:
-            vcpu.write_registers(names_array([number]), 1, ctypes.byref(registers[number]))
+            platform.WHvSetVirtualProcessorRegisters(
+                vcpu.vm.partition, vcpu.index, names_array([number]), 1, ctypes.byref(value)
+            )
         except HypervisorError as own:
-            value = int.from_bytes(bytes(registers[number]), "little")
-            what = f"{register_name(number)} cannot be {value:#x} on this host"
+            given = int.from_bytes(bytes(value), "little")
+            what = f"{register_name(number)} cannot be {given:#x} on this host"
             return HypervisorError(own.operation, own.code, what)
     return error
 
@@ -509,10 +513,7 @@ def write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
         vcpu.read_registers(image.names, len(image), image.values)
     for index, value in msrs.items():
         image[MSRS[index]] = value
-    try:
-        vcpu.write_registers(image.names, len(image), image.values)
-    except HypervisorError as error:
-        raise named(vcpu, image, error) from None
+    vcpu.write_registers(image.names, len(image), image.values)
 
 
 def msr_register(index: int) -> int:
@@ -770,10 +771,16 @@ class Vcpu:
         )
 
     def write_registers(self, names: Any, count: int, values: Any) -> None:
-        """Write registers, whatever the last instruction still has to change."""
-        platform.WHvSetVirtualProcessorRegisters(
-            self.vm.partition, self.index, names, count, values
-        )
+        """Write registers, whatever the last instruction still has to change.
+
+        The error names the first one that was refused, which the platform does not.
+        """
+        try:
+            platform.WHvSetVirtualProcessorRegisters(
+                self.vm.partition, self.index, names, count, values
+            )
+        except HypervisorError as error:
+            raise named(self, names, count, values, error) from None
 
     def translate_page(self, address: int, flags: int, result: Any, physical: Any) -> None:
         """Translate a guest-virtual address: the result and the guest-physical one are pointers."""
