@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from vmm_arch.x86_64.cpuid import CpuidEntry, for_machine, for_vcpu
+from vmm_arch.x86_64.cpuid import CpuidEntry, enumerated, for_host, for_machine, for_vcpu
 
 INTEL = CpuidEntry(0, None, 0x1F, 0x756E6547, 0x6C65746E, 0x49656E69)
 AMD = CpuidEntry(0, None, 0x10, 0x68747541, 0x444D4163, 0x69746E65)
@@ -63,7 +63,36 @@ def test_leaves_that_a_host_does_not_have_stay_away() -> None:
     assert for_vcpu([INTEL], 0, 4) == [INTEL]
 
 
-@pytest.mark.parametrize(("irqchip", "timer"), [(False, 0), (True, 1)])
-def test_a_machine_says_that_it_is_one(irqchip: bool, timer: int) -> None:
-    (entry,) = for_machine([CpuidEntry(1, None, ecx=0x1000040)], irqchip=irqchip)
-    assert entry.ecx == 1 << 31 | timer << 24 | 0x40
+@pytest.mark.parametrize("deadline", [False, True])
+@pytest.mark.parametrize("before", [0x40, 0x1000040])
+def test_a_host_says_that_it_is_one_and_whether_it_has_the_timer(
+    before: int, deadline: bool
+) -> None:
+    (entry,) = for_host([CpuidEntry(1, None, ecx=before)], deadline=deadline)
+    assert entry.ecx == 1 << 31 | deadline << 24 | 0x40
+
+
+def test_a_machine_without_an_irqchip_has_no_timer() -> None:
+    given = CpuidEntry(1, None, ecx=0x1000040)
+    assert for_machine([given], irqchip=True) == [given]
+    assert for_machine([given], irqchip=False) == [CpuidEntry(1, None, ecx=0x40)]
+
+
+def test_all_leaves_and_subleaves_are_asked_for() -> None:
+    has = {
+        (0, 0): (0xD, 1, 2, 3),
+        (4, 0): (1, 0, 0, 0),
+        (4, 3): (4, 0, 0, 0),
+        (0xD, 0): (7, 8, 9, 0),
+        (0xD, 62): (0, 0, 1, 0),
+        (0x80000000, 0): (0x80000001, 0, 0, 0),
+        (0x80000001, 0): (0, 0, 5, 6),
+    }
+    found = list(enumerated(lambda function, index: has.get((function, index), (0, 0, 0, 0))))
+    said = {(e.function, e.index or 0): (e.eax, e.ebx, e.ecx, e.edx) for e in found}
+    assert {place: answer for place, answer in said.items() if any(answer)} == has
+    assert [e.function for e in found if e.index is None] == [
+        *(n for n in range(0xD) if n not in (4, 7, 0xB)),
+        *(0x80000000, 0x80000001),
+    ]
+    assert [e.index for e in found if e.function == 0xD] == [0, 62]

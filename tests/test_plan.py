@@ -114,8 +114,11 @@ def test_constants_are_laid_out_once_and_holes_filled_into_a_copy(
         "values[CODE].Base = entry.base",
         "write(vcpu, values)",
     ]
-    image = "table({CODE: segment(0x10, 0, 0xFFFF, 0x9B), PAGING: PAGING_ON})"
-    assert batch.images() == [f"_PAGED_ALL = {image}"]
+    assert batch.images() == [
+        "_GENERAL = table({PC: 0})",  # a table has a place for what is filled in
+        "_PAGED_MODES = table({CODE: segment(0x10, 0, 0xFFFF, 0x9B), PAGING: PAGING_ON})",
+        "_PAGED_ALL = _GENERAL | _PAGED_MODES",
+    ]
 
 
 def test_a_call_without_holes_writes_the_image_itself(emitter: Callable[[str], Emitter]) -> None:
@@ -136,11 +139,33 @@ def test_configure_leaves_out_what_creation_guarantees_and_reset_nothing(
 ) -> None:
     batch = emitter("batch")
     batch.configure("boot")
-    assert batch.images() == ["_GENERAL = table({})"]  # "modes" are guaranteed
+    assert batch.images() == ["_GENERAL = table({PC: 0})"]  # "modes" are guaranteed
     batch.reset("boot")
-    assert batch.images()[1] == (
-        "_ALL = table({CODE: segment(8, 0, 0xFFFF, 0x9B), PAGING: PAGING_OFF})"
+    assert batch.images()[1:] == [
+        "_MODES = table({CODE: segment(8, 0, 0xFFFF, 0x9B), PAGING: PAGING_OFF})",
+        "_ALL = _GENERAL | _MODES",
+    ]
+
+
+def test_slots_that_are_members_make_one_value_and_are_filled_in_one_by_one(
+    templates: Path, emitter: Callable[[str], Emitter]
+) -> None:
+    state = templates / f"hypervisors/batch/{CPU}/state.py"
+    members = '"pc": "GDTR.gdt.base", "sp": "GDTR.gdt.limit"'
+    text = state.read_text().replace('"pc": "PC", "sp": absent("it has no stack")', members)
+    text = text.replace('"PAGING"', '"SREGS.cr0"')
+    state.write_text(
+        text.replace('"shape": "table",', '"shape": "table", "value": "struct kvm_sregs",')
     )
+    assert emitter("batch").plan("boot", "general").splitlines() == [
+        "values = Table.from_buffer_copy(_GENERAL)",
+        "values[GDTR].gdt.base = entry.address",
+        "write(vcpu, values)",
+    ]
+    batch = emitter("batch")
+    batch.plan("boot", "modes")
+    code = "CODE: segment(8, 0, 0xFFFF, 0x9B)"
+    assert batch.images() == [f"_MODES = table({{{code}, SREGS: kvm_sregs(cr0=PAGING_OFF)}})"]
 
 
 def test_a_group_that_there_is_not(planned: Plan) -> None:
