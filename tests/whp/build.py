@@ -133,7 +133,9 @@ def build_launcher(made: Path) -> None:
         _run(*toolchain.command, *_OPTIONS, "-c", "-o", str(linkable), source)
         imports = []
         for library, names in _IMPORTS.items():
-            definition, archive = Path(temporary, library + ".def"), Path(temporary, library + ".lib")
+            definition, archive = Path(temporary, library + ".def"), Path(
+                temporary, library + ".lib"
+            )
             definition.write_text("\n".join([f"LIBRARY {library}", "EXPORTS", *names, ""]))
             imports.append(str(archive))
             machine = ["-m", "i386:x86-64"]

@@ -38,7 +38,9 @@ PACKAGES = ("wine64", "libwine", "libz-mingw-w64", "libunwind8")
 
 WHEEL = "panda3d==1.10.16"
 WHEEL_DIGEST = "37acfb92655c4226879f95c988e2ef1449a53c54486d6c1ebc00e2772429af82"
-_FILES = "python311.dll VCRUNTIME140.dll libffi-8.dll _ctypes.pyd _socket.pyd select.pyd unicodedata.pyd"
+_FILES = (
+    "python311.dll VCRUNTIME140.dll libffi-8.dll _ctypes.pyd _socket.pyd select.pyd unicodedata.pyd"
+)
 
 # Programs that a Windows starts and a single Python has no use for: each takes its time.
 _NOT_STARTED = (

@@ -123,6 +123,7 @@ EXPORT HRESULT WINAPI WHvTranslateGva(WHV_PARTITION_HANDLE handle, UINT32 index,
     u64 found = 0;
     result->ResultCode = walk(p, &vp->state, gva, flags, &found);
     *gpa = found & ~(u64)(PAGE - 1);
+    forget_state(vp);
     leave(vp);
     return S_OK;
 }
