@@ -132,6 +132,35 @@ def _build(form: _Format, made: Path) -> None:
             _run(zig, *form.link, form.output.format(made / library), *objects)
 
 
+def build_launcher(made: Path) -> None:
+    """Make a ``python.exe`` that calls ``Py_Main`` of a ``python311.dll`` beside it."""
+    toolchain, _ = _toolchain(_PE.target)
+    zig = toolchain.command[0]
+    with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
+        linkable = Path(temporary, "python.o")
+        source = str(SOURCES.parent / "launcher" / "python.c")
+        _run(*toolchain.command, *_OPTIONS, "-c", "-o", str(linkable), source)
+        imports = []
+        for library, names in _IMPORTS.items():
+            definition, archive = Path(temporary, library + ".def"), Path(
+                temporary, library + ".lib"
+            )
+            definition.write_text("\n".join([f"LIBRARY {library}", "EXPORTS", *names, ""]))
+            imports.append(str(archive))
+            machine = ["-m", "i386:x86-64"]
+            _run(zig, "dlltool", *machine, "-d", str(definition), "-l", str(archive))
+        kind = ["/entry:start", "/subsystem:console", "/nodefaultlib"]
+        output = f"/out:{made / 'python.exe'}"
+        _run(zig, "lld-link", *kind, output, str(linkable), *imports)
+
+
+_IMPORTS = {
+    "python311.dll": ["Py_Main"],
+    "ucrtbase.dll": ["_configure_wide_argv", "__p___argc", "__p___wargv"],
+    "kernel32.dll": ["ExitProcess"],
+}
+
+
 def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -20,7 +20,8 @@ from vmm_arch.abi import declare
 from vmm_arch.abi import whp_x86_64 as abi
 
 FOLDER = "VMM_ARCH_WHP"
-"""The environment variable that names the folder with the libraries."""
+"""The environment variable that names the folder with the libraries; Windows' are the system's."""
+_LOAD_LIBRARY_SEARCH_SYSTEM32 = 0x800
 
 RWX = abi.WHvMapGpaRangeFlagRead | abi.WHvMapGpaRangeFlagWrite | abi.WHvMapGpaRangeFlagExecute
 
@@ -36,8 +37,10 @@ class HresultError(Exception):
 @cache
 def load(name: str, header: str) -> ctypes.CDLL:
     """Load one of the two libraries and declare the functions of its header."""
-    path = str(Path(os.environ[FOLDER], name))
-    library = ctypes.WinDLL(path) if sys.platform == "win32" else ctypes.CDLL(path)
+    if sys.platform == "win32":
+        library: ctypes.CDLL = ctypes.WinDLL(name, winmode=_LOAD_LIBRARY_SEARCH_SYSTEM32)
+    else:
+        library = ctypes.CDLL(str(Path(os.environ[FOLDER], name)))
     declare(library, abi.PROTOTYPES[header])
     return library
 

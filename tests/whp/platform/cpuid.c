@@ -117,22 +117,26 @@ void free_cpuid(struct kvm_cpuid2 *list)
         unmap_pages(list, CPUID_PAGES * PAGE);
 }
 
-/* What a processor sees: KVM knows, because some bits follow CR4 and XCR0. */
-void find_cpuid(processor *vp, u32 leaf, u32 subleaf, u32 out[4])
+/*
+ * What a processor sees. KVM_GET_CPUID2 would tell as well, but a KVM in software mixes the host's
+ * bits in. Of those that follow the processor's state, OSXSAVE is the one that is looked at.
+ */
+void find_cpuid(partition *p, processor *vp, u32 leaf, u32 subleaf, u32 out[4])
 {
-    struct kvm_cpuid2 *list = map_pages(CPUID_PAGES * PAGE, -1);
+    struct kvm_cpuid2 *list = partition_cpuid(p, vp->index);
     out[0] = out[1] = out[2] = out[3] = 0;
-    if (!list)
-        return;
-    list->nent = ENTRIES;
-    if (!ioctl(vp->fd, KVM_GET_CPUID2, list))
-        for (u32 i = 0; i < list->nent; i++) {
-            const struct kvm_cpuid_entry2 *e = &list->entries[i];
-            if (e->function == leaf &&
-                (!(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) || e->index == subleaf))
-                copy(out, &e->eax, 16);
-        }
+    for (u32 i = 0; list && i < list->nent; i++) {
+        const struct kvm_cpuid_entry2 *e = &list->entries[i];
+        int any = !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
+        if (e->function == leaf && (any || e->index == subleaf))
+            copy(out, &e->eax, 16);
+    }
     free_cpuid(list);
+    if (leaf == 1) {
+        enum { OSXSAVE = 1 << 27, CR4_OSXSAVE = 1 << 18 };
+        need(vp, SREGS);
+        out[2] = (out[2] & ~OSXSAVE) | (vp->state.sregs.cr4 & CR4_OSXSAVE ? OSXSAVE : 0);
+    }
 }
 
 EXPORT HRESULT WINAPI WHvGetVirtualProcessorCpuidOutput(WHV_PARTITION_HANDLE handle, UINT32 index,
@@ -145,7 +149,8 @@ EXPORT HRESULT WINAPI WHvGetVirtualProcessorCpuidOutput(WHV_PARTITION_HANDLE han
     if (!vp)
         return error;
     if (output)
-        find_cpuid(vp, leaf, subleaf, &output->Eax);
+        find_cpuid(p, vp, leaf, subleaf, &output->Eax);
+    forget_state(vp);
     leave(vp);
     return output ? S_OK : E_POINTER;
 }

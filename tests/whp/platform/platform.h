@@ -104,7 +104,7 @@ u64 clock_frequency(int kvm);
 /* cpuid.c */
 struct kvm_cpuid2 *partition_cpuid(partition *p, u32 index);
 void free_cpuid(struct kvm_cpuid2 *list);
-void find_cpuid(processor *vp, u32 leaf, u32 subleaf, u32 out[4]);
+void find_cpuid(partition *p, processor *vp, u32 leaf, u32 subleaf, u32 out[4]);
 
 /* msrs.c: what happens at an MSR that the partition's properties or KVM do not let through. */
 HRESULT filter_msrs(partition *p);

@@ -322,6 +322,17 @@ static int is_apic_register(u32 name)
 /* Bits of EFER that there are; KVM_SET_SREGS does not look at the others. */
 static const u64 EFER_BITS = 1 << 0 | 1 << 8 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 14 | 1 << 15;
 
+/* Eight memory types of a byte each: Intel SDM volume 3, 12.12.2. */
+static int is_pat(u64 value)
+{
+    for (int i = 0; i < 64; i += 8) {
+        u8 type = value >> i & 0xff;
+        if (type > 7 || type == 2 || type == 3)
+            return 0;
+    }
+    return 1;
+}
+
 /* Move one register between a value and the processor's state; unknown names are refused. */
 static HRESULT move(partition *p, processor *vp, u32 name, value *v, int set)
 {
@@ -445,6 +456,8 @@ static HRESULT move(partition *p, processor *vp, u32 name, value *v, int set)
         return S_OK;
     }
     default: {
+        if (set && name == WHvX64RegisterPat && !is_pat(v->Reg64)) /* not every KVM looks */
+            return ERROR_HV_INVALID_PARAMETER;
         u32 msr = msr_of(name, &is_msr);
         return is_msr ? move_msr(vp, msr, v, set) : WHV_E_INVALID_VP_REGISTER_NAME;
     }

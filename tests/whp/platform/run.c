@@ -73,12 +73,13 @@ static int explains(partition *p, state *s, const instruction *i, const machine 
                read_linear(p, s, source_string(i, m), &value, a->size) == a->size &&
                !((value ^ *(u64 *)a->data) & mask(a->size));
     }
-    /* What KVM makes of a larger store ends where a page does. */
-    if (i->to != MEMORY || (i->size != a->size && (a->gpa + a->size) & 0xfff))
+    if (i->to != MEMORY)
         return 0;
     if (i->operation != MOVE && i->operation != MOVS && i->operation != STOS)
         return 0;
     u64 at = is_string(i) ? destination_string(i, m) : memory_operand(i, m);
+    if (a->size != smaller(i->size, PAGE - at % PAGE)) /* the first page's part of it */
+        return 0;
     if (walk(p, s, at, 0, &gpa) > WHvTranslateGvaResultGpaUnmapped || gpa != a->gpa)
         return 0;
     if (i->operation == MOVS)
@@ -308,6 +309,17 @@ static int wants_cpuid_exit(const partition *p, u32 leaf)
     return 0;
 }
 
+static void step(processor *vp, int stepping)
+{
+    struct kvm_guest_debug debug;
+    if (stepping == vp->stepping)
+        return;
+    clear(&debug, sizeof debug);
+    debug.control = stepping ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0;
+    ioctl(vp->fd, KVM_SET_GUEST_DEBUG, &debug);
+    vp->stepping = stepping;
+}
+
 /*
  * KVM tells of no CPUID and, in some modes, of no INT3: while somebody wants to know, every
  * instruction is looked at before it is executed.
@@ -319,25 +331,21 @@ static int look_ahead(partition *p, processor *vp, WHV_RUN_VP_EXIT_CONTEXT *exit
     int cpuid = exits.X64CpuidExit && from->cpuid_exit_count;
     int breakpoint = exits.ExceptionExit &&
                      from->exception_exits >> WHvX64ExceptionTypeBreakpointTrap & 1;
-    int stepping = cpuid || breakpoint;
-    if (stepping != vp->stepping) {
-        struct kvm_guest_debug debug;
-        clear(&debug, sizeof debug);
-        debug.control = stepping ? KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP : 0;
-        ioctl(vp->fd, KVM_SET_GUEST_DEBUG, &debug);
-        vp->stepping = stepping;
-    }
-    if (!stepping)
+    if (!cpuid && !breakpoint) {
+        step(vp, 0);
         return 0;
+    }
     need(vp, REGS | SREGS | EVENTS);
     state *s = &vp->state;
     machine m = machine_of(s);
     u8 bytes[16];
     u32 count = code_at(p, s, &m, m.rip, bytes);
     u32 leaf = (u32)s->regs.rax;
+    /* A step over HLT is told as the step, and the halt is lost; an APIC's processor sleeps. */
+    step(vp, p->properties.apic_mode || !count || bytes[0] != 0xf4);
     if (cpuid && count > 1 && bytes[0] == 0x0f && bytes[1] == 0xa2 && wants_cpuid_exit(p, leaf)) {
         u32 defaults[4];
-        find_cpuid(vp, leaf, (u32)s->regs.rcx, defaults);
+        find_cpuid(p, vp, leaf, (u32)s->regs.rcx, defaults);
         WHV_X64_CPUID_ACCESS_CONTEXT *to = &exit->CpuidAccess;
         exit->ExitReason = WHvRunVpExitReasonX64Cpuid;
         exit->VpContext.InstructionLength = 2;

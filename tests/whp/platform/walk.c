@@ -3,8 +3,8 @@
 
 /*
  * KVM_TRANSLATE tells neither rights nor reasons, so the tables are walked here: Intel SDM volume 3,
- * chapter 4; AMD APM volume 2, chapter 5. Nested entries of PAE's page directory pointers are read
- * from memory like the others.
+ * chapter 4; AMD APM volume 2, chapter 5. PAE's page directory pointers are read from memory like
+ * the other entries.
  */
 WHV_TRANSLATE_GVA_RESULT_CODE walk(partition *p, state *s, u64 gva, u32 flags, u64 *gpa)
 {
@@ -103,6 +103,11 @@ u32 write_linear(partition *p, state *s, u64 address, const void *from, u32 size
     return size;
 }
 
+/*
+ * The address returned is the page's, although the page calls it the physical address: VMMs found
+ * no offset in it (whpx_translate_gva_to_gpa of a QEMU with a decoder of its own), and it is a
+ * page's number that the hypercall below it returns (TLFS, HvCallTranslateVirtualAddress).
+ */
 EXPORT HRESULT WINAPI WHvTranslateGva(WHV_PARTITION_HANDLE handle, UINT32 index,
                                       WHV_GUEST_VIRTUAL_ADDRESS gva, WHV_TRANSLATE_GVA_FLAGS flags,
                                       WHV_TRANSLATE_GVA_RESULT *result,
@@ -117,7 +122,8 @@ EXPORT HRESULT WINAPI WHvTranslateGva(WHV_PARTITION_HANDLE handle, UINT32 index,
     clear(result, sizeof *result);
     u64 found = 0;
     result->ResultCode = walk(p, &vp->state, gva, flags, &found);
-    *gpa = found;
+    *gpa = found & ~(u64)(PAGE - 1);
+    forget_state(vp);
     leave(vp);
     return S_OK;
 }

@@ -9,15 +9,15 @@ typedef struct {
 } component;
 
 /* Where the components are that this processor's CPUID has; returns the area's size. */
-static u32 lay_out(processor *vp, component parts[63], u64 *supported)
+static u32 lay_out(partition *p, processor *vp, component parts[63], u64 *supported)
 {
     u32 leaf[4], end = LEGACY + HEADER;
-    find_cpuid(vp, 0xd, 0, leaf);
+    find_cpuid(p, vp, 0xd, 0, leaf);
     *supported = leaf[0] | (u64)leaf[3] << 32 | 3;
     for (u32 i = 2; i < 63; i++) {
         if (!(*supported >> i & 1))
             continue;
-        find_cpuid(vp, 0xd, i, leaf);
+        find_cpuid(p, vp, 0xd, i, leaf);
         if (leaf[2] & 2) /* aligned */
             end = (end + 63) & ~63u;
         parts[i] = (component){leaf[0], leaf[1], end};
@@ -29,11 +29,11 @@ static u32 lay_out(processor *vp, component parts[63], u64 *supported)
 }
 
 /* Move between the two formats: the standard one, which KVM has, and the compacted one. */
-static HRESULT move(processor *vp, u8 *compacted, u32 size, u32 *written, int set)
+static HRESULT move(partition *p, processor *vp, u8 *compacted, u32 size, u32 *written, int set)
 {
     component parts[63];
     u64 supported;
-    u32 needed = lay_out(vp, parts, &supported);
+    u32 needed = lay_out(p, vp, parts, &supported);
     u8 *standard = vp->state.xsave;
     if (written && !set)
         *written = needed;
@@ -74,7 +74,7 @@ static HRESULT move_xsave(WHV_PARTITION_HANDLE handle, u32 index, void *area, u3
     processor *vp = enter(handle, index, &p, &error);
     if (!vp)
         return error;
-    error = move(vp, area, size, written, set);
+    error = move(p, vp, area, size, written, set);
     forget_state(vp);
     leave(vp);
     return error;
