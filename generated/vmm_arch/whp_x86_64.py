@@ -572,7 +572,10 @@ def translate(vcpu: Vcpu, address: int) -> int | None:
         ctypes.byref(result),
         ctypes.byref(physical),
     )
-    return physical.value if result.ResultCode in TRANSLATED else None
+    if result.ResultCode not in TRANSLATED:
+        return None
+    # Whether the answer is the page or the address in it is documented nowhere.
+    return physical.value & ~0xFFF | address & 0xFFF
 
 
 TRANSLATED: Final = (WHvTranslateGvaResultSuccess, WHvTranslateGvaResultGpaUnmapped)

@@ -5,20 +5,25 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import platform
 import sys
+import sysconfig
 from typing import Final, cast
 
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
 
 _X86_64: Final = {"kvm": "kvm_x86_64", "whp": "whp_x86_64"}
-BACKENDS: Final = {"x86_64": _X86_64, "AMD64": _X86_64}
-"""By the processor, as the platform calls it, and the hypervisor."""
+BACKENDS: Final = {"x86_64": _X86_64, "amd64": _X86_64}
+"""By the processor, as Linux or Windows calls it, and the hypervisor."""
 
 
 def hypervisors() -> dict[str, str]:
     """The backends for this processor, by their hypervisors' names."""
-    return BACKENDS.get(platform.machine(), {})
+    return BACKENDS.get(processor(), {})
+
+
+def processor() -> str:
+    """What this Python was built for, which a processor may run besides its own programs."""
+    return sysconfig.get_platform().rpartition("-")[2]
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
@@ -35,5 +40,5 @@ def backend(hypervisor: str) -> Backend[AnyVcpu]:
     """Import a hypervisor's backend for this processor; ValueError if there is none."""
     names = hypervisors()
     if hypervisor not in names:
-        raise ValueError(f"vmm-arch has no backend for {hypervisor} on {platform.machine()}")
+        raise ValueError(f"vmm-arch has no backend for {hypervisor} on {processor()}")
     return cast(Backend[AnyVcpu], importlib.import_module(f"vmm_arch.{names[hypervisor]}"))

@@ -50,5 +50,5 @@ def doctor() -> int:
     for report in reports:
         print(report)
     if not reports:
-        print(f"vmm-arch has no backend for {platform.machine()} yet", file=sys.stderr)
+        print(f"vmm-arch has no backend for {backends.processor()} yet", file=sys.stderr)
     return 0 if any(reports) else 1
