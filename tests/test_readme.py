@@ -25,8 +25,8 @@ def test_the_first_example(checkout: Path, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == (shown[1], "")
 
 
-def test_the_function_that_is_shown_is_the_generated_one(checkout: Path) -> None:
+def test_the_functions_that_are_shown_are_the_generated_ones(checkout: Path) -> None:
     text = (checkout / "README.md").read_text()
-    shown = re.search(r"```python\n(def configure_long64.*?)```", text, re.S)
-    assert shown is not None
-    assert shown[1] in (checkout / "generated/vmm_arch/kvm_x86_64.py").read_text()
+    shown = re.findall(r"```python\n(def configure_long64.*?)```", text, re.S)
+    for function, backend in zip(shown, ("kvm_x86_64", "whp_x86_64"), strict=True):
+        assert function in (checkout / f"generated/vmm_arch/{backend}.py").read_text()
