@@ -62,6 +62,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_EXIT_SHUTDOWN,
     KVM_EXIT_SYSTEM_EVENT,
     KVM_GET_API_VERSION,
+    KVM_GET_DIRTY_LOG,
     KVM_GET_LAPIC,
     KVM_GET_MP_STATE,
     KVM_GET_MSR_INDEX_LIST,
@@ -73,8 +74,11 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_GET_VCPU_MMAP_SIZE,
     KVM_GET_XSAVE,
     KVM_INTERNAL_ERROR_EMULATION,
+    KVM_INTERRUPT,
     KVM_IRQ_LINE,
+    KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
+    KVM_NMI,
     KVM_PIT_SPEAKER_DUMMY,
     KVM_RUN,
     KVM_SET_CPUID2,
@@ -96,7 +100,9 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_cpuid2,
     kvm_cpuid_entry2,
     kvm_debugregs,
+    kvm_dirty_log,
     kvm_dtable,
+    kvm_interrupt,
     kvm_irq_level,
     kvm_lapic_state,
     kvm_mp_state,
@@ -115,6 +121,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_xcrs,
 )
 from vmm_arch.bus import Bus, Device
+from vmm_arch.dirty import address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import (
     BusyError,
@@ -125,6 +132,7 @@ from vmm_arch.errors import (
     NotFreshError,
     UnansweredReadError,
     VcpuError,
+    absent,
 )
 from vmm_arch.exits import (
     EndOfInterrupt,
@@ -153,7 +161,7 @@ from vmm_arch.lifecycle import (
     not_asked,
     refusal,
 )
-from vmm_arch.memory import MemoryAccessError, MemoryInUseError, Region
+from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serial import Serial16550
 from vmm_arch.serve import serve
@@ -389,6 +397,7 @@ OPTIONAL: Final = {
     "KVM_CAP_READONLY_MEM": (KVM_CAP_READONLY_MEM, "Region(read_only=True)", False),
 }
 
+WINDOW_REQUEST: Final = kvm.offset(kvm_run, "request_interrupt_window")
 IMMEDIATE_EXIT: Final = kvm.offset(kvm_run, "immediate_exit")
 CR8_AT: Final = kvm.offset(kvm_run, "cr8")
 EXIT_REASON: Final = kvm.offset(kvm_run, "exit_reason")
@@ -557,6 +566,9 @@ CAUSES = {
         "EINVAL",
     ): "the machine was made without an irqchip, or the id is not the vCPU's",
     ("KVM_IRQ_LINE", "ENXIO"): "the machine was made without an irqchip",
+    ("KVM_INTERRUPT", "ENXIO"): "the machine was made with an irqchip: raise one of its lines",
+    ("KVM_INTERRUPT", "EINVAL"): "vectors are 0 to 255",
+    ("KVM_INTERRUPT", "EEXIST"): "an interrupt is already to be taken next",
     ("KVM_SET_CPUID2", "EINVAL"): "the host cannot show one of the entries; or the guest has run",
     ("KVM_SET_CPUID2", "E2BIG"): "KVM takes at most 256 entries",
 }
@@ -864,6 +876,28 @@ class Vcpu:
         call(self.fd, KVM_TRANSLATE, translation)
         return translation.physical_address if translation.valid else None
 
+    def inject_interrupt(self, vector: int) -> None:
+        """Make the guest take an external interrupt next; needs a VM without an irqchip.
+
+        The guest has to be able to: its interrupts enabled, as an
+        :class:`~vmm_arch.exits.InterruptWindow` says.
+        """
+        if self._state:
+            self._settle()
+        call(self.fd, KVM_INTERRUPT, kvm_interrupt(irq=vector))
+
+    def inject_nmi(self) -> None:
+        """Make the guest take a non-maskable interrupt."""
+        if self._state:
+            self._settle()
+        call(self.fd, KVM_NMI)
+
+    def request_interrupt_window(self, wanted: bool) -> None:
+        """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
+        if self._state:
+            self._settle()
+        self._page[WINDOW_REQUEST] = bool(wanted)
+
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.
 
@@ -968,11 +1002,13 @@ class Vm:
         "fd",
         "irqchip",
         "memory",
+        "track_dirty",
         "vcpus",
     )
     fd: int
     memory: GuestMemory
     irqchip: bool
+    track_dirty: bool
     cpuid: list[CpuidEntry]
     vcpus: list[Vcpu]
     _opened: ExitStack | None
@@ -1043,7 +1079,7 @@ class Vm:
         """Map a region of memory, or with size 0 let go of it."""
         what = kvm_userspace_memory_region(
             slot=slot,
-            flags=KVM_MEM_READONLY if region.read_only else 0,
+            flags=KVM_MEM_READONLY * region.read_only | KVM_MEM_LOG_DIRTY_PAGES * self.track_dirty,
             guest_phys_addr=region.address,
             memory_size=size,
             userspace_addr=self.memory.host_address(region),
@@ -1057,6 +1093,7 @@ class Vm:
         vcpus: int = 1,
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
+        track_dirty: bool = False,
     ) -> None:
         """Create a virtual machine.
 
@@ -1064,7 +1101,7 @@ class Vm:
         hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
         ``cpuid`` is what the guest's CPUID instruction says, by default what
         :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
-        are, are filled in.
+        are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
         """
@@ -1073,6 +1110,7 @@ class Vm:
             raise TypeError(f"a machine's memory is a GuestMemory, not a {type(memory).__name__}")
         self.memory = memory
         self.irqchip = bool(irqchip)
+        self.track_dirty = bool(track_dirty)
         if cpuid is None:
             self.cpuid = for_machine(supported_cpuid(), irqchip=self.irqchip)
         else:
@@ -1098,6 +1136,33 @@ class Vm:
         level = kvm_irq_level(level=active)
         level.irq = line
         call(self.fd, KVM_IRQ_LINE, level)
+
+    def dirty_pages(self) -> list[int]:
+        """Tell which pages the guest has written since this was last asked, and forget them.
+
+        Guest-physical addresses, in order. What the host writes does not count. Needs a VM with
+        ``track_dirty``, and that no vCPU runs.
+        """
+        self._check_open()
+        if not self.track_dirty:
+            raise not_tracked("KVM_GET_DIRTY_LOG")
+        found: list[int] = []
+        for slot, region in enumerate(self.memory.regions):
+            bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
+            log = kvm_dirty_log(slot=slot, dirty_bitmap=address_of(bitmap))
+            call(self.fd, KVM_GET_DIRTY_LOG, log)
+            found += pages_of(bitmap, region.address)
+        return found
+
+    def suspend_time(self) -> None:
+        """Stop the clocks of the guest until :meth:`resume_time`."""
+        self._check_open()
+        raise absent("suspend_time", "KVM's clocks stop with the vCPUs or run on, as each sees fit")
+
+    def resume_time(self) -> None:
+        """Let the clocks of the guest go on, as if no time had passed."""
+        self._check_open()
+        raise absent("resume_time", "KVM's clocks stop with the vCPUs or run on, as each sees fit")
 
     def close(self) -> None:
         """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.

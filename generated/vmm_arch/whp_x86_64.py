@@ -30,6 +30,7 @@ from vmm_arch.abi import whp_x86_64 as abi
 from vmm_arch.abi.whp_x86_64 import (
     WHV_CAPABILITY,
     WHV_CPUID_OUTPUT,
+    WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER,
     WHV_EXTENDED_VM_EXITS,
     WHV_INTERNAL_ACTIVITY_REGISTER,
     WHV_INTERRUPT_CONTROL,
@@ -38,6 +39,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHV_TRANSLATE_GVA_RESULT,
     WHV_X64_CPUID_RESULT2,
     WHV_X64_FP_CONTROL_STATUS_REGISTER,
+    WHV_X64_PENDING_INTERRUPTION_REGISTER,
     WHV_X64_TABLE_REGISTER,
     WHV_X64_XMM_CONTROL_STATUS_REGISTER,
     WHvCapabilityCodeFeatures,
@@ -46,6 +48,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvCapabilityCodeProcessorFeaturesBanks,
     WHvMapGpaRangeFlagExecute,
     WHvMapGpaRangeFlagRead,
+    WHvMapGpaRangeFlagTrackDirtyPages,
     WHvMapGpaRangeFlagWrite,
     WHvMemoryAccessExecute,
     WHvPartitionPropertyCodeCpuidExitList,
@@ -66,6 +69,8 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64CpuidResult2FlagSubleafSpecific,
     WHvX64CpuidResult2FlagVpSpecific,
     WHvX64LocalApicEmulationModeXApic,
+    WHvX64PendingInterrupt,
+    WHvX64PendingNmi,
     WHvX64RegisterApicBase,
     WHvX64RegisterApicLdr,
     WHvX64RegisterApicLvtError,
@@ -83,6 +88,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterCr8,
     WHvX64RegisterCs,
     WHvX64RegisterCstar,
+    WHvX64RegisterDeliverabilityNotifications,
     WHvX64RegisterDr0,
     WHvX64RegisterDr1,
     WHvX64RegisterDr2,
@@ -157,6 +163,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterXmmControlStatus,
 )
 from vmm_arch.bus import Bus, Device
+from vmm_arch.dirty import address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import (
     BusyError,
@@ -194,7 +201,7 @@ from vmm_arch.lifecycle import (
     not_asked,
     refusal,
 )
-from vmm_arch.memory import MemoryAccessError, MemoryInUseError, Region
+from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serial import Serial16550
 from vmm_arch.serve import serve
@@ -373,6 +380,8 @@ OTHER_REGISTERS: Final = tuple(
     and name not in SEGMENTS
 )
 """The MSRs that a guest may have changed and that can be put back."""
+PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
+WINDOW_REQUEST: Final = names_array([WHvX64RegisterDeliverabilityNotifications])
 OPTIONAL_CALLS: Final = {
     "WHvGetVirtualProcessorInterruptControllerState2": "the local APIC's state",
     "WHvCreateVirtualProcessor2": "nested and synthetic features",
@@ -472,16 +481,59 @@ def readable(vcpu: Vcpu, names: Sequence[int]) -> frozenset[int]:
     return readable(vcpu, names[:middle]) | readable(vcpu, names[middle:])
 
 
-def restorable_registers(vcpu: Vcpu) -> RegisterImage:
-    """Lay out the MSRs of a new vCPU that can be written back."""
-    kept: dict[int, int | WHV_REGISTER_VALUE] = {}
-    for name in OTHER_REGISTERS:
-        value = WHV_REGISTER_VALUE()
-        with suppress(HypervisorError):
-            vcpu.read_registers(names_array([name]), 1, ctypes.byref(value))
-            vcpu.write_registers(names_array([name]), 1, ctypes.byref(value))
-            kept[name] = value
-    return RegisterImage(kept)
+class OtherState:
+    """What a new vCPU has in state that the arch functions do not write, and can be written back."""
+
+    def __init__(self, vcpu: Vcpu) -> None:
+        kept: dict[int, int | WHV_REGISTER_VALUE] = {}
+        for name in OTHER_REGISTERS:
+            value = WHV_REGISTER_VALUE()
+            with suppress(HypervisorError):
+                vcpu.read_registers(names_array([name]), 1, ctypes.byref(value))
+                vcpu.write_registers(names_array([name]), 1, ctypes.byref(value))
+                kept[name] = value
+        self._registers = RegisterImage(kept)
+        self._xsave = read_xsave(vcpu)
+
+    def restore(self, vcpu: Vcpu) -> None:
+        """Write all of it to a vCPU."""
+        registers = self._registers
+        platform.WHvSetVirtualProcessorXsaveState(
+            vcpu.vm.partition, vcpu.index, self._xsave, len(self._xsave)
+        )
+        vcpu.write_registers(registers.names, len(registers), registers.values)
+
+
+def read_xsave(vcpu: Vcpu) -> bytes:
+    """Read the extended state, in XSAVE's compacted format (Intel SDM volume 1, 13.4.3)."""
+    size = ctypes.c_uint32()
+    read = platform.WHvGetVirtualProcessorXsaveState
+    try:
+        read(vcpu.vm.partition, vcpu.index, None, 0, ctypes.byref(size))
+    except HypervisorError as error:
+        if error.code != "WHV_E_INSUFFICIENT_BUFFER":
+            raise
+    state = ctypes.create_string_buffer(size.value)
+    read(vcpu.vm.partition, vcpu.index, state, size.value, ctypes.byref(size))
+    return state.raw
+
+
+def inject(vcpu: Vcpu, kind: int, vector: int) -> None:
+    """Make the guest take an interrupt next."""
+    if vcpu.vm.irqchip and kind == WHvX64PendingInterrupt:
+        cause = "the machine was made with an irqchip: raise one of its lines"
+        raise HypervisorError("inject_interrupt", "WHV_E_INVALID_PARTITION_CONFIG", cause)
+    if not 0 <= vector < 0x100:
+        raise HypervisorError("inject_interrupt", "E_INVALIDARG", "vectors are 0 to 255")
+    value = WHV_REGISTER_VALUE()
+    vcpu.read_registers(PENDING_INTERRUPTION, 1, ctypes.byref(value))
+    if value.PendingInterruption.InterruptionPending:
+        cause = "an interrupt is already to be taken next"
+        raise HypervisorError("inject_interrupt", "WHV_E_INVALID_VP_STATE", cause)
+    value.PendingInterruption = WHV_X64_PENDING_INTERRUPTION_REGISTER(
+        InterruptionPending=1, InterruptionType=kind, InterruptionVector=vector
+    )
+    vcpu.write_registers(PENDING_INTERRUPTION, 1, ctypes.byref(value))
 
 
 def read_msrs(vcpu: Vcpu, indices: Iterable[int]) -> dict[int, int]:
@@ -1079,6 +1131,30 @@ class Vcpu:
             self._settle()
         return translate(self, address)
 
+    def inject_interrupt(self, vector: int) -> None:
+        """Make the guest take an external interrupt next; needs a VM without an irqchip.
+
+        The guest has to be able to: its interrupts enabled, as an
+        :class:`~vmm_arch.exits.InterruptWindow` says.
+        """
+        if self._state:
+            self._settle()
+        inject(self, WHvX64PendingInterrupt, vector)
+
+    def inject_nmi(self) -> None:
+        """Make the guest take a non-maskable interrupt."""
+        if self._state:
+            self._settle()
+        inject(self, WHvX64PendingNmi, 2)
+
+    def request_interrupt_window(self, wanted: bool) -> None:
+        """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
+        if self._state:
+            self._settle()
+        wish = WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(InterruptNotification=bool(wanted))
+        value = WHV_REGISTER_VALUE(DeliverabilityNotifications=wish)
+        self.write_registers(WINDOW_REQUEST, 1, ctypes.byref(value))
+
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.
 
@@ -1141,7 +1217,7 @@ class Vm:
     __slots__ = (
         "__weakref__",
         "_opened",
-        "_other_registers",
+        "_other_state",
         "cpuid",
         "devices",
         "ioapic",
@@ -1149,12 +1225,14 @@ class Vm:
         "lacking",
         "memory",
         "partition",
+        "track_dirty",
         "vcpus",
     )
     partition: int
     """The platform's handle, for its own calls."""
     memory: GuestMemory
     irqchip: bool
+    track_dirty: bool
     cpuid: list[CpuidEntry]
     vcpus: list[Vcpu]
     ioapic: IoApic
@@ -1165,21 +1243,27 @@ class Vm:
     """The registers that the host, or a machine like this one, does not have."""
     _opened: ExitStack | None
     """What close() undoes; None once it has."""
-    _other_registers: RegisterImage | None
+    _other_state: OtherState | None
 
-    def other_registers(self) -> RegisterImage:
-        """Lay out every register that the arch functions do not write, as a new vCPU has it here.
+    def other_state(self) -> OtherState:
+        """All state that the arch functions do not write, as a new vCPU has it here.
 
         A machine like this one is asked for it once.
         """
-        if self._other_registers is None:
+        if self._other_state is None:
             with GuestMemory(0x1000) as memory, Vm(memory, irqchip=self.irqchip, cpuid=()) as vm:
-                self._other_registers = restorable_registers(vm.vcpus[0])
-        return self._other_registers
+                self._other_state = OtherState(vm.vcpus[0])
+        return self._other_state
+
+    def set_property(self, code: int, value: Any) -> None:
+        """Set a property of the partition, with a ctypes record, while the platform allows it."""
+        platform.WHvSetPartitionProperty(
+            self.partition, code, ctypes.byref(value), ctypes.sizeof(value)
+        )
 
     def _create(self, opened: ExitStack, vcpus: int) -> None:
         """Make the partition; what undoes it is left to ``opened``."""
-        self._other_registers = None
+        self._other_state = None
         self.ioapic = IoApic(self._deliver)
         self.devices = {IO_APIC_ADDRESSES: self.ioapic} if self.irqchip else {}
         whp_is_there()
@@ -1200,16 +1284,16 @@ class Vm:
         self.lacking = lacking_registers(self.vcpus[0])
 
     def _set_properties(self, vcpus: int) -> None:
-        self._set(WHvPartitionPropertyCodeProcessorCount, ctypes.c_uint32(vcpus))
+        self.set_property(WHvPartitionPropertyCodeProcessorCount, ctypes.c_uint32(vcpus))
         if self.irqchip:
             mode = ctypes.c_uint32(WHvX64LocalApicEmulationModeXApic)
-            self._set(WHvPartitionPropertyCodeLocalApicEmulationMode, mode)
+            self.set_property(WHvPartitionPropertyCodeLocalApicEmulationMode, mode)
         everybodys = [for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)]
         results = cpuid_results(everybodys)
         if not results:
             return
         try:
-            self._set(WHvPartitionPropertyCodeCpuidResultList2, results)
+            self.set_property(WHvPartitionPropertyCodeCpuidResultList2, results)
         except HypervisorError as error:
             if error.code not in UNKNOWN_PROPERTY:
                 raise
@@ -1219,18 +1303,17 @@ class Vm:
         """Have CPUID come to the vCPUs, on a host whose answers know no subleaves or processors."""
         leaves = sorted({entry.function for entry in self.cpuid})
         exits = WHV_EXTENDED_VM_EXITS(X64CpuidExit=1)
-        self._set(WHvPartitionPropertyCodeExtendedVmExits, exits)
-        self._set(WHvPartitionPropertyCodeCpuidExitList, (ctypes.c_uint32 * len(leaves))(*leaves))
-
-    def _set(self, code: int, value: Any) -> None:
-        platform.WHvSetPartitionProperty(
-            self.partition, code, ctypes.byref(value), ctypes.sizeof(value)
+        self.set_property(WHvPartitionPropertyCodeExtendedVmExits, exits)
+        self.set_property(
+            WHvPartitionPropertyCodeCpuidExitList, (ctypes.c_uint32 * len(leaves))(*leaves)
         )
 
     def _map(self, region: Region) -> None:
         flags = WHvMapGpaRangeFlagRead | WHvMapGpaRangeFlagExecute
         if not region.read_only:
             flags |= WHvMapGpaRangeFlagWrite
+        if self.track_dirty:
+            flags |= WHvMapGpaRangeFlagTrackDirtyPages
         host = self.memory.host_address(region)
         platform.WHvMapGpaRange(self.partition, host, region.address, region.size, flags)
 
@@ -1255,6 +1338,7 @@ class Vm:
         vcpus: int = 1,
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
+        track_dirty: bool = False,
     ) -> None:
         """Create a virtual machine.
 
@@ -1262,7 +1346,7 @@ class Vm:
         hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
         ``cpuid`` is what the guest's CPUID instruction says, by default what
         :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
-        are, are filled in.
+        are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
         """
@@ -1271,6 +1355,7 @@ class Vm:
             raise TypeError(f"a machine's memory is a GuestMemory, not a {type(memory).__name__}")
         self.memory = memory
         self.irqchip = bool(irqchip)
+        self.track_dirty = bool(track_dirty)
         if cpuid is None:
             self.cpuid = for_machine(supported_cpuid(), irqchip=self.irqchip)
         else:
@@ -1298,6 +1383,34 @@ class Vm:
                 "set_irq_line", "ENXIO", "the machine was made without an irqchip"
             )
         self.ioapic.set_line(line, active)
+
+    def dirty_pages(self) -> list[int]:
+        """Tell which pages the guest has written since this was last asked, and forget them.
+
+        Guest-physical addresses, in order. What the host writes does not count. Needs a VM with
+        ``track_dirty``, and that no vCPU runs.
+        """
+        self._check_open()
+        if not self.track_dirty:
+            raise not_tracked("WHvQueryGpaRangeDirtyBitmap")
+        found: list[int] = []
+        for region in self.memory.regions:
+            bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
+            platform.WHvQueryGpaRangeDirtyBitmap(
+                self.partition, region.address, region.size, address_of(bitmap), len(bitmap)
+            )
+            found += pages_of(bitmap, region.address)
+        return found
+
+    def suspend_time(self) -> None:
+        """Stop the clocks of the guest until :meth:`resume_time`."""
+        self._check_open()
+        platform.WHvSuspendPartitionTime(self.partition)
+
+    def resume_time(self) -> None:
+        """Let the clocks of the guest go on, as if no time had passed."""
+        self._check_open()
+        platform.WHvResumePartitionTime(self.partition)
 
     def close(self) -> None:
         """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
@@ -1738,7 +1851,7 @@ def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
 def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
     vcpu._abandon()
-    write_state(vcpu, vcpu.vm.other_registers())
+    vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
@@ -1753,7 +1866,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
     vcpu._abandon()
-    write_state(vcpu, vcpu.vm.other_registers())
+    vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
@@ -1767,7 +1880,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
     vcpu._abandon()
-    write_state(vcpu, vcpu.vm.other_registers())
+    vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
@@ -1782,7 +1895,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
 def reset_secondary(vcpu: Vcpu) -> None:
     """Give any vCPU all of its state anew, to wait until another one starts it."""
     vcpu._abandon()
-    write_state(vcpu, vcpu.vm.other_registers())
+    vcpu.vm.other_state().restore(vcpu)
     write_state(vcpu, _SECONDARY_REGISTERS)
 
 

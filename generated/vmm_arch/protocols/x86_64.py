@@ -188,6 +188,19 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
 
+    def inject_interrupt(self, vector: int) -> None:
+        """Make the guest take an external interrupt next; needs a VM without an irqchip.
+
+        The guest has to be able to: its interrupts enabled, as an
+        :class:`~vmm_arch.exits.InterruptWindow` says.
+        """
+
+    def inject_nmi(self) -> None:
+        """Make the guest take a non-maskable interrupt."""
+
+    def request_interrupt_window(self, wanted: bool) -> None:
+        """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
+
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.
 
@@ -222,8 +235,8 @@ class Inlined(Protocol):
     def set_activity(self, activity: Any) -> None:
         """Write whether the vCPU runs, is halted or waits for INIT and SIPI."""
 
-    def restore_other_msrs(self) -> None:
-        """Put every MSR that the vocabulary does not name back to what creation gave it."""
+    def restore_other_state(self) -> None:
+        """Put all state that the vocabulary does not name back to what creation gave it."""
 
 
 AnyVcpu: TypeAlias = Vcpu[Any, Any, Any, Any]
@@ -242,6 +255,7 @@ class Vm(Protocol[VcpuT_co]):
         vcpus: int = 1,
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
+        track_dirty: bool = False,
     ) -> None:
         """Create a virtual machine.
 
@@ -249,7 +263,7 @@ class Vm(Protocol[VcpuT_co]):
         hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
         ``cpuid`` is what the guest's CPUID instruction says, by default what
         :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
-        are, are filled in.
+        are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
         """
@@ -271,6 +285,19 @@ class Vm(Protocol[VcpuT_co]):
 
         Lines 0 to 15 lead to both 8259s and the I/O APIC, 16 to 23 to the I/O APIC.
         """
+
+    def dirty_pages(self) -> list[int]:
+        """Tell which pages the guest has written since this was last asked, and forget them.
+
+        Guest-physical addresses, in order. What the host writes does not count. Needs a VM with
+        ``track_dirty``, and that no vCPU runs.
+        """
+
+    def suspend_time(self) -> None:
+        """Stop the clocks of the guest until :meth:`resume_time`."""
+
+    def resume_time(self) -> None:
+        """Let the clocks of the guest go on, as if no time had passed."""
 
     def close(self) -> None:
         """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
@@ -327,6 +354,7 @@ class Backend(Host, Protocol[VcpuT]):
         vcpus: int = 1,
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
+        track_dirty: bool = False,
     ) -> Machine[VcpuT]:
         """Create a virtual machine."""
 

@@ -42,6 +42,7 @@ class Machine:
     irqchip: bool = False
     cpuid: Callable[[list[CpuidEntry]], list[CpuidEntry]] | None = None
     """Makes what the guest's CPUID says out of what the hypervisor supports."""
+    track_dirty: bool = False
     patience: float = 20
     """Seconds that the scenario may take, on a slow and busy host as well."""
 
@@ -66,7 +67,13 @@ def play(arch: AnyBackend, scenario: Scenario, code: bytes) -> None:
     cpuid = machine.cpuid(arch.supported_cpuid()) if machine.cpuid else None
     with (
         arch.GuestMemory(machine.memory) as memory,
-        arch.Vm(memory, vcpus=machine.vcpus, irqchip=machine.irqchip, cpuid=cpuid) as vm,
+        arch.Vm(
+            memory,
+            vcpus=machine.vcpus,
+            irqchip=machine.irqchip,
+            cpuid=cpuid,
+            track_dirty=machine.track_dirty,
+        ) as vm,
         Watchdog(vm.vcpus, machine.patience) as watchdog,
     ):
         guest = Guest(arch, machine, code, vm, vm.vcpus[0], watchdog)

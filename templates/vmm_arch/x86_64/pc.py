@@ -15,6 +15,7 @@ from vmm_arch.x86_64.acpi import RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PO
 
 Stop: TypeAlias = Callable[[Reason], object]
 
+PIT_PORTS = range(0x40, 0x44)
 I8042_COMMAND_PORT = 0x64
 CMOS_INDEX_PORT, CMOS_DATA_PORT = 0x70, 0x71
 
@@ -24,6 +25,7 @@ def attach_pc_devices(bus: Bus, *, now: Callable[[], time.struct_time] = time.gm
 
     The last two are where the ACPI tables say.
     """
+    bus.attach_ports(PIT_PORTS, AbsentPit())
     bus.attach_ports(range(CMOS_INDEX_PORT, CMOS_DATA_PORT + 1), Cmos(now))
     bus.attach_ports(range(I8042_COMMAND_PORT, I8042_COMMAND_PORT + 1), AbsentI8042(bus.stop))
     bus.attach_ports(range(RESET_PORT, RESET_PORT + 1), ResetControl(bus.stop))
@@ -92,6 +94,20 @@ class Cmos:
         if self._memory[self.STATUS_B] & self.DATA_MODE_BINARY:
             return value
         return value // 10 << 4 | value % 10
+
+
+class AbsentPit:
+    """The timer's ports (8254) where the hypervisor has none: its counters stand at zero.
+
+    With all ones for an answer, Linux would read one of them 100,000 times to calibrate its clock.
+    """
+
+    def read(self, offset: int, size: int) -> int:
+        """Zero."""
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Count nothing."""
 
 
 class AbsentI8042:

@@ -1,0 +1,27 @@
+"""Interrupts that the host makes a guest take, where there is no irqchip to send them."""
+
+from __future__ import annotations
+
+from vmm_arch.exits import InterruptWindow
+from vmm_arch.selftest.harness import Guest, Machine, agree
+from vmm_arch.x86_64.entry import RealMode
+
+MACHINE = Machine(RealMode(0x1000))
+
+
+def scenario(guest: Guest) -> None:
+    vcpu = guest.vcpu
+
+    guest.expects_out(0x10, 1, 1)
+    vcpu.request_interrupt_window(True)
+    exit = guest.run()
+    agree("the exit once interrupts are enabled", type(exit), InterruptWindow)
+    vcpu.request_interrupt_window(False)
+    vcpu.inject_interrupt(0x20)
+    guest.expects_out(0x11, 1, 0x20)
+    guest.expects_out(0x10, 1, 2)
+
+    guest.expects_out(0x10, 1, 3)
+    vcpu.inject_nmi()
+    guest.expects_out(0x11, 1, 0x80)
+    guest.halts()
