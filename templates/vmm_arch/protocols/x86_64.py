@@ -276,6 +276,10 @@ class Vm(Protocol[VcpuT_co]):
         """Whether the hypervisor emulates the interrupt controllers."""
 
     @property
+    def track_dirty(self) -> bool:
+        """Whether account is kept of the pages that the guest writes."""
+
+    @property
     def vcpus(self) -> Sequence[VcpuT_co]:
         """The vCPUs by their index."""
 
