@@ -216,13 +216,19 @@ def long_mode(rip: int, page_tables: int, **registers: int) -> Values:
 
 
 def identity_tables(memory: Memory, at: int) -> None:
-    """Write page tables that map the first 2 MiB, and all of the first 512 GiB, to themselves."""
-    entry: Callable[[int], bytes] = lambda value: value.to_bytes(8, "little")  # noqa: E731
-    memory[at] = entry(at + 0x1003)
-    for index in range(4):
-        memory[at + 0x1000 + 8 * index] = entry((at + 0x2003) if not index else index << 30 | 0x83)
-    for index in range(512):
-        memory[at + 0x2000 + 8 * index] = entry(index << 21 | 0x83)
+    """Write four pages of tables that map the first GiB, and the fourth, to themselves.
+
+    In pages of 2 MiB, since not every processor has larger ones. The fourth GiB has the local APIC.
+    """
+
+    def write(address: int, entry: int) -> None:
+        memory[address] = entry.to_bytes(8, "little")
+
+    write(at, at + 0x1003)
+    for directory, gigabyte in ((at + 0x2000, 0), (at + 0x3000, 3)):
+        write(at + 0x1000 + 8 * gigabyte, directory | 3)
+        for index in range(512):
+            write(directory + 8 * index, gigabyte << 30 | index << 21 | 0x83)
 
 
 def _named(registers: dict[str, int]) -> Values:

@@ -11,6 +11,7 @@ from vmm_arch.abi import whp_x86_64 as abi
 
 from whp.library import Partition, call, identity_tables, long_mode, real_mode, segment
 
+TABLES = 0xA000
 IO = abi.WHvRunVpExitReasonX64IoPortAccess
 MEMORY = abi.WHvRunVpExitReasonMemoryAccess
 HALT = abi.WHvRunVpExitReasonX64Halt
@@ -21,10 +22,10 @@ CODE, DEVICE = 0x1000, 0x100000
 
 @pytest.fixture
 def partition() -> Iterator[Partition]:
-    """Memory in the first 64 KiB; 64-bit code's page tables at 0x2000."""
+    """Memory in the first 64 KiB; 64-bit code's page tables at TABLES."""
     with Partition() as partition:
         memory = partition.map(0, 0x10000)
-        identity_tables(memory, 0x2000)
+        identity_tables(memory, TABLES)
         yield partition
 
 
@@ -40,7 +41,7 @@ def real(partition: Partition, code: str, **registers: int) -> Any:
 
 def long(partition: Partition, code: str, **registers: int) -> Any:
     load(partition, code)
-    partition.set_registers(long_mode(CODE, 0x2000, **registers))
+    partition.set_registers(long_mode(CODE, TABLES, **registers))
     return partition.run()
 
 
@@ -358,7 +359,7 @@ def test_msrs_with_an_action() -> None:
         ),
     ]
     with Partition(properties=actions) as partition:
-        identity_tables(partition.map(0, 0x10000), 0x2000)
+        identity_tables(partition.map(0, 0x10000), TABLES)
         exit = long(partition, "0f 30 0f 32", Rcx=0xC0000082, Rax=5)  # wrmsr; rdmsr
         assert where(exit) == (MSR, 2, 2)
         assert partition.register(abi.WHvX64RegisterLstar) == 0

@@ -37,7 +37,11 @@ def name(suffix: str) -> int:
     return value
 
 
-GENERAL = ["Rax", "Rcx", "Rdx", "Rbx", "Rsp", "Rbp", "Rsi", "Rdi", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15", "Rip", "Dr0", "Dr1", "Dr2", "Dr3", "Cr2", "KernelGsBase", "SysenterEip", "SysenterEsp", "Star", "Lstar", "Cstar", "TscAux"]
+TABLES = 0xA000
+GENERAL = (
+    "Rax Rcx Rdx Rbx Rsp Rbp Rsi Rdi R8 R9 R10 R11 R12 R13 R14 R15 Rip"
+    " Dr0 Dr1 Dr2 Dr3 Cr2 KernelGsBase SysenterEip SysenterEsp Star Lstar Cstar TscAux"
+).split()
 VALUES = {
     "Rflags": 0x246,
     "Cr3": 0x12000,
@@ -117,7 +121,7 @@ def test_floating_point_control(partition: Partition) -> None:
 
 def test_the_guest_sees_the_floating_point_state(partition: Partition) -> None:
     memory = partition.map(0, 0x10000)
-    identity_tables(memory, 0x2000)
+    identity_tables(memory, TABLES)
     memory[0x1000] = bytes.fromhex(
         "0f ae 04 25 00 50 00 00"  # fxsave [0x5000]: a KVM in software executes no STMXCSR
         "e6 10"  # out 0x10, al
@@ -126,7 +130,7 @@ def test_the_guest_sees_the_floating_point_state(partition: Partition) -> None:
     control.FpControlStatus.FpControl = 0x27F
     vector.XmmControlStatus.XmmStatusControl = 0x1F00
     partition.set_registers(
-        long_mode(0x1000, 0x2000)
+        long_mode(0x1000, TABLES)
         | {
             name("Cr4"): 0x620,
             name("FpControlStatus"): control,
@@ -163,7 +167,7 @@ def test_values_that_a_register_cannot_have(
 
 
 def test_long_mode_is_entered_by_one_call(partition: Partition) -> None:
-    partition.set_registers(long_mode(0x1000, 0x2000))
+    partition.set_registers(long_mode(0x1000, TABLES))
     assert partition.register(name("Efer")) == 0x500
     assert partition.register(name("Cr0")) == 0x80000011
 
