@@ -467,10 +467,17 @@ static u64 block_kick(processor *vp)
     return old;
 }
 
-static void unblock_kick(u64 old)
+/* Kicks queue; those left over would end the next KVM_RUN, or the whole process. */
+static void take_kicks(void)
 {
     i64 at_once[2] = {0, 0};
-    system_call(SYS_rt_sigtimedwait, (i64)&KICK, 0, (i64)at_once, SIGNAL_SET, 0, 0);
+    while (system_call(SYS_rt_sigtimedwait, (i64)&KICK, 0, (i64)at_once, SIGNAL_SET, 0, 0) > 0)
+        continue;
+}
+
+static void unblock_kick(u64 old)
+{
+    take_kicks();
     system_call(SYS_rt_sigprocmask, SIG_SETMASK, (i64)&old, 0, SIGNAL_SET, 0, 0);
 }
 
@@ -491,6 +498,7 @@ EXPORT HRESULT WINAPI WHvRunVirtualProcessor(WHV_PARTITION_HANDLE handle, UINT32
         if (look_ahead(p, vp, &exit))
             break;
         i64 result = enter_guest(vp, thread);
+        take_kicks();
         forget_state(vp);
         if (!result)
             interpret(p, vp, &exit);
