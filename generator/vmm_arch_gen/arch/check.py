@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import nodes
 
-from vmm_arch_gen.abi.members import find_member, record_of
+from vmm_arch_gen.abi.lookup import find_member, record_of
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.contract import Contract
 from vmm_arch_gen.arch.hypervisor import OPERATIONS, PARTS, Hypervisor, Sink

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from textwrap import indent
 
-from vmm_arch_gen.abi.members import find_member, record_of
+from vmm_arch_gen.abi.lookup import find_member, record_of
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.contract import Contract
 from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
