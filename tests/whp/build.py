@@ -41,16 +41,9 @@ _PARTS = {
 }
 
 _OPTIONS = [
-    "-std=gnu11",
-    "-O1",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-Wno-gnu-variable-sized-type-not-at-end",
-    "-ffreestanding",
-    "-fno-builtin",
-    "-fno-stack-protector",
-    "-mno-stack-arg-probe",
+    *("-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror"),
+    "-Wno-gnu-variable-sized-type-not-at-end",  # as Linux's headers mean to be used
+    *("-ffreestanding", "-fno-builtin", "-fno-stack-protector", "-mno-stack-arg-probe"),
     "-fvisibility=hidden",
 ]
 

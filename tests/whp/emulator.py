@@ -97,7 +97,7 @@ class Emulator:
         if not 0 <= offset < len(self.device.memory):
             name = "WHvWriteGpaRange" if access.Direction else "WHvReadGpaRange"
             controls = abi.WHV_ACCESS_GPA_CONTROLS()
-            data = ctypes.byref(access, abi.WHV_EMULATOR_MEMORY_ACCESS_INFO.Data.offset)
+            data = access.Data
             done = hresult(name, self.partition.handle, 0, address, controls, data, size)
             return E_FAIL if done else 0
         if access.Direction:

@@ -10,11 +10,11 @@ import ctypes
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from vmm_arch.abi import declare
 from vmm_arch.abi import whp_x86_64 as abi
@@ -41,7 +41,7 @@ def load(name: str, header: str) -> ctypes.CDLL:
         library: ctypes.CDLL = ctypes.WinDLL(name, winmode=_LOAD_LIBRARY_SEARCH_SYSTEM32)
     else:
         library = ctypes.CDLL(str(Path(os.environ[FOLDER], name)))
-    declare(library, abi.PROTOTYPES[header])
+    declare(library, cast("Mapping[str, tuple[Any, list[Any]]]", abi.PROTOTYPES[header]))
     return library
 
 
@@ -56,6 +56,11 @@ def call(name: str, *arguments: Any) -> None:
     result = hresult(name, *arguments)
     if result & 0x80000000:
         raise HresultError(name, result)
+
+
+def buffer(data: bytearray) -> Any:
+    """What a function is given to read or write these bytes."""
+    return (ctypes.c_char * len(data)).from_buffer(data)
 
 
 class Memory:

@@ -315,7 +315,8 @@ def test_cpuid_results(partition: Partition) -> None:
         assert output.Ebx == 0x12345678
         assert [eax(0, 0x8000FFFF, n) for n in (1, 2)] == [0x100, 0x200]
         assert [eax(1, 0x8000FFFF, n) for n in (1, 2)] == [0, 0x201]
-        assert eax(1, 1) and output.Ebx >> 24 == 1
+        assert eax(1, 1)
+        assert output.Ebx >> 24 == 1
 
 
 MSR = abi.WHvRunVpExitReasonX64MsrAccess

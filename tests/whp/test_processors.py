@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Timer
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -111,8 +111,10 @@ def test_a_running_processor_is_nobody_elses() -> None:
         names, values = (ctypes.c_int32 * 1)(0), (abi.WHV_REGISTER_VALUE * 1)()
         get = "WHvGetVirtualProcessorRegisters", partition.handle, 0, names, 1, values
         until = monotonic() + 10
+        sleep(0.2)  # who asks before the other one runs is in its way
         while hresult(*get) != INVALID_STATE:
             assert monotonic() < until
+            sleep(0.2)
         call("WHvCancelRunVirtualProcessor", partition.handle, 0, 0)
         assert running.result().ExitReason == CANCELED
         assert hresult(*get) == 0
@@ -181,14 +183,18 @@ def test_an_interrupt_from_outside(partition: Partition) -> None:
 
 def test_the_end_of_a_level_triggered_interrupt_is_an_exit(partition: Partition) -> None:
     gate(partition, 0x42, HANDLER)
-    partition.kept[0][HANDLER] = bytes.fromhex(write(0xFEE000B0, 0) + "e6 42")  # EOI; out 0x42, al
+    partition.kept[0][HANDLER] = bytes.fromhex(write(0xFEE000B0, 0) + "e6 42 f4")  # EOI; out; hlt
     start(partition, "fb f4")  # sti; hlt
     level = abi.WHvX64InterruptTriggerModeLevel
     assert interrupt(partition, 0x42, TriggerMode=level) == 0
-    exit = partition.run()
-    assert exit.ExitReason == abi.WHvRunVpExitReasonX64ApicEoi
-    assert exit.ApicEoi.InterruptVector == 0x42
-    assert port(partition.run()) == 0x42
+    exits = {}
+    for _ in range(2):  # a KVM in software tells of it one exit late
+        exit = partition.run()
+        exits[exit.ExitReason] = exit
+        if exit.ExitReason == IO:
+            partition.step_over(exit)
+    assert port(exits[IO]) == 0x42
+    assert exits[abi.WHvRunVpExitReasonX64ApicEoi].ApicEoi.InterruptVector == 0x42
 
 
 def test_an_edge_triggered_interrupt_ends_without_an_exit(partition: Partition) -> None:

@@ -11,6 +11,7 @@ from vmm_arch.abi import whp_x86_64 as abi
 from whp.library import (
     HresultError,
     Partition,
+    buffer,
     call,
     hresult,
     identity_tables,
@@ -38,10 +39,11 @@ def name(suffix: str) -> int:
 
 
 TABLES = 0xA000
-GENERAL = (
-    "Rax Rcx Rdx Rbx Rsp Rbp Rsi Rdi R8 R9 R10 R11 R12 R13 R14 R15 Rip"
-    " Dr0 Dr1 Dr2 Dr3 Cr2 KernelGsBase SysenterEip SysenterEsp Star Lstar Cstar TscAux"
-).split()
+GENERAL = [
+    *("Rax", "Rcx", "Rdx", "Rbx", "Rsp", "Rbp", "Rsi", "Rdi", *(f"R{n}" for n in range(8, 16))),
+    *("Rip", "Dr0", "Dr1", "Dr2", "Dr3", "Cr2", "KernelGsBase", "SysenterEip", "SysenterEsp"),
+    *("Star", "Lstar", "Cstar", "TscAux"),
+]
 VALUES = {
     "Rflags": 0x246,
     "Cr3": 0x12000,
@@ -210,15 +212,15 @@ def test_apic_registers(partition: Partition, register: str, value: int) -> None
 
 
 def test_the_apic_as_a_page(partition: Partition) -> None:
-    page, written = ctypes.create_string_buffer(4096), ctypes.c_uint32()
+    page, written = bytearray(4096), ctypes.c_uint32()
     state = "VirtualProcessorInterruptControllerState2"
-    get = f"WHvGet{state}", partition.handle, 0, page
+    get = f"WHvGet{state}", partition.handle, 0, buffer(page)
     assert hresult(*get, 100, ctypes.byref(written)) == INSUFFICIENT_BUFFER
     assert written.value == 4096
     call(*get, 4096, ctypes.byref(written))
     page[0xF0:0xF4] = (0x1FF).to_bytes(4, "little")
     page[0x350:0x354] = (0x700).to_bytes(4, "little")
-    call(f"WHvSet{state}", partition.handle, 0, page, 4096)
+    call(f"WHvSet{state}", partition.handle, 0, buffer(page), 4096)
     assert partition.register(name("ApicLvtLint0")) == 0x700
     assert partition.register(name("ApicSpurious")) == 0x1FF
 
@@ -238,40 +240,40 @@ def test_the_xsave_area_is_compacted_and_goes_round(partition: Partition) -> Non
     get = "WHvGetVirtualProcessorXsaveState", partition.handle, 0
     tiny = ctypes.create_string_buffer(16)
     assert hresult(*get, tiny, 16, ctypes.byref(needed)) == INSUFFICIENT_BUFFER
-    area = ctypes.create_string_buffer(needed.value)
-    call(*get, area, needed.value, ctypes.byref(needed))
-    layout = int.from_bytes(area.raw[520:528], "little")
+    area = bytearray(needed.value)
+    call(*get, buffer(area), needed.value, ctypes.byref(needed))
+    layout = int.from_bytes(area[520:528], "little")
     assert layout >> 63
     assert layout & 3 == 3
     area[160:176] = bytes(range(16))  # XMM0, as FXSAVE has it
-    area[512:520] = (int.from_bytes(area.raw[512:520], "little") | 2).to_bytes(8, "little")
-    call("WHvSetVirtualProcessorXsaveState", partition.handle, 0, area, needed.value)
+    area[512:520] = (int.from_bytes(area[512:520], "little") | 2).to_bytes(8, "little")
+    call("WHvSetVirtualProcessorXsaveState", partition.handle, 0, buffer(area), needed.value)
     found = partition.registers(name("Xmm0"))[0].Reg128
     assert found.Low64 == int.from_bytes(bytes(range(8)), "little")
-    again = ctypes.create_string_buffer(needed.value)
+    again = bytearray(needed.value)
     kind = abi.WHvVirtualProcessorStateTypeXsaveState
     state = "WHvGetVirtualProcessorState", partition.handle, 0, kind
-    call(*state, again, needed.value, ctypes.byref(needed))
-    assert again.raw == area.raw
+    call(*state, buffer(again), needed.value, ctypes.byref(needed))
+    assert again == area
 
 
 def test_the_components_of_the_xsave_area(partition: Partition) -> None:
     """AVX's upper halves come right after the header, wherever the standard format has them."""
-    area = ctypes.create_string_buffer(4096)
-    call("WHvGetVirtualProcessorXsaveState", partition.handle, 0, area, 4096, None)
-    layout = int.from_bytes(area.raw[520:528], "little")
+    area = bytearray(4096)
+    call("WHvGetVirtualProcessorXsaveState", partition.handle, 0, buffer(area), 4096, None)
+    layout = int.from_bytes(area[520:528], "little")
     if not layout & 4:
         assert layout & ~(1 << 63) == 3, "there is nothing but x87 and SSE"
         return
     area[576:592] = bytes(range(16))
     area[512:520] = (7).to_bytes(8, "little")
-    call("WHvSetVirtualProcessorXsaveState", partition.handle, 0, area, 4096)
-    again = ctypes.create_string_buffer(4096)
-    call("WHvGetVirtualProcessorXsaveState", partition.handle, 0, again, 4096, None)
-    assert again.raw[576:592] == bytes(range(16))
+    call("WHvSetVirtualProcessorXsaveState", partition.handle, 0, buffer(area), 4096)
+    again = bytearray(4096)
+    call("WHvGetVirtualProcessorXsaveState", partition.handle, 0, buffer(again), 4096, None)
+    assert again[576:592] == bytes(range(16))
 
 
 def test_an_xsave_area_in_the_standard_format_is_refused(partition: Partition) -> None:
-    area = ctypes.create_string_buffer(4096)
+    area = bytearray(4096)
     set_state = "WHvSetVirtualProcessorXsaveState", partition.handle, 0
-    assert hresult(*set_state, area, 4096) == HV_INVALID_PARAMETER
+    assert hresult(*set_state, buffer(area), 4096) == HV_INVALID_PARAMETER

@@ -1,33 +1,55 @@
-"""The self-test as a user of Windows runs it: by Windows' own Python, over the stand-in's DLLs."""
+"""What Windows' own Python does with the stand-in's DLLs in its system folder: the tests of the
+platform, and the self-test as a user of Windows runs it."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
-import vmm_arch
 from debian import Unavailable
 from requirements import require
 from vmm_arch.selftest.play import NAMES, Outcome
 
 from whp.wine import run, windows_path
 
+TESTS = Path(__file__).parent
+MODULES = [path for path in sorted(TESTS.glob("test_*.py")) if path != Path(__file__)]
 SLOWER = 5
 """How much longer a scenario may take there: each exit takes several calls of KVM's."""
 
 
-@pytest.fixture(scope="session")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """What came of all scenarios; one process plays them."""
-    report = tmp_path_factory.mktemp("windows") / "report.json"
-    command = ["-m", "vmm_arch", "selftest", "--report", windows_path(report)]
-    package = Path(vmm_arch.__path__[0]).parent
+def windows(arguments: Sequence[str], paths: Sequence[Path], folder: Path) -> CompletedProcess[str]:
+    """Run Windows' Python, where it can be had."""
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
     try:
-        done = run([*command, "--patience", str(SLOWER)], paths=[package])
+        return run(arguments, paths=paths, folder=folder)
     except Unavailable as reason:
         require(False, str(reason))
         raise
+
+
+def test_the_platform(checkout: Path, tmp_path: Path) -> None:
+    modules = [windows_path(module) for module in MODULES]
+    # Without conftest.py, whose libraries are not all plain Python.
+    options = ["-q", "--noconftest", "-p", "no:cacheprovider", "--rootdir", windows_path(TESTS)]
+    paths = [checkout / "generated", checkout / "tests"]
+    done = windows(["-m", "pytest", *options, *modules], paths, tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert " passed in " in done.stdout
+    assert "skipped" not in done.stdout
+
+
+@pytest.fixture(scope="session")
+def outcomes(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
+    """What came of all scenarios; one process plays them."""
+    folder = tmp_path_factory.mktemp("windows")
+    report = folder / "report.json"
+    options = ["--patience", str(SLOWER), "--report", windows_path(report)]
+    done = windows(["-m", "vmm_arch", "selftest", *options], [checkout / "generated"], folder)
     assert report.exists(), done.stdout
     told = json.loads(report.read_text())
     assert told["about"]["hypervisor"] == "whp"
@@ -36,5 +58,5 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 
 
 @pytest.mark.parametrize("name", NAMES, ids="windows-{}".format)
-def test_guest(name: str, outcomes: dict[str, Outcome]) -> None:
+def test_guest(name: str, outcomes: Mapping[str, Outcome]) -> None:
     assert not outcomes[name].failure, outcomes[name].failure

@@ -2,13 +2,14 @@
 #include "platform.h"
 
 /* KVM tells of an EOI if the interrupt is in its routing table, as if it came from an I/O APIC. */
-static void route_level_triggered(partition *p, const struct kvm_msi *msi)
+static i64 route_level_triggered(partition *p, const struct kvm_msi *msi)
 {
     enum { PINS = sizeof p->routes / sizeof *p->routes };
     struct {
         struct kvm_irq_routing head;
         struct kvm_irq_routing_entry entries[PINS];
     } table;
+    i64 failed = 0;
     acquire(&p->interrupts);
     u32 i = 0, count = p->route_count < PINS ? p->route_count : PINS;
     while (i < count && (p->routes[i].u.msi.address_lo != msi->address_lo ||
@@ -24,9 +25,10 @@ static void route_level_triggered(partition *p, const struct kvm_msi *msi)
         clear(&table, sizeof table);
         table.head.nr = p->route_count < PINS ? p->route_count : PINS;
         copy(table.entries, p->routes, sizeof table.entries);
-        ioctl(p->vm, KVM_SET_GSI_ROUTING, &table);
+        failed = ioctl(p->vm, KVM_SET_GSI_ROUTING, &table);
     }
     release(&p->interrupts);
+    return failed;
 }
 
 EXPORT HRESULT WINAPI WHvRequestInterrupt(WHV_PARTITION_HANDLE handle,
@@ -56,8 +58,8 @@ EXPORT HRESULT WINAPI WHvRequestInterrupt(WHV_PARTITION_HANDLE handle,
     int level = interrupt->TriggerMode == WHvX64InterruptTriggerModeLevel;
     msi.address_lo = 0xfee00000 | interrupt->Destination << 12 | (logical ? 4 : 0);
     msi.data = interrupt->Vector | (u32)interrupt->Type << 8 | (level ? 0xc000 : 0);
-    if (level)
-        route_level_triggered(p, &msi);
+    if (level && route_level_triggered(p, &msi))
+        return E_FAIL;
     return ioctl(p->vm, KVM_SIGNAL_MSI, &msi) < 0 ? E_FAIL : S_OK;
 }
 
