@@ -231,11 +231,9 @@ from vmm_arch.x86_64.memory_map import GuestMemory
 from vmm_arch.x86_64.msr import (
     EFER_LMA,
     EFER_LME,
-    IA32_APIC_BASE,
     IA32_EFER,
     IA32_MTRRCAP,
     IA32_TSC,
-    IA32_TSC_ADJUST,
     IA32_TSC_DEADLINE,
     MISC_ENABLE_FAST_STRINGS,
     MTRR_ENABLE,
@@ -372,14 +370,17 @@ MAX_VCPUS: Final = 255
 NOTHING_HAPPENED: Final = (WHvRunVpExitReasonNone, WHvRunVpExitReasonCanceled)
 UNKNOWN_PROPERTY: Final = ("WHV_E_UNKNOWN_PROPERTY", "E_INVALIDARG", "E_NOTIMPL")
 """What hosts say of a property that is newer than they are."""
-OTHER_REGISTERS: Final = tuple(
-    name
-    for index, name in MSRS.items()
-    if index
-    not in (IA32_TSC, IA32_TSC_ADJUST, IA32_APIC_BASE, IA32_EFER, IA32_MTRRCAP, IA32_TSC_DEADLINE)
-    and name not in SEGMENTS
+OTHER_REGISTERS: Final = (
+    *(
+        name
+        for index, name in MSRS.items()
+        if index not in (IA32_TSC, IA32_EFER, IA32_MTRRCAP, IA32_TSC_DEADLINE)
+        and name not in SEGMENTS
+    ),
+    WHvX64RegisterDeliverabilityNotifications,
 )
-"""The MSRs that a guest may have changed and that can be put back."""
+"""What a guest, or who runs it, may have changed and what can be put back."""
+APIC_ID: Final = 0x20
 PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
 WINDOW_REQUEST: Final = names_array([WHvX64RegisterDeliverabilityNotifications])
 OPTIONAL_CALLS: Final = {
@@ -494,14 +495,19 @@ class OtherState:
                 kept[name] = value
         self._registers = RegisterImage(kept)
         self._xsave = read_xsave(vcpu)
+        self._lapic = read_lapic(vcpu) if vcpu.vm.irqchip else None
 
     def restore(self, vcpu: Vcpu) -> None:
-        """Write all of it to a vCPU."""
+        """Write all of it to a vCPU: registers first, since one says how its APIC is read."""
         registers = self._registers
+        vcpu.write_registers(registers.names, len(registers), registers.values)
         platform.WHvSetVirtualProcessorXsaveState(
             vcpu.vm.partition, vcpu.index, self._xsave, len(self._xsave)
         )
-        vcpu.write_registers(registers.names, len(registers), registers.values)
+        if self._lapic is not None:
+            lapic = Lapic.from_buffer_copy(self._lapic)
+            lapic[APIC_ID] = vcpu.index << 24
+            write_lapic(vcpu, lapic)
 
 
 def read_xsave(vcpu: Vcpu) -> bytes:
@@ -1251,7 +1257,8 @@ class Vm:
         A machine like this one is asked for it once.
         """
         if self._other_state is None:
-            with GuestMemory(0x1000) as memory, Vm(memory, irqchip=self.irqchip, cpuid=()) as vm:
+            memory = GuestMemory(0x1000)
+            with memory, Vm(memory, irqchip=self.irqchip, cpuid=self.cpuid) as vm:
                 self._other_state = OtherState(vm.vcpus[0])
         return self._other_state
 
