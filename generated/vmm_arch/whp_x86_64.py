@@ -425,7 +425,10 @@ def write_state(vcpu: Vcpu, image: RegisterImage) -> None:
     """
     lacking = vcpu.vm.lacking
     registers = image.without(lacking) if lacking else image
-    vcpu.write_registers(registers.names, len(registers), registers.values)
+    if len(registers):
+        vcpu.write_registers(registers.names, len(registers), registers.values)
+    elif not vcpu.vm.irqchip:  # they are all the local APIC's
+        raise no_lapic("WHvSetVirtualProcessorRegisters")
     if lacking and vcpu.vm.irqchip:
         write_lapic_registers(vcpu, image)
 
@@ -546,7 +549,7 @@ def read_msrs(vcpu: Vcpu, indices: Iterable[int]) -> dict[int, int]:
     """Read MSRs in one call."""
     wanted = list(dict.fromkeys(indices))
     values = (WHV_REGISTER_VALUE * len(wanted))()
-    names = [msr_register(index) for index in wanted]
+    names = [msr_register(index, "WHvGetVirtualProcessorRegisters") for index in wanted]
     if names:
         try:
             vcpu.read_registers(names_array(names), len(names), values)
@@ -564,7 +567,8 @@ def write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     for index, value in msrs.items():
         if not 0 <= value < 1 << 64:
             raise ValueError(f"MSR {index:#x} = {value:#x}: the value has 64 bits")
-    image = RegisterImage({msr_register(index): 0 for index in msrs})
+    names = [msr_register(index, "WHvSetVirtualProcessorRegisters") for index in msrs]
+    image = RegisterImage(dict.fromkeys(names, 0))
     if not len(image):
         return
     if SEGMENTS.intersection(image.names):
@@ -574,22 +578,20 @@ def write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     vcpu.write_registers(image.names, len(image), image.values)
 
 
-def msr_register(index: int) -> int:
-    """The register that is an MSR."""
+def msr_register(index: int, operation: str) -> int:
+    """The register that is an MSR, for an operation on it."""
     if index not in MSRS:
         if not 0 <= index < 1 << 32:
             raise ValueError(f"MSR {index:#x}: an index has 32 bits")
         cause = f"MSR {index:#x} is no register of this platform"
-        raise HypervisorError(
-            "WHvGetVirtualProcessorRegisters", "WHV_E_INVALID_VP_REGISTER_NAME", cause
-        )
+        raise HypervisorError(operation, "WHV_E_INVALID_VP_REGISTER_NAME", cause)
     return MSRS[index]
 
 
 def read_lapic(vcpu: Vcpu) -> Lapic:
     """Read the local APIC's page."""
     if not vcpu.vm.irqchip:
-        raise no_lapic("get_lapic")
+        raise no_lapic("WHvGetVirtualProcessorInterruptControllerState2")
     lapic = Lapic()
     size = ctypes.c_uint32()
     read = platform.WHvGetVirtualProcessorInterruptControllerState2
@@ -606,7 +608,7 @@ def read_lapic(vcpu: Vcpu) -> Lapic:
 def write_lapic(vcpu: Vcpu, lapic: Lapic) -> None:
     """Write the local APIC's page."""
     if not vcpu.vm.irqchip:
-        raise no_lapic("set_lapic")
+        raise no_lapic("WHvSetVirtualProcessorInterruptControllerState2")
     platform.WHvSetVirtualProcessorInterruptControllerState2(
         vcpu.vm.partition, vcpu.index, ctypes.byref(lapic), ctypes.sizeof(lapic)
     )
