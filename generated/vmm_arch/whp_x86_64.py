@@ -952,15 +952,17 @@ class Vcpu:
                 self._answer_cpuid()
                 return None
             case abi.WHvRunVpExitReasonCanceled:
-                if self._kicks == self._kicks_seen:  # that kick has been told of
-                    return None
-                self._kicks_seen = self._kicks
-                if self._closing:
-                    raise refusal(CLOSED, self.index)
-                self._state = IDLE
-                return Kicked()
+                return None  # the kicks are counted: this one may have been told of
         self._state = IDLE
         return rare_exit(reason, context)
+
+    def _kicked(self) -> Kicked:
+        """Tell of all kicks so far; the platform may tell of them later, or have done so in vain."""
+        self._kicks_seen = self._kicks
+        if self._closing:
+            raise refusal(CLOSED, self.index)
+        self._state = IDLE
+        return Kicked()
 
     def _port_access(self) -> Exit | None:
         context = self._context
@@ -1187,10 +1189,13 @@ class Vcpu:
                 queued = self._told()
                 if queued is not None:
                     return queued
+            context.ExitReason = (
+                WHvRunVpExitReasonNone  # what it told is over, even if the next call fails
+            )
             if self._settled:
                 self.write_registers(self._names, self._settled, self._values)
                 self._settled = 0
-            while True:
+            while self._kicks == self._kicks_seen:
                 context.ExitReason = WHvRunVpExitReasonNone
                 platform.WHvRunVirtualProcessor(
                     self.vm.partition, self.index, ctypes.byref(context), ctypes.sizeof(context)
@@ -1198,6 +1203,7 @@ class Vcpu:
                 told = self._told()
                 if told is not None:
                     return told
+            return self._kicked()
         except BaseException:
             # KeyboardInterrupt, for instance, may come at any call: what the platform told is not lost.
             if self._state == RUNNING:
