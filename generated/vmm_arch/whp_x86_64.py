@@ -231,11 +231,9 @@ from vmm_arch.x86_64.memory_map import GuestMemory
 from vmm_arch.x86_64.msr import (
     EFER_LMA,
     EFER_LME,
-    IA32_APIC_BASE,
     IA32_EFER,
     IA32_MTRRCAP,
     IA32_TSC,
-    IA32_TSC_ADJUST,
     IA32_TSC_DEADLINE,
     MISC_ENABLE_FAST_STRINGS,
     MTRR_ENABLE,
@@ -372,14 +370,17 @@ MAX_VCPUS: Final = 255
 NOTHING_HAPPENED: Final = (WHvRunVpExitReasonNone, WHvRunVpExitReasonCanceled)
 UNKNOWN_PROPERTY: Final = ("WHV_E_UNKNOWN_PROPERTY", "E_INVALIDARG", "E_NOTIMPL")
 """What hosts say of a property that is newer than they are."""
-OTHER_REGISTERS: Final = tuple(
-    name
-    for index, name in MSRS.items()
-    if index
-    not in (IA32_TSC, IA32_TSC_ADJUST, IA32_APIC_BASE, IA32_EFER, IA32_MTRRCAP, IA32_TSC_DEADLINE)
-    and name not in SEGMENTS
+OTHER_REGISTERS: Final = (
+    *(
+        name
+        for index, name in MSRS.items()
+        if index not in (IA32_TSC, IA32_EFER, IA32_MTRRCAP, IA32_TSC_DEADLINE)
+        and name not in SEGMENTS
+    ),
+    WHvX64RegisterDeliverabilityNotifications,
 )
-"""The MSRs that a guest may have changed and that can be put back."""
+"""What a guest, or who runs it, may have changed and what can be put back."""
+APIC_ID: Final = 0x20
 PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
 WINDOW_REQUEST: Final = names_array([WHvX64RegisterDeliverabilityNotifications])
 OPTIONAL_CALLS: Final = {
@@ -424,7 +425,10 @@ def write_state(vcpu: Vcpu, image: RegisterImage) -> None:
     """
     lacking = vcpu.vm.lacking
     registers = image.without(lacking) if lacking else image
-    vcpu.write_registers(registers.names, len(registers), registers.values)
+    if len(registers):
+        vcpu.write_registers(registers.names, len(registers), registers.values)
+    elif not vcpu.vm.irqchip:  # they are all the local APIC's
+        raise no_lapic("WHvSetVirtualProcessorRegisters")
     if lacking and vcpu.vm.irqchip:
         write_lapic_registers(vcpu, image)
 
@@ -494,14 +498,19 @@ class OtherState:
                 kept[name] = value
         self._registers = RegisterImage(kept)
         self._xsave = read_xsave(vcpu)
+        self._lapic = read_lapic(vcpu) if vcpu.vm.irqchip else None
 
     def restore(self, vcpu: Vcpu) -> None:
-        """Write all of it to a vCPU."""
+        """Write all of it to a vCPU: registers first, since one says how its APIC is read."""
         registers = self._registers
+        vcpu.write_registers(registers.names, len(registers), registers.values)
         platform.WHvSetVirtualProcessorXsaveState(
             vcpu.vm.partition, vcpu.index, self._xsave, len(self._xsave)
         )
-        vcpu.write_registers(registers.names, len(registers), registers.values)
+        if self._lapic is not None:
+            lapic = Lapic.from_buffer_copy(self._lapic)
+            lapic[APIC_ID] = vcpu.index << 24
+            write_lapic(vcpu, lapic)
 
 
 def read_xsave(vcpu: Vcpu) -> bytes:
@@ -540,7 +549,7 @@ def read_msrs(vcpu: Vcpu, indices: Iterable[int]) -> dict[int, int]:
     """Read MSRs in one call."""
     wanted = list(dict.fromkeys(indices))
     values = (WHV_REGISTER_VALUE * len(wanted))()
-    names = [msr_register(index) for index in wanted]
+    names = [msr_register(index, "WHvGetVirtualProcessorRegisters") for index in wanted]
     if names:
         try:
             vcpu.read_registers(names_array(names), len(names), values)
@@ -558,7 +567,8 @@ def write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     for index, value in msrs.items():
         if not 0 <= value < 1 << 64:
             raise ValueError(f"MSR {index:#x} = {value:#x}: the value has 64 bits")
-    image = RegisterImage({msr_register(index): 0 for index in msrs})
+    names = [msr_register(index, "WHvSetVirtualProcessorRegisters") for index in msrs]
+    image = RegisterImage(dict.fromkeys(names, 0))
     if not len(image):
         return
     if SEGMENTS.intersection(image.names):
@@ -568,22 +578,20 @@ def write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     vcpu.write_registers(image.names, len(image), image.values)
 
 
-def msr_register(index: int) -> int:
-    """The register that is an MSR."""
+def msr_register(index: int, operation: str) -> int:
+    """The register that is an MSR, for an operation on it."""
     if index not in MSRS:
         if not 0 <= index < 1 << 32:
             raise ValueError(f"MSR {index:#x}: an index has 32 bits")
         cause = f"MSR {index:#x} is no register of this platform"
-        raise HypervisorError(
-            "WHvGetVirtualProcessorRegisters", "WHV_E_INVALID_VP_REGISTER_NAME", cause
-        )
+        raise HypervisorError(operation, "WHV_E_INVALID_VP_REGISTER_NAME", cause)
     return MSRS[index]
 
 
 def read_lapic(vcpu: Vcpu) -> Lapic:
     """Read the local APIC's page."""
     if not vcpu.vm.irqchip:
-        raise no_lapic("get_lapic")
+        raise no_lapic("WHvGetVirtualProcessorInterruptControllerState2")
     lapic = Lapic()
     size = ctypes.c_uint32()
     read = platform.WHvGetVirtualProcessorInterruptControllerState2
@@ -600,7 +608,7 @@ def read_lapic(vcpu: Vcpu) -> Lapic:
 def write_lapic(vcpu: Vcpu, lapic: Lapic) -> None:
     """Write the local APIC's page."""
     if not vcpu.vm.irqchip:
-        raise no_lapic("set_lapic")
+        raise no_lapic("WHvSetVirtualProcessorInterruptControllerState2")
     platform.WHvSetVirtualProcessorInterruptControllerState2(
         vcpu.vm.partition, vcpu.index, ctypes.byref(lapic), ctypes.sizeof(lapic)
     )
@@ -944,15 +952,17 @@ class Vcpu:
                 self._answer_cpuid()
                 return None
             case abi.WHvRunVpExitReasonCanceled:
-                if self._kicks == self._kicks_seen:  # that kick has been told of
-                    return None
-                self._kicks_seen = self._kicks
-                if self._closing:
-                    raise refusal(CLOSED, self.index)
-                self._state = IDLE
-                return Kicked()
+                return None  # the kicks are counted: this one may have been told of
         self._state = IDLE
         return rare_exit(reason, context)
+
+    def _kicked(self) -> Kicked:
+        """Tell of all kicks so far; the platform may tell of them later, or have done so in vain."""
+        self._kicks_seen = self._kicks
+        if self._closing:
+            raise refusal(CLOSED, self.index)
+        self._state = IDLE
+        return Kicked()
 
     def _port_access(self) -> Exit | None:
         context = self._context
@@ -1179,10 +1189,13 @@ class Vcpu:
                 queued = self._told()
                 if queued is not None:
                     return queued
+            context.ExitReason = (
+                WHvRunVpExitReasonNone  # what it told is over, even if the next call fails
+            )
             if self._settled:
                 self.write_registers(self._names, self._settled, self._values)
                 self._settled = 0
-            while True:
+            while self._kicks == self._kicks_seen:
                 context.ExitReason = WHvRunVpExitReasonNone
                 platform.WHvRunVirtualProcessor(
                     self.vm.partition, self.index, ctypes.byref(context), ctypes.sizeof(context)
@@ -1190,6 +1203,7 @@ class Vcpu:
                 told = self._told()
                 if told is not None:
                     return told
+            return self._kicked()
         except BaseException:
             # KeyboardInterrupt, for instance, may come at any call: what the platform told is not lost.
             if self._state == RUNNING:
@@ -1251,7 +1265,8 @@ class Vm:
         A machine like this one is asked for it once.
         """
         if self._other_state is None:
-            with GuestMemory(0x1000) as memory, Vm(memory, irqchip=self.irqchip, cpuid=()) as vm:
+            memory = GuestMemory(0x1000)
+            with memory, Vm(memory, irqchip=self.irqchip, cpuid=self.cpuid) as vm:
                 self._other_state = OtherState(vm.vcpus[0])
         return self._other_state
 
