@@ -57,10 +57,17 @@ static i64 direction(const machine *m, const instruction *i)
     return m->rflags >> 10 & 1 ? -(i64)i->size : i->size;
 }
 
+static int is_write(partition *p, state *s, u64 at, u32 size, u64 value, const access *a)
+{
+    u64 gpa;
+    return a->size == size && !((value ^ *(u64 *)a->data) & mask((int)size)) &&
+           walk(p, s, at, 0, &gpa) <= WHvTranslateGvaResultGpaUnmapped && gpa == a->gpa;
+}
+
 /* Does this instruction, begun in this state, write what was written? */
 static int explains(partition *p, state *s, const instruction *i, const machine *m, const access *a)
 {
-    u64 gpa, value = 0;
+    u64 value = 0;
     if (a->port_access) {
         if (i->size != a->size)
             return 0;
@@ -78,30 +85,29 @@ static int explains(partition *p, state *s, const instruction *i, const machine 
     if (i->operation != MOVE && i->operation != MOVS && i->operation != STOS)
         return 0;
     u64 at = is_string(i) ? destination_string(i, m) : memory_operand(i, m);
-    if (a->size != smaller(i->size, PAGE - at % PAGE)) /* the first page's part of it */
+    if (i->operation != MOVS)
+        value = i->from == IMMEDIATE ? i->immediate
+                : i->operation == STOS ? m->gpr[RAX]
+                                       : get_register(m, i, i->size);
+    else if (read_linear(p, s, source_string(i, m), &value, i->size) != i->size)
         return 0;
-    if (walk(p, s, at, 0, &gpa) > WHvTranslateGvaResultGpaUnmapped || gpa != a->gpa)
-        return 0;
-    if (i->operation == MOVS)
-        return read_linear(p, s, source_string(i, m), &value, i->size) == i->size &&
-               !((value ^ *(u64 *)a->data) & mask(a->size));
-    value = i->from == IMMEDIATE ? i->immediate
-            : i->operation == STOS ? m->gpr[RAX]
-                                   : get_register(m, i, i->size);
-    return !((value ^ *(u64 *)a->data) & mask(a->size));
+    u32 first = (u32)smaller(i->size, PAGE - at % PAGE), second = i->size - first;
+    return is_write(p, s, at, first, value, a) ||
+           (second && is_write(p, s, at + first, second, value >> first * 8, a));
 }
 
 /*
  * Find the store that KVM's emulator has carried out: registers and RIP are those after it, and the
  * access is still to be made. A repeated string instruction stays where it is, with one element
- * done; anything else ends where RIP is. Candidates are held against what was written. If two
- * explain it, they do the same, and either may be the caller's to carry out.
+ * done; anything else ends where RIP is. Candidates are held against what was written, the longest
+ * first: if two explain it, they differ in a prefix that changes nothing.
  */
 static int rewind(partition *p, processor *vp, const access *a, instruction *found)
 {
     state *s = &vp->state;
     machine after = machine_of(s);
-    for (int length = 0; length <= LONGEST; length++) {
+    for (int tried = 0; tried <= LONGEST; tried++) {
+        int length = tried ? LONGEST + 1 - tried : 0;
         u8 bytes[16];
         machine m = after;
         m.rip -= (u64)length;
@@ -489,6 +495,10 @@ EXPORT HRESULT WINAPI WHvRunVirtualProcessor(WHV_PARTITION_HANDLE handle, UINT32
     processor *vp = enter(handle, index, &p, &error);
     if (!vp)
         return error;
+    if (resume_time(p)) {
+        leave(vp);
+        return E_FAIL;
+    }
     WHV_RUN_VP_EXIT_CONTEXT exit;
     clear(&exit, sizeof exit);
     u32 thread = (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
