@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Timer
 from time import monotonic, sleep
@@ -118,6 +118,35 @@ def test_a_running_processor_is_nobody_elses() -> None:
         call("WHvCancelRunVirtualProcessor", partition.handle, 0, 0)
         assert running.result().ExitReason == CANCELED
         assert hresult(*get) == 0
+
+
+# Time
+
+
+def test_suspended_time_is_not_counted() -> None:
+    frequency = ctypes.c_uint64()
+    code = abi.WHvCapabilityCodeProcessorClockFrequency
+    call("WHvGetCapability", code, ctypes.byref(frequency), 8, None)
+    with Partition() as partition:
+
+        def passes(function: Callable[[], None]) -> float:
+            """The seconds that the guest's counter goes on by."""
+            before = partition.register(abi.WHvX64RegisterTsc)
+            function()
+            return (partition.register(abi.WHvX64RegisterTsc) - before) / frequency.value
+
+        def suspended() -> None:
+            call("WHvSuspendPartitionTime", partition.handle)
+            sleep(0.5)
+            call("WHvResumePartitionTime", partition.handle)
+
+        partition.set_registers({abi.WHvX64RegisterTsc: 0})
+        is_own = partition.register(abi.WHvX64RegisterTsc) < 60 * frequency.value
+        begun = monotonic()
+        counted = passes(suspended)
+        # A KVM in software shows the host's counter, which nothing stops.
+        assert -0.1 < counted < monotonic() - begun - (0.4 if is_own else -0.1)
+        assert passes(lambda: sleep(0.5)) > 0.4
 
 
 # The APIC

@@ -8,23 +8,16 @@ from pathlib import Path
 from debian import Unavailable
 from requirements import require
 
-from whp.wine import run, windows_path
+from whp.wine import run_tests
 
 TESTS = Path(__file__).parent
 MODULES = sorted(TESTS.glob("test_*.py"))
 
 
-def test_the_platform_in_windows(checkout: Path, tmp_path: Path) -> None:
+def test_the_platform_in_windows() -> None:
     require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
-    modules = [windows_path(module) for module in MODULES if module != Path(__file__)]
-    # Without conftest.py, whose libraries are not all plain Python.
-    options = ["-q", "--noconftest", "-p", "no:cacheprovider", "--rootdir", windows_path(TESTS)]
     try:
-        done = run(
-            ["-m", "pytest", *options, *modules],
-            paths=[checkout / "generated", checkout / "tests"],
-            folder=tmp_path,
-        )
+        done = run_tests([module for module in MODULES if module != Path(__file__)])
     except Unavailable as reason:
         require(False, str(reason))
     assert done.returncode == 0, done.stdout

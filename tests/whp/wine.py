@@ -1,5 +1,7 @@
 """Windows' own CPython, run by Wine: ``run`` starts one process of it and returns what it said.
 
+``run_tests`` does so with pytest, which is plain Python like all that it needs.
+
 Wine is Debian's, unpacked into a cache folder; nothing of the system changes. The interpreter is
 python.org's ``python311.dll``, which a wheel on PyPI carries for programs that bring their own
 Python; its standard library is a Linux 3.11's. Nothing of it needs a display, or root.
@@ -30,6 +32,8 @@ from nested.cache import kept
 from platformdirs import user_cache_path
 from vmm_arch_gen.project import project
 
+from whp.assembled import FOLDER as GUESTS_FOLDER
+from whp.assembled import assemble_all
 from whp.build import EMULATION, PLATFORM, build_launcher, windows_libraries
 
 SUITE = "bookworm"
@@ -112,6 +116,31 @@ def run(
             text=True,
             timeout=timeout,
             check=False,
+        )
+
+
+def run_tests(
+    modules: Sequence[Path], *options: str, timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Run modules of tests with pytest, all in one process of Windows' Python.
+
+    They import vmm_arch, the generator and what is in the tests' folder; guests' code is assembled
+    here and read there. Fixtures of a conftest.py are not there: its libraries are not all plain
+    Python.
+    """
+    checkout = project().checkout
+    assert checkout is not None, "the tests run from a checkout"
+    with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
+        folder = Path(temporary)
+        assemble_all(folder)
+        plain = ["-p", "no:cacheprovider", "--noconftest", "--rootdir", windows_path(folder)]
+        return run(
+            ["-m", "pytest", "-q", "-p", "whp.assembled", *plain, *options]
+            + [windows_path(module) for module in modules],
+            paths=[checkout / name for name in ("generated", "generator", "tests")],
+            environment={GUESTS_FOLDER: windows_path(folder)},
+            folder=folder,
+            timeout=timeout,
         )
 
 

@@ -86,6 +86,8 @@ typedef struct {
     lock interrupts;
     struct kvm_irq_routing_entry routes[24]; /* level-triggered interrupts, for their EOI */
     u32 route_count;
+    lock time;
+    u64 suspended_at; /* the host's time-stamp counter, or 0 */
     processor processors[PROCESSORS];
 } partition;
 
@@ -119,6 +121,9 @@ void forget_memory(partition *p);
 WHV_TRANSLATE_GVA_RESULT_CODE walk(partition *p, state *s, u64 gva, u32 flags, u64 *gpa);
 u32 read_linear(partition *p, state *s, u64 address, void *to, u32 size);
 u32 write_linear(partition *p, state *s, u64 address, const void *from, u32 size);
+
+/* time.c */
+i64 resume_time(partition *p);
 
 /* registers.c */
 void forget_state(processor *vp);
