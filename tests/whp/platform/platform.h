@@ -71,8 +71,10 @@ typedef struct {
     u32 apic_mode, unimplemented_msr;
     u64 synthetic; /* WHV_SYNTHETIC_PROCESSOR_FEATURES */
     u32 cpuid_exits[LIST], cpuid_exit_count;
-    WHV_X64_CPUID_RESULT2 cpuid[LIST];
-    u32 cpuid_count;
+    struct {
+        u32 count;
+        WHV_X64_CPUID_RESULT2 results[LIST];
+    } cpuid[2]; /* CpuidResultList, whose entries stand for every subleaf; CpuidResultList2 */
     WHV_MSR_ACTION_ENTRY msr_actions[LIST];
     u32 msr_action_count;
 } properties;
