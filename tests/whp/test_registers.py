@@ -23,6 +23,7 @@ from whp.library import (
 UNKNOWN_NAME = 0x80370309
 HV_INVALID_PARAMETER = 0xC0350005
 INSUFFICIENT_BUFFER = 0x80370301
+E_INVALIDARG = 0x80070057
 
 
 @pytest.fixture
@@ -65,11 +66,13 @@ VALUES = {
 }
 
 
+SHORT = {"Cr2", "Dr0", "Dr1", "Dr2", "Dr3", "TscAux", "SysenterEip", "SysenterEsp"}
+"""What has 32 bits on some processors, or addresses that have to be canonical."""
+
+
 @pytest.mark.parametrize("register", GENERAL)
 def test_a_register_keeps_what_was_set(partition: Partition, register: str) -> None:
-    value = (
-        0x1234 if register in ("TscAux", "Cr2", *(f"Dr{n}" for n in range(4))) else 0x7FFF12345678
-    )
+    value = 0x12345678 if register in SHORT else 0x7FFF12345678
     partition.set_registers({name(register): value})
     assert partition.register(name(register)) == value
 
@@ -91,10 +94,10 @@ def test_segments_keep_selector_base_limit_and_attributes(
     partition: Partition, register: str
 ) -> None:
     kind = 0xC09B if register == "Cs" else 0xC093
-    partition.set_registers({name(register): segment(0x20, kind, 0x12340, 0xFFFFF)})
+    partition.set_registers({name(register): segment(0x20, kind, 0x12340, 0xFFFFFFFF)})
     found = partition.registers(name(register))[0].Segment
     assert (found.Selector, found.Attributes) == (0x20, kind)
-    assert (found.Base, found.Limit) == (0x12340, 0xFFFFF)
+    assert (found.Base, found.Limit) == (0x12340, 0xFFFFFFFF)
 
 
 def test_descriptor_tables(partition: Partition) -> None:
@@ -189,6 +192,33 @@ def test_events(partition: Partition) -> None:
     assert partition.register(abi.WHvRegisterPendingInterruption) == 0
     partition.set_registers({abi.WHvRegisterInterruptState: 0b11})
     assert partition.register(abi.WHvRegisterInterruptState) == 0b11
+
+
+def test_the_enlightenments_that_a_partition_asks_for() -> None:
+    """CPUID shows Hyper-V's interface, and its registers are there: Linux then has a clock."""
+    features, written = abi.WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS(), ctypes.c_uint32()
+    code = abi.WHvCapabilityCodeSyntheticProcessorFeaturesBanks
+    size = ctypes.sizeof(features)
+    call("WHvGetCapability", code, ctypes.byref(features), size, ctypes.byref(written))
+    asked = [(abi.WHvPartitionPropertyCodeSyntheticProcessorFeaturesBanks, features)]
+    if not features.Bank0.AsUINT64:  # not every KVM was built with them
+        features.Bank0.Hv1 = 1
+        with pytest.raises(HresultError) as caught:
+            Partition(properties=asked)
+        assert caught.value.hresult == E_INVALIDARG
+        return
+    assert features.Bank0.Hv1
+    assert features.Bank0.AccessPartitionReferenceTsc
+    with Partition(properties=asked) as partition:
+        output = abi.WHV_CPUID_OUTPUT()
+        leaf = "WHvGetVirtualProcessorCpuidOutput", partition.handle, 0
+        call(*leaf, 0x40000000, 0, ctypes.byref(output))
+        words = (output.Ebx, output.Ecx, output.Edx)
+        assert b"".join(word.to_bytes(4, "little") for word in words) == b"Microsoft Hv"
+        call(*leaf, 0x40000003, 0, ctypes.byref(output))
+        assert output.Eax >> 9 & 1  # AccessPartitionReferenceTsc
+        partition.set_registers({abi.WHvRegisterGuestOsId: 0x8100_0000_0000_0000})
+        assert partition.register(abi.WHvRegisterGuestOsId) == 0x8100_0000_0000_0000
 
 
 # The local APIC

@@ -1,5 +1,6 @@
 """Windows' own CPython, run by Wine: ``run`` starts one process of it and returns what it said.
 
+
 Wine is Debian's, unpacked into a cache folder; nothing of the system changes. The interpreter is
 python.org's ``python311.dll``, which a wheel on PyPI carries for programs that bring their own
 Python; its standard library is a Linux 3.11's. Nothing of it needs a display, or root.

@@ -68,6 +68,27 @@ static void add_synthetic(struct kvm_cpuid2 *list, u64 features)
     entry(list, 0x40000005, 0, 0)->eax = PROCESSORS;
 }
 
+/* Change what an entry of the partition's lists is for; what no entry is there for is added. */
+static void apply(struct kvm_cpuid2 *list, const WHV_X64_CPUID_RESULT2 *with, u32 index)
+{
+    if (with->Flags & WHvX64CpuidResult2FlagVpSpecific && with->VpIndex != index)
+        return;
+    struct kvm_cpuid_entry2 *e = 0;
+    if (with->Flags & WHvX64CpuidResult2FlagSubleafSpecific)
+        e = entry(list, with->Function, with->Index, 1);
+    else {
+        int found = 0;
+        for (u32 i = 0; i < list->nent; i++)
+            if (list->entries[i].function == with->Function) {
+                override(&list->entries[i], with);
+                found = 1;
+            }
+        e = found ? 0 : add(list, with->Function, 0);
+    }
+    if (e)
+        override(e, with);
+}
+
 struct kvm_cpuid2 *partition_cpuid(partition *p, u32 index)
 {
     const properties *from = &p->properties;
@@ -80,26 +101,9 @@ struct kvm_cpuid2 *partition_cpuid(partition *p, u32 index)
         return 0;
     }
     add_synthetic(list, from->synthetic);
-    for (u32 k = 0; k < from->cpuid_count; k++) {
-        const WHV_X64_CPUID_RESULT2 *with = &from->cpuid[k];
-        if (with->Flags & WHvX64CpuidResult2FlagVpSpecific && with->VpIndex != index)
-            continue;
-        if (with->Flags & WHvX64CpuidResult2FlagSubleafSpecific) {
-            struct kvm_cpuid_entry2 *e = entry(list, with->Function, with->Index, 1);
-            if (e)
-                override(e, with);
-            continue;
-        }
-        int found = 0;
-        for (u32 i = 0; i < list->nent; i++)
-            if (list->entries[i].function == with->Function) {
-                override(&list->entries[i], with);
-                found = 1;
-            }
-        struct kvm_cpuid_entry2 *e = found ? 0 : add(list, with->Function, 0);
-        if (e)
-            override(e, with);
-    }
+    for (u32 k = 0; k < 2; k++)
+        for (u32 i = 0; i < from->cpuid[k].count; i++)
+            apply(list, &from->cpuid[k].results[i], index);
     /* The processor's index is its APIC id (WHvCreateVirtualProcessor.md). */
     for (u32 i = 0; i < list->nent; i++) {
         struct kvm_cpuid_entry2 *e = &list->entries[i];

@@ -86,11 +86,10 @@ static HRESULT set_list(properties *to, u32 code, const void *from, u32 count)
         to->msr_action_count = count;
         return S_OK;
     }
-    /* Both lists of CPUID results become one: the older one's entries replace every subleaf. */
-    WHV_X64_CPUID_RESULT2 *next = to->cpuid + to->cpuid_count;
-    if (count > LIST - to->cpuid_count)
-        return E_INVALIDARG;
-    if (code == WHvPartitionPropertyCodeCpuidResultList2)
+    int newer = code == WHvPartitionPropertyCodeCpuidResultList2;
+    WHV_X64_CPUID_RESULT2 *next = to->cpuid[newer].results;
+    to->cpuid[newer].count = count;
+    if (newer)
         copy(next, from, count * sizeof *next);
     else
         for (u32 i = 0; i < count; i++) {
@@ -101,7 +100,6 @@ static HRESULT set_list(properties *to, u32 code, const void *from, u32 count)
             for (u32 k = 0; k < 4; k++)
                 ((u32 *)&next[i].Mask)[k] = ~0u;
         }
-    to->cpuid_count += count;
     return S_OK;
 }
 
@@ -254,7 +252,7 @@ EXPORT HRESULT WINAPI WHvSetupPartition(WHV_PARTITION_HANDLE handle)
     return S_OK;
 }
 
-/* The index of a processor that exists; the caller holds no lock on it. */
+/* The processor of this index, if there is one. */
 static processor *find_processor(WHV_PARTITION_HANDLE handle, UINT32 index, HRESULT *error)
 {
     partition *p = set_up_partition(handle, error);

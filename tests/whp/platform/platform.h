@@ -71,8 +71,10 @@ typedef struct {
     u32 apic_mode, unimplemented_msr;
     u64 synthetic; /* WHV_SYNTHETIC_PROCESSOR_FEATURES */
     u32 cpuid_exits[LIST], cpuid_exit_count;
-    WHV_X64_CPUID_RESULT2 cpuid[LIST];
-    u32 cpuid_count;
+    struct {
+        u32 count;
+        WHV_X64_CPUID_RESULT2 results[LIST];
+    } cpuid[2]; /* CpuidResultList, whose entries stand for every subleaf; CpuidResultList2 */
     WHV_MSR_ACTION_ENTRY msr_actions[LIST];
     u32 msr_action_count;
 } properties;
@@ -86,6 +88,8 @@ typedef struct {
     lock interrupts;
     struct kvm_irq_routing_entry routes[24]; /* level-triggered interrupts, for their EOI */
     u32 route_count;
+    lock time;
+    u64 suspended_at; /* the host's time-stamp counter, or 0 */
     processor processors[PROCESSORS];
 } partition;
 
@@ -119,6 +123,9 @@ void forget_memory(partition *p);
 WHV_TRANSLATE_GVA_RESULT_CODE walk(partition *p, state *s, u64 gva, u32 flags, u64 *gpa);
 u32 read_linear(partition *p, state *s, u64 address, void *to, u32 size);
 u32 write_linear(partition *p, state *s, u64 address, const void *from, u32 size);
+
+/* time.c */
+i64 resume_time(partition *p);
 
 /* registers.c */
 void forget_state(processor *vp);

@@ -495,6 +495,10 @@ EXPORT HRESULT WINAPI WHvRunVirtualProcessor(WHV_PARTITION_HANDLE handle, UINT32
     processor *vp = enter(handle, index, &p, &error);
     if (!vp)
         return error;
+    if (resume_time(p)) {
+        leave(vp);
+        return E_FAIL;
+    }
     WHV_RUN_VP_EXIT_CONTEXT exit;
     clear(&exit, sizeof exit);
     u32 thread = (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
