@@ -37,7 +37,37 @@ def name(suffix: str) -> int:
     return value
 
 
-GENERAL = ["Rax", "Rcx", "Rdx", "Rbx", "Rsp", "Rbp", "Rsi", "Rdi", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15", "Rip", "Dr0", "Dr1", "Dr2", "Dr3", "Cr2", "KernelGsBase", "SysenterEip", "SysenterEsp", "Star", "Lstar", "Cstar", "TscAux"]
+GENERAL = [
+    "Rax",
+    "Rcx",
+    "Rdx",
+    "Rbx",
+    "Rsp",
+    "Rbp",
+    "Rsi",
+    "Rdi",
+    "R8",
+    "R9",
+    "R10",
+    "R11",
+    "R12",
+    "R13",
+    "R14",
+    "R15",
+    "Rip",
+    "Dr0",
+    "Dr1",
+    "Dr2",
+    "Dr3",
+    "Cr2",
+    "KernelGsBase",
+    "SysenterEip",
+    "SysenterEsp",
+    "Star",
+    "Lstar",
+    "Cstar",
+    "TscAux",
+]
 VALUES = {
     "Rflags": 0x246,
     "Cr3": 0x12000,
