@@ -15,6 +15,8 @@ settings.register_profile("ci", derandomize=True, deadline=None)  # CI may be sl
 if os.environ.get("CI"):
     settings.load_profile("ci")
 
+pytest_plugins = ["backends"]
+
 TARGETS = load_targets(project().targets_file)
 
 

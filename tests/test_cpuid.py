@@ -96,3 +96,8 @@ def test_all_leaves_and_subleaves_are_asked_for() -> None:
         *(0x80000000, 0x80000001),
     ]
     assert [e.index for e in found if e.function == 0xD] == [0, 62]
+
+
+def test_a_register_has_32_bits() -> None:
+    with pytest.raises(ValueError, match="CPUID 0x1: eax has 32 bits: 0x100000000"):
+        CpuidEntry(1, None, eax=1 << 32)

@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import pytest
 from guests.assemble import AssemblyError, assemble, code_module, sources
-from requirements import require
-from vmm_arch import whp
 from vmm_arch.errors import ClosedError
 from vmm_arch.selftest import code
 from vmm_arch.selftest.harness import AnyBackend, Guest, Machine, ScenarioFailed, play
 from vmm_arch.selftest.play import NAMES, play_all, scenario
 from vmm_arch.x86_64.entry import Long64, RealMode
-from whp.build import PLATFORM, libraries
-
-BACKENDS = {
-    "kvm_x86_64": lambda: None,
-    "whp_x86_64": lambda: whp.load(libraries() / PLATFORM),  # over KVM as well
-}
-"""Each backend with what makes it ready."""
-
-
-@pytest.fixture(params=BACKENDS)
-def arch(request: pytest.FixtureRequest) -> AnyBackend:
-    """Each backend in turn."""
-    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
-    BACKENDS[request.param]()
-    return cast(AnyBackend, importlib.import_module(f"vmm_arch.{request.param}"))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,8 +12,16 @@ from interpreters import SUITES, Unavailable, interpreter
 from requirements import require
 
 # What the tests need besides vmm_arch; all of it is Python that any version runs.
-PACKAGES = ("_pytest", "iniconfig", "packaging", "pluggy", "py", "pygments", "pytest", "ziglang")
-MODULES = ("test_kvm_x86_64.py", "test_guests.py")
+PACKAGES = (
+    *("_pytest", "iniconfig", "packaging", "platformdirs", "pluggy", "py", "pygments", "pytest"),
+    "ziglang",
+)
+MODULES = (
+    "test_kvm_x86_64.py",
+    "test_backends.py",
+    "test_backends_running.py",
+    "test_guests.py",
+)
 
 
 @pytest.mark.parametrize("version", SUITES)
@@ -32,10 +40,10 @@ def test_guests_and_state_on_other_pythons(version: str, checkout: Path, tmp_pat
         for path in (found, *found.parent.glob(f"{package}-*.dist-info")):
             (tmp_path / path.name).symlink_to(path)
     tests = [checkout / "tests" / module for module in MODULES]
-    folders = [checkout / "generated", checkout / "generator"]
+    folders = [checkout / folder for folder in ("generated", "generator", "tests")]
     # Without conftest.py, whose libraries are not all plain Python.
     temporary = ["--basetemp", str(tmp_path / "t")]
-    options = ["-q", "--noconftest", "-p", "no:cacheprovider", *temporary]
+    options = ["-q", "--noconftest", "-p", "backends", "-p", "no:cacheprovider", *temporary]
     done = subprocess.run(
         [python, "-W", "error", "-m", "pytest", *options, *tests],
         cwd=tmp_path,

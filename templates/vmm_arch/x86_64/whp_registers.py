@@ -294,7 +294,9 @@ OPTIONAL: Final = frozenset(
         abi.WHvX64RegisterTscAux,
         abi.WHvX64RegisterXCr0,
         abi.WHvRegisterPendingEvent,
-        *LAPIC.values(),
+        *(LAPIC[offset] for offset in (0x80, 0xD0, 0xF0, *range(0x320, 0x380, 0x10))),
     }
 )
-"""What older hosts, or those without the feature, do not have, and a machine can be without."""
+"""What older hosts, or those without the feature, do not have, and a machine can be without.
+
+Of the local APIC's those that can be set: TPR, LDR, SVR and the local vector table."""

@@ -1,0 +1,312 @@
+"""What is true of every backend while a guest runs: accesses and their answers, kicks, threads."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from backends import BackendUnderTest, Start
+from vmm_arch.errors import BusyError, ClosedError, HypervisorError, UnansweredReadError
+from vmm_arch.exits import Exit, Failure, Halt, IoIn, IoOut, Kicked, MmioRead
+from vmm_arch.memory import Region
+from vmm_arch.selftest.harness import AnyBackend
+from vmm_arch.x86_64.entry import Protected32, RealMode
+from vmm_arch.x86_64.memory_map import GuestMemory
+
+SPIN = b"\xeb\xfe"  # jmp $
+IN_OUT_HLT = b"\xe4\x10\xe6\x11\xf4"  # in al, 0x10; out 0x11, al; hlt
+
+
+def interrupted_before(enter: Callable[..., Any]) -> Callable[..., Any]:
+    """An entry to the guest that Control-C prevents."""
+
+    def entry(*arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    return entry
+
+
+def interrupted_after(enter: Callable[..., Any]) -> Callable[..., Any]:
+    """An entry to the guest with Control-C as soon as it came back, whatever with."""
+
+    def entry(*arguments: Any) -> Any:
+        try:
+            enter(*arguments)
+        finally:
+            raise KeyboardInterrupt
+
+    return entry
+
+
+class TestAccesses:
+    """Exits that wait for an answer, and state in between."""
+
+    def test_an_unanswered_read_is_named(self, guest: Start) -> None:
+        vcpu = guest(IN_OUT_HLT)
+        access = vcpu.run()
+        assert repr(access) == "IoIn(port=0x10, size=1, count=1)"
+        for use in (vcpu.run, vcpu.get_regs, lambda: vcpu.set_msrs({}), lambda: vcpu.translate(0)):
+            with pytest.raises(UnansweredReadError, match="vCPU 0: the guest waits"):
+                use()
+
+    def test_state_is_new_once_the_read_is_answered(self, guest: Start) -> None:
+        vcpu = guest(IN_OUT_HLT)
+        access = vcpu.run()
+        assert isinstance(access, IoIn)
+        access.complete(0x5A)
+        regs = vcpu.get_regs()
+        assert (regs.rax & 0xFF, regs.rip) == (0x5A, 0x1002)
+        regs.rax = 0x77
+        vcpu.set_regs(regs)
+        assert repr(vcpu.run()) == "IoOut(port=0x11, data=b'w', size=1)"
+        assert vcpu.get_regs().rip == 0x1004
+        assert isinstance(vcpu.run(), Halt)
+
+    @pytest.mark.parametrize(
+        ("answer", "complaint"),
+        [
+            (0x100, "0x100 is no unsigned value of 1 bytes"),
+            (-1, "-0x1 is no unsigned value of 1 bytes"),
+            (b"ab", "2 bytes answer a read of 1 values of 1 bytes"),
+        ],
+    )
+    def test_an_answer_that_does_not_fit(
+        self, guest: Start, answer: int | bytes, complaint: str
+    ) -> None:
+        access = guest(IN_OUT_HLT).run()
+        assert isinstance(access, IoIn)
+        with pytest.raises(ValueError, match=complaint):
+            access.complete(answer)
+        access.complete(0)  # nothing has been answered yet
+
+    def test_only_one_answer_is_taken(self, guest: Start) -> None:
+        access = guest(IN_OUT_HLT).run()
+        access.ignore()
+        with pytest.raises(UnansweredReadError, match="no read waits for an answer"):
+            access.ignore()
+
+    def test_ignoring_reads_all_ones(self, guest: Start) -> None:
+        vcpu = guest(IN_OUT_HLT)
+        vcpu.run().ignore()
+        out = vcpu.run()
+        assert isinstance(out, IoOut)
+        assert (out.data, out.value) == (b"\xff", 0xFF)
+
+    def test_a_read_that_memory_answers_in_part(
+        self, arch: AnyBackend, memory: GuestMemory
+    ) -> None:
+        """Four bytes of which two are the last of memory, and two beyond."""
+        memory.write(0x1000, bytes.fromhex("a1feff0f00 f4"))  # mov eax, [0xffffe]; hlt
+        memory.write(0xFFFFE, b"\x11\x22")
+        with arch.Vm(memory) as vm:
+            vcpu: Any = vm.vcpus[0]
+            entry = Protected32(0x1000)
+            arch.configure_system(vm, entry)
+            arch.configure_vcpu(vcpu, entry)
+            read = vcpu.run()
+            assert isinstance(read, MmioRead)
+            assert (read.address, read.size) == (0x100000, 2)
+            read.complete(b"\x33\x44")
+            assert vcpu.get_regs().rax == 0x44332211
+            assert isinstance(vcpu.run(), Halt)
+
+    def test_an_instruction_with_two_accesses_goes_on_with_the_second(self, guest: Start) -> None:
+        vcpu = guest(bytes.fromhex("bf0020 b90300 f36c f4"))  # mov di, 0x2000; cx 3; rep insb; hlt
+        got = b""
+        while not isinstance(exit := vcpu.run(), Halt):
+            assert isinstance(exit, IoIn)
+            answer = bytes(range(len(got), len(got) + exit.count))
+            exit.complete(answer)
+            got += answer
+            while True:
+                try:
+                    vcpu.get_regs()
+                    break
+                except UnansweredReadError:  # not over: its next access is a run away
+                    more = vcpu.run()
+                    assert isinstance(more, IoIn)
+                    answer = bytes(range(len(got), len(got) + more.count))
+                    more.complete(answer)
+                    got += answer
+        assert vcpu.vm.memory.read(0x2000, 3) == got == b"\0\1\2"
+
+    def test_an_exit_that_an_exception_lost_is_returned_by_the_next_run(
+        self, backend: BackendUnderTest, guest: Start
+    ) -> None:
+        vcpu = guest(b"\xb0\x21\xe6\x11\xf4")  # mov al, '!'; out 0x11, al; hlt
+        with pytest.MonkeyPatch.context() as patch:
+            backend.around_entry(patch, interrupted_after)
+            with pytest.raises(KeyboardInterrupt):
+                vcpu.run()
+        with pytest.raises(UnansweredReadError, match=r"call run\(\) to get it"):
+            vcpu.get_regs()
+        assert repr(vcpu.run()) == "IoOut(port=0x11, data=b'!', size=1)"
+        assert isinstance(vcpu.run(), Halt)
+
+    def test_reset_gives_up_a_read(self, arch: AnyBackend, guest: Start) -> None:
+        vcpu = guest(IN_OUT_HLT)
+        for _ in range(3):
+            assert isinstance(vcpu.run(), IoIn)
+            arch.reset_vcpu(vcpu, RealMode(0x1000))
+
+    def test_memory_that_the_guest_may_only_read(self, arch: AnyBackend) -> None:
+        regions = [Region(0, 0x2000), Region(0x10000, 0x1000, read_only=True)]
+        with GuestMemory(regions) as memory, arch.Vm(memory) as vm:
+            memory.write(0x1000, bytes.fromhex("b80010 8ed8 a00000 a20000 f4"))
+            memory.write(0x10000, b"R")
+            vcpu: Any = vm.vcpus[0]
+            arch.configure_vcpu(vcpu, RealMode(0x1000))
+            write = vcpu.run()
+            assert repr(write) == "MmioWrite(address=0x10000, data=b'R')"
+            assert isinstance(vcpu.run(), Halt)
+            assert memory.read(0x10000, 1) == b"R"
+
+    def test_a_guest_that_cannot_go_on_fails_by_name(self, guest: Start) -> None:
+        vcpu = guest(SPIN)
+        sregs = vcpu.get_sregs()
+        sregs.cs.base = 0x40000000  # where nothing is
+        vcpu.set_sregs(sregs)
+        failure = vcpu.run()
+        assert isinstance(failure, Failure)
+        assert failure.code
+        with pytest.raises(HypervisorError, match=f"{failure.operation}: {failure.code}"):
+            failure.ignore()
+
+
+class TestKicks:
+    def test_a_kick_ends_the_present_run(self, guest: Start) -> None:
+        vcpu = guest(SPIN)
+        for _ in range(3):
+            threading.Timer(0.05, vcpu.kick).start()
+            assert isinstance(vcpu.run(), Kicked)
+        assert vcpu.get_regs().rip == 0x1000
+
+    def test_a_kick_before_the_run_ends_the_next(self, guest: Start) -> None:
+        vcpu = guest(b"\xf4")
+        vcpu.kick()
+        vcpu.kick()  # not counted
+        assert isinstance(vcpu.run(), Kicked)
+        assert isinstance(vcpu.run(), Halt)
+
+    def test_a_kick_is_not_lost_while_an_access_settles(self, guest: Start) -> None:
+        vcpu = guest(IN_OUT_HLT)
+        vcpu.run().ignore()
+        vcpu.kick()
+        vcpu.get_regs()
+        assert isinstance(vcpu.run(), Kicked)
+        assert isinstance(vcpu.run(), IoOut)
+
+    def test_a_kick_is_not_lost_with_an_exception(
+        self, backend: BackendUnderTest, guest: Start
+    ) -> None:
+        vcpu = guest(SPIN)
+        with pytest.MonkeyPatch.context() as patch:
+            backend.around_entry(patch, interrupted_after)
+            threading.Timer(0.05, vcpu.kick).start()
+            with pytest.raises(KeyboardInterrupt):
+                vcpu.run()
+        assert vcpu.get_regs().rip == 0x1000
+        assert isinstance(vcpu.run(), Kicked)
+
+    def test_many_kicks_at_any_time(self, guest: Start) -> None:
+        """Each is followed by a run that ends, whatever it met."""
+        vcpu = guest(b"\xe6\x11\xeb\xfc")  # 1: out 0x11, al; jmp 1b
+        stop = threading.Event()
+        kicked = 0
+
+        def kick() -> None:
+            while not stop.is_set():
+                vcpu.kick()
+                time.sleep(0.0005)
+
+        thread = threading.Thread(target=kick)
+        thread.start()
+        try:
+            for _ in range(3000):
+                kicked += isinstance(vcpu.run(), Kicked)
+                vcpu.get_regs()
+        finally:
+            stop.set()
+            thread.join()
+        assert 0 < kicked < 3000
+
+    def test_other_signals_are_handled_and_the_guest_goes_on(self, guest: Start) -> None:
+        vcpu = guest(SPIN)
+        handled: list[int] = []
+        before = signal.signal(signal.SIGALRM, lambda number, _: handled.append(number))
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            threading.Timer(0.2, vcpu.kick).start()
+            assert isinstance(vcpu.run(), Kicked)
+        finally:
+            signal.signal(signal.SIGALRM, before)
+        assert handled == [signal.SIGALRM]
+
+    def test_each_run_in_a_thread_of_its_own(self, guest: Start) -> None:
+        """Python gives a new thread the identifier of one that has ended."""
+        vcpu = guest(SPIN)
+        for _ in range(5):
+            ended: list[Exit] = []
+            thread = threading.Thread(target=lambda ended=ended: ended.append(vcpu.run()))
+            thread.start()
+            time.sleep(0.02)
+            vcpu.kick()
+            thread.join(5)
+            assert [type(exit) for exit in ended] == [Kicked]
+
+    def test_after_an_exception_another_thread_may_go_on(
+        self, backend: BackendUnderTest, guest: Start
+    ) -> None:
+        vcpu = guest(b"\xb0\x21\xe6\x11\xf4")
+        with pytest.MonkeyPatch.context() as patch:
+            backend.around_entry(patch, interrupted_before)
+            with pytest.raises(KeyboardInterrupt):
+                vcpu.run()
+        seen: list[str] = []
+        thread = threading.Thread(target=lambda: seen.append(repr(vcpu.run())))
+        thread.start()
+        thread.join()
+        assert seen == ["IoOut(port=0x11, data=b'!', size=1)"]
+
+    @pytest.mark.parametrize("irqchip", [False, True])
+    def test_closing_stops_who_runs(
+        self, arch: AnyBackend, memory: GuestMemory, irqchip: bool
+    ) -> None:
+        """A guest that spins, and one that halts, which an irqchip keeps in the kernel."""
+        memory.write(0x1000, b"\xf4\xeb\xfe" if irqchip else SPIN)
+        ended: list[BaseException] = []
+
+        def run(vcpu: Any) -> None:
+            try:
+                vcpu.run()
+            except ClosedError as error:
+                ended.append(error)
+
+        with arch.Vm(memory, irqchip=irqchip) as vm:
+            arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+            thread = threading.Thread(target=run, args=(vm.vcpus[0],))
+            thread.start()
+            time.sleep(0.05)
+        thread.join(5)
+        assert len(ended) == 1
+        memory.close()
+
+    def test_while_another_thread_runs_it_a_vcpu_is_busy(
+        self, arch: AnyBackend, guest: Start
+    ) -> None:
+        vcpu = guest(SPIN)
+        thread = threading.Thread(target=vcpu.run)
+        thread.start()
+        try:
+            time.sleep(0.05)
+            for use in (vcpu.run, vcpu.get_regs, lambda: arch.setup_fpu(vcpu)):
+                with pytest.raises(BusyError, match="vCPU 0: another thread runs it: kick"):
+                    use()
+        finally:
+            vcpu.kick()
+            thread.join()
+        assert vcpu.get_regs().rip == 0x1000  # once it has stopped
