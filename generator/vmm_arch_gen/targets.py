@@ -117,6 +117,7 @@ def _model(row: dict[str, Any]) -> DataModel:
         ("byte_order", ("little", "big")),
         ("signed_char", (True, False)),
         ("bit_fields", get_args(BitFieldRules)),
+        ("int128_align", (8, 16)),
     ):
         if (value := getattr(model, column)) not in allowed:
             raise TypeError(f"{column} is {value!r}, none of {', '.join(map(repr, allowed))}")

@@ -27,6 +27,8 @@ class DataModel:
     signed_char: bool
     bit_fields: BitFieldRules
     """Whose rules place bit-fields: System V's, Arm's or Microsoft's."""
+    int128_align: int = 16
+    """What an ``__int128`` is aligned to, in bytes: s390x has no such registers and says 8."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def write_abi(abi: VerifiedAbi) -> str:
         f"target {abi.target}",
         f"model long {abi.model.long}, pointer {abi.model.pointer}, {abi.model.byte_order} endian,"
         f" {'signed' if abi.model.signed_char else 'unsigned'} char,"
-        f" {abi.model.bit_fields} bit-fields",
+        f" {abi.model.bit_fields} bit-fields, __int128 aligned {abi.model.int128_align}",
         f"origin {abi.origin}",
         *(f"header {header.name} sha256 {header.sha256}" for header in abi.headers),
         *(f"constant {c.name} = {_number(c)} in {c.header}" for c in abi.constants),
@@ -257,6 +257,7 @@ class _Reader:
             "big" if match["order"] == "big" else "little",
             match["char"] == "signed",
             cast(BitFieldRules, match["bits"]),  # the pattern allows no other
+            int(match["wide"]),
         )
 
     def origin(self, match: re.Match[str]) -> None:
@@ -357,7 +358,8 @@ _FACTS: list[tuple[re.Pattern[str], Callable[[_Reader, re.Match[str]], None]]] =
         (r"target (\w+)", _Reader.target),
         (
             r"model long (?P<long>\d+), pointer (?P<pointer>\d+), (?P<order>big|little) endian,"
-            r" (?P<char>signed|unsigned) char, (?P<bits>sysv|aapcs|ms) bit-fields",
+            r" (?P<char>signed|unsigned) char, (?P<bits>sysv|aapcs|ms) bit-fields,"
+            r" __int128 aligned (?P<wide>\d+)",
             _Reader.model,
         ),
         (r"origin (.+)", _Reader.origin),

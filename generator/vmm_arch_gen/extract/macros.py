@@ -16,6 +16,7 @@ from vmm_arch_gen.extract.declarations import Declarations
 from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
 from vmm_arch_gen.extract.preprocess import Macro
 
+_CALL = re.compile(r"\b_IO(?:R|W|WR)?\s*\(")
 _IOCTL = re.compile(
     r"_IO(?P<direction>|R|W|WR)\s*\(.*?,.*?(?:,\s*(?P<argument>[\w\s*\[\]]+?)\s*)?\)"
 )
@@ -55,7 +56,7 @@ def fold(
     parsed = _parse_all(expansions, declarations)
     for name in sorted(macros):
         macro = macros[name]
-        match = _IOCTL.fullmatch(macro.body) if macro.body.count("_IO") == 1 else None
+        match = _IOCTL.fullmatch(macro.body) if len(_CALL.findall(macro.body)) == 1 else None
         try:
             value = _value(macro, expansions.get(name, ""), parsed.get(name), declarations)
             argument = _argument(match, declarations)

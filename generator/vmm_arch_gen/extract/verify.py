@@ -199,6 +199,9 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     model = abi.model
     yield _Fact("long", "size", model.long, "sizeof(long)", abi.target)
     yield _Fact("void *", "size", model.pointer, "sizeof(void *)", abi.target)
+    if model.pointer == 8:  # there is none where it would take four registers
+        align = model.int128_align
+        yield _Fact("__int128", "alignment", align, "_Alignof(__int128)", abi.target)
     sign = int(model.signed_char)
     yield _Fact("char", "signedness", sign, "(char)-1 < 0", abi.target, _SIGNEDNESS)
     for constant in abi.constants:
