@@ -43,7 +43,7 @@ from vmm_arch_gen.outputs import STAGED, Change, apply, compare, is_generated, u
 from vmm_arch_gen.parallel import in_parallel
 from vmm_arch_gen.project import project
 from vmm_arch_gen.signals import answered_by
-from vmm_arch_gen.targets import Package, Target, load_targets
+from vmm_arch_gen.targets import Package, Target, largest_first, load_targets
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -158,7 +158,7 @@ def extract(
     problems: list[Problem] = []
     calls = {
         target.name: partial(_extract, target, table.package, include, cc, paths.shims)
-        for target in targets
+        for target in largest_first(targets, paths.abi)
     }
     for name, result in in_parallel(calls):
         try:

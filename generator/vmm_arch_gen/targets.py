@@ -71,6 +71,13 @@ class TargetTable:
         return [target for name, target in self.targets.items() if not wanted or name in wanted]
 
 
+def largest_first(targets: Sequence[Target], abi: Path) -> list[Target]:
+    """The targets by the size of their .abi files, so that the last one to be done is a small one."""
+    files = {target.name: abi / f"{target.name}.abi" for target in targets}
+    sizes = {name: path.stat().st_size if path.is_file() else 0 for name, path in files.items()}
+    return sorted(targets, key=lambda target: -sizes[target.name])
+
+
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {close[0]}? " if close else ""

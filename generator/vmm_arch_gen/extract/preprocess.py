@@ -61,11 +61,14 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
     lines: list[str] = []
     macros: dict[str, Macro] = {}
     files: dict[str, str] = {}
+    names: dict[str, str] = {}
     header = ""
     for line in raw.splitlines():
         if marker := re.match(r'# (\d+) "(.*?)"', line):
             number, path = marker.groups()
-            header = toolchain.header_name(path, shims)
+            if path not in names:
+                names[path] = toolchain.header_name(path, shims)
+            header = names[path]
             files[header] = path
             lines.append(f'# {number} "{header}"')
         elif define := re.match(r"#define (\w+)(\()?(.*)", line):

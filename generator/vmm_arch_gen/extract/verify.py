@@ -200,8 +200,8 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     yield _Fact("long", "size", model.long, "sizeof(long)", abi.target)
     yield _Fact("void *", "size", model.pointer, "sizeof(void *)", abi.target)
     if model.pointer == 8:  # there is none where it would take four registers
-        align = model.int128_align
-        yield _Fact("__int128", "alignment", align, "_Alignof(__int128)", abi.target)
+        claimed = model.int128_align
+        yield _Fact("__int128", "alignment", claimed, "_Alignof(__int128)", abi.target)
     sign = int(model.signed_char)
     yield _Fact("char", "signedness", sign, "(char)-1 < 0", abi.target, _SIGNEDNESS)
     for constant in abi.constants:
