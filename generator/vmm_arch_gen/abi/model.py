@@ -32,14 +32,6 @@ class DataModel:
 
 
 @dataclass(frozen=True)
-class Header:
-    """A header that was read, relative to its include folder."""
-
-    name: str
-    sha256: str
-
-
-@dataclass(frozen=True)
 class Constant:
     """A macro that is an integer."""
 
@@ -149,7 +141,10 @@ class Abi:
     model: DataModel
     origin: str
     """What the headers are and whose: ``Linux 7.2.0 headers, ziglang 0.17.1``."""
-    headers: tuple[Header, ...]
+    headers_digest: str
+    """The SHA-256 of the headers' names and contents."""
+    headers: tuple[str, ...]
+    """Those that were read, relative to their include folders."""
     constants: tuple[Constant, ...]
     enums: Mapping[str, Enum]
     functions: tuple[FunctionPrototype, ...]

@@ -56,6 +56,8 @@ def fold(
     parsed = _parse_all(expansions, declarations)
     for name in sorted(macros):
         macro = macros[name]
+        if expansions.get(name) == name and name in declarations.enumerators:
+            continue  # it tells #ifdef of the enumerator, which is a fact already
         match = _IOCTL.fullmatch(macro.body) if len(_CALL.findall(macro.body)) == 1 else None
         try:
             value = _value(macro, expansions.get(name, ""), parsed.get(name), declarations)
@@ -83,8 +85,6 @@ def _value(
         raise NotConstant("takes arguments")
     if not macro.body:
         raise NotConstant("is empty")
-    if macro.name in declarations.enumerators:
-        raise NotConstant("is the enumerator of the same name")
     if (literal := _literal(expansion)) is not None:
         return literal
     if not isinstance(parsed, _Expression):
