@@ -25,25 +25,24 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vmm_arch_gen.abi.text import MAGIC, read_abi, write_abi
+# Each command imports what only it needs: diff and show are to answer at once.
 from vmm_arch_gen.diagnostics import FAILED, InputError, Problem
-from vmm_arch_gen.outputs import STAGED, Change, apply, compare, is_generated, unified_diff
-from vmm_arch_gen.parallel import in_parallel
 from vmm_arch_gen.project import project
 from vmm_arch_gen.signals import answered_by
-from vmm_arch_gen.targets import Package, Target, largest_first, load_targets
+
+if TYPE_CHECKING:
+    from vmm_arch_gen.outputs import Change
+    from vmm_arch_gen.targets import Package, Target
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -69,6 +68,8 @@ class _Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:  # so that exit status 1 only ever means that something differs
+            import traceback
+
             traceback.print_exc()
             what = "an error of vmm-arch-gen itself; nothing was written"
             problems = (Problem("vmm-arch-gen", what, "report it with what is printed above"),)
@@ -146,6 +147,11 @@ def extract(
       a Windows SDK         --only whp_x86_64 --include SDK/um --include SDK/shared \\
                             --include SDK/ucrt
     """
+    from vmm_arch_gen.abi.text import MAGIC
+    from vmm_arch_gen.outputs import compare
+    from vmm_arch_gen.parallel import in_parallel
+    from vmm_arch_gen.targets import largest_first, load_targets
+
     paths = project()
     table = load_targets(paths.targets_file)
     targets = table.select(only)
@@ -178,7 +184,8 @@ def _extract(
     target: Target, package: Package, include: Sequence[Path], cc: str | None, shims: Path
 ) -> tuple[bytes, str]:
     """Extract and prove one target: its .abi file, and a line that says what is in it."""
-    # Not at the top: generating needs neither pycparser nor a compiler to be installed.
+    # Only here: generating needs neither pycparser nor a compiler to be installed.
+    from vmm_arch_gen.abi.text import read_abi, write_abi
     from vmm_arch_gen.extract.extract import extract
     from vmm_arch_gen.extract.toolchain import find_toolchain
     from vmm_arch_gen.extract.verify import verify
@@ -205,6 +212,8 @@ def _extract(
 def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mode: bool) -> None:
     """Generate the modules of vmm_arch from the .abi files and the templates."""
     from vmm_arch_gen.generate.generate import MARKER, Inputs, generate
+    from vmm_arch_gen.outputs import compare
+    from vmm_arch_gen.targets import load_targets
 
     paths = project()
     targets = load_targets(paths.targets_file).select(only)
@@ -216,6 +225,68 @@ def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mod
     )
     orphans = [] if only else _orphans(root, files, "vmm_arch/**/*", MARKER)
     _finish(compare(root, files, orphans=orphans), root, mode)
+
+
+@main.command()
+@click.argument("old")
+@click.argument("new", required=False)
+@click.option(
+    "--only", "only", multiple=True, metavar="TARGET", help="This target; may be repeated."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    help="json for programs, markdown for pull requests.",
+)
+@click.option("--cc", metavar="CMD", help="Where headers are compared, prove them with this.")
+def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | None) -> None:
+    """Show what changed from OLD to NEW, the breaking changes first.
+
+    \b
+    OLD and NEW are each one of these; NEW is the facts of the checkout if it is not given:
+      an .abi file            my/kvm_x86_64.abi
+      a folder of them        headers/abi
+      a git revision          HEAD~1, or v1.0:headers/abi for a folder in it
+      folders of headers      linux-6.1/include, or /usr/include:/usr/include/x86_64-linux-gnu
+
+    Exit status: 0 nothing changed, 10 additions only, 11 a breaking change, 2 it cannot be told.
+    """
+    from vmm_arch_gen.compare.report import as_json, as_markdown, as_text, exit_status
+    from vmm_arch_gen.compare.versions import compare_versions
+
+    paths = project()
+
+    def headers(names: Sequence[str], folders: Sequence[Path]) -> dict[str, str]:
+        from vmm_arch_gen.targets import load_targets
+
+        table = load_targets(paths.targets_file)
+        return {
+            target.name: _extract(target, table.package, folders, cc, paths.shims)[0].decode()
+            for target in table.select(names)
+        }
+
+    comparisons = compare_versions(old, new or str(paths.abi), only, headers)
+    match form:
+        case "json":
+            _print(as_json(comparisons))
+        case "markdown":
+            _print("\n".join(as_markdown(comparisons)))
+        case _:
+            _print_lines(as_text(comparisons))
+    sys.exit(exit_status(comparisons))
+
+
+def _print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
+    """Print lines that each have a colour, or "bold", or None."""
+    styles: dict[str | None, dict[str, Any]] = {None: {}, "bold": {"bold": True}}
+    _print("\n".join(_styled(line, **styles.get(c, {"fg": c})) if c else line for line, c in lines))
+
+
+def _print(text: str) -> None:
+    with suppress(BrokenPipeError):  # whoever reads it has seen enough
+        click.echo(text)
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:
@@ -231,6 +302,8 @@ def _orphans(
     root: Path, files: Mapping[PurePosixPath, bytes], pattern: str, marker: str
 ) -> list[Path]:
     """Files that nothing generates any more; InputError for those that nothing ever did."""
+    from vmm_arch_gen.outputs import STAGED, is_generated
+
     orphans: list[Path] = []
     foreign: list[Path] = []
     for path in sorted(root.glob(pattern)):
@@ -252,6 +325,10 @@ def _orphans(
 
 def _finish(changes: list[Change], root: Path, mode: Mapping[str, bool]) -> None:
     """Write the changes, or show them where that was asked for."""
+    import shlex
+
+    from vmm_arch_gen.outputs import apply, unified_diff
+
     say = _progress(mode["quiet"])
     count = f"{len(changes)} file{'s' * (len(changes) != 1)}"
     for change in changes:
