@@ -274,24 +274,24 @@ def _same_records(old: Abi, new: Abi) -> Callable[[str], bool]:
                 )
             )
             if known[name] and name in old.records:
-                known[name] = all(map(same, _names(m.type for m in old.records[name].members)))
+                known[name] = all(map(same, names_in(m.type for m in old.records[name].members)))
             elif known[name] and name in old.typedefs:
-                known[name] = all(map(same, _names([old.typedefs[name].type])))
+                known[name] = all(map(same, names_in([old.typedefs[name].type])))
         return known[name]
 
     return same
 
 
-def _names(kinds: Iterable[Type]) -> Iterator[str]:
+def names_in(kinds: Iterable[Type]) -> Iterator[str]:
     """All names in types."""
     for kind in kinds:
         match kind:
             case Named(name):
                 yield name
             case Array(of=inner) | Pointer(to=inner):
-                yield from _names([inner])
+                yield from names_in([inner])
             case Function(result, parameters):
-                yield from _names([result, *(of for _, of in parameters)])
+                yield from names_in([result, *(of for _, of in parameters)])
 
 
 def _record_kind(
@@ -301,14 +301,11 @@ def _record_kind(
     if renamed:
         kinds.add(Kind.RENAMED)
     if any(old.facts[measure] != new.facts[measure] for measure in ("size", "align")):
-        kinds.add(Kind.RESIZED)
+        return Kind.RENAMED if renamed else Kind.RESIZED  # whatever became of its members
     if old.what != new.what:
         kinds.add(Kind.RETYPED)
     if not kinds and old.restated != new.restated:
         return Kind.RESTATED
-    # A record that changed its size is said to have, whatever became of its members.
-    if Kind.RESIZED in kinds and Kind.RENAMED not in kinds:
-        return Kind.RESIZED
     return min(kinds, key=list(Kind).index, default=None)
 
 

@@ -13,7 +13,7 @@ from vmm_arch_gen.compare.model import Facts, FieldChange, Kind
 from vmm_arch_gen.compare.renames import renames
 from vmm_arch_gen.compare.types import Meaning
 
-_RESERVED = re.compile(r"_*(pad(ding)?|reserved|rsvd|resv|unused|spare|dummy)_?\d*", re.IGNORECASE)
+RESERVED = re.compile(r"_*(pad(ding)?|reserved|rsvd|resv|unused|spare|dummy)_?\d*", re.IGNORECASE)
 """What members are called that keep space for later: to use that space is no breaking change."""
 
 
@@ -36,7 +36,7 @@ class Field:
 
     @property
     def reserved(self) -> bool:
-        return _RESERVED.fullmatch(self.name) is not None
+        return RESERVED.fullmatch(self.name) is not None
 
     def facts(self) -> Facts:
         byte, bit = divmod(self.offset, 8)

@@ -139,8 +139,7 @@ def _lines(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
         if aside and len(line) + len(aside) + len("-  ()") <= _WIDTH:
             line += f" ({aside})"
         yield " " if _inside(change) else _SIGNS.get(change.kind, "!"), line
-        if change.kind is not Kind.RESTATED:
-            yield from _fields(change.fields)
+        yield from _fields(change.fields)
 
 
 def _title(change: Change) -> str:
@@ -169,18 +168,21 @@ def _detail(change: Change) -> str:
 
 def _arrow(before: str, after: str) -> str:
     """``write 0xae/0x82, 24 -> 32 bytes``: words that are the same at both ends are said once."""
+    parts, new_parts = before.split(", "), after.split(", ")
+    if len(parts) == len(new_parts) > 1:
+        return ", ".join(map(_arrow, parts, new_parts))
     if before == after:
         return before
     old, new = before.split(" "), after.split(" ")
+    shorter = min(len(old), len(new)) - 1  # a word of each is left at least
     head = 0
-    while head < min(len(old), len(new)) and old[head] == new[head]:
+    while head < shorter and old[head] == new[head]:
         head += 1
     tail = 0
-    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
+    while tail < shorter - head and old[-1 - tail] == new[-1 - tail]:
         tail += 1
-    middle = (" ".join(words[head : len(words) - tail]) or "nothing" for words in (old, new))
-    words = [*old[:head], " -> ".join(middle), *(old[-tail:] if tail else [])]
-    return " ".join(words)
+    middle = (" ".join(words[head : len(words) - tail]) for words in (old, new))
+    return " ".join([*old[:head], " -> ".join(middle), *old[len(old) - tail :]])
 
 
 def _said(what: str, facts: Facts) -> str:
