@@ -107,7 +107,7 @@ added: fields of 1 record
             """\
 removed: fields of 1 record
   struct s  4 bytes, aligned 4
-!     0.0:3 -> 0.0:4  a  unsigned int, 4 bytes
+!     0.0:3 -> 0.0:4  a  unsigned int
 -              0.3:5  b  unsigned int
 +              0.4:4  c  unsigned int
 """,

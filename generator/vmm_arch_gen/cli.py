@@ -278,6 +278,42 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
     sys.exit(exit_status(comparisons))
 
 
+@main.command()
+@click.argument("name")
+@click.option("--target", multiple=True, metavar="TARGET", help="There; may be repeated.")
+@click.option("--expand", is_flag=True, help="Show what is in records with names of their own.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "svg", "html"]),
+    default="text",
+    help="json for programs; svg and html draw a record to scale.",
+)
+@click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
+def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path | None) -> None:
+    """Show NAME: a record's layout, an ioctl number taken apart, a value, a prototype.
+
+    \b
+    NAME may have wildcards, and may be an ioctl's number:
+      show kvm_segment        offsets, sizes and holes
+      show 'KVM_EXIT_*'       what the exit reasons are
+      show 0x4090ae82         which ioctl that is
+    """
+    from vmm_arch_gen.show.find import find
+    from vmm_arch_gen.show.text import as_json, as_text
+
+    found, others = find(abi or project().abi, name, target)
+    match form:
+        case "json":
+            _print(as_json(found, expand=expand))
+        case "svg" | "html":
+            from vmm_arch_gen.show.picture import picture
+
+            _print(picture(found, name, expand=expand, page=form == "html"))
+        case _:
+            _print_lines(as_text(found, others, expand=expand))
+
+
 def _print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
     """Print lines that each have a colour, or "bold", or None."""
     styles: dict[str | None, dict[str, Any]] = {None: {}, "bold": {"bold": True}}

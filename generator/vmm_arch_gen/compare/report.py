@@ -258,4 +258,5 @@ def _kind(facts: Facts, change: Kind | None) -> str:
     kind = str(facts["type"])
     if "." in kind:  # a path, for want of a name
         kind = kind.partition(" ")[0]
-    return f"{kind}, {_bytes(facts['size'])}" if change is Kind.RESIZED else kind
+    resized = change is Kind.RESIZED and "bits" not in facts
+    return f"{kind}, {_bytes(facts['size'])}" if resized else kind
