@@ -219,7 +219,7 @@ def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mod
     targets = load_targets(paths.targets_file).select(only)
     root = paths.output(output, "generated")
     files = generate(
-        Inputs(paths.templates, abi or paths.abi),
+        Inputs(paths.templates, abi or paths.abi, paths.values_file),
         targets,
         _progress(mode["quiet"]),
     )

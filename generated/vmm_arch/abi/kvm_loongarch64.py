@@ -28,10 +28,12 @@ from ctypes import (
 from vmm_arch.abi.records import (
     LittleStruct,
     LittleUnion,
+    any_of,
     char,
     i16,
     i32,
     of,
+    one_of,
     u8,
     u16,
     u32,
@@ -709,7 +711,7 @@ class kvm_clock_data(LittleStruct):
     """struct kvm_clock_data, 48 bytes (linux/kvm.h)."""
 
     clock: int = u64
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_CLOCK_")
     pad0: int = u32
     realtime: int = u64
     host_tsc: int = u64
@@ -786,7 +788,7 @@ class kvm_config_tlb(LittleStruct):
 class kvm_create_device(LittleStruct):
     """struct kvm_create_device, 12 bytes (linux/kvm.h)."""
 
-    type: int = u32
+    type: int = one_of(u32, "KVM_DEV_TYPE_")
     fd: int = u32
     flags: int = u32
 
@@ -795,7 +797,7 @@ class kvm_create_guest_memfd(LittleStruct):
     """struct kvm_create_guest_memfd, 64 bytes (linux/kvm.h)."""
 
     size: int = u64
-    flags: int = u64
+    flags: int = any_of(u64, "GUEST_MEMFD_FLAG_")
     reserved: Array[c_uint64] = u64 * 6
 
 
@@ -891,7 +893,7 @@ class kvm_guest_debug_arch(LittleStruct):
 class kvm_guest_debug(LittleStruct):
     """struct kvm_guest_debug, 8 bytes (linux/kvm.h)."""
 
-    control: int = u32
+    control: int = any_of(u32, "KVM_GUESTDBG_")
     pad: int = u32
     arch: kvm_guest_debug_arch = of(kvm_guest_debug_arch)
 
@@ -963,7 +965,7 @@ class kvm_ioeventfd(LittleStruct):
     addr: int = u64
     len: int = u32
     fd: int = i32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_IOEVENTFD_FLAG_")
     pad: Array[c_uint8] = u8 * 36
 
 
@@ -1052,7 +1054,7 @@ class kvm_irq_routing_entry(LittleStruct):
     """struct kvm_irq_routing_entry, 48 bytes (linux/kvm.h)."""
 
     gsi: int = u32
-    type: int = u32
+    type: int = one_of(u32, "KVM_IRQ_ROUTING_")
     flags: int = u32
     pad: int = u32
     u: kvm_irq_routing_entry_u = of(kvm_irq_routing_entry_u)
@@ -1094,7 +1096,7 @@ class kvm_irqfd(LittleStruct):
 
     fd: int = u32
     gsi: int = u32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_IRQFD_FLAG_")
     resamplefd: int = u32
     pad: Array[c_uint8] = u8 * 16
 
@@ -1104,14 +1106,14 @@ class kvm_memory_attributes(LittleStruct):
 
     address: int = u64
     size: int = u64
-    attributes: int = u64
+    attributes: int = any_of(u64, "KVM_MEMORY_ATTRIBUTE_")
     flags: int = u64
 
 
 class kvm_mp_state(LittleStruct):
     """struct kvm_mp_state, 4 bytes (linux/kvm.h)."""
 
-    mp_state: int = u32
+    mp_state: int = one_of(u32, "KVM_MP_STATE_")
 
 
 class kvm_msi(LittleStruct):
@@ -1120,7 +1122,7 @@ class kvm_msi(LittleStruct):
     address_lo: int = u32
     address_hi: int = u32
     data: int = u32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_MSI_")
     devid: int = u32
     pad: Array[c_uint8] = u8 * 12
 
@@ -1199,7 +1201,7 @@ class kvm_run_ex(LittleStruct):
 class kvm_run_io(LittleStruct):
     """struct kvm_run.io, 16 bytes (linux/kvm.h)."""
 
-    direction: int = u8
+    direction: int = one_of(u8, "KVM_EXIT_IO_")
     size: int = u8
     port: int = u16
     count: int = u32
@@ -1287,7 +1289,7 @@ class kvm_run_dcr(LittleStruct):
 class kvm_run_internal(LittleStruct):
     """struct kvm_run.internal, 136 bytes (linux/kvm.h)."""
 
-    suberror: int = u32
+    suberror: int = one_of(u32, "KVM_INTERNAL_ERROR_")
     ndata: int = u32
     data: Array[c_uint64] = u64 * 16
 
@@ -1360,7 +1362,7 @@ class kvm_run_system_event_union(LittleUnion):
 class kvm_run_system_event(LittleStruct):
     """struct kvm_run.system_event, 136 bytes (linux/kvm.h)."""
 
-    type: int = u32
+    type: int = one_of(u32, "KVM_SYSTEM_EVENT_")
     ndata: int = u32
     _union = unnamed(kvm_run_system_event_union)
     flags: int
@@ -1577,7 +1579,7 @@ class kvm_run(LittleStruct):
     request_interrupt_window: int = u8
     immediate_exit: int = u8
     padding1: Array[c_uint8] = u8 * 6
-    exit_reason: int = u32
+    exit_reason: int = one_of(u32, "KVM_EXIT_")
     ready_for_interrupt_injection: int = u8
     if_flag: int = u8
     flags: int = u16
@@ -1714,7 +1716,7 @@ class kvm_userspace_memory_region(LittleStruct):
     """struct kvm_userspace_memory_region, 32 bytes (linux/kvm.h)."""
 
     slot: int = u32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_MEM_")
     guest_phys_addr: int = u64
     memory_size: int = u64
     userspace_addr: int = u64
@@ -1724,7 +1726,7 @@ class kvm_userspace_memory_region2(LittleStruct):
     """struct kvm_userspace_memory_region2, 160 bytes (linux/kvm.h)."""
 
     slot: int = u32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_MEM_")
     guest_phys_addr: int = u64
     memory_size: int = u64
     userspace_addr: int = u64

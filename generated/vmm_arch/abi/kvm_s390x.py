@@ -28,11 +28,13 @@ from ctypes import (
 from vmm_arch.abi.records import (
     BigStruct,
     BigUnion,
+    any_of,
     bit_field,
     char,
     i16,
     i32,
     of,
+    one_of,
     u8,
     u16,
     u32,
@@ -856,7 +858,7 @@ class kvm_clock_data(BigStruct):
     """struct kvm_clock_data, 48 bytes (linux/kvm.h)."""
 
     clock: int = u64
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_CLOCK_")
     pad0: int = u32
     realtime: int = u64
     host_tsc: int = u64
@@ -933,7 +935,7 @@ class kvm_config_tlb(BigStruct):
 class kvm_create_device(BigStruct):
     """struct kvm_create_device, 12 bytes (linux/kvm.h)."""
 
-    type: int = u32
+    type: int = one_of(u32, "KVM_DEV_TYPE_")
     fd: int = u32
     flags: int = u32
 
@@ -942,7 +944,7 @@ class kvm_create_guest_memfd(BigStruct):
     """struct kvm_create_guest_memfd, 64 bytes (linux/kvm.h)."""
 
     size: int = u64
-    flags: int = u64
+    flags: int = any_of(u64, "GUEST_MEMFD_FLAG_")
     reserved: Array[c_uint64] = u64 * 6
 
 
@@ -1039,7 +1041,7 @@ class kvm_guest_debug_arch(BigStruct):
 class kvm_guest_debug(BigStruct):
     """struct kvm_guest_debug, 24 bytes (linux/kvm.h)."""
 
-    control: int = u32
+    control: int = any_of(u32, "KVM_GUESTDBG_")
     pad: int = u32
     arch: kvm_guest_debug_arch = of(kvm_guest_debug_arch)
 
@@ -1113,7 +1115,7 @@ class kvm_ioeventfd(BigStruct):
     addr: int = u64
     len: int = u32
     fd: int = i32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_IOEVENTFD_FLAG_")
     pad: Array[c_uint8] = u8 * 36
 
 
@@ -1202,7 +1204,7 @@ class kvm_irq_routing_entry(BigStruct):
     """struct kvm_irq_routing_entry, 48 bytes (linux/kvm.h)."""
 
     gsi: int = u32
-    type: int = u32
+    type: int = one_of(u32, "KVM_IRQ_ROUTING_")
     flags: int = u32
     pad: int = u32
     u: kvm_irq_routing_entry_u = of(kvm_irq_routing_entry_u)
@@ -1244,7 +1246,7 @@ class kvm_irqfd(BigStruct):
 
     fd: int = u32
     gsi: int = u32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_IRQFD_FLAG_")
     resamplefd: int = u32
     pad: Array[c_uint8] = u8 * 16
 
@@ -1254,14 +1256,14 @@ class kvm_memory_attributes(BigStruct):
 
     address: int = u64
     size: int = u64
-    attributes: int = u64
+    attributes: int = any_of(u64, "KVM_MEMORY_ATTRIBUTE_")
     flags: int = u64
 
 
 class kvm_mp_state(BigStruct):
     """struct kvm_mp_state, 4 bytes (linux/kvm.h)."""
 
-    mp_state: int = u32
+    mp_state: int = one_of(u32, "KVM_MP_STATE_")
 
 
 class kvm_msi(BigStruct):
@@ -1270,7 +1272,7 @@ class kvm_msi(BigStruct):
     address_lo: int = u32
     address_hi: int = u32
     data: int = u32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_MSI_")
     devid: int = u32
     pad: Array[c_uint8] = u8 * 12
 
@@ -1359,7 +1361,7 @@ class kvm_run_ex(BigStruct):
 class kvm_run_io(BigStruct):
     """struct kvm_run.io, 16 bytes (linux/kvm.h)."""
 
-    direction: int = u8
+    direction: int = one_of(u8, "KVM_EXIT_IO_")
     size: int = u8
     port: int = u16
     count: int = u32
@@ -1447,7 +1449,7 @@ class kvm_run_dcr(BigStruct):
 class kvm_run_internal(BigStruct):
     """struct kvm_run.internal, 136 bytes (linux/kvm.h)."""
 
-    suberror: int = u32
+    suberror: int = one_of(u32, "KVM_INTERNAL_ERROR_")
     ndata: int = u32
     data: Array[c_uint64] = u64 * 16
 
@@ -1520,7 +1522,7 @@ class kvm_run_system_event_union(BigUnion):
 class kvm_run_system_event(BigStruct):
     """struct kvm_run.system_event, 136 bytes (linux/kvm.h)."""
 
-    type: int = u32
+    type: int = one_of(u32, "KVM_SYSTEM_EVENT_")
     ndata: int = u32
     _union = unnamed(kvm_run_system_event_union)
     flags: int
@@ -1794,7 +1796,7 @@ class kvm_run(BigStruct):
     request_interrupt_window: int = u8
     immediate_exit: int = u8
     padding1: Array[c_uint8] = u8 * 6
-    exit_reason: int = u32
+    exit_reason: int = one_of(u32, "KVM_EXIT_")
     ready_for_interrupt_injection: int = u8
     if_flag: int = u8
     flags: int = u16
@@ -2342,7 +2344,7 @@ class kvm_userspace_memory_region(BigStruct):
     """struct kvm_userspace_memory_region, 32 bytes (linux/kvm.h)."""
 
     slot: int = u32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_MEM_")
     guest_phys_addr: int = u64
     memory_size: int = u64
     userspace_addr: int = u64
@@ -2352,7 +2354,7 @@ class kvm_userspace_memory_region2(BigStruct):
     """struct kvm_userspace_memory_region2, 160 bytes (linux/kvm.h)."""
 
     slot: int = u32
-    flags: int = u32
+    flags: int = any_of(u32, "KVM_MEM_")
     guest_phys_addr: int = u64
     memory_size: int = u64
     userspace_addr: int = u64

@@ -27,6 +27,7 @@ from ctypes import (
 
 from vmm_arch.abi.records import (
     LittleStruct,
+    any_of,
     i32,
     of,
     u8,
@@ -254,7 +255,7 @@ class mshv_user_ioeventfd(LittleStruct):
     addr: int = u64
     len: int = u32
     fd: int = i32
-    flags: int = u32
+    flags: int = any_of(u32, "MSHV_IOEVENTFD_BIT_")
     rsvd: Array[c_uint8] = u8 * 4
 
 

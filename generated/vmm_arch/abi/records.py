@@ -3,16 +3,22 @@
 
 The types of members have the same size on every machine, and all padding is a member. ::
 
-    class kvm_msi(LittleStruct):
-        address_lo: int = u32
-        pad: Array[c_uint8] = u8 * 12
+    class kvm_userspace_memory_region(LittleStruct):
+        slot: int = u32
+        flags: int = any_of(u32, "KVM_MEM_")
+
+A record's ``repr`` shows numbers in hexadecimal, and constants by their names where it is known
+which ones they are.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 # What a member is made with is not what reading it gives, so type checkers are told nothing.
@@ -45,6 +51,12 @@ class _Unnamed:
         self.field = (kind,)
 
 
+class _Constants:
+    def __init__(self, kind: Any, prefix: str, flags: bool) -> None:
+        self.field = (kind,)
+        self.names = (prefix, flags)
+
+
 def bit_field(kind: Any, width: int) -> Any:
     """A member that is some bits of an integer, which it shares with its neighbours."""
     return _BitField(kind, width)
@@ -53,6 +65,16 @@ def bit_field(kind: Any, width: int) -> Any:
 def unnamed(kind: Any) -> Any:
     """A member without a name in C, whose members are those of the record that it is in."""
     return _Unnamed(kind)
+
+
+def one_of(kind: Any, prefix: str) -> Any:
+    """A member whose value is one of the constants whose names begin like this."""
+    return _Constants(kind, prefix, False)
+
+
+def any_of(kind: Any, prefix: str) -> Any:
+    """A member whose bits are constants whose names begin like this."""
+    return _Constants(kind, prefix, True)
 
 
 class _Body(dict[str, Any]):
@@ -98,13 +120,100 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: _Body) -> 
             name for name, kind in body.members if isinstance(kind, _Unnamed)
         )
         namespace["_fields_"] = [
-            (name, *(kind.field if isinstance(kind, _BitField | _Unnamed) else (kind,)))
+            (
+                name,
+                *(kind.field if isinstance(kind, _BitField | _Unnamed | _Constants) else (kind,)),
+            )
             for name, kind in body.members
         ]
+        namespace["_names_"] = {
+            name: kind.names for name, kind in body.members if isinstance(kind, _Constants)
+        }
     record: Any = metaclass.__base__.__new__(metaclass, name, bases, namespace)
     # Python 3.11 knows not that a union can be in a record of the other byte order.
     record.__ctype_le__ = record.__ctype_be__ = record
     return record
+
+
+_FILLER = re.compile(r"_(pad|bits|unit)_\d+")
+
+
+def _repr(record: Any) -> str:
+    return f"{type(record).__name__}({', '.join(_parts(record))})"
+
+
+def _parts(record: Any) -> Iterator[str]:
+    """The members of a record, as its ``repr`` lists them; of a union its bytes.
+
+    A small union is often a number and the bits that it is made of: then the bits are shown.
+    """
+    kind = type(record)
+    if isinstance(record, ctypes.Union):
+        size = ctypes.sizeof(record)
+        inside = (getattr(record, name) for name in kind._anonymous_)
+        alike = [value for value in inside if ctypes.sizeof(value) == size]
+        if size <= 8 and len(alike) == 1:
+            yield from _parts(alike[0])
+        else:
+            yield _bytes(bytes(record))
+        return
+    for name, *_ in kind._fields_:
+        value = getattr(record, name)
+        if _FILLER.fullmatch(name):
+            continue
+        if name in kind._anonymous_:
+            yield from _parts(value)
+        elif name in kind._names_:
+            yield f"{name}={_named(kind.__module__, value, *kind._names_[name])}"
+        else:
+            yield f"{name}={_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool | bytes | float):
+        return repr(value)
+    if isinstance(value, int):
+        return hex(value) if abs(value) > 9 else str(value)
+    if isinstance(value, ctypes.Array):
+        if value._type_ is ctypes.c_uint8:
+            return _bytes(bytes(value))
+        return f"[{', '.join(_runs(map(_shown, value)))}]"
+    return repr(value)
+
+
+def _runs(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, those that are repeated once and with their number."""
+    for text, group in groupby(texts):
+        count = len(list(group))
+        yield text if count == 1 else f"{text} x {count}"
+
+
+def _bytes(data: bytes) -> str:
+    """Bytes in hexadecimal, without the zeros at the end."""
+    said = data.rstrip(b"\0").hex(" ")
+    return f"<{len(data)} bytes: {said or 0}{' 0...' * (0 < len(said) < 3 * len(data) - 1)}>"
+
+
+def _named(module: str, value: int, prefix: str, flags: bool) -> str:
+    names = _constants(module, prefix)
+    if not flags:
+        return names.get(value, hex(value))
+    bits = [bit for bit in names if bit & value == bit and bit.bit_count() == 1]
+    rest = value & ~sum(bits)
+    return "|".join([*map(names.__getitem__, bits), *([_shown(rest)] if rest or not bits else [])])
+
+
+@cache
+def _constants(module: str, prefix: str) -> dict[int, str]:
+    """The constants of a module whose names begin with a prefix, by their values.
+
+    Those whose names go on where another one's ends belong to that one: KVM_EXIT_IO_IN is no reason
+    for an exit, but the direction of KVM_EXIT_IO.
+    """
+    found = {n: v for n, v in vars(sys.modules[module]).items() if n.startswith(prefix)}
+    plain = {n: v for n, v in found.items() if isinstance(v, int)}
+    heads = tuple(f"{name}_" for name in plain)
+    return {v: n for n, v in plain.items() if not n.startswith(heads)}
 
 
 def _base(name: str, kind: type) -> Any:
@@ -113,6 +222,7 @@ def _base(name: str, kind: type) -> Any:
     metaclass: Any = type(f"_{name}", (type(kind),), how)
     body = _Body(name, globals())
     body["__module__"] = __name__
+    body["__repr__"] = _repr
     return metaclass(name, (kind,), body)
 
 

@@ -33,6 +33,7 @@ from vmm_arch.abi.records import (
     i32,
     i64,
     of,
+    one_of,
     u8,
     u16,
     u32,
@@ -713,7 +714,7 @@ class WHV_INPUT_VTL(LittleUnion):
 class WHV_ACCESS_GPA_CONTROLS_struct(LittleStruct):
     """struct WHV_ACCESS_GPA_CONTROLS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    CacheType: int = u32
+    CacheType: int = one_of(u32, "WHvCacheType")
     InputVtl: WHV_INPUT_VTL = of(WHV_INPUT_VTL)
     Reserved: int = u8
     Reserved1: int = u16
@@ -752,7 +753,7 @@ class WHV_ADVISE_GPA_RANGE_POPULATE(LittleStruct):
     """struct WHV_ADVISE_GPA_RANGE_POPULATE, 8 bytes (winhvplatformdefs.h)."""
 
     Flags: WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS = of(WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS)
-    AccessType: int = u32
+    AccessType: int = one_of(u32, "WHvMemoryAccess")
 
 
 class WHV_ADVISE_GPA_RANGE(LittleUnion):
@@ -884,7 +885,7 @@ class WHV_ARM64_IC_PARAMETERS_union(LittleUnion):
 class WHV_ARM64_IC_PARAMETERS(LittleStruct):
     """struct WHV_ARM64_IC_PARAMETERS, 64 bytes (winhvplatformdefs.h)."""
 
-    EmulationMode: int = u32
+    EmulationMode: int = one_of(u32, "WHvArm64IcEmulationMode")
     Reserved: int = u32
     _union = unnamed(WHV_ARM64_IC_PARAMETERS_union)
     GicV3Parameters: WHV_ARM64_IC_GIC_V3_PARAMETERS
@@ -1260,7 +1261,7 @@ class WHV_ARM64_RESET_CONTEXT(LittleStruct):
     """struct WHV_ARM64_RESET_CONTEXT, 32 bytes (winhvplatformdefs.h)."""
 
     Header: WHV_INTERCEPT_MESSAGE_HEADER = of(WHV_INTERCEPT_MESSAGE_HEADER)
-    ResetType: int = u32
+    ResetType: int = one_of(u32, "WHvArm64ResetType")
     Reserved: int = u32
 
 
@@ -1533,7 +1534,7 @@ class WHV_CAPABILITY(LittleUnion):
     HypervisorPresent: int = i32
     Features: WHV_CAPABILITY_FEATURES = of(WHV_CAPABILITY_FEATURES)
     ExtendedVmExits: WHV_EXTENDED_VM_EXITS = of(WHV_EXTENDED_VM_EXITS)
-    ProcessorVendor: int = u32
+    ProcessorVendor: int = one_of(u32, "WHvProcessorVendor")
     ProcessorFeatures: WHV_ARM64_PROCESSOR_FEATURES = of(WHV_ARM64_PROCESSOR_FEATURES)
     SyntheticProcessorFeaturesBanks: WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS = of(
         WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS
@@ -1670,7 +1671,7 @@ class WHV_INTERNAL_ACTIVITY_REGISTER(LittleUnion):
 class WHV_INTERRUPT_CONTROL2_struct(LittleStruct):
     """struct WHV_INTERRUPT_CONTROL2.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    InterruptType: int = u32
+    InterruptType: int = one_of(u32, "WHvArm64InterruptType")
     Reserved1: int = bit_field(u32, 2)
     Asserted: int = bit_field(u32, 1)
     Retarget: int = bit_field(u32, 1)
@@ -1811,7 +1812,7 @@ class WHV_NOTIFICATION_PORT_PARAMETERS_union(LittleUnion):
 class WHV_NOTIFICATION_PORT_PARAMETERS(LittleStruct):
     """struct WHV_NOTIFICATION_PORT_PARAMETERS, 32 bytes (winhvplatformdefs.h)."""
 
-    NotificationPortType: int = u32
+    NotificationPortType: int = one_of(u32, "WHvNotificationPortType")
     Reserved: int = u16
     Reserved1: int = u8
     ConnectionVtl: int = u8
@@ -2086,7 +2087,7 @@ class WHV_TRANSLATE_GVA_2_FLAGS(LittleUnion):
 class WHV_TRANSLATE_GVA_RESULT(LittleStruct):
     """struct WHV_TRANSLATE_GVA_RESULT, 8 bytes (winhvplatformdefs.h)."""
 
-    ResultCode: int = u32
+    ResultCode: int = one_of(u32, "WHvTranslateGvaResult")
     Reserved: int = u32
 
 
@@ -2111,7 +2112,7 @@ class WHV_TRIGGER_PARAMETERS_union(LittleUnion):
 class WHV_TRIGGER_PARAMETERS(LittleStruct):
     """struct WHV_TRIGGER_PARAMETERS, 32 bytes (winhvplatformdefs.h)."""
 
-    TriggerType: int = u32
+    TriggerType: int = one_of(u32, "WHvTriggerType")
     Reserved: int = u32
     _union = unnamed(WHV_TRIGGER_PARAMETERS_union)
     SynicEvent: WHV_SYNIC_EVENT_PARAMETERS
@@ -2144,7 +2145,7 @@ class WHV_VPCI_DEVICE_NOTIFICATION_union(LittleUnion):
 class WHV_VPCI_DEVICE_NOTIFICATION(LittleStruct):
     """struct WHV_VPCI_DEVICE_NOTIFICATION, 16 bytes (winhvplatformdefs.h)."""
 
-    NotificationType: int = u32
+    NotificationType: int = one_of(u32, "WHvVpciDeviceNotification")
     Reserved1: int = u32
     _union = unnamed(WHV_VPCI_DEVICE_NOTIFICATION_union)
     Reserved2: int
@@ -2175,7 +2176,7 @@ class WHV_VPCI_INTERRUPT_TARGET(LittleStruct):
     """struct WHV_VPCI_INTERRUPT_TARGET, 16 bytes (winhvplatformdefs.h)."""
 
     Vector: int = u32
-    Flags: int = u32
+    Flags: int = one_of(u32, "WHvVpciInterruptTargetFlag")
     ProcessorCount: int = u32
     Processors: Array[c_uint32] = u32 * 1
 
@@ -2184,7 +2185,7 @@ class WHV_VPCI_MMIO_MAPPING(LittleStruct):
     """struct WHV_VPCI_MMIO_MAPPING, 32 bytes (winhvplatformdefs.h)."""
 
     Location: int = i32
-    Flags: int = u32
+    Flags: int = one_of(u32, "WHvVpciMmioRangeFlag")
     SizeInBytes: int = u64
     OffsetInBytes: int = u64
     VirtualAddress: int = u64
@@ -2236,7 +2237,7 @@ class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(LittleStruct):
 class WHV_X64_VMX_NESTED_STATE(LittleStruct):
     """struct WHV_X64_VMX_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
-    Vendor: int = u32
+    Vendor: int = one_of(u32, "WHvNestedStateType")
     Flags: WHV_X64_VMX_NESTED_STATE_Flags = of(WHV_X64_VMX_NESTED_STATE_Flags)
     NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
         WHV_NESTED_ENLIGHTENMENTS_CONTROL
@@ -2265,7 +2266,7 @@ class WHV_X64_SVM_NESTED_STATE_Flags(LittleStruct):
 class WHV_X64_SVM_NESTED_STATE(LittleStruct):
     """struct WHV_X64_SVM_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
-    Vendor: int = u32
+    Vendor: int = one_of(u32, "WHvNestedStateType")
     Flags: WHV_X64_SVM_NESTED_STATE_Flags = of(WHV_X64_SVM_NESTED_STATE_Flags)
     NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
         WHV_NESTED_ENLIGHTENMENTS_CONTROL

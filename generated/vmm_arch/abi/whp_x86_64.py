@@ -34,6 +34,7 @@ from vmm_arch.abi.records import (
     i32,
     i64,
     of,
+    one_of,
     u8,
     u16,
     u32,
@@ -632,7 +633,7 @@ class WHV_INPUT_VTL(LittleUnion):
 class WHV_ACCESS_GPA_CONTROLS_struct(LittleStruct):
     """struct WHV_ACCESS_GPA_CONTROLS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    CacheType: int = u32
+    CacheType: int = one_of(u32, "WHvCacheType")
     InputVtl: WHV_INPUT_VTL = of(WHV_INPUT_VTL)
     Reserved: int = u8
     Reserved1: int = u16
@@ -671,7 +672,7 @@ class WHV_ADVISE_GPA_RANGE_POPULATE(LittleStruct):
     """struct WHV_ADVISE_GPA_RANGE_POPULATE, 8 bytes (winhvplatformdefs.h)."""
 
     Flags: WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS = of(WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS)
-    AccessType: int = u32
+    AccessType: int = one_of(u32, "WHvMemoryAccess")
 
 
 class WHV_ADVISE_GPA_RANGE(LittleUnion):
@@ -1366,7 +1367,7 @@ class WHV_CAPABILITY(LittleUnion):
     HypervisorPresent: int = i32
     Features: WHV_CAPABILITY_FEATURES = of(WHV_CAPABILITY_FEATURES)
     ExtendedVmExits: WHV_EXTENDED_VM_EXITS = of(WHV_EXTENDED_VM_EXITS)
-    ProcessorVendor: int = u32
+    ProcessorVendor: int = one_of(u32, "WHvProcessorVendor")
     ProcessorFeatures: WHV_X64_PROCESSOR_FEATURES = of(WHV_X64_PROCESSOR_FEATURES)
     SyntheticProcessorFeaturesBanks: WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS = of(
         WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS
@@ -1771,7 +1772,7 @@ class WHV_NOTIFICATION_PORT_PARAMETERS_union(LittleUnion):
 class WHV_NOTIFICATION_PORT_PARAMETERS(LittleStruct):
     """struct WHV_NOTIFICATION_PORT_PARAMETERS, 32 bytes (winhvplatformdefs.h)."""
 
-    NotificationPortType: int = u32
+    NotificationPortType: int = one_of(u32, "WHvNotificationPortType")
     Reserved: int = u16
     Reserved1: int = u8
     ConnectionVtl: int = u8
@@ -1805,7 +1806,7 @@ class WHV_X64_CPUID_RESULT2(LittleStruct):
     Function: int = u32
     Index: int = u32
     VpIndex: int = u32
-    Flags: int = u32
+    Flags: int = one_of(u32, "WHvX64CpuidResult2Flag")
     Output: WHV_CPUID_OUTPUT = of(WHV_CPUID_OUTPUT)
     Mask: WHV_CPUID_OUTPUT = of(WHV_CPUID_OUTPUT)
 
@@ -1844,8 +1845,8 @@ class WHV_PARTITION_PROPERTY(LittleUnion):
     CpuidResultList: Array[WHV_X64_CPUID_RESULT] = of(WHV_X64_CPUID_RESULT * 1)
     CpuidResultList2: Array[WHV_X64_CPUID_RESULT2] = of(WHV_X64_CPUID_RESULT2 * 1)
     MsrActionList: Array[WHV_MSR_ACTION_ENTRY] = of(WHV_MSR_ACTION_ENTRY * 1)
-    UnimplementedMsrAction: int = u32
-    LocalApicEmulationMode: int = u32
+    UnimplementedMsrAction: int = one_of(u32, "WHvMsrAction")
+    LocalApicEmulationMode: int = one_of(u32, "WHvX64LocalApicEmulationMode")
 
 
 class WHV_PROCESSOR_APIC_COUNTERS(LittleStruct):
@@ -2591,7 +2592,7 @@ class WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT(LittleStruct):
 class WHV_X64_UNSUPPORTED_FEATURE_CONTEXT(LittleStruct):
     """struct WHV_X64_UNSUPPORTED_FEATURE_CONTEXT, 16 bytes (winhvplatformdefs.h)."""
 
-    FeatureCode: int = u32
+    FeatureCode: int = one_of(u32, "WHvUnsupportedFeature")
     Reserved: int = u32
     FeatureParameter: int = u64
 
@@ -2643,7 +2644,7 @@ class WHV_X64_APIC_INIT_SIPI_CONTEXT(LittleStruct):
 class WHV_X64_APIC_WRITE_CONTEXT(LittleStruct):
     """struct WHV_X64_APIC_WRITE_CONTEXT, 16 bytes (winhvplatformdefs.h)."""
 
-    Type: int = u32
+    Type: int = one_of(u32, "WHvX64ApicWriteType")
     Reserved: int = u32
     WriteValue: int = u64
 
@@ -2678,7 +2679,7 @@ class WHV_RUN_VP_EXIT_CONTEXT_union(LittleUnion):
 class WHV_RUN_VP_EXIT_CONTEXT(LittleStruct):
     """struct WHV_RUN_VP_EXIT_CONTEXT, 224 bytes (winhvplatformdefs.h)."""
 
-    ExitReason: int = u32
+    ExitReason: int = one_of(u32, "WHvRunVpExitReason")
     Reserved: int = u32
     VpContext: WHV_X64_VP_EXIT_CONTEXT = of(WHV_X64_VP_EXIT_CONTEXT)
     _union = unnamed(WHV_RUN_VP_EXIT_CONTEXT_union)
@@ -2790,7 +2791,7 @@ class WHV_TRANSLATE_GVA_2_FLAGS(LittleUnion):
 class WHV_TRANSLATE_GVA_RESULT(LittleStruct):
     """struct WHV_TRANSLATE_GVA_RESULT, 8 bytes (winhvplatformdefs.h)."""
 
-    ResultCode: int = u32
+    ResultCode: int = one_of(u32, "WHvTranslateGvaResult")
     Reserved: int = u32
 
 
@@ -2816,7 +2817,7 @@ class WHV_TRIGGER_PARAMETERS_union(LittleUnion):
 class WHV_TRIGGER_PARAMETERS(LittleStruct):
     """struct WHV_TRIGGER_PARAMETERS, 32 bytes (winhvplatformdefs.h)."""
 
-    TriggerType: int = u32
+    TriggerType: int = one_of(u32, "WHvTriggerType")
     Reserved: int = u32
     _union = unnamed(WHV_TRIGGER_PARAMETERS_union)
     Interrupt: WHV_INTERRUPT_CONTROL
@@ -2850,7 +2851,7 @@ class WHV_VPCI_DEVICE_NOTIFICATION_union(LittleUnion):
 class WHV_VPCI_DEVICE_NOTIFICATION(LittleStruct):
     """struct WHV_VPCI_DEVICE_NOTIFICATION, 16 bytes (winhvplatformdefs.h)."""
 
-    NotificationType: int = u32
+    NotificationType: int = one_of(u32, "WHvVpciDeviceNotification")
     Reserved1: int = u32
     _union = unnamed(WHV_VPCI_DEVICE_NOTIFICATION_union)
     Reserved2: int
@@ -2881,7 +2882,7 @@ class WHV_VPCI_INTERRUPT_TARGET(LittleStruct):
     """struct WHV_VPCI_INTERRUPT_TARGET, 16 bytes (winhvplatformdefs.h)."""
 
     Vector: int = u32
-    Flags: int = u32
+    Flags: int = one_of(u32, "WHvVpciInterruptTargetFlag")
     ProcessorCount: int = u32
     Processors: Array[c_uint32] = u32 * 1
 
@@ -2890,7 +2891,7 @@ class WHV_VPCI_MMIO_MAPPING(LittleStruct):
     """struct WHV_VPCI_MMIO_MAPPING, 32 bytes (winhvplatformdefs.h)."""
 
     Location: int = i32
-    Flags: int = u32
+    Flags: int = one_of(u32, "WHvVpciMmioRangeFlag")
     SizeInBytes: int = u64
     OffsetInBytes: int = u64
     VirtualAddress: int = u64
@@ -2942,7 +2943,7 @@ class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(LittleStruct):
 class WHV_X64_VMX_NESTED_STATE(LittleStruct):
     """struct WHV_X64_VMX_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
-    Vendor: int = u32
+    Vendor: int = one_of(u32, "WHvNestedStateType")
     Flags: WHV_X64_VMX_NESTED_STATE_Flags = of(WHV_X64_VMX_NESTED_STATE_Flags)
     NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
         WHV_NESTED_ENLIGHTENMENTS_CONTROL
@@ -2971,7 +2972,7 @@ class WHV_X64_SVM_NESTED_STATE_Flags(LittleStruct):
 class WHV_X64_SVM_NESTED_STATE(LittleStruct):
     """struct WHV_X64_SVM_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
-    Vendor: int = u32
+    Vendor: int = one_of(u32, "WHvNestedStateType")
     Flags: WHV_X64_SVM_NESTED_STATE_Flags = of(WHV_X64_SVM_NESTED_STATE_Flags)
     NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
         WHV_NESTED_ENLIGHTENMENTS_CONTROL

@@ -18,6 +18,7 @@ from vmm_arch_gen.abi.types import Array, Function, Named, Type, declare
 from vmm_arch_gen.diagnostics import Problem, refuse
 from vmm_arch_gen.generate.ctypes_records import CtypesRecord, Inexpressible, Translator
 from vmm_arch_gen.generate.names import python_name
+from vmm_arch_gen.generate.values import Values
 
 T = TypeVar("T")
 
@@ -69,9 +70,9 @@ class AbiModule:
     """By header."""
 
 
-def abi_module(abi: VerifiedAbi) -> AbiModule:
+def abi_module(abi: VerifiedAbi, values: Values | None = None) -> AbiModule:
     """Translate a target's facts; InputError names what Python cannot express."""
-    translator = Translator(abi)
+    translator = Translator(abi, values)
     problems: list[Problem] = []
 
     def inexpressible(error: Inexpressible) -> None:

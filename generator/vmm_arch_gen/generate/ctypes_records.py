@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
@@ -16,6 +16,7 @@ from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi, Member, Record
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar, Type, spell
 from vmm_arch_gen.generate.names import member_name, python_name
+from vmm_arch_gen.generate.values import Values
 
 
 class Inexpressible(Exception):
@@ -58,6 +59,8 @@ class Field:
     """The header's own with a name, the header's own without one, or not in the header."""
     start: int
     """In bits."""
+    constants: tuple[str, str] | None = None
+    """What tells its values' names: one_of or any_of, and how the names begin."""
     lends: tuple[tuple[str, str], ...] = ()
     """Of an unnamed member, the names and annotations that the record around it has from it."""
 
@@ -70,6 +73,9 @@ class Field:
     def made_with(self) -> str:
         """What a class body makes the member with."""
         text = re.sub(r"\bc_\w+", lambda match: _SHORT[match[0]], self.type.expression)
+        if self.constants is not None:
+            maker, prefix = self.constants
+            return f'{maker}({text}, "{prefix}")'
         if self.role == "unnamed":
             return f"unnamed({text})"
         if self.bits is not None:
@@ -77,7 +83,7 @@ class Field:
         return f"of({text})" if text == self.type.expression else text
 
 
-MAKERS = (*_SHORT.values(), "bit_field", "of", "unnamed")
+MAKERS = (*_SHORT.values(), "any_of", "bit_field", "of", "one_of", "unnamed")
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,9 @@ _RESERVED = {"_fields_", "_anonymous_", "_pack_", "_layout_", "_align_", "_swapp
 class Translator:
     """Translates the types of one target."""
 
-    def __init__(self, abi: Abi) -> None:
+    def __init__(self, abi: Abi, values: Values | None = None) -> None:
         self._abi = abi
+        self._values = values or Values({})
         self._layouts = Layouts.of_abi(abi)
         self._records: dict[str, CtypesRecord] = {}
 
@@ -203,7 +210,14 @@ class Translator:
         layout = self._layouts.record(record.key)
         placed = list(zip(record.members, layout.offsets, strict=True))
         build = self._union if record.kind == "union" else self._struct
-        fields = tuple(build(placed, layout.size))
+        fields = tuple(
+            (
+                replace(field, constants=self._values.of(self._abi, record, field.name))
+                if field.role == "member" and field.type.annotation == "int" and field.bits is None
+                else field
+            )
+            for field in build(placed, layout.size)
+        )
         aligns = [field.type.align for field in fields]
         packed = layout.size % max(aligns, default=1) != 0 or any(
             field.start % (field.type.align * 8) for field in fields if field.bits is None
@@ -220,7 +234,7 @@ class Translator:
             return Field(member_name(member), kind, None, "member", start)
         assert isinstance(member.type, Named)  # only a record can be a member without a name
         lends = self.record(member.type.name).annotations
-        return Field(member_name(member), kind, None, "unnamed", start, lends)
+        return Field(member_name(member), kind, None, "unnamed", start, lends=lends)
 
     def _union(self, placed: Sequence[tuple[Member, int]], size: int) -> Iterator[Field]:
         if sum(member.bits is not None and bool(member.name) for member, _ in placed) > 1:

@@ -13,6 +13,7 @@ from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.backend_module import render_backend_module
 from vmm_arch_gen.generate.render import Templates
+from vmm_arch_gen.generate.values import Values, load_values
 from vmm_arch_gen.parallel import in_parallel
 from vmm_arch_gen.targets import Target, largest_first
 
@@ -26,6 +27,7 @@ class Inputs:
 
     templates: Path
     abi: Path
+    values: Path
 
 
 def generate(
@@ -53,21 +55,24 @@ def generate(
 def _modules(inputs: Inputs, target: Target) -> dict[PurePosixPath, bytes]:
     """The modules of one target: its raw ABI, and its backend if it has one."""
     abi = read_abi_file(inputs.abi / f"{target.name}.abi")
+    values = load_values(inputs.values)
     name = f"{target.name}.py"
-    modules = {PurePosixPath("vmm_arch", "abi", name): render_abi_module(inputs.templates, abi)}
+    modules = {
+        PurePosixPath("vmm_arch", "abi", name): render_abi_module(inputs.templates, abi, values)
+    }
     if target.backend:
         backend = render_backend_module(inputs.templates, abi, MARKER)
         modules[PurePosixPath("vmm_arch", name)] = backend
     return {path: text.encode() for path, text in modules.items()}
 
 
-def render_abi_module(templates: Path, abi: VerifiedAbi) -> str:
+def render_abi_module(templates: Path, abi: VerifiedAbi, values: Values | None = None) -> str:
     """The raw ABI module of one target."""
     heading = (
         f"{MARKER} from templates/{_ABI_TEMPLATE} and headers/abi/{abi.target}.abi.\n"
         "# Do not edit: the next run of vmm-arch-gen would undo it.\n"
     )
-    return Templates(templates).render(_ABI_TEMPLATE, heading, module=abi_module(abi))
+    return Templates(templates).render(_ABI_TEMPLATE, heading, module=abi_module(abi, values))
 
 
 def _copies(templates: Path) -> dict[PurePosixPath, bytes]:
