@@ -17,12 +17,12 @@ from vmm_arch_gen.show.find import Found
 from vmm_arch_gen.show.layout import Node, layout
 
 _WIDTH = 1000
-_GUTTER = 52
+_GUTTER = 46
 """Left of the rows, for offsets."""
 _ROW = 42
 _HEADING = 30
-_GAP = 22
-_LETTER = 6.1
+_GAP = 16
+_LETTER = 6.05
 """How wide a letter is at the size of labels."""
 _LINE = 12
 _TALLEST = 2
@@ -59,12 +59,13 @@ class _Strip:
 
 def picture(found: Iterable[Found], name: str, *, expand: bool, page: bool) -> str:
     """The records among what was found, as SVG or as an HTML page; InputError if there are none."""
-    drawings, top = [], _GAP
+    drawings: list[str] = []
+    top = _GAP
     for things in found:
         for key in things.records:
             root = layout(things.abi, key, expand=expand)
             record = things.abi.records[key]
-            said = f"{key}: {root.size // 8} bytes ({record.header}, {things.abi.target})"
+            said = f"{key}: {_bytes(root)} ({record.header}, {things.abi.target})"
             drawing, top = _record(root, said, top)
             drawings.append(drawing)
     if not drawings:
@@ -90,9 +91,9 @@ def picture(found: Iterable[Found], name: str, *, expand: bool, page: bool) -> s
 
 def _record(root: Node, said: str, top: int) -> tuple[str, int]:
     """A record and, in two columns below it, what its unions hold; and where that ends."""
-    unions: list[Node] = [root] if root.union else []
-    strip = _Strip(said, (root,) if root.union else tuple(_boxes(root.inside, "", unions)), 0)
-    text, top = _draw(strip, 0, top, _WIDTH)
+    unions = [(root, "")] if root.union else []
+    boxes = (root,) if root.union else tuple(_boxes(root.inside, "", "", unions))
+    text, top = _draw(_Strip(said, boxes, 0), 0, top, _WIDTH)
     columns = [top, top]
     for strip in _alternatives(unions):
         side = columns.index(min(columns))
@@ -101,31 +102,37 @@ def _record(root: Node, said: str, top: int) -> tuple[str, int]:
     return text, max(columns)
 
 
-def _boxes(nodes: Iterable[Node], path: str, unions: list[Node]) -> Iterator[Node]:
-    """What is drawn of a struct: what is in structs inside it stands for them."""
+_Unions = list[tuple[Node, str]]
+"""Unions that are blocks somewhere, each with the path to its members."""
+
+
+def _boxes(nodes: Iterable[Node], above: str, path: str, unions: _Unions) -> Iterator[Node]:
+    """What is drawn of a struct: what is in structs inside it stands for them.
+
+    ``path`` is how its members are called here, behind ``above``, which the heading tells.
+    """
     for node in nodes:
-        here = replace(node, name=path + node.name)
+        deeper = f"{path}{node.name}." if node.name else path
         if node.union:
-            unions.append(here)
-            yield here
+            unions.append((node, above + deeper))
+            yield replace(node, name=(path + node.name).rstrip("."))
         elif node.inside and "[" not in node.type:
-            deeper = f"{here.name}." if node.name else path
-            yield from _boxes(node.inside, deeper, unions)
+            yield from _boxes(node.inside, above, deeper, unions)
         else:
-            yield here
+            yield replace(node, name=path + node.name)
 
 
-def _alternatives(unions: list[Node]) -> Iterator[_Strip]:
+def _alternatives(unions: _Unions) -> Iterator[_Strip]:
     """A strip for each member of each union; it finds more unions on the way."""
-    for union in unions:  # which grows
+    for union, path in unions:  # which grows
         for node in union.inside:
-            path = f"{union.name}." if union.name and union is not unions[0] else ""
-            boxes = tuple(_boxes([node], path, unions)) if node.inside else (node,)
-            offset = node.offset // 8
-            size = f"{node.size // 8} byte{'s' * (node.size != 8)}"
-            name = path + node.name or f"one of the {node.type}s"
-            if [box.union for box in boxes] != [True]:
-                yield _Strip(f"{name}: {size} at {offset}", boxes, node.offset)
+            above = f"{path}{node.name}." if node.name else path
+            inside = node.inside if node.inside and not node.union else [node]
+            boxes = tuple(_boxes(inside, above if node.inside else "", "", unions))
+            size = _bytes(node)
+            name = (path + node.name).rstrip(".") or f"a {node.type} without a name"
+            if not node.union:
+                yield _Strip(f"{name}: {size} at {node.offset // 8}", boxes, node.offset)
 
 
 def _draw(strip: _Strip, left: int, top: int, width: int) -> tuple[str, int]:
@@ -134,6 +141,7 @@ def _draw(strip: _Strip, left: int, top: int, width: int) -> tuple[str, int]:
     left += _GUTTER
     out = [f'<text class="heading" x="{left - 40}" y="{top + 14}">{escape(strip.heading)}</text>\n']
     top += _HEADING
+    unsaid = []
     row, y = strip.begin // 64, top
     for node in strip.boxes:
         first, last = node.offset // 64, max(node.offset, node.offset + node.size - 1) // 64
@@ -146,21 +154,23 @@ def _draw(strip: _Strip, left: int, top: int, width: int) -> tuple[str, int]:
         tall = last - first + 1
         shown = min(tall, _TALLEST) if node.offset % 64 == 0 else tall
         out += _box(node, left, y, byte, shown, broken=tall > shown)
+        if not node.hole and not _lines(node, _widest(node, byte), broken=tall > shown):
+            unsaid.append(node)
         if last > first:  # what follows it in its last row
             y += (shown - 1) * _ROW
             row = last
-    return "".join(out), y + _ROW + _GAP
+    y += _ROW + (6 if unsaid else 0)
+    for node in unsaid:
+        y += _LINE
+        out.append(f'<text x="{left}" y="{y}">{escape(_told(node))}</text>\n')
+    return "".join(out), y + _GAP
 
 
 def _box(node: Node, left: int, y: int, byte: int, rows: int, *, broken: bool) -> Iterator[str]:
     """A box, in as many parts as it has rows that it does not fill."""
     bit = byte / 8
-    start = node.offset % 64
-    end = (node.offset + node.size - 1) % 64 + 1 if node.size else start
-    whole = start == 0 and (rows == 1 or end == 64)
-    spans = [(start, end)] if rows == 1 else [(start, 64), *[(0, 64)] * (rows - 2), (0, end)]
-    if whole and rows > 1:
-        spans = [(0, 64)]
+    spans = _spans(node, rows)
+    whole = rows == 1 or spans == [(0, 64)]
     yield f"<g><title>{escape(_told(node))}</title>\n"
     for number, (begin, stop) in enumerate(spans):
         height = _ROW * rows if whole else _ROW
@@ -171,7 +181,9 @@ def _box(node: Node, left: int, y: int, byte: int, rows: int, *, broken: bool) -
             f' height="{height}"/>\n'
         )
         if number == max(range(len(spans)), key=lambda n: spans[n][1] - spans[n][0]):
-            yield from _label(node, x + wide / 2, at + height / 2, wide, broken)
+            yield from _label(
+                _lines(node, wide, broken=broken), node, x + wide / 2, at + height / 2
+            )
     if broken:
         middle, right = y + _ROW * rows * 0.8, left + 8 * byte
         zigzag = " ".join(f"L{left + n * byte / 2:g} {middle + 4 * (-1) ** n:g}" for n in range(17))
@@ -189,25 +201,49 @@ def _colour(node: Node) -> str:
     return "record" if node.type.startswith(("struct", "union")) or node.inside else "number"
 
 
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _bytes(node: Node) -> str:
+    return _count(node.size // 8, "byte")
+
+
 def _told(node: Node) -> str:
-    size = f"{node.size} bits" if node.size % 8 or node.bit_field else f"{node.size // 8} bytes"
+    size = _count(node.size, "bit") if node.size % 8 or node.bit_field else _bytes(node)
     what = "a hole" if node.hole else f"{node.type} {node.name}".strip()
-    return f"{what}: {size} at {node.offset // 8}"
+    bit = f", bit {node.offset % 8}" if node.bit_field else ""
+    return f"{what}: {size} at {node.offset // 8}{bit}"
 
 
-def _label(node: Node, x: float, y: float, width: float, broken: bool) -> Iterator[str]:
-    """Name and type, as far as there is room; what is pointed at tells the rest."""
-    room = int((width - 4) / _LETTER)
-    lines = _wrapped(node.name or node.type, room)
-    fits = len(lines) * _LINE <= _ROW and all(len(line) <= room for line in lines)
-    if node.hole or not fits:
-        return
-    said = f"{node.type}, {node.size // 8} bytes" if broken or node.union else node.type
-    if node.name and len(said) <= room and len(lines) < 3:
-        lines.append(said)
+def _spans(node: Node, rows: int) -> list[tuple[int, int]]:
+    """The bits of a row that a box takes, for each row; one row for all if it fills them."""
+    start = node.offset % 64
+    end = (node.offset + node.size - 1) % 64 + 1 if node.size else start
+    if rows == 1 or (start, end) == (0, 64):
+        return [(start, end)]
+    return [(start, 64), *[(0, 64)] * (rows - 2), (0, end)]
+
+
+def _widest(node: Node, byte: int) -> float:
+    rows = max(node.offset, node.offset + node.size - 1) // 64 - node.offset // 64 + 1
+    return max(end - start for start, end in _spans(node, rows)) * byte / 8
+
+
+def _lines(node: Node, width: float, *, broken: bool) -> list[str]:
+    """What stands in a box: its name, and its type if there is room; nothing if there is none."""
+    room = int(width / _LETTER)
+    said = f"{node.type}, {_bytes(node)}" if broken or node.union else node.type
+    lines = _wrapped(node.name, room) if node.name else [said]
+    if node.hole or len(lines) * _LINE > _ROW or any(len(line) > room for line in lines):
+        return []
+    return [*lines, said] if node.name and len(said) <= room and len(lines) < 3 else lines
+
+
+def _label(lines: list[str], node: Node, x: float, y: float) -> Iterator[str]:
     first = y - (len(lines) - 1) * _LINE / 2 + 3.5
     for number, line in enumerate(lines):
-        faint = ' class="faint"' if line == said and node.name else ""
+        faint = ' class="faint"' if number and line.startswith(node.type) else ""
         at = first + number * _LINE
         yield f'<text{faint} x="{x:g}" y="{at:g}" text-anchor="middle">{escape(line)}</text>\n'
 

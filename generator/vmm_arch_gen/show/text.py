@@ -161,7 +161,8 @@ def _short(node: Node) -> str:
 
 
 def _amount(bits: int) -> str:
-    return f"{bits // 8} bytes" if bits % 8 == 0 else f"{bits} bits"
+    parts = [(bits // 8, "byte"), (bits % 8, "bit")]
+    return " and ".join(f"{n} {what}{'s' * (n != 1)}" for n, what in parts if n)
 
 
 # -- JSON -------------------------------------------------------------------------------------
