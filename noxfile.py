@@ -29,6 +29,7 @@ ENVIRONMENT = ROOT / ".nox" / "dev"
 TEST_TOOLS = [
     (["gcc", "/usr/include/linux/kvm.h"], ["gcc", "libc6-dev"], "gcc with the system's headers"),
     (["iasl"], ["acpica-tools"], "the ACPI tables, read by ACPICA"),
+    (["chromium"], ["chromium"], "the pictures of records, looked at by a browser"),
 ]
 
 

@@ -20,6 +20,11 @@
 13. renders the templates and formats them with black      generate/render.py, formatting.py
 14. looks at what every name in the result means           generate/imports.py, scopes.py
 15. writes generated/vmm_arch, all or nothing              outputs.py
+
+``vmm-arch-gen diff`` and ``show`` read .abi files and write nothing. ``diff`` finds both versions
+(compare/sources.py, versions.py), compares them (compare/compare.py, fields.py) and reports
+(compare/report.py). ``show`` finds a name (show/find.py) and prints (show/text.py) or draws it
+(show/picture.py).
 """
 
 from __future__ import annotations
@@ -97,13 +102,16 @@ def main() -> None:
     \b
     extract   headers and a C compiler -> headers/abi/TARGET.abi
     generate  those and the templates  -> generated/vmm_arch
+    diff      what changed between two versions of the facts
+    show      a layout, an ioctl number, a value
 
-    Exit status: 0 all is well, 1 --check found differences, 2 something is wrong with the input.
+    Exit status: 0 all is well, 1 --check found differences, 2 something is wrong with the input;
+    diff has 10 and 11 for changes.
     """
 
 
 def _common(function: _F) -> _F:
-    """The options that both commands have."""
+    """The options of the commands that write files."""
     for option in (
         click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file differs."),
         click.option("--diff", is_flag=True, help="Write nothing; show what would change."),
