@@ -29,6 +29,7 @@ TEST_TOOLS = [
     (["gcc", "/usr/include/linux/kvm.h"], ["gcc", "libc6-dev"], "gcc with the system's headers"),
     (["iasl"], ["acpica-tools"], "the ACPI tables, read by ACPICA"),
     (["qemu-system-x86_64"], ["qemu-system-x86"], "the nested machine: a stock KVM, and Linux"),
+    (["chromium"], ["chromium"], "the pictures of records, looked at by a browser"),
 ]
 
 

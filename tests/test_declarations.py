@@ -36,17 +36,15 @@ def facts(text: str, target: Target, table: TargetTable, folder: Path) -> str:
             "struct s { unsigned char a; unsigned long b; };",
             """\
 struct s is 16 bytes aligned 8
-struct s @ 0 a unsigned char
-struct s @ 8 b unsigned long
+  @ 0 a unsigned char
+  @ 8 b unsigned long
 """,
         ),
         (
             "typedef struct { int a; } plain; typedef struct tag { int b; } tag, *tag_pointer;",
             """\
-typedef struct plain is 4 bytes aligned 4
-typedef struct plain @ 0 a int
-struct tag is 4 bytes aligned 4
-struct tag @ 0 b int
+typedef struct plain is 4 bytes aligned 4: @ 0 a int
+struct tag is 4 bytes aligned 4: @ 0 b int
 typedef tag is struct tag
 typedef tag_pointer is struct tag*
 """,
@@ -55,28 +53,21 @@ typedef tag_pointer is struct tag*
             "struct s { union { int a; struct { char b; }; union { char c; }; }; union { int d; } named[2]; };",
             """\
 struct s is 12 bytes aligned 4
-struct s @ 0 - union s.<union>
-struct s @ 4 named union s.named[2]
-struct s.<struct> is 1 bytes aligned 1
-struct s.<struct> @ 0 b char
-union s.<union2> is 1 bytes aligned 1
-union s.<union2> @ 0 c char
-union s.<union> is 4 bytes aligned 4
-union s.<union> @ 0 a int
-union s.<union> @ 0 - struct s.<struct>
-union s.<union> @ 0 - union s.<union2>
-union s.named is 4 bytes aligned 4
-union s.named @ 0 d int
+  @ 0 - union s.<union> is 4 bytes aligned 4
+    @ 0 a int
+    @ 0 - struct s.<struct> is 1 bytes aligned 1: @ 0 b char
+    @ 0 - union s.<union2> is 1 bytes aligned 1: @ 0 c char
+  @ 4 named union s.named[2] is 4 bytes aligned 4: @ 0 d int
 """,
         ),
         (
             "struct s { unsigned a : 3, : 5, b : 24; unsigned long rest[]; };",
             """\
 struct s is 8 bytes aligned 8
-struct s @ 0.0:3 a unsigned int
-struct s @ 0.3:5 - unsigned int
-struct s @ 1.0:24 b unsigned int
-struct s @ 8 rest unsigned long[]
+  @ 0.0:3 a unsigned int
+  @ 0.3:5 - unsigned int
+  @ 1.0:24 b unsigned int
+  @ 8 rest unsigned long[]
 """,
         ),
         (
@@ -86,26 +77,25 @@ struct s @ 8 rest unsigned long[]
             "struct v { char a; char *b __attribute__((aligned(32))); };",
             """\
 struct s is 5 bytes aligned 1 packed
-struct s @ 0 a char
-struct s @ 1 b int
+  @ 0 a char
+  @ 1 b int
 struct t is 6 bytes aligned 2 packed aligned(2)
-struct t @ 0 a char
-struct t @ 1 b int
+  @ 0 a char
+  @ 1 b int
 struct u is 32 bytes aligned 16
-struct u @ 0 a char
-struct u @ 8 b int aligned(8)
-struct u @ 16 c char aligned(16)
+  @ 0 a char
+  @ 8 b int aligned(8)
+  @ 16 c char aligned(16)
 struct v is 64 bytes aligned 32
-struct v @ 0 a char
-struct v @ 32 b char* aligned(32)
+  @ 0 a char
+  @ 32 b char* aligned(32)
 """,
         ),
         (
             "typedef unsigned long long wide __attribute__((aligned(16)));"
             "union __attribute__((aligned(16))) u { wide w; };",
             """\
-union u is 16 bytes aligned 16 aligned(16)
-union u @ 0 w wide
+union u is 16 bytes aligned 16 aligned(16): @ 0 w wide
 typedef wide is unsigned long long aligned(16)
 """,
         ),
@@ -113,13 +103,13 @@ typedef wide is unsigned long long aligned(16)
             "enum e { A, B = 5, C }; enum { D = -1 }; typedef enum { E = 0x100000000 } f;",
             """\
 enum <D> is int
-enum <D> has D = -1
+  D = -1
 enum e is unsigned int
-enum e has A = 0
-enum e has B = 5
-enum e has C = 6
+  A = 0
+  B = 5
+  C = 6
 typedef enum f is unsigned long
-typedef enum f has E = 4294967296
+  E = 4294967296
 """,
         ),
         (
@@ -139,16 +129,13 @@ omitted variable variable: a variable: no hypervisor's interface has any
             """\
 constant SIZE = 16
 ioctl SET = 0x13 write struct s
-struct s is 16 bytes aligned 1
-struct s @ 0 a char[16]
+struct s is 16 bytes aligned 1: @ 0 a char[16]
 omitted macro _IOW: takes arguments
 """,
         ),
         ("struct s { int x; _Static_assert(1, \"\"); struct inner { char y; }; };", """\
-struct inner is 1 bytes aligned 1
-struct inner @ 0 y char
-struct s is 4 bytes aligned 4
-struct s @ 0 x int
+struct inner is 1 bytes aligned 1: @ 0 y char
+struct s is 4 bytes aligned 4: @ 0 x int
 """),
     ],
 )  # fmt: skip

@@ -20,30 +20,34 @@
 13. renders the templates and formats them with black      generate/render.py, formatting.py
 14. looks at what every name in the result means           generate/imports.py, scopes.py
 15. writes generated/vmm_arch, all or nothing              outputs.py
+
+``vmm-arch-gen diff`` and ``show`` read .abi files and write nothing. ``diff`` finds both versions
+(compare/sources.py, versions.py), compares them (compare/compare.py, fields.py) and reports
+(compare/report.py). ``show`` finds a name (show/find.py) and prints (show/text.py) or draws it
+(show/picture.py).
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from vmm_arch_gen.abi.text import MAGIC, read_abi, write_abi
+# Each command imports what only it needs: diff and show are to answer at once.
 from vmm_arch_gen.diagnostics import FAILED, InputError, Problem
-from vmm_arch_gen.outputs import STAGED, Change, apply, compare, is_generated, unified_diff
-from vmm_arch_gen.parallel import in_parallel
 from vmm_arch_gen.project import project
 from vmm_arch_gen.signals import answered_by
-from vmm_arch_gen.targets import Package, Target, load_targets
+
+if TYPE_CHECKING:
+    from vmm_arch_gen.outputs import Change
+    from vmm_arch_gen.targets import Package, Target
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -69,6 +73,8 @@ class _Commands(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception:  # so that exit status 1 only ever means that something differs
+            import traceback
+
             traceback.print_exc()
             what = "an error of vmm-arch-gen itself; nothing was written"
             problems = (Problem("vmm-arch-gen", what, "report it with what is printed above"),)
@@ -96,13 +102,16 @@ def main() -> None:
     \b
     extract   headers and a C compiler -> headers/abi/TARGET.abi
     generate  those and the templates  -> generated/vmm_arch
+    diff      what changed between two versions of the facts
+    show      a layout, an ioctl number, a value
 
-    Exit status: 0 all is well, 1 --check found differences, 2 something is wrong with the input.
+    Exit status: 0 all is well, 1 --check found differences, 2 something is wrong with the input;
+    diff has 10 and 11 for changes.
     """
 
 
 def _common(function: _F) -> _F:
-    """The options that both commands have."""
+    """The options of the commands that write files."""
     for option in (
         click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file differs."),
         click.option("--diff", is_flag=True, help="Write nothing; show what would change."),
@@ -146,6 +155,11 @@ def extract(
       a Windows SDK         --only whp_x86_64 --include SDK/um --include SDK/shared \\
                             --include SDK/ucrt
     """
+    from vmm_arch_gen.abi.text import MAGIC
+    from vmm_arch_gen.outputs import compare
+    from vmm_arch_gen.parallel import in_parallel
+    from vmm_arch_gen.targets import largest_first, load_targets
+
     paths = project()
     table = load_targets(paths.targets_file)
     targets = table.select(only)
@@ -158,7 +172,7 @@ def extract(
     problems: list[Problem] = []
     calls = {
         target.name: partial(_extract, target, table.package, include, cc, paths.shims)
-        for target in targets
+        for target in largest_first(targets, paths.abi)
     }
     for name, result in in_parallel(calls):
         try:
@@ -178,7 +192,8 @@ def _extract(
     target: Target, package: Package, include: Sequence[Path], cc: str | None, shims: Path
 ) -> tuple[bytes, str]:
     """Extract and prove one target: its .abi file, and a line that says what is in it."""
-    # Not at the top: generating needs neither pycparser nor a compiler to be installed.
+    # Only here: generating needs neither pycparser nor a compiler to be installed.
+    from vmm_arch_gen.abi.text import read_abi, write_abi
     from vmm_arch_gen.extract.extract import extract
     from vmm_arch_gen.extract.toolchain import find_toolchain
     from vmm_arch_gen.extract.verify import verify
@@ -205,17 +220,117 @@ def _extract(
 def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mode: bool) -> None:
     """Generate the modules of vmm_arch from the .abi files and the templates."""
     from vmm_arch_gen.generate.generate import MARKER, Inputs, generate
+    from vmm_arch_gen.outputs import compare
+    from vmm_arch_gen.targets import load_targets
 
     paths = project()
     targets = load_targets(paths.targets_file).select(only)
     root = paths.output(output, "generated")
     files = generate(
-        Inputs(paths.templates, abi or paths.abi),
+        Inputs(paths.templates, abi or paths.abi, paths.values_file),
         targets,
         _progress(mode["quiet"]),
     )
     orphans = [] if only else _orphans(root, files, "vmm_arch/**/*", MARKER)
     _finish(compare(root, files, orphans=orphans), root, mode)
+
+
+@main.command()
+@click.argument("old")
+@click.argument("new", required=False)
+@click.option(
+    "--only", "only", multiple=True, metavar="TARGET", help="This target; may be repeated."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    help="json for programs, markdown for pull requests.",
+)
+@click.option("--cc", metavar="CMD", help="Where headers are compared, prove them with this.")
+def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | None) -> None:
+    """Show what changed from OLD to NEW, the breaking changes first.
+
+    \b
+    OLD and NEW are each one of these; NEW is the facts of the checkout if it is not given:
+      an .abi file            my/kvm_x86_64.abi
+      a folder of them        headers/abi
+      a git revision          HEAD~1, or v1.0:headers/abi for a folder in it
+      folders of headers      linux-6.1/include, or /usr/include:/usr/include/x86_64-linux-gnu
+
+    Exit status: 0 nothing changed, 10 additions only, 11 a breaking change, 2 it cannot be told.
+    """
+    from vmm_arch_gen.compare.report import as_json, as_markdown, as_text, exit_status
+    from vmm_arch_gen.compare.versions import compare_versions
+
+    paths = project()
+
+    def headers(names: Sequence[str], folders: Sequence[Path]) -> dict[str, str]:
+        from vmm_arch_gen.targets import load_targets
+
+        table = load_targets(paths.targets_file)
+        return {
+            target.name: _extract(target, table.package, folders, cc, paths.shims)[0].decode()
+            for target in table.select(names)
+        }
+
+    comparisons = compare_versions(old, new or str(paths.abi), only, headers)
+    match form:
+        case "json":
+            _print(as_json(comparisons))
+        case "markdown":
+            _print("\n".join(as_markdown(comparisons)))
+        case _:
+            _print_lines(as_text(comparisons))
+    sys.exit(exit_status(comparisons))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--target", multiple=True, metavar="TARGET", help="There; may be repeated.")
+@click.option("--expand", is_flag=True, help="Show what is in records with names of their own.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "svg", "html"]),
+    default="text",
+    help="json for programs; svg and html draw a record to scale.",
+)
+@click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
+def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path | None) -> None:
+    """Show NAME: a record's layout, an ioctl number taken apart, a value, a prototype.
+
+    \b
+    NAME may have wildcards, and may be an ioctl's number:
+      show kvm_segment        offsets, sizes and holes
+      show 'KVM_EXIT_*'       what the exit reasons are
+      show 0x4090ae82         which ioctl that is
+    """
+    from vmm_arch_gen.show.find import find
+    from vmm_arch_gen.show.text import as_json, as_text
+
+    found, others = find(abi or project().abi, name, target)
+    match form:
+        case "json":
+            _print(as_json(found, expand=expand))
+        case "svg" | "html":
+            from vmm_arch_gen.show.picture import picture
+
+            _print(picture(found, name, expand=expand, page=form == "html"))
+        case _:
+            _print_lines(as_text(found, others, expand=expand))
+
+
+def _print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
+    """Print lines that each have a colour, or "bold", or None."""
+    styles: dict[str | None, dict[str, Any]] = {None: {}, "bold": {"bold": True}}
+    _print("\n".join(_styled(line, **styles.get(c, {"fg": c})) if c else line for line, c in lines))
+
+
+def _print(text: str) -> None:
+    with suppress(BrokenPipeError):  # whoever reads it has seen enough
+        click.echo(text)
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:
@@ -231,6 +346,8 @@ def _orphans(
     root: Path, files: Mapping[PurePosixPath, bytes], pattern: str, marker: str
 ) -> list[Path]:
     """Files that nothing generates any more; InputError for those that nothing ever did."""
+    from vmm_arch_gen.outputs import STAGED, is_generated
+
     orphans: list[Path] = []
     foreign: list[Path] = []
     for path in sorted(root.glob(pattern)):
@@ -252,6 +369,10 @@ def _orphans(
 
 def _finish(changes: list[Change], root: Path, mode: Mapping[str, bool]) -> None:
     """Write the changes, or show them where that was asked for."""
+    import shlex
+
+    from vmm_arch_gen.outputs import apply, unified_diff
+
     say = _progress(mode["quiet"])
     count = f"{len(changes)} file{'s' * (len(changes) != 1)}"
     for change in changes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 FAILED = 2
@@ -31,6 +31,14 @@ class InputError(Exception):
 
     def __reduce__(self) -> tuple[type[InputError], tuple[Problem, ...]]:
         return type(self), self.problems  # it has to cross from worker processes
+
+
+def did_you_mean(name: str, known: Collection[str]) -> str:
+    """The known names nearest to one that is not known, as the beginning of a remedy."""
+    from difflib import get_close_matches  # not at the top: few runs need it
+
+    near = get_close_matches(name, known, n=3)
+    return f"did you mean {' or '.join(near)}? " if near else ""
 
 
 def refuse(problems: Iterable[Problem]) -> None:

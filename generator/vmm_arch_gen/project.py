@@ -23,6 +23,10 @@ class Project:
         return self.headers / "targets.toml"
 
     @property
+    def values_file(self) -> Path:
+        return self.headers / "values.toml"
+
+    @property
     def shims(self) -> Path:
         return self.headers / "shims"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from vmm_arch_gen.abi.model import BitFieldRules, DataModel
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class TargetTable:
             Problem(
                 name,
                 "there is no such target",
-                f"{_did_you_mean(name, list(self.targets))}targets: {', '.join(self.targets)}",
+                f"{did_you_mean(name, list(self.targets))}targets: {', '.join(self.targets)}",
             )
             for name in names
             if name not in self.targets
@@ -71,9 +70,11 @@ class TargetTable:
         return [target for name, target in self.targets.items() if not wanted or name in wanted]
 
 
-def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]}? " if close else ""
+def largest_first(targets: Sequence[Target], abi: Path) -> list[Target]:
+    """The targets by the size of their .abi files, so that the last one to be done is a small one."""
+    files = {target.name: abi / f"{target.name}.abi" for target in targets}
+    sizes = {name: path.stat().st_size if path.is_file() else 0 for name, path in files.items()}
+    return sorted(targets, key=lambda target: -sizes[target.name])
 
 
 def load_targets(path: Path) -> TargetTable:
@@ -117,6 +118,7 @@ def _model(row: dict[str, Any]) -> DataModel:
         ("byte_order", ("little", "big")),
         ("signed_char", (True, False)),
         ("bit_fields", get_args(BitFieldRules)),
+        ("int128_align", (8, 16)),
     ):
         if (value := getattr(model, column)) not in allowed:
             raise TypeError(f"{column} is {value!r}, none of {', '.join(map(repr, allowed))}")

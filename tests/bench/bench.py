@@ -103,13 +103,14 @@ def minimal_module(abi: Abi, ordered: list[str]) -> str:
     lines += [f"{ioctl.name} = {ioctl.value}" for ioctl in abi.ioctls]
     for key in ordered:
         record = translator.record(key)
-        base = record.base
-        named = [f for f in record.fields if f.annotated or f.name in record.anonymous]
+        base = "Union" if record.record.kind == "union" else "Structure"
+        anonymous = tuple(f.name for f in record.fields if f.role == "unnamed")
+        named = [f for f in record.fields if f.role != "filler"]
         bits = ["" if f.bits is None else f", {f.bits}" for f in named]
         listed = [f"('{f.name}', {f.type.expression}{b})" for f, b in zip(named, bits, strict=True)]
         lines.append(f"class {python_name(key)}({base}):")
-        if record.anonymous:
-            lines.append(f"    _anonymous_ = {record.anonymous!r}")
+        if anonymous:
+            lines.append(f"    _anonymous_ = {anonymous!r}")
         lines.append(f"    _fields_ = [{', '.join(listed)}]")
     return "\n".join(lines) + "\n"
 

@@ -14,9 +14,6 @@ from __future__ import annotations
 from ctypes import (
     CFUNCTYPE,
     Array,
-    LittleEndianStructure,
-    LittleEndianUnion,
-    c_char,
     c_int8,
     c_int16,
     c_int32,
@@ -26,6 +23,22 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+)
+
+from vmm_arch.abi.records import (
+    LittleStruct,
+    LittleUnion,
+    any_of,
+    char,
+    i16,
+    i32,
+    of,
+    one_of,
+    u8,
+    u16,
+    u32,
+    u64,
+    unnamed,
 )
 
 # asm-generic/bitsperlong.h
@@ -790,1907 +803,1102 @@ KVM_X86_SETUP_MCE = 0x4008AE9C
 KVM_XEN_HVM_EVTCHN_SEND = 0x400CAED0
 
 
-class __cfi_status(LittleEndianStructure):
+class __cfi_status(LittleStruct):
     """struct __cfi_status, 8 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    cfi_state: int
-    _fields_ = [
-        ("cfi_state", c_uint64),
-    ]
+    cfi_state: int = u64
 
 
-class __kernel_fd_set(LittleEndianStructure):
+class __kernel_fd_set(LittleStruct):
     """__kernel_fd_set, 128 bytes (linux/posix_types.h)."""
 
-    __slots__ = ()
-    fds_bits: Array[c_uint64]
-    _fields_ = [
-        ("fds_bits", c_uint64 * 16),
-    ]
+    fds_bits: Array[c_uint64] = u64 * 16
 
 
-class __kernel_fsid_t(LittleEndianStructure):
+class __kernel_fsid_t(LittleStruct):
     """__kernel_fsid_t, 8 bytes (asm-generic/posix_types.h)."""
 
-    __slots__ = ()
-    val: Array[c_int32]
-    _fields_ = [
-        ("val", c_int32 * 2),
-    ]
+    val: Array[c_int32] = i32 * 2
 
 
-class __riscv_ctx_hdr(LittleEndianStructure):
+class __riscv_ctx_hdr(LittleStruct):
     """struct __riscv_ctx_hdr, 8 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    magic: int
-    size: int
-    _fields_ = [
-        ("magic", c_uint32),
-        ("size", c_uint32),
-    ]
+    magic: int = u32
+    size: int = u32
 
 
-class __riscv_d_ext_state(LittleEndianStructure):
+class __riscv_d_ext_state(LittleStruct):
     """struct __riscv_d_ext_state, 264 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    f: Array[c_uint64]
-    fcsr: int
-    _fields_ = [
-        ("f", c_uint64 * 32),
-        ("fcsr", c_uint32),
-        ("_pad_260", c_uint8 * 4),
-    ]
+    f: Array[c_uint64] = u64 * 32
+    fcsr: int = u32
+    _pad_260 = u8 * 4
 
 
-class __riscv_extra_ext_header(LittleEndianStructure):
+class __riscv_extra_ext_header(LittleStruct):
     """struct __riscv_extra_ext_header, 528 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    __padding: Array[c_uint32]
-    reserved: int
-    hdr: __riscv_ctx_hdr
+    __padding: Array[c_uint32] = u32 * 129
+    reserved: int = u32
+    hdr: __riscv_ctx_hdr = of(__riscv_ctx_hdr)
 
 
-# Inside the class the name of a type here would be taken for something of the class's own.
-__riscv_extra_ext_header._fields_ = [
-    ("__padding", c_uint32 * 129),
-    ("reserved", c_uint32),
-    ("hdr", __riscv_ctx_hdr),
-]
-
-
-class __riscv_f_ext_state(LittleEndianStructure):
+class __riscv_f_ext_state(LittleStruct):
     """struct __riscv_f_ext_state, 132 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    f: Array[c_uint32]
-    fcsr: int
-    _fields_ = [
-        ("f", c_uint32 * 32),
-        ("fcsr", c_uint32),
-    ]
+    f: Array[c_uint32] = u32 * 32
+    fcsr: int = u32
 
 
-class __riscv_q_ext_state(LittleEndianStructure):
+class __riscv_q_ext_state(LittleStruct):
     """struct __riscv_q_ext_state, 528 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    f: Array[c_uint64]
-    fcsr: int
-    reserved: Array[c_uint32]
-    _fields_ = [
-        ("f", c_uint64 * 64),
-        ("fcsr", c_uint32),
-        ("reserved", c_uint32 * 3),
-    ]
+    f: Array[c_uint64] = u64 * 64
+    fcsr: int = u32
+    reserved: Array[c_uint32] = u32 * 3
 
 
-class __riscv_fp_state(LittleEndianUnion):
+class __riscv_fp_state(LittleUnion):
     """union __riscv_fp_state, 528 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    f: __riscv_f_ext_state
-    d: __riscv_d_ext_state
-    q: __riscv_q_ext_state
+    f: __riscv_f_ext_state = of(__riscv_f_ext_state)
+    d: __riscv_d_ext_state = of(__riscv_d_ext_state)
+    q: __riscv_q_ext_state = of(__riscv_q_ext_state)
 
 
-# Inside the class the name of a type here would be taken for something of the class's own.
-__riscv_fp_state._fields_ = [
-    ("f", __riscv_f_ext_state),
-    ("d", __riscv_d_ext_state),
-    ("q", __riscv_q_ext_state),
-]
-
-
-class __riscv_v_ext_state(LittleEndianStructure):
+class __riscv_v_ext_state(LittleStruct):
     """struct __riscv_v_ext_state, 48 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    vstart: int
-    vl: int
-    vtype: int
-    vcsr: int
-    vlenb: int
-    datap: int
-    _fields_ = [
-        ("vstart", c_uint64),
-        ("vl", c_uint64),
-        ("vtype", c_uint64),
-        ("vcsr", c_uint64),
-        ("vlenb", c_uint64),
-        ("datap", c_uint64),
-    ]
+    vstart: int = u64
+    vl: int = u64
+    vtype: int = u64
+    vcsr: int = u64
+    vlenb: int = u64
+    datap: int = u64
 
 
-class __riscv_v_regset_state(LittleEndianStructure):
+class __riscv_v_regset_state(LittleStruct):
     """struct __riscv_v_regset_state, 40 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    vstart: int
-    vl: int
-    vtype: int
-    vcsr: int
-    vlenb: int
-    vreg: bytes
-    _fields_ = [
-        ("vstart", c_uint64),
-        ("vl", c_uint64),
-        ("vtype", c_uint64),
-        ("vcsr", c_uint64),
-        ("vlenb", c_uint64),
-        ("vreg", c_char * 0),
-    ]
+    vstart: int = u64
+    vl: int = u64
+    vtype: int = u64
+    vcsr: int = u64
+    vlenb: int = u64
+    vreg: bytes = char * 0
 
 
-class __sc_riscv_cfi_state(LittleEndianStructure):
+class __sc_riscv_cfi_state(LittleStruct):
     """struct __sc_riscv_cfi_state, 8 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    ss_ptr: int
-    _fields_ = [
-        ("ss_ptr", c_uint64),
-    ]
+    ss_ptr: int = u64
 
 
-class kvm_arm_device_addr(LittleEndianStructure):
+class kvm_arm_device_addr(LittleStruct):
     """struct kvm_arm_device_addr, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    id: int
-    addr: int
-    _fields_ = [
-        ("id", c_uint64),
-        ("addr", c_uint64),
-    ]
+    id: int = u64
+    addr: int = u64
 
 
-class kvm_clear_dirty_log_union(LittleEndianUnion):
+class kvm_clear_dirty_log_union(LittleUnion):
     """union kvm_clear_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    dirty_bitmap: int
-    padding2: int
-    _fields_ = [
-        ("dirty_bitmap", c_uint64),
-        ("padding2", c_uint64),
-    ]
+    dirty_bitmap: int = u64
+    padding2: int = u64
 
 
-class kvm_clear_dirty_log(LittleEndianStructure):
+class kvm_clear_dirty_log(LittleStruct):
     """struct kvm_clear_dirty_log, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    slot: int
-    num_pages: int
-    first_page: int
+    slot: int = u32
+    num_pages: int = u32
+    first_page: int = u64
+    _union = unnamed(kvm_clear_dirty_log_union)
     dirty_bitmap: int
     padding2: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("slot", c_uint32),
-        ("num_pages", c_uint32),
-        ("first_page", c_uint64),
-        ("_union", kvm_clear_dirty_log_union),
-    ]
 
 
-class kvm_clock_data(LittleEndianStructure):
+class kvm_clock_data(LittleStruct):
     """struct kvm_clock_data, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    clock: int
-    flags: int
-    pad0: int
-    realtime: int
-    host_tsc: int
-    pad: Array[c_uint32]
-    _fields_ = [
-        ("clock", c_uint64),
-        ("flags", c_uint32),
-        ("pad0", c_uint32),
-        ("realtime", c_uint64),
-        ("host_tsc", c_uint64),
-        ("pad", c_uint32 * 4),
-    ]
+    clock: int = u64
+    flags: int = any_of(u32, "KVM_CLOCK_")
+    pad0: int = u32
+    realtime: int = u64
+    host_tsc: int = u64
+    pad: Array[c_uint32] = u32 * 4
 
 
-class kvm_coalesced_mmio_union(LittleEndianUnion):
+class kvm_coalesced_mmio_union(LittleUnion):
     """union kvm_coalesced_mmio.<union>, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    pad: int
-    pio: int
-    _fields_ = [
-        ("pad", c_uint32),
-        ("pio", c_uint32),
-    ]
+    pad: int = u32
+    pio: int = u32
 
 
-class kvm_coalesced_mmio(LittleEndianStructure):
+class kvm_coalesced_mmio(LittleStruct):
     """struct kvm_coalesced_mmio, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    phys_addr: int
-    len: int
-    data: Array[c_uint8]
+    phys_addr: int = u64
+    len: int = u32
+    _union = unnamed(kvm_coalesced_mmio_union)
     pad: int
     pio: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("phys_addr", c_uint64),
-        ("len", c_uint32),
-        ("_union", kvm_coalesced_mmio_union),
-        ("data", c_uint8 * 8),
-    ]
+    data: Array[c_uint8] = u8 * 8
 
 
-class kvm_coalesced_mmio_ring___empty_coalesced_mmio(LittleEndianStructure):
+class kvm_coalesced_mmio_ring___empty_coalesced_mmio(LittleStruct):
     """struct kvm_coalesced_mmio_ring.__empty_coalesced_mmio, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_coalesced_mmio_ring_struct(LittleEndianStructure):
+class kvm_coalesced_mmio_ring_struct(LittleStruct):
     """struct kvm_coalesced_mmio_ring.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
-    coalesced_mmio: Array[kvm_coalesced_mmio]
-    _fields_ = [
-        ("__empty_coalesced_mmio", kvm_coalesced_mmio_ring___empty_coalesced_mmio),
-        ("coalesced_mmio", kvm_coalesced_mmio * 0),
-    ]
+    __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio = of(
+        kvm_coalesced_mmio_ring___empty_coalesced_mmio
+    )
+    coalesced_mmio: Array[kvm_coalesced_mmio] = of(kvm_coalesced_mmio * 0)
 
 
-class kvm_coalesced_mmio_ring(LittleEndianStructure):
+class kvm_coalesced_mmio_ring(LittleStruct):
     """struct kvm_coalesced_mmio_ring, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    first: int
-    last: int
+    first: int = u32
+    last: int = u32
+    _struct = unnamed(kvm_coalesced_mmio_ring_struct)
     __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
     coalesced_mmio: Array[kvm_coalesced_mmio]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("first", c_uint32),
-        ("last", c_uint32),
-        ("_struct", kvm_coalesced_mmio_ring_struct),
-    ]
 
 
-class kvm_coalesced_mmio_zone_union(LittleEndianUnion):
+class kvm_coalesced_mmio_zone_union(LittleUnion):
     """union kvm_coalesced_mmio_zone.<union>, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    pad: int
-    pio: int
-    _fields_ = [
-        ("pad", c_uint32),
-        ("pio", c_uint32),
-    ]
+    pad: int = u32
+    pio: int = u32
 
 
-class kvm_coalesced_mmio_zone(LittleEndianStructure):
+class kvm_coalesced_mmio_zone(LittleStruct):
     """struct kvm_coalesced_mmio_zone, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    addr: int
-    size: int
+    addr: int = u64
+    size: int = u32
+    _union = unnamed(kvm_coalesced_mmio_zone_union)
     pad: int
     pio: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("addr", c_uint64),
-        ("size", c_uint32),
-        ("_union", kvm_coalesced_mmio_zone_union),
-    ]
 
 
-class kvm_config_tlb(LittleEndianStructure):
+class kvm_config_tlb(LittleStruct):
     """struct kvm_config_tlb, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    params: int
-    array: int
-    mmu_type: int
-    array_len: int
-    _fields_ = [
-        ("params", c_uint64),
-        ("array", c_uint64),
-        ("mmu_type", c_uint32),
-        ("array_len", c_uint32),
-    ]
+    params: int = u64
+    array: int = u64
+    mmu_type: int = u32
+    array_len: int = u32
 
 
-class kvm_create_device(LittleEndianStructure):
+class kvm_create_device(LittleStruct):
     """struct kvm_create_device, 12 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    fd: int
-    flags: int
-    _fields_ = [
-        ("type", c_uint32),
-        ("fd", c_uint32),
-        ("flags", c_uint32),
-    ]
+    type: int = one_of(u32, "KVM_DEV_TYPE_")
+    fd: int = u32
+    flags: int = u32
 
 
-class kvm_create_guest_memfd(LittleEndianStructure):
+class kvm_create_guest_memfd(LittleStruct):
     """struct kvm_create_guest_memfd, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    size: int
-    flags: int
-    reserved: Array[c_uint64]
-    _fields_ = [
-        ("size", c_uint64),
-        ("flags", c_uint64),
-        ("reserved", c_uint64 * 6),
-    ]
+    size: int = u64
+    flags: int = any_of(u64, "GUEST_MEMFD_FLAG_")
+    reserved: Array[c_uint64] = u64 * 6
 
 
-class kvm_debug_exit_arch(LittleEndianStructure):
+class kvm_debug_exit_arch(LittleStruct):
     """struct kvm_debug_exit_arch, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_device_attr(LittleEndianStructure):
+class kvm_device_attr(LittleStruct):
     """struct kvm_device_attr, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    group: int
-    attr: int
-    addr: int
-    _fields_ = [
-        ("flags", c_uint32),
-        ("group", c_uint32),
-        ("attr", c_uint64),
-        ("addr", c_uint64),
-    ]
+    flags: int = u32
+    group: int = u32
+    attr: int = u64
+    addr: int = u64
 
 
-class kvm_dirty_gfn(LittleEndianStructure):
+class kvm_dirty_gfn(LittleStruct):
     """struct kvm_dirty_gfn, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    slot: int
-    offset: int
-    _fields_ = [
-        ("flags", c_uint32),
-        ("slot", c_uint32),
-        ("offset", c_uint64),
-    ]
+    flags: int = u32
+    slot: int = u32
+    offset: int = u64
 
 
-class kvm_dirty_log_union(LittleEndianUnion):
+class kvm_dirty_log_union(LittleUnion):
     """union kvm_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    dirty_bitmap: int
-    padding2: int
-    _fields_ = [
-        ("dirty_bitmap", c_uint64),
-        ("padding2", c_uint64),
-    ]
+    dirty_bitmap: int = u64
+    padding2: int = u64
 
 
-class kvm_dirty_log(LittleEndianStructure):
+class kvm_dirty_log(LittleStruct):
     """struct kvm_dirty_log, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    slot: int
-    padding1: int
+    slot: int = u32
+    padding1: int = u32
+    _union = unnamed(kvm_dirty_log_union)
     dirty_bitmap: int
     padding2: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("slot", c_uint32),
-        ("padding1", c_uint32),
-        ("_union", kvm_dirty_log_union),
-    ]
 
 
-class kvm_dirty_tlb(LittleEndianStructure):
+class kvm_dirty_tlb(LittleStruct):
     """struct kvm_dirty_tlb, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    bitmap: int
-    num_dirty: int
-    _fields_ = [
-        ("bitmap", c_uint64),
-        ("num_dirty", c_uint32),
-        ("_pad_12", c_uint8 * 4),
-    ]
+    bitmap: int = u64
+    num_dirty: int = u32
+    _pad_12 = u8 * 4
 
 
-class kvm_enable_cap(LittleEndianStructure):
+class kvm_enable_cap(LittleStruct):
     """struct kvm_enable_cap, 104 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    cap: int
-    flags: int
-    args: Array[c_uint64]
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("cap", c_uint32),
-        ("flags", c_uint32),
-        ("args", c_uint64 * 4),
-        ("pad", c_uint8 * 64),
-    ]
+    cap: int = u32
+    flags: int = u32
+    args: Array[c_uint64] = u64 * 4
+    pad: Array[c_uint8] = u8 * 64
 
 
-class kvm_enc_region(LittleEndianStructure):
+class kvm_enc_region(LittleStruct):
     """struct kvm_enc_region, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    addr: int
-    size: int
-    _fields_ = [
-        ("addr", c_uint64),
-        ("size", c_uint64),
-    ]
+    addr: int = u64
+    size: int = u64
 
 
-class kvm_exit_snp_req_certs(LittleEndianStructure):
+class kvm_exit_snp_req_certs(LittleStruct):
     """struct kvm_exit_snp_req_certs, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    gpa: int
-    npages: int
-    ret: int
-    _fields_ = [
-        ("gpa", c_uint64),
-        ("npages", c_uint64),
-        ("ret", c_uint64),
-    ]
+    gpa: int = u64
+    npages: int = u64
+    ret: int = u64
 
 
-class kvm_fpu(LittleEndianStructure):
+class kvm_fpu(LittleStruct):
     """struct kvm_fpu, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_guest_debug_arch(LittleEndianStructure):
+class kvm_guest_debug_arch(LittleStruct):
     """struct kvm_guest_debug_arch, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_guest_debug(LittleEndianStructure):
+class kvm_guest_debug(LittleStruct):
     """struct kvm_guest_debug, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    control: int
-    pad: int
-    arch: kvm_guest_debug_arch
-    _fields_ = [
-        ("control", c_uint32),
-        ("pad", c_uint32),
-        ("arch", kvm_guest_debug_arch),
-    ]
+    control: int = any_of(u32, "KVM_GUESTDBG_")
+    pad: int = u32
+    arch: kvm_guest_debug_arch = of(kvm_guest_debug_arch)
 
 
-class kvm_hyperv_exit_u_synic(LittleEndianStructure):
+class kvm_hyperv_exit_u_synic(LittleStruct):
     """struct kvm_hyperv_exit.u.synic, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    msr: int
-    pad2: int
-    control: int
-    evt_page: int
-    msg_page: int
-    _fields_ = [
-        ("msr", c_uint32),
-        ("pad2", c_uint32),
-        ("control", c_uint64),
-        ("evt_page", c_uint64),
-        ("msg_page", c_uint64),
-    ]
+    msr: int = u32
+    pad2: int = u32
+    control: int = u64
+    evt_page: int = u64
+    msg_page: int = u64
 
 
-class kvm_hyperv_exit_u_hcall(LittleEndianStructure):
+class kvm_hyperv_exit_u_hcall(LittleStruct):
     """struct kvm_hyperv_exit.u.hcall, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    input: int
-    result: int
-    params: Array[c_uint64]
-    _fields_ = [
-        ("input", c_uint64),
-        ("result", c_uint64),
-        ("params", c_uint64 * 2),
-    ]
+    input: int = u64
+    result: int = u64
+    params: Array[c_uint64] = u64 * 2
 
 
-class kvm_hyperv_exit_u_syndbg(LittleEndianStructure):
+class kvm_hyperv_exit_u_syndbg(LittleStruct):
     """struct kvm_hyperv_exit.u.syndbg, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    msr: int
-    pad2: int
-    control: int
-    status: int
-    send_page: int
-    recv_page: int
-    pending_page: int
-    _fields_ = [
-        ("msr", c_uint32),
-        ("pad2", c_uint32),
-        ("control", c_uint64),
-        ("status", c_uint64),
-        ("send_page", c_uint64),
-        ("recv_page", c_uint64),
-        ("pending_page", c_uint64),
-    ]
+    msr: int = u32
+    pad2: int = u32
+    control: int = u64
+    status: int = u64
+    send_page: int = u64
+    recv_page: int = u64
+    pending_page: int = u64
 
 
-class kvm_hyperv_exit_u(LittleEndianUnion):
+class kvm_hyperv_exit_u(LittleUnion):
     """union kvm_hyperv_exit.u, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    synic: kvm_hyperv_exit_u_synic
-    hcall: kvm_hyperv_exit_u_hcall
-    syndbg: kvm_hyperv_exit_u_syndbg
-    _fields_ = [
-        ("synic", kvm_hyperv_exit_u_synic),
-        ("hcall", kvm_hyperv_exit_u_hcall),
-        ("syndbg", kvm_hyperv_exit_u_syndbg),
-    ]
+    synic: kvm_hyperv_exit_u_synic = of(kvm_hyperv_exit_u_synic)
+    hcall: kvm_hyperv_exit_u_hcall = of(kvm_hyperv_exit_u_hcall)
+    syndbg: kvm_hyperv_exit_u_syndbg = of(kvm_hyperv_exit_u_syndbg)
 
 
-class kvm_hyperv_exit(LittleEndianStructure):
+class kvm_hyperv_exit(LittleStruct):
     """struct kvm_hyperv_exit, 56 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    pad1: int
-    u: kvm_hyperv_exit_u
-    _fields_ = [
-        ("type", c_uint32),
-        ("pad1", c_uint32),
-        ("u", kvm_hyperv_exit_u),
-    ]
+    type: int = u32
+    pad1: int = u32
+    u: kvm_hyperv_exit_u = of(kvm_hyperv_exit_u)
 
 
-class kvm_interrupt(LittleEndianStructure):
+class kvm_interrupt(LittleStruct):
     """struct kvm_interrupt, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    irq: int
-    _fields_ = [
-        ("irq", c_uint32),
-    ]
+    irq: int = u32
 
 
-class kvm_ioeventfd(LittleEndianStructure):
+class kvm_ioeventfd(LittleStruct):
     """struct kvm_ioeventfd, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    datamatch: int
-    addr: int
-    len: int
-    fd: int
-    flags: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("datamatch", c_uint64),
-        ("addr", c_uint64),
-        ("len", c_uint32),
-        ("fd", c_int32),
-        ("flags", c_uint32),
-        ("pad", c_uint8 * 36),
-    ]
+    datamatch: int = u64
+    addr: int = u64
+    len: int = u32
+    fd: int = i32
+    flags: int = any_of(u32, "KVM_IOEVENTFD_FLAG_")
+    pad: Array[c_uint8] = u8 * 36
 
 
-class kvm_irq_level_union(LittleEndianUnion):
+class kvm_irq_level_union(LittleUnion):
     """union kvm_irq_level.<union>, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    irq: int
-    status: int
-    _fields_ = [
-        ("irq", c_uint32),
-        ("status", c_int32),
-    ]
+    irq: int = u32
+    status: int = i32
 
 
-class kvm_irq_level(LittleEndianStructure):
+class kvm_irq_level(LittleStruct):
     """struct kvm_irq_level, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    level: int
+    _union = unnamed(kvm_irq_level_union)
     irq: int
     status: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("_union", kvm_irq_level_union),
-        ("level", c_uint32),
-    ]
+    level: int = u32
 
 
-class kvm_irq_routing___empty_entries(LittleEndianStructure):
+class kvm_irq_routing___empty_entries(LittleStruct):
     """struct kvm_irq_routing.__empty_entries, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_irq_routing_irqchip(LittleEndianStructure):
+class kvm_irq_routing_irqchip(LittleStruct):
     """struct kvm_irq_routing_irqchip, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    irqchip: int
-    pin: int
-    _fields_ = [
-        ("irqchip", c_uint32),
-        ("pin", c_uint32),
-    ]
+    irqchip: int = u32
+    pin: int = u32
 
 
-class kvm_irq_routing_msi_union(LittleEndianUnion):
+class kvm_irq_routing_msi_union(LittleUnion):
     """union kvm_irq_routing_msi.<union>, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    pad: int
-    devid: int
-    _fields_ = [
-        ("pad", c_uint32),
-        ("devid", c_uint32),
-    ]
+    pad: int = u32
+    devid: int = u32
 
 
-class kvm_irq_routing_msi(LittleEndianStructure):
+class kvm_irq_routing_msi(LittleStruct):
     """struct kvm_irq_routing_msi, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    address_lo: int
-    address_hi: int
-    data: int
+    address_lo: int = u32
+    address_hi: int = u32
+    data: int = u32
+    _union = unnamed(kvm_irq_routing_msi_union)
     pad: int
     devid: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("address_lo", c_uint32),
-        ("address_hi", c_uint32),
-        ("data", c_uint32),
-        ("_union", kvm_irq_routing_msi_union),
-    ]
 
 
-class kvm_irq_routing_s390_adapter(LittleEndianStructure):
+class kvm_irq_routing_s390_adapter(LittleStruct):
     """struct kvm_irq_routing_s390_adapter, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ind_addr: int
-    summary_addr: int
-    ind_offset: int
-    summary_offset: int
-    adapter_id: int
-    _fields_ = [
-        ("ind_addr", c_uint64),
-        ("summary_addr", c_uint64),
-        ("ind_offset", c_uint64),
-        ("summary_offset", c_uint32),
-        ("adapter_id", c_uint32),
-    ]
+    ind_addr: int = u64
+    summary_addr: int = u64
+    ind_offset: int = u64
+    summary_offset: int = u32
+    adapter_id: int = u32
 
 
-class kvm_irq_routing_hv_sint(LittleEndianStructure):
+class kvm_irq_routing_hv_sint(LittleStruct):
     """struct kvm_irq_routing_hv_sint, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    vcpu: int
-    sint: int
-    _fields_ = [
-        ("vcpu", c_uint32),
-        ("sint", c_uint32),
-    ]
+    vcpu: int = u32
+    sint: int = u32
 
 
-class kvm_irq_routing_xen_evtchn(LittleEndianStructure):
+class kvm_irq_routing_xen_evtchn(LittleStruct):
     """struct kvm_irq_routing_xen_evtchn, 12 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    port: int
-    vcpu: int
-    priority: int
-    _fields_ = [
-        ("port", c_uint32),
-        ("vcpu", c_uint32),
-        ("priority", c_uint32),
-    ]
+    port: int = u32
+    vcpu: int = u32
+    priority: int = u32
 
 
-class kvm_irq_routing_entry_u(LittleEndianUnion):
+class kvm_irq_routing_entry_u(LittleUnion):
     """union kvm_irq_routing_entry.u, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    irqchip: kvm_irq_routing_irqchip
-    msi: kvm_irq_routing_msi
-    adapter: kvm_irq_routing_s390_adapter
-    hv_sint: kvm_irq_routing_hv_sint
-    xen_evtchn: kvm_irq_routing_xen_evtchn
-    pad: Array[c_uint32]
-    _fields_ = [
-        ("irqchip", kvm_irq_routing_irqchip),
-        ("msi", kvm_irq_routing_msi),
-        ("adapter", kvm_irq_routing_s390_adapter),
-        ("hv_sint", kvm_irq_routing_hv_sint),
-        ("xen_evtchn", kvm_irq_routing_xen_evtchn),
-        ("pad", c_uint32 * 8),
-    ]
+    irqchip: kvm_irq_routing_irqchip = of(kvm_irq_routing_irqchip)
+    msi: kvm_irq_routing_msi = of(kvm_irq_routing_msi)
+    adapter: kvm_irq_routing_s390_adapter = of(kvm_irq_routing_s390_adapter)
+    hv_sint: kvm_irq_routing_hv_sint = of(kvm_irq_routing_hv_sint)
+    xen_evtchn: kvm_irq_routing_xen_evtchn = of(kvm_irq_routing_xen_evtchn)
+    pad: Array[c_uint32] = u32 * 8
 
 
-class kvm_irq_routing_entry(LittleEndianStructure):
+class kvm_irq_routing_entry(LittleStruct):
     """struct kvm_irq_routing_entry, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    gsi: int
-    type: int
-    flags: int
-    pad: int
-    u: kvm_irq_routing_entry_u
-    _fields_ = [
-        ("gsi", c_uint32),
-        ("type", c_uint32),
-        ("flags", c_uint32),
-        ("pad", c_uint32),
-        ("u", kvm_irq_routing_entry_u),
-    ]
+    gsi: int = u32
+    type: int = one_of(u32, "KVM_IRQ_ROUTING_")
+    flags: int = u32
+    pad: int = u32
+    u: kvm_irq_routing_entry_u = of(kvm_irq_routing_entry_u)
 
 
-class kvm_irq_routing_struct(LittleEndianStructure):
+class kvm_irq_routing_struct(LittleStruct):
     """struct kvm_irq_routing.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_entries: kvm_irq_routing___empty_entries
-    entries: Array[kvm_irq_routing_entry]
-    _fields_ = [
-        ("__empty_entries", kvm_irq_routing___empty_entries),
-        ("entries", kvm_irq_routing_entry * 0),
-    ]
+    __empty_entries: kvm_irq_routing___empty_entries = of(kvm_irq_routing___empty_entries)
+    entries: Array[kvm_irq_routing_entry] = of(kvm_irq_routing_entry * 0)
 
 
-class kvm_irq_routing(LittleEndianStructure):
+class kvm_irq_routing(LittleStruct):
     """struct kvm_irq_routing, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    nr: int
-    flags: int
+    nr: int = u32
+    flags: int = u32
+    _struct = unnamed(kvm_irq_routing_struct)
     __empty_entries: kvm_irq_routing___empty_entries
     entries: Array[kvm_irq_routing_entry]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("nr", c_uint32),
-        ("flags", c_uint32),
-        ("_struct", kvm_irq_routing_struct),
-    ]
 
 
-class kvm_irqchip_chip(LittleEndianUnion):
+class kvm_irqchip_chip(LittleUnion):
     """union kvm_irqchip.chip, 512 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    dummy: bytes
-    _fields_ = [
-        ("dummy", c_char * 512),
-    ]
+    dummy: bytes = char * 512
 
 
-class kvm_irqchip(LittleEndianStructure):
+class kvm_irqchip(LittleStruct):
     """struct kvm_irqchip, 520 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    chip_id: int
-    pad: int
-    chip: kvm_irqchip_chip
-    _fields_ = [
-        ("chip_id", c_uint32),
-        ("pad", c_uint32),
-        ("chip", kvm_irqchip_chip),
-    ]
+    chip_id: int = u32
+    pad: int = u32
+    chip: kvm_irqchip_chip = of(kvm_irqchip_chip)
 
 
-class kvm_irqfd(LittleEndianStructure):
+class kvm_irqfd(LittleStruct):
     """struct kvm_irqfd, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    fd: int
-    gsi: int
-    flags: int
-    resamplefd: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("fd", c_uint32),
-        ("gsi", c_uint32),
-        ("flags", c_uint32),
-        ("resamplefd", c_uint32),
-        ("pad", c_uint8 * 16),
-    ]
+    fd: int = u32
+    gsi: int = u32
+    flags: int = any_of(u32, "KVM_IRQFD_FLAG_")
+    resamplefd: int = u32
+    pad: Array[c_uint8] = u8 * 16
 
 
-class kvm_memory_attributes(LittleEndianStructure):
+class kvm_memory_attributes(LittleStruct):
     """struct kvm_memory_attributes, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    address: int
-    size: int
-    attributes: int
-    flags: int
-    _fields_ = [
-        ("address", c_uint64),
-        ("size", c_uint64),
-        ("attributes", c_uint64),
-        ("flags", c_uint64),
-    ]
+    address: int = u64
+    size: int = u64
+    attributes: int = any_of(u64, "KVM_MEMORY_ATTRIBUTE_")
+    flags: int = u64
 
 
-class kvm_mp_state(LittleEndianStructure):
+class kvm_mp_state(LittleStruct):
     """struct kvm_mp_state, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    mp_state: int
-    _fields_ = [
-        ("mp_state", c_uint32),
-    ]
+    mp_state: int = one_of(u32, "KVM_MP_STATE_")
 
 
-class kvm_msi(LittleEndianStructure):
+class kvm_msi(LittleStruct):
     """struct kvm_msi, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    address_lo: int
-    address_hi: int
-    data: int
-    flags: int
-    devid: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("address_lo", c_uint32),
-        ("address_hi", c_uint32),
-        ("data", c_uint32),
-        ("flags", c_uint32),
-        ("devid", c_uint32),
-        ("pad", c_uint8 * 12),
-    ]
+    address_lo: int = u32
+    address_hi: int = u32
+    data: int = u32
+    flags: int = any_of(u32, "KVM_MSI_")
+    devid: int = u32
+    pad: Array[c_uint8] = u8 * 12
 
 
-class kvm_one_reg(LittleEndianStructure):
+class kvm_one_reg(LittleStruct):
     """struct kvm_one_reg, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    id: int
-    addr: int
-    _fields_ = [
-        ("id", c_uint64),
-        ("addr", c_uint64),
-    ]
+    id: int = u64
+    addr: int = u64
 
 
-class kvm_pit_config(LittleEndianStructure):
+class kvm_pit_config(LittleStruct):
     """struct kvm_pit_config, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    pad: Array[c_uint32]
-    _fields_ = [
-        ("flags", c_uint32),
-        ("pad", c_uint32 * 15),
-    ]
+    flags: int = u32
+    pad: Array[c_uint32] = u32 * 15
 
 
-class kvm_pre_fault_memory(LittleEndianStructure):
+class kvm_pre_fault_memory(LittleStruct):
     """struct kvm_pre_fault_memory, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    gpa: int
-    size: int
-    flags: int
-    padding: Array[c_uint64]
-    _fields_ = [
-        ("gpa", c_uint64),
-        ("size", c_uint64),
-        ("flags", c_uint64),
-        ("padding", c_uint64 * 5),
-    ]
+    gpa: int = u64
+    size: int = u64
+    flags: int = u64
+    padding: Array[c_uint64] = u64 * 5
 
 
-class kvm_reg_list___empty_reg(LittleEndianStructure):
+class kvm_reg_list___empty_reg(LittleStruct):
     """struct kvm_reg_list.__empty_reg, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_reg_list_struct(LittleEndianStructure):
+class kvm_reg_list_struct(LittleStruct):
     """struct kvm_reg_list.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_reg: kvm_reg_list___empty_reg
-    reg: Array[c_uint64]
-    _fields_ = [
-        ("__empty_reg", kvm_reg_list___empty_reg),
-        ("reg", c_uint64 * 0),
-    ]
+    __empty_reg: kvm_reg_list___empty_reg = of(kvm_reg_list___empty_reg)
+    reg: Array[c_uint64] = u64 * 0
 
 
-class kvm_reg_list(LittleEndianStructure):
+class kvm_reg_list(LittleStruct):
     """struct kvm_reg_list, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    n: int
+    n: int = u64
+    _struct = unnamed(kvm_reg_list_struct)
     __empty_reg: kvm_reg_list___empty_reg
     reg: Array[c_uint64]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("n", c_uint64),
-        ("_struct", kvm_reg_list_struct),
-    ]
 
 
-class kvm_regs(LittleEndianStructure):
+class kvm_regs(LittleStruct):
     """struct kvm_regs, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_riscv_aia_csr(LittleEndianStructure):
+class kvm_riscv_aia_csr(LittleStruct):
     """struct kvm_riscv_aia_csr, 56 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    siselect: int
-    iprio1: int
-    iprio2: int
-    sieh: int
-    siph: int
-    iprio1h: int
-    iprio2h: int
-    _fields_ = [
-        ("siselect", c_uint64),
-        ("iprio1", c_uint64),
-        ("iprio2", c_uint64),
-        ("sieh", c_uint64),
-        ("siph", c_uint64),
-        ("iprio1h", c_uint64),
-        ("iprio2h", c_uint64),
-    ]
+    siselect: int = u64
+    iprio1: int = u64
+    iprio2: int = u64
+    sieh: int = u64
+    siph: int = u64
+    iprio1h: int = u64
+    iprio2h: int = u64
 
 
-class kvm_riscv_config(LittleEndianStructure):
+class kvm_riscv_config(LittleStruct):
     """struct kvm_riscv_config, 64 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    isa: int
-    zicbom_block_size: int
-    mvendorid: int
-    marchid: int
-    mimpid: int
-    zicboz_block_size: int
-    satp_mode: int
-    zicbop_block_size: int
-    _fields_ = [
-        ("isa", c_uint64),
-        ("zicbom_block_size", c_uint64),
-        ("mvendorid", c_uint64),
-        ("marchid", c_uint64),
-        ("mimpid", c_uint64),
-        ("zicboz_block_size", c_uint64),
-        ("satp_mode", c_uint64),
-        ("zicbop_block_size", c_uint64),
-    ]
+    isa: int = u64
+    zicbom_block_size: int = u64
+    mvendorid: int = u64
+    marchid: int = u64
+    mimpid: int = u64
+    zicboz_block_size: int = u64
+    satp_mode: int = u64
+    zicbop_block_size: int = u64
 
 
-class user_regs_struct(LittleEndianStructure):
+class user_regs_struct(LittleStruct):
     """struct user_regs_struct, 256 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    pc: int
-    ra: int
-    sp: int
-    gp: int
-    tp: int
-    t0: int
-    t1: int
-    t2: int
-    s0: int
-    s1: int
-    a0: int
-    a1: int
-    a2: int
-    a3: int
-    a4: int
-    a5: int
-    a6: int
-    a7: int
-    s2: int
-    s3: int
-    s4: int
-    s5: int
-    s6: int
-    s7: int
-    s8: int
-    s9: int
-    s10: int
-    s11: int
-    t3: int
-    t4: int
-    t5: int
-    t6: int
-    _fields_ = [
-        ("pc", c_uint64),
-        ("ra", c_uint64),
-        ("sp", c_uint64),
-        ("gp", c_uint64),
-        ("tp", c_uint64),
-        ("t0", c_uint64),
-        ("t1", c_uint64),
-        ("t2", c_uint64),
-        ("s0", c_uint64),
-        ("s1", c_uint64),
-        ("a0", c_uint64),
-        ("a1", c_uint64),
-        ("a2", c_uint64),
-        ("a3", c_uint64),
-        ("a4", c_uint64),
-        ("a5", c_uint64),
-        ("a6", c_uint64),
-        ("a7", c_uint64),
-        ("s2", c_uint64),
-        ("s3", c_uint64),
-        ("s4", c_uint64),
-        ("s5", c_uint64),
-        ("s6", c_uint64),
-        ("s7", c_uint64),
-        ("s8", c_uint64),
-        ("s9", c_uint64),
-        ("s10", c_uint64),
-        ("s11", c_uint64),
-        ("t3", c_uint64),
-        ("t4", c_uint64),
-        ("t5", c_uint64),
-        ("t6", c_uint64),
-    ]
+    pc: int = u64
+    ra: int = u64
+    sp: int = u64
+    gp: int = u64
+    tp: int = u64
+    t0: int = u64
+    t1: int = u64
+    t2: int = u64
+    s0: int = u64
+    s1: int = u64
+    a0: int = u64
+    a1: int = u64
+    a2: int = u64
+    a3: int = u64
+    a4: int = u64
+    a5: int = u64
+    a6: int = u64
+    a7: int = u64
+    s2: int = u64
+    s3: int = u64
+    s4: int = u64
+    s5: int = u64
+    s6: int = u64
+    s7: int = u64
+    s8: int = u64
+    s9: int = u64
+    s10: int = u64
+    s11: int = u64
+    t3: int = u64
+    t4: int = u64
+    t5: int = u64
+    t6: int = u64
 
 
-class kvm_riscv_core(LittleEndianStructure):
+class kvm_riscv_core(LittleStruct):
     """struct kvm_riscv_core, 264 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    regs: user_regs_struct
-    mode: int
-    _fields_ = [
-        ("regs", user_regs_struct),
-        ("mode", c_uint64),
-    ]
+    regs: user_regs_struct = of(user_regs_struct)
+    mode: int = u64
 
 
-class kvm_riscv_csr(LittleEndianStructure):
+class kvm_riscv_csr(LittleStruct):
     """struct kvm_riscv_csr, 88 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    sstatus: int
-    sie: int
-    stvec: int
-    sscratch: int
-    sepc: int
-    scause: int
-    stval: int
-    sip: int
-    satp: int
-    scounteren: int
-    senvcfg: int
-    _fields_ = [
-        ("sstatus", c_uint64),
-        ("sie", c_uint64),
-        ("stvec", c_uint64),
-        ("sscratch", c_uint64),
-        ("sepc", c_uint64),
-        ("scause", c_uint64),
-        ("stval", c_uint64),
-        ("sip", c_uint64),
-        ("satp", c_uint64),
-        ("scounteren", c_uint64),
-        ("senvcfg", c_uint64),
-    ]
+    sstatus: int = u64
+    sie: int = u64
+    stvec: int = u64
+    sscratch: int = u64
+    sepc: int = u64
+    scause: int = u64
+    stval: int = u64
+    sip: int = u64
+    satp: int = u64
+    scounteren: int = u64
+    senvcfg: int = u64
 
 
-class kvm_riscv_sbi_fwft_feature(LittleEndianStructure):
+class kvm_riscv_sbi_fwft_feature(LittleStruct):
     """struct kvm_riscv_sbi_fwft_feature, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    enable: int
-    flags: int
-    value: int
-    _fields_ = [
-        ("enable", c_uint64),
-        ("flags", c_uint64),
-        ("value", c_uint64),
-    ]
+    enable: int = u64
+    flags: int = u64
+    value: int = u64
 
 
-class kvm_riscv_sbi_fwft(LittleEndianStructure):
+class kvm_riscv_sbi_fwft(LittleStruct):
     """struct kvm_riscv_sbi_fwft, 48 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    misaligned_deleg: kvm_riscv_sbi_fwft_feature
-    pointer_masking: kvm_riscv_sbi_fwft_feature
-    _fields_ = [
-        ("misaligned_deleg", kvm_riscv_sbi_fwft_feature),
-        ("pointer_masking", kvm_riscv_sbi_fwft_feature),
-    ]
+    misaligned_deleg: kvm_riscv_sbi_fwft_feature = of(kvm_riscv_sbi_fwft_feature)
+    pointer_masking: kvm_riscv_sbi_fwft_feature = of(kvm_riscv_sbi_fwft_feature)
 
 
-class kvm_riscv_sbi_sta(LittleEndianStructure):
+class kvm_riscv_sbi_sta(LittleStruct):
     """struct kvm_riscv_sbi_sta, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    shmem_lo: int
-    shmem_hi: int
-    _fields_ = [
-        ("shmem_lo", c_uint64),
-        ("shmem_hi", c_uint64),
-    ]
+    shmem_lo: int = u64
+    shmem_hi: int = u64
 
 
-class kvm_riscv_smstateen_csr(LittleEndianStructure):
+class kvm_riscv_smstateen_csr(LittleStruct):
     """struct kvm_riscv_smstateen_csr, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    sstateen0: int
-    _fields_ = [
-        ("sstateen0", c_uint64),
-    ]
+    sstateen0: int = u64
 
 
-class kvm_riscv_timer(LittleEndianStructure):
+class kvm_riscv_timer(LittleStruct):
     """struct kvm_riscv_timer, 32 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    frequency: int
-    time: int
-    compare: int
-    state: int
-    _fields_ = [
-        ("frequency", c_uint64),
-        ("time", c_uint64),
-        ("compare", c_uint64),
-        ("state", c_uint64),
-    ]
+    frequency: int = u64
+    time: int = u64
+    compare: int = u64
+    state: int = u64
 
 
-class kvm_run_hw(LittleEndianStructure):
+class kvm_run_hw(LittleStruct):
     """struct kvm_run.hw, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    hardware_exit_reason: int
-    _fields_ = [
-        ("hardware_exit_reason", c_uint64),
-    ]
+    hardware_exit_reason: int = u64
 
 
-class kvm_run_fail_entry(LittleEndianStructure):
+class kvm_run_fail_entry(LittleStruct):
     """struct kvm_run.fail_entry, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    hardware_entry_failure_reason: int
-    cpu: int
-    _fields_ = [
-        ("hardware_entry_failure_reason", c_uint64),
-        ("cpu", c_uint32),
-        ("_pad_12", c_uint8 * 4),
-    ]
+    hardware_entry_failure_reason: int = u64
+    cpu: int = u32
+    _pad_12 = u8 * 4
 
 
-class kvm_run_ex(LittleEndianStructure):
+class kvm_run_ex(LittleStruct):
     """struct kvm_run.ex, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    exception: int
-    error_code: int
-    _fields_ = [
-        ("exception", c_uint32),
-        ("error_code", c_uint32),
-    ]
+    exception: int = u32
+    error_code: int = u32
 
 
-class kvm_run_io(LittleEndianStructure):
+class kvm_run_io(LittleStruct):
     """struct kvm_run.io, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    direction: int
-    size: int
-    port: int
-    count: int
-    data_offset: int
-    _fields_ = [
-        ("direction", c_uint8),
-        ("size", c_uint8),
-        ("port", c_uint16),
-        ("count", c_uint32),
-        ("data_offset", c_uint64),
-    ]
+    direction: int = one_of(u8, "KVM_EXIT_IO_")
+    size: int = u8
+    port: int = u16
+    count: int = u32
+    data_offset: int = u64
 
 
-class kvm_run_debug(LittleEndianStructure):
+class kvm_run_debug(LittleStruct):
     """struct kvm_run.debug, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    arch: kvm_debug_exit_arch
-    _fields_ = [
-        ("arch", kvm_debug_exit_arch),
-    ]
+    arch: kvm_debug_exit_arch = of(kvm_debug_exit_arch)
 
 
-class kvm_run_mmio(LittleEndianStructure):
+class kvm_run_mmio(LittleStruct):
     """struct kvm_run.mmio, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    phys_addr: int
-    data: Array[c_uint8]
-    len: int
-    is_write: int
-    _fields_ = [
-        ("phys_addr", c_uint64),
-        ("data", c_uint8 * 8),
-        ("len", c_uint32),
-        ("is_write", c_uint8),
-        ("_pad_21", c_uint8 * 3),
-    ]
+    phys_addr: int = u64
+    data: Array[c_uint8] = u8 * 8
+    len: int = u32
+    is_write: int = u8
+    _pad_21 = u8 * 3
 
 
-class kvm_run_iocsr_io(LittleEndianStructure):
+class kvm_run_iocsr_io(LittleStruct):
     """struct kvm_run.iocsr_io, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    phys_addr: int
-    data: Array[c_uint8]
-    len: int
-    is_write: int
-    _fields_ = [
-        ("phys_addr", c_uint64),
-        ("data", c_uint8 * 8),
-        ("len", c_uint32),
-        ("is_write", c_uint8),
-        ("_pad_21", c_uint8 * 3),
-    ]
+    phys_addr: int = u64
+    data: Array[c_uint8] = u8 * 8
+    len: int = u32
+    is_write: int = u8
+    _pad_21 = u8 * 3
 
 
-class kvm_run_hypercall_union(LittleEndianUnion):
+class kvm_run_hypercall_union(LittleUnion):
     """union kvm_run.hypercall.<union>, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    longmode: int
-    flags: int
-    _fields_ = [
-        ("longmode", c_uint32),
-        ("flags", c_uint64),
-    ]
+    longmode: int = u32
+    flags: int = u64
 
 
-class kvm_run_hypercall(LittleEndianStructure):
+class kvm_run_hypercall(LittleStruct):
     """struct kvm_run.hypercall, 72 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    nr: int
-    args: Array[c_uint64]
-    ret: int
+    nr: int = u64
+    args: Array[c_uint64] = u64 * 6
+    ret: int = u64
+    _union = unnamed(kvm_run_hypercall_union)
     longmode: int
     flags: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("nr", c_uint64),
-        ("args", c_uint64 * 6),
-        ("ret", c_uint64),
-        ("_union", kvm_run_hypercall_union),
-    ]
 
 
-class kvm_run_tpr_access(LittleEndianStructure):
+class kvm_run_tpr_access(LittleStruct):
     """struct kvm_run.tpr_access, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    rip: int
-    is_write: int
-    pad: int
-    _fields_ = [
-        ("rip", c_uint64),
-        ("is_write", c_uint32),
-        ("pad", c_uint32),
-    ]
+    rip: int = u64
+    is_write: int = u32
+    pad: int = u32
 
 
-class kvm_run_s390_sieic(LittleEndianStructure):
+class kvm_run_s390_sieic(LittleStruct):
     """struct kvm_run.s390_sieic, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    icptcode: int
-    ipa: int
-    ipb: int
-    _fields_ = [
-        ("icptcode", c_uint8),
-        ("_pad_1", c_uint8 * 1),
-        ("ipa", c_uint16),
-        ("ipb", c_uint32),
-    ]
+    icptcode: int = u8
+    _pad_1 = u8 * 1
+    ipa: int = u16
+    ipb: int = u32
 
 
-class kvm_run_s390_ucontrol(LittleEndianStructure):
+class kvm_run_s390_ucontrol(LittleStruct):
     """struct kvm_run.s390_ucontrol, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    trans_exc_code: int
-    pgm_code: int
-    _fields_ = [
-        ("trans_exc_code", c_uint64),
-        ("pgm_code", c_uint32),
-        ("_pad_12", c_uint8 * 4),
-    ]
+    trans_exc_code: int = u64
+    pgm_code: int = u32
+    _pad_12 = u8 * 4
 
 
-class kvm_run_dcr(LittleEndianStructure):
+class kvm_run_dcr(LittleStruct):
     """struct kvm_run.dcr, 12 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    dcrn: int
-    data: int
-    is_write: int
-    _fields_ = [
-        ("dcrn", c_uint32),
-        ("data", c_uint32),
-        ("is_write", c_uint8),
-        ("_pad_9", c_uint8 * 3),
-    ]
+    dcrn: int = u32
+    data: int = u32
+    is_write: int = u8
+    _pad_9 = u8 * 3
 
 
-class kvm_run_internal(LittleEndianStructure):
+class kvm_run_internal(LittleStruct):
     """struct kvm_run.internal, 136 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    suberror: int
-    ndata: int
-    data: Array[c_uint64]
-    _fields_ = [
-        ("suberror", c_uint32),
-        ("ndata", c_uint32),
-        ("data", c_uint64 * 16),
-    ]
+    suberror: int = one_of(u32, "KVM_INTERNAL_ERROR_")
+    ndata: int = u32
+    data: Array[c_uint64] = u64 * 16
 
 
-class kvm_run_emulation_failure_struct(LittleEndianStructure):
+class kvm_run_emulation_failure_struct(LittleStruct):
     """struct kvm_run.emulation_failure.<struct>, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    insn_size: int
-    insn_bytes: Array[c_uint8]
-    _fields_ = [
-        ("insn_size", c_uint8),
-        ("insn_bytes", c_uint8 * 15),
-    ]
+    insn_size: int = u8
+    insn_bytes: Array[c_uint8] = u8 * 15
 
 
-class kvm_run_emulation_failure_union(LittleEndianUnion):
+class kvm_run_emulation_failure_union(LittleUnion):
     """union kvm_run.emulation_failure.<union>, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
+    _struct = unnamed(kvm_run_emulation_failure_struct)
     insn_size: int
     insn_bytes: Array[c_uint8]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", kvm_run_emulation_failure_struct),
-    ]
 
 
-class kvm_run_emulation_failure(LittleEndianStructure):
+class kvm_run_emulation_failure(LittleStruct):
     """struct kvm_run.emulation_failure, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    suberror: int
-    ndata: int
-    flags: int
+    suberror: int = u32
+    ndata: int = u32
+    flags: int = u64
+    _union = unnamed(kvm_run_emulation_failure_union)
     insn_size: int
     insn_bytes: Array[c_uint8]
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("suberror", c_uint32),
-        ("ndata", c_uint32),
-        ("flags", c_uint64),
-        ("_union", kvm_run_emulation_failure_union),
-    ]
 
 
-class kvm_run_osi(LittleEndianStructure):
+class kvm_run_osi(LittleStruct):
     """struct kvm_run.osi, 256 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    gprs: Array[c_uint64]
-    _fields_ = [
-        ("gprs", c_uint64 * 32),
-    ]
+    gprs: Array[c_uint64] = u64 * 32
 
 
-class kvm_run_papr_hcall(LittleEndianStructure):
+class kvm_run_papr_hcall(LittleStruct):
     """struct kvm_run.papr_hcall, 88 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    nr: int
-    ret: int
-    args: Array[c_uint64]
-    _fields_ = [
-        ("nr", c_uint64),
-        ("ret", c_uint64),
-        ("args", c_uint64 * 9),
-    ]
+    nr: int = u64
+    ret: int = u64
+    args: Array[c_uint64] = u64 * 9
 
 
-class kvm_run_s390_tsch(LittleEndianStructure):
+class kvm_run_s390_tsch(LittleStruct):
     """struct kvm_run.s390_tsch, 20 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    subchannel_id: int
-    subchannel_nr: int
-    io_int_parm: int
-    io_int_word: int
-    ipb: int
-    dequeued: int
-    _fields_ = [
-        ("subchannel_id", c_uint16),
-        ("subchannel_nr", c_uint16),
-        ("io_int_parm", c_uint32),
-        ("io_int_word", c_uint32),
-        ("ipb", c_uint32),
-        ("dequeued", c_uint8),
-        ("_pad_17", c_uint8 * 3),
-    ]
+    subchannel_id: int = u16
+    subchannel_nr: int = u16
+    io_int_parm: int = u32
+    io_int_word: int = u32
+    ipb: int = u32
+    dequeued: int = u8
+    _pad_17 = u8 * 3
 
 
-class kvm_run_epr(LittleEndianStructure):
+class kvm_run_epr(LittleStruct):
     """struct kvm_run.epr, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    epr: int
-    _fields_ = [
-        ("epr", c_uint32),
-    ]
+    epr: int = u32
 
 
-class kvm_run_system_event_union(LittleEndianUnion):
+class kvm_run_system_event_union(LittleUnion):
     """union kvm_run.system_event.<union>, 128 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    data: Array[c_uint64]
-    _fields_ = [
-        ("flags", c_uint64),
-        ("data", c_uint64 * 16),
-    ]
+    flags: int = u64
+    data: Array[c_uint64] = u64 * 16
 
 
-class kvm_run_system_event(LittleEndianStructure):
+class kvm_run_system_event(LittleStruct):
     """struct kvm_run.system_event, 136 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    ndata: int
+    type: int = one_of(u32, "KVM_SYSTEM_EVENT_")
+    ndata: int = u32
+    _union = unnamed(kvm_run_system_event_union)
     flags: int
     data: Array[c_uint64]
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("type", c_uint32),
-        ("ndata", c_uint32),
-        ("_union", kvm_run_system_event_union),
-    ]
 
 
-class kvm_run_s390_stsi(LittleEndianStructure):
+class kvm_run_s390_stsi(LittleStruct):
     """struct kvm_run.s390_stsi, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    addr: int
-    ar: int
-    reserved: int
-    fc: int
-    sel1: int
-    sel2: int
-    _fields_ = [
-        ("addr", c_uint64),
-        ("ar", c_uint8),
-        ("reserved", c_uint8),
-        ("fc", c_uint8),
-        ("sel1", c_uint8),
-        ("sel2", c_uint16),
-        ("_pad_14", c_uint8 * 2),
-    ]
+    addr: int = u64
+    ar: int = u8
+    reserved: int = u8
+    fc: int = u8
+    sel1: int = u8
+    sel2: int = u16
+    _pad_14 = u8 * 2
 
 
-class kvm_run_eoi(LittleEndianStructure):
+class kvm_run_eoi(LittleStruct):
     """struct kvm_run.eoi, 1 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    vector: int
-    _fields_ = [
-        ("vector", c_uint8),
-    ]
+    vector: int = u8
 
 
-class kvm_run_arm_nisv(LittleEndianStructure):
+class kvm_run_arm_nisv(LittleStruct):
     """struct kvm_run.arm_nisv, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    esr_iss: int
-    fault_ipa: int
-    _fields_ = [
-        ("esr_iss", c_uint64),
-        ("fault_ipa", c_uint64),
-    ]
+    esr_iss: int = u64
+    fault_ipa: int = u64
 
 
-class kvm_run_msr(LittleEndianStructure):
+class kvm_run_msr(LittleStruct):
     """struct kvm_run.msr, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    error: int
-    pad: Array[c_uint8]
-    reason: int
-    index: int
-    data: int
-    _fields_ = [
-        ("error", c_uint8),
-        ("pad", c_uint8 * 7),
-        ("reason", c_uint32),
-        ("index", c_uint32),
-        ("data", c_uint64),
-    ]
+    error: int = u8
+    pad: Array[c_uint8] = u8 * 7
+    reason: int = u32
+    index: int = u32
+    data: int = u64
 
 
-class kvm_xen_exit_u_hcall(LittleEndianStructure):
+class kvm_xen_exit_u_hcall(LittleStruct):
     """struct kvm_xen_exit.u.hcall, 72 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    longmode: int
-    cpl: int
-    input: int
-    result: int
-    params: Array[c_uint64]
-    _fields_ = [
-        ("longmode", c_uint32),
-        ("cpl", c_uint32),
-        ("input", c_uint64),
-        ("result", c_uint64),
-        ("params", c_uint64 * 6),
-    ]
+    longmode: int = u32
+    cpl: int = u32
+    input: int = u64
+    result: int = u64
+    params: Array[c_uint64] = u64 * 6
 
 
-class kvm_xen_exit_u(LittleEndianUnion):
+class kvm_xen_exit_u(LittleUnion):
     """union kvm_xen_exit.u, 72 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    hcall: kvm_xen_exit_u_hcall
-    _fields_ = [
-        ("hcall", kvm_xen_exit_u_hcall),
-    ]
+    hcall: kvm_xen_exit_u_hcall = of(kvm_xen_exit_u_hcall)
 
 
-class kvm_xen_exit(LittleEndianStructure):
+class kvm_xen_exit(LittleStruct):
     """struct kvm_xen_exit, 80 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    u: kvm_xen_exit_u
-    _fields_ = [
-        ("type", c_uint32),
-        ("_pad_4", c_uint8 * 4),
-        ("u", kvm_xen_exit_u),
-    ]
+    type: int = u32
+    _pad_4 = u8 * 4
+    u: kvm_xen_exit_u = of(kvm_xen_exit_u)
 
 
-class kvm_run_riscv_sbi(LittleEndianStructure):
+class kvm_run_riscv_sbi(LittleStruct):
     """struct kvm_run.riscv_sbi, 80 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    extension_id: int
-    function_id: int
-    args: Array[c_uint64]
-    ret: Array[c_uint64]
-    _fields_ = [
-        ("extension_id", c_uint64),
-        ("function_id", c_uint64),
-        ("args", c_uint64 * 6),
-        ("ret", c_uint64 * 2),
-    ]
+    extension_id: int = u64
+    function_id: int = u64
+    args: Array[c_uint64] = u64 * 6
+    ret: Array[c_uint64] = u64 * 2
 
 
-class kvm_run_riscv_csr(LittleEndianStructure):
+class kvm_run_riscv_csr(LittleStruct):
     """struct kvm_run.riscv_csr, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    csr_num: int
-    new_value: int
-    write_mask: int
-    ret_value: int
-    _fields_ = [
-        ("csr_num", c_uint64),
-        ("new_value", c_uint64),
-        ("write_mask", c_uint64),
-        ("ret_value", c_uint64),
-    ]
+    csr_num: int = u64
+    new_value: int = u64
+    write_mask: int = u64
+    ret_value: int = u64
 
 
-class kvm_run_notify(LittleEndianStructure):
+class kvm_run_notify(LittleStruct):
     """struct kvm_run.notify, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    _fields_ = [
-        ("flags", c_uint32),
-    ]
+    flags: int = u32
 
 
-class kvm_run_memory_fault(LittleEndianStructure):
+class kvm_run_memory_fault(LittleStruct):
     """struct kvm_run.memory_fault, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    gpa: int
-    size: int
-    _fields_ = [
-        ("flags", c_uint64),
-        ("gpa", c_uint64),
-        ("size", c_uint64),
-    ]
+    flags: int = u64
+    gpa: int = u64
+    size: int = u64
 
 
-class kvm_run_tdx_unknown(LittleEndianStructure):
+class kvm_run_tdx_unknown(LittleStruct):
     """struct kvm_run.tdx.unknown, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ret: int
-    data: Array[c_uint64]
-    _fields_ = [
-        ("ret", c_uint64),
-        ("data", c_uint64 * 5),
-    ]
+    ret: int = u64
+    data: Array[c_uint64] = u64 * 5
 
 
-class kvm_run_tdx_get_quote(LittleEndianStructure):
+class kvm_run_tdx_get_quote(LittleStruct):
     """struct kvm_run.tdx.get_quote, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ret: int
-    gpa: int
-    size: int
-    _fields_ = [
-        ("ret", c_uint64),
-        ("gpa", c_uint64),
-        ("size", c_uint64),
-    ]
+    ret: int = u64
+    gpa: int = u64
+    size: int = u64
 
 
-class kvm_run_tdx_get_tdvmcall_info(LittleEndianStructure):
+class kvm_run_tdx_get_tdvmcall_info(LittleStruct):
     """struct kvm_run.tdx.get_tdvmcall_info, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ret: int
-    leaf: int
-    r11: int
-    r12: int
-    r13: int
-    r14: int
-    _fields_ = [
-        ("ret", c_uint64),
-        ("leaf", c_uint64),
-        ("r11", c_uint64),
-        ("r12", c_uint64),
-        ("r13", c_uint64),
-        ("r14", c_uint64),
-    ]
+    ret: int = u64
+    leaf: int = u64
+    r11: int = u64
+    r12: int = u64
+    r13: int = u64
+    r14: int = u64
 
 
-class kvm_run_tdx_setup_event_notify(LittleEndianStructure):
+class kvm_run_tdx_setup_event_notify(LittleStruct):
     """struct kvm_run.tdx.setup_event_notify, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ret: int
-    vector: int
-    _fields_ = [
-        ("ret", c_uint64),
-        ("vector", c_uint64),
-    ]
+    ret: int = u64
+    vector: int = u64
 
 
-class kvm_run_tdx_union(LittleEndianUnion):
+class kvm_run_tdx_union(LittleUnion):
     """union kvm_run.tdx.<union>, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    unknown: kvm_run_tdx_unknown
-    get_quote: kvm_run_tdx_get_quote
-    get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
-    setup_event_notify: kvm_run_tdx_setup_event_notify
-    _fields_ = [
-        ("unknown", kvm_run_tdx_unknown),
-        ("get_quote", kvm_run_tdx_get_quote),
-        ("get_tdvmcall_info", kvm_run_tdx_get_tdvmcall_info),
-        ("setup_event_notify", kvm_run_tdx_setup_event_notify),
-    ]
+    unknown: kvm_run_tdx_unknown = of(kvm_run_tdx_unknown)
+    get_quote: kvm_run_tdx_get_quote = of(kvm_run_tdx_get_quote)
+    get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info = of(kvm_run_tdx_get_tdvmcall_info)
+    setup_event_notify: kvm_run_tdx_setup_event_notify = of(kvm_run_tdx_setup_event_notify)
 
 
-class kvm_run_tdx(LittleEndianStructure):
+class kvm_run_tdx(LittleStruct):
     """struct kvm_run.tdx, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    nr: int
+    flags: int = u64
+    nr: int = u64
+    _union = unnamed(kvm_run_tdx_union)
     unknown: kvm_run_tdx_unknown
     get_quote: kvm_run_tdx_get_quote
     get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
     setup_event_notify: kvm_run_tdx_setup_event_notify
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("flags", c_uint64),
-        ("nr", c_uint64),
-        ("_union", kvm_run_tdx_union),
-    ]
 
 
-class kvm_run_arm_sea(LittleEndianStructure):
+class kvm_run_arm_sea(LittleStruct):
     """struct kvm_run.arm_sea, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    esr: int
-    gva: int
-    gpa: int
-    _fields_ = [
-        ("flags", c_uint64),
-        ("esr", c_uint64),
-        ("gva", c_uint64),
-        ("gpa", c_uint64),
-    ]
+    flags: int = u64
+    esr: int = u64
+    gva: int = u64
+    gpa: int = u64
 
 
-class kvm_run_union(LittleEndianUnion):
+class kvm_run_union(LittleUnion):
     """union kvm_run.<union>, 256 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    hw: kvm_run_hw
-    fail_entry: kvm_run_fail_entry
-    ex: kvm_run_ex
-    io: kvm_run_io
-    debug: kvm_run_debug
-    mmio: kvm_run_mmio
-    iocsr_io: kvm_run_iocsr_io
-    hypercall: kvm_run_hypercall
-    tpr_access: kvm_run_tpr_access
-    s390_sieic: kvm_run_s390_sieic
-    s390_reset_flags: int
-    s390_ucontrol: kvm_run_s390_ucontrol
-    dcr: kvm_run_dcr
-    internal: kvm_run_internal
-    emulation_failure: kvm_run_emulation_failure
-    osi: kvm_run_osi
-    papr_hcall: kvm_run_papr_hcall
-    s390_tsch: kvm_run_s390_tsch
-    epr: kvm_run_epr
-    system_event: kvm_run_system_event
-    s390_stsi: kvm_run_s390_stsi
-    eoi: kvm_run_eoi
-    hyperv: kvm_hyperv_exit
-    arm_nisv: kvm_run_arm_nisv
-    msr: kvm_run_msr
-    xen: kvm_xen_exit
-    riscv_sbi: kvm_run_riscv_sbi
-    riscv_csr: kvm_run_riscv_csr
-    notify: kvm_run_notify
-    memory_fault: kvm_run_memory_fault
-    tdx: kvm_run_tdx
-    arm_sea: kvm_run_arm_sea
-    snp_req_certs: kvm_exit_snp_req_certs
-    padding: bytes
-    _fields_ = [
-        ("hw", kvm_run_hw),
-        ("fail_entry", kvm_run_fail_entry),
-        ("ex", kvm_run_ex),
-        ("io", kvm_run_io),
-        ("debug", kvm_run_debug),
-        ("mmio", kvm_run_mmio),
-        ("iocsr_io", kvm_run_iocsr_io),
-        ("hypercall", kvm_run_hypercall),
-        ("tpr_access", kvm_run_tpr_access),
-        ("s390_sieic", kvm_run_s390_sieic),
-        ("s390_reset_flags", c_uint64),
-        ("s390_ucontrol", kvm_run_s390_ucontrol),
-        ("dcr", kvm_run_dcr),
-        ("internal", kvm_run_internal),
-        ("emulation_failure", kvm_run_emulation_failure),
-        ("osi", kvm_run_osi),
-        ("papr_hcall", kvm_run_papr_hcall),
-        ("s390_tsch", kvm_run_s390_tsch),
-        ("epr", kvm_run_epr),
-        ("system_event", kvm_run_system_event),
-        ("s390_stsi", kvm_run_s390_stsi),
-        ("eoi", kvm_run_eoi),
-        ("hyperv", kvm_hyperv_exit),
-        ("arm_nisv", kvm_run_arm_nisv),
-        ("msr", kvm_run_msr),
-        ("xen", kvm_xen_exit),
-        ("riscv_sbi", kvm_run_riscv_sbi),
-        ("riscv_csr", kvm_run_riscv_csr),
-        ("notify", kvm_run_notify),
-        ("memory_fault", kvm_run_memory_fault),
-        ("tdx", kvm_run_tdx),
-        ("arm_sea", kvm_run_arm_sea),
-        ("snp_req_certs", kvm_exit_snp_req_certs),
-        ("padding", c_char * 256),
-    ]
+    hw: kvm_run_hw = of(kvm_run_hw)
+    fail_entry: kvm_run_fail_entry = of(kvm_run_fail_entry)
+    ex: kvm_run_ex = of(kvm_run_ex)
+    io: kvm_run_io = of(kvm_run_io)
+    debug: kvm_run_debug = of(kvm_run_debug)
+    mmio: kvm_run_mmio = of(kvm_run_mmio)
+    iocsr_io: kvm_run_iocsr_io = of(kvm_run_iocsr_io)
+    hypercall: kvm_run_hypercall = of(kvm_run_hypercall)
+    tpr_access: kvm_run_tpr_access = of(kvm_run_tpr_access)
+    s390_sieic: kvm_run_s390_sieic = of(kvm_run_s390_sieic)
+    s390_reset_flags: int = u64
+    s390_ucontrol: kvm_run_s390_ucontrol = of(kvm_run_s390_ucontrol)
+    dcr: kvm_run_dcr = of(kvm_run_dcr)
+    internal: kvm_run_internal = of(kvm_run_internal)
+    emulation_failure: kvm_run_emulation_failure = of(kvm_run_emulation_failure)
+    osi: kvm_run_osi = of(kvm_run_osi)
+    papr_hcall: kvm_run_papr_hcall = of(kvm_run_papr_hcall)
+    s390_tsch: kvm_run_s390_tsch = of(kvm_run_s390_tsch)
+    epr: kvm_run_epr = of(kvm_run_epr)
+    system_event: kvm_run_system_event = of(kvm_run_system_event)
+    s390_stsi: kvm_run_s390_stsi = of(kvm_run_s390_stsi)
+    eoi: kvm_run_eoi = of(kvm_run_eoi)
+    hyperv: kvm_hyperv_exit = of(kvm_hyperv_exit)
+    arm_nisv: kvm_run_arm_nisv = of(kvm_run_arm_nisv)
+    msr: kvm_run_msr = of(kvm_run_msr)
+    xen: kvm_xen_exit = of(kvm_xen_exit)
+    riscv_sbi: kvm_run_riscv_sbi = of(kvm_run_riscv_sbi)
+    riscv_csr: kvm_run_riscv_csr = of(kvm_run_riscv_csr)
+    notify: kvm_run_notify = of(kvm_run_notify)
+    memory_fault: kvm_run_memory_fault = of(kvm_run_memory_fault)
+    tdx: kvm_run_tdx = of(kvm_run_tdx)
+    arm_sea: kvm_run_arm_sea = of(kvm_run_arm_sea)
+    snp_req_certs: kvm_exit_snp_req_certs = of(kvm_exit_snp_req_certs)
+    padding: bytes = char * 256
 
 
-class kvm_sync_regs(LittleEndianStructure):
+class kvm_sync_regs(LittleStruct):
     """struct kvm_sync_regs, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_run_s(LittleEndianUnion):
+class kvm_run_s(LittleUnion):
     """union kvm_run.s, 2048 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    regs: kvm_sync_regs
-    padding: bytes
-    _fields_ = [
-        ("regs", kvm_sync_regs),
-        ("padding", c_char * 2048),
-    ]
+    regs: kvm_sync_regs = of(kvm_sync_regs)
+    padding: bytes = char * 2048
 
 
-class kvm_run(LittleEndianStructure):
+class kvm_run(LittleStruct):
     """struct kvm_run, 2352 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    request_interrupt_window: int
-    immediate_exit: int
-    padding1: Array[c_uint8]
-    exit_reason: int
-    ready_for_interrupt_injection: int
-    if_flag: int
-    flags: int
-    cr8: int
-    apic_base: int
-    kvm_valid_regs: int
-    kvm_dirty_regs: int
-    s: kvm_run_s
+    request_interrupt_window: int = u8
+    immediate_exit: int = u8
+    padding1: Array[c_uint8] = u8 * 6
+    exit_reason: int = one_of(u32, "KVM_EXIT_")
+    ready_for_interrupt_injection: int = u8
+    if_flag: int = u8
+    flags: int = u16
+    cr8: int = u64
+    apic_base: int = u64
+    _union = unnamed(kvm_run_union)
     hw: kvm_run_hw
     fail_entry: kvm_run_fail_entry
     ex: kvm_run_ex
@@ -2725,254 +1933,140 @@ class kvm_run(LittleEndianStructure):
     arm_sea: kvm_run_arm_sea
     snp_req_certs: kvm_exit_snp_req_certs
     padding: bytes
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("request_interrupt_window", c_uint8),
-        ("immediate_exit", c_uint8),
-        ("padding1", c_uint8 * 6),
-        ("exit_reason", c_uint32),
-        ("ready_for_interrupt_injection", c_uint8),
-        ("if_flag", c_uint8),
-        ("flags", c_uint16),
-        ("cr8", c_uint64),
-        ("apic_base", c_uint64),
-        ("_union", kvm_run_union),
-        ("kvm_valid_regs", c_uint64),
-        ("kvm_dirty_regs", c_uint64),
-        ("s", kvm_run_s),
-    ]
+    kvm_valid_regs: int = u64
+    kvm_dirty_regs: int = u64
+    s: kvm_run_s = of(kvm_run_s)
 
 
-class kvm_s390_keyop(LittleEndianStructure):
+class kvm_s390_keyop(LittleStruct):
     """struct kvm_s390_keyop, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    guest_addr: int
-    key: int
-    operation: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("guest_addr", c_uint64),
-        ("key", c_uint8),
-        ("operation", c_uint8),
-        ("pad", c_uint8 * 6),
-    ]
+    guest_addr: int = u64
+    key: int = u8
+    operation: int = u8
+    pad: Array[c_uint8] = u8 * 6
 
 
-class kvm_signal_mask___empty_sigset(LittleEndianStructure):
+class kvm_signal_mask___empty_sigset(LittleStruct):
     """struct kvm_signal_mask.__empty_sigset, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_signal_mask_struct(LittleEndianStructure):
+class kvm_signal_mask_struct(LittleStruct):
     """struct kvm_signal_mask.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_sigset: kvm_signal_mask___empty_sigset
-    sigset: Array[c_uint8]
-    _fields_ = [
-        ("__empty_sigset", kvm_signal_mask___empty_sigset),
-        ("sigset", c_uint8 * 0),
-    ]
+    __empty_sigset: kvm_signal_mask___empty_sigset = of(kvm_signal_mask___empty_sigset)
+    sigset: Array[c_uint8] = u8 * 0
 
 
-class kvm_signal_mask(LittleEndianStructure):
+class kvm_signal_mask(LittleStruct):
     """struct kvm_signal_mask, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    len: int
+    len: int = u32
+    _struct = unnamed(kvm_signal_mask_struct)
     __empty_sigset: kvm_signal_mask___empty_sigset
     sigset: Array[c_uint8]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("len", c_uint32),
-        ("_struct", kvm_signal_mask_struct),
-    ]
 
 
-class kvm_sregs(LittleEndianStructure):
+class kvm_sregs(LittleStruct):
     """struct kvm_sregs, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_stats_desc___empty_name(LittleEndianStructure):
+class kvm_stats_desc___empty_name(LittleStruct):
     """struct kvm_stats_desc.__empty_name, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_stats_desc_struct(LittleEndianStructure):
+class kvm_stats_desc_struct(LittleStruct):
     """struct kvm_stats_desc.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_name: kvm_stats_desc___empty_name
-    name: bytes
-    _fields_ = [
-        ("__empty_name", kvm_stats_desc___empty_name),
-        ("name", c_char * 0),
-    ]
+    __empty_name: kvm_stats_desc___empty_name = of(kvm_stats_desc___empty_name)
+    name: bytes = char * 0
 
 
-class kvm_stats_desc(LittleEndianStructure):
+class kvm_stats_desc(LittleStruct):
     """struct kvm_stats_desc, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    exponent: int
-    size: int
-    offset: int
-    bucket_size: int
+    flags: int = u32
+    exponent: int = i16
+    size: int = u16
+    offset: int = u32
+    bucket_size: int = u32
+    _struct = unnamed(kvm_stats_desc_struct)
     __empty_name: kvm_stats_desc___empty_name
     name: bytes
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("flags", c_uint32),
-        ("exponent", c_int16),
-        ("size", c_uint16),
-        ("offset", c_uint32),
-        ("bucket_size", c_uint32),
-        ("_struct", kvm_stats_desc_struct),
-    ]
 
 
-class kvm_stats_header(LittleEndianStructure):
+class kvm_stats_header(LittleStruct):
     """struct kvm_stats_header, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    name_size: int
-    num_desc: int
-    id_offset: int
-    desc_offset: int
-    data_offset: int
-    _fields_ = [
-        ("flags", c_uint32),
-        ("name_size", c_uint32),
-        ("num_desc", c_uint32),
-        ("id_offset", c_uint32),
-        ("desc_offset", c_uint32),
-        ("data_offset", c_uint32),
-    ]
+    flags: int = u32
+    name_size: int = u32
+    num_desc: int = u32
+    id_offset: int = u32
+    desc_offset: int = u32
+    data_offset: int = u32
 
 
-class kvm_tpr_access_ctl(LittleEndianStructure):
+class kvm_tpr_access_ctl(LittleStruct):
     """struct kvm_tpr_access_ctl, 40 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    enabled: int
-    flags: int
-    reserved: Array[c_uint32]
-    _fields_ = [
-        ("enabled", c_uint32),
-        ("flags", c_uint32),
-        ("reserved", c_uint32 * 8),
-    ]
+    enabled: int = u32
+    flags: int = u32
+    reserved: Array[c_uint32] = u32 * 8
 
 
-class kvm_translation(LittleEndianStructure):
+class kvm_translation(LittleStruct):
     """struct kvm_translation, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    linear_address: int
-    physical_address: int
-    valid: int
-    writeable: int
-    usermode: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("linear_address", c_uint64),
-        ("physical_address", c_uint64),
-        ("valid", c_uint8),
-        ("writeable", c_uint8),
-        ("usermode", c_uint8),
-        ("pad", c_uint8 * 5),
-    ]
+    linear_address: int = u64
+    physical_address: int = u64
+    valid: int = u8
+    writeable: int = u8
+    usermode: int = u8
+    pad: Array[c_uint8] = u8 * 5
 
 
-class kvm_userspace_memory_region(LittleEndianStructure):
+class kvm_userspace_memory_region(LittleStruct):
     """struct kvm_userspace_memory_region, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    slot: int
-    flags: int
-    guest_phys_addr: int
-    memory_size: int
-    userspace_addr: int
-    _fields_ = [
-        ("slot", c_uint32),
-        ("flags", c_uint32),
-        ("guest_phys_addr", c_uint64),
-        ("memory_size", c_uint64),
-        ("userspace_addr", c_uint64),
-    ]
+    slot: int = u32
+    flags: int = any_of(u32, "KVM_MEM_")
+    guest_phys_addr: int = u64
+    memory_size: int = u64
+    userspace_addr: int = u64
 
 
-class kvm_userspace_memory_region2(LittleEndianStructure):
+class kvm_userspace_memory_region2(LittleStruct):
     """struct kvm_userspace_memory_region2, 160 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    slot: int
-    flags: int
-    guest_phys_addr: int
-    memory_size: int
-    userspace_addr: int
-    guest_memfd_offset: int
-    guest_memfd: int
-    pad1: int
-    pad2: Array[c_uint64]
-    _fields_ = [
-        ("slot", c_uint32),
-        ("flags", c_uint32),
-        ("guest_phys_addr", c_uint64),
-        ("memory_size", c_uint64),
-        ("userspace_addr", c_uint64),
-        ("guest_memfd_offset", c_uint64),
-        ("guest_memfd", c_uint32),
-        ("pad1", c_uint32),
-        ("pad2", c_uint64 * 14),
-    ]
+    slot: int = u32
+    flags: int = any_of(u32, "KVM_MEM_")
+    guest_phys_addr: int = u64
+    memory_size: int = u64
+    userspace_addr: int = u64
+    guest_memfd_offset: int = u64
+    guest_memfd: int = u32
+    pad1: int = u32
+    pad2: Array[c_uint64] = u64 * 14
 
 
-class kvm_vapic_addr(LittleEndianStructure):
+class kvm_vapic_addr(LittleStruct):
     """struct kvm_vapic_addr, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    vapic_addr: int
-    _fields_ = [
-        ("vapic_addr", c_uint64),
-    ]
+    vapic_addr: int = u64
 
 
-class kvm_vfio_spapr_tce(LittleEndianStructure):
+class kvm_vfio_spapr_tce(LittleStruct):
     """struct kvm_vfio_spapr_tce, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    groupfd: int
-    tablefd: int
-    _fields_ = [
-        ("groupfd", c_int32),
-        ("tablefd", c_int32),
-    ]
+    groupfd: int = i32
+    tablefd: int = i32
 
 
-class user_cfi_state(LittleEndianStructure):
+class user_cfi_state(LittleStruct):
     """struct user_cfi_state, 16 bytes (asm/ptrace.h)."""
 
-    __slots__ = ()
-    cfi_status: __cfi_status
-    shstk_ptr: int
-
-
-# Inside the class the name of a type here would be taken for something of the class's own.
-user_cfi_state._fields_ = [
-    ("cfi_status", __cfi_status),
-    ("shstk_ptr", c_uint64),
-]
+    cfi_status: __cfi_status = of(__cfi_status)
+    shstk_ptr: int = u64
 
 
 KVM_RISCV_ISA_EXT_ID = c_uint32

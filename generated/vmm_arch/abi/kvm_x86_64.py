@@ -14,9 +14,6 @@ from __future__ import annotations
 from ctypes import (
     CFUNCTYPE,
     Array,
-    LittleEndianStructure,
-    LittleEndianUnion,
-    c_char,
     c_int8,
     c_int16,
     c_int32,
@@ -26,6 +23,24 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+)
+
+from vmm_arch.abi.records import (
+    LittleStruct,
+    LittleUnion,
+    any_of,
+    bit_field,
+    char,
+    i16,
+    i32,
+    i64,
+    of,
+    one_of,
+    u8,
+    u16,
+    u32,
+    u64,
+    unnamed,
 )
 
 # asm-generic/bitsperlong.h
@@ -856,2451 +871,1416 @@ KVM_XEN_VCPU_GET_ATTR = 0xC048AECA
 KVM_XEN_VCPU_SET_ATTR = 0x4048AECB
 
 
-class __kernel_fd_set(LittleEndianStructure):
+class __kernel_fd_set(LittleStruct):
     """__kernel_fd_set, 128 bytes (linux/posix_types.h)."""
 
-    __slots__ = ()
-    fds_bits: Array[c_uint64]
-    _fields_ = [
-        ("fds_bits", c_uint64 * 16),
-    ]
+    fds_bits: Array[c_uint64] = u64 * 16
 
 
-class __kernel_fsid_t(LittleEndianStructure):
+class __kernel_fsid_t(LittleStruct):
     """__kernel_fsid_t, 8 bytes (asm-generic/posix_types.h)."""
 
-    __slots__ = ()
-    val: Array[c_int32]
-    _fields_ = [
-        ("val", c_int32 * 2),
-    ]
+    val: Array[c_int32] = i32 * 2
 
 
-class kvm_arm_device_addr(LittleEndianStructure):
+class kvm_arm_device_addr(LittleStruct):
     """struct kvm_arm_device_addr, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    id: int
-    addr: int
-    _fields_ = [
-        ("id", c_uint64),
-        ("addr", c_uint64),
-    ]
+    id: int = u64
+    addr: int = u64
 
 
-class kvm_clear_dirty_log_union(LittleEndianUnion):
+class kvm_clear_dirty_log_union(LittleUnion):
     """union kvm_clear_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    dirty_bitmap: int
-    padding2: int
-    _fields_ = [
-        ("dirty_bitmap", c_uint64),
-        ("padding2", c_uint64),
-    ]
+    dirty_bitmap: int = u64
+    padding2: int = u64
 
 
-class kvm_clear_dirty_log(LittleEndianStructure):
+class kvm_clear_dirty_log(LittleStruct):
     """struct kvm_clear_dirty_log, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    slot: int
-    num_pages: int
-    first_page: int
+    slot: int = u32
+    num_pages: int = u32
+    first_page: int = u64
+    _union = unnamed(kvm_clear_dirty_log_union)
     dirty_bitmap: int
     padding2: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("slot", c_uint32),
-        ("num_pages", c_uint32),
-        ("first_page", c_uint64),
-        ("_union", kvm_clear_dirty_log_union),
-    ]
 
 
-class kvm_clock_data(LittleEndianStructure):
+class kvm_clock_data(LittleStruct):
     """struct kvm_clock_data, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    clock: int
-    flags: int
-    pad0: int
-    realtime: int
-    host_tsc: int
-    pad: Array[c_uint32]
-    _fields_ = [
-        ("clock", c_uint64),
-        ("flags", c_uint32),
-        ("pad0", c_uint32),
-        ("realtime", c_uint64),
-        ("host_tsc", c_uint64),
-        ("pad", c_uint32 * 4),
-    ]
+    clock: int = u64
+    flags: int = any_of(u32, "KVM_CLOCK_")
+    pad0: int = u32
+    realtime: int = u64
+    host_tsc: int = u64
+    pad: Array[c_uint32] = u32 * 4
 
 
-class kvm_coalesced_mmio_union(LittleEndianUnion):
+class kvm_coalesced_mmio_union(LittleUnion):
     """union kvm_coalesced_mmio.<union>, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    pad: int
-    pio: int
-    _fields_ = [
-        ("pad", c_uint32),
-        ("pio", c_uint32),
-    ]
+    pad: int = u32
+    pio: int = u32
 
 
-class kvm_coalesced_mmio(LittleEndianStructure):
+class kvm_coalesced_mmio(LittleStruct):
     """struct kvm_coalesced_mmio, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    phys_addr: int
-    len: int
-    data: Array[c_uint8]
+    phys_addr: int = u64
+    len: int = u32
+    _union = unnamed(kvm_coalesced_mmio_union)
     pad: int
     pio: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("phys_addr", c_uint64),
-        ("len", c_uint32),
-        ("_union", kvm_coalesced_mmio_union),
-        ("data", c_uint8 * 8),
-    ]
+    data: Array[c_uint8] = u8 * 8
 
 
-class kvm_coalesced_mmio_ring___empty_coalesced_mmio(LittleEndianStructure):
+class kvm_coalesced_mmio_ring___empty_coalesced_mmio(LittleStruct):
     """struct kvm_coalesced_mmio_ring.__empty_coalesced_mmio, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_coalesced_mmio_ring_struct(LittleEndianStructure):
+class kvm_coalesced_mmio_ring_struct(LittleStruct):
     """struct kvm_coalesced_mmio_ring.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
-    coalesced_mmio: Array[kvm_coalesced_mmio]
-    _fields_ = [
-        ("__empty_coalesced_mmio", kvm_coalesced_mmio_ring___empty_coalesced_mmio),
-        ("coalesced_mmio", kvm_coalesced_mmio * 0),
-    ]
+    __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio = of(
+        kvm_coalesced_mmio_ring___empty_coalesced_mmio
+    )
+    coalesced_mmio: Array[kvm_coalesced_mmio] = of(kvm_coalesced_mmio * 0)
 
 
-class kvm_coalesced_mmio_ring(LittleEndianStructure):
+class kvm_coalesced_mmio_ring(LittleStruct):
     """struct kvm_coalesced_mmio_ring, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    first: int
-    last: int
+    first: int = u32
+    last: int = u32
+    _struct = unnamed(kvm_coalesced_mmio_ring_struct)
     __empty_coalesced_mmio: kvm_coalesced_mmio_ring___empty_coalesced_mmio
     coalesced_mmio: Array[kvm_coalesced_mmio]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("first", c_uint32),
-        ("last", c_uint32),
-        ("_struct", kvm_coalesced_mmio_ring_struct),
-    ]
 
 
-class kvm_coalesced_mmio_zone_union(LittleEndianUnion):
+class kvm_coalesced_mmio_zone_union(LittleUnion):
     """union kvm_coalesced_mmio_zone.<union>, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    pad: int
-    pio: int
-    _fields_ = [
-        ("pad", c_uint32),
-        ("pio", c_uint32),
-    ]
+    pad: int = u32
+    pio: int = u32
 
 
-class kvm_coalesced_mmio_zone(LittleEndianStructure):
+class kvm_coalesced_mmio_zone(LittleStruct):
     """struct kvm_coalesced_mmio_zone, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    addr: int
-    size: int
+    addr: int = u64
+    size: int = u32
+    _union = unnamed(kvm_coalesced_mmio_zone_union)
     pad: int
     pio: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("addr", c_uint64),
-        ("size", c_uint32),
-        ("_union", kvm_coalesced_mmio_zone_union),
-    ]
 
 
-class kvm_config_tlb(LittleEndianStructure):
+class kvm_config_tlb(LittleStruct):
     """struct kvm_config_tlb, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    params: int
-    array: int
-    mmu_type: int
-    array_len: int
-    _fields_ = [
-        ("params", c_uint64),
-        ("array", c_uint64),
-        ("mmu_type", c_uint32),
-        ("array_len", c_uint32),
-    ]
+    params: int = u64
+    array: int = u64
+    mmu_type: int = u32
+    array_len: int = u32
 
 
-class kvm_cpuid___empty_entries(LittleEndianStructure):
+class kvm_cpuid___empty_entries(LittleStruct):
     """struct kvm_cpuid.__empty_entries, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_cpuid_entry(LittleEndianStructure):
+class kvm_cpuid_entry(LittleStruct):
     """struct kvm_cpuid_entry, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    function: int
-    eax: int
-    ebx: int
-    ecx: int
-    edx: int
-    padding: int
-    _fields_ = [
-        ("function", c_uint32),
-        ("eax", c_uint32),
-        ("ebx", c_uint32),
-        ("ecx", c_uint32),
-        ("edx", c_uint32),
-        ("padding", c_uint32),
-    ]
+    function: int = u32
+    eax: int = u32
+    ebx: int = u32
+    ecx: int = u32
+    edx: int = u32
+    padding: int = u32
 
 
-class kvm_cpuid_struct(LittleEndianStructure):
+class kvm_cpuid_struct(LittleStruct):
     """struct kvm_cpuid.<struct>, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    __empty_entries: kvm_cpuid___empty_entries
-    entries: Array[kvm_cpuid_entry]
-    _fields_ = [
-        ("__empty_entries", kvm_cpuid___empty_entries),
-        ("entries", kvm_cpuid_entry * 0),
-    ]
+    __empty_entries: kvm_cpuid___empty_entries = of(kvm_cpuid___empty_entries)
+    entries: Array[kvm_cpuid_entry] = of(kvm_cpuid_entry * 0)
 
 
-class kvm_cpuid(LittleEndianStructure):
+class kvm_cpuid(LittleStruct):
     """struct kvm_cpuid, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    nent: int
-    padding: int
+    nent: int = u32
+    padding: int = u32
+    _struct = unnamed(kvm_cpuid_struct)
     __empty_entries: kvm_cpuid___empty_entries
     entries: Array[kvm_cpuid_entry]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("nent", c_uint32),
-        ("padding", c_uint32),
-        ("_struct", kvm_cpuid_struct),
-    ]
 
 
-class kvm_cpuid2___empty_entries(LittleEndianStructure):
+class kvm_cpuid2___empty_entries(LittleStruct):
     """struct kvm_cpuid2.__empty_entries, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_cpuid_entry2(LittleEndianStructure):
+class kvm_cpuid_entry2(LittleStruct):
     """struct kvm_cpuid_entry2, 40 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    function: int
-    index: int
-    flags: int
-    eax: int
-    ebx: int
-    ecx: int
-    edx: int
-    padding: Array[c_uint32]
-    _fields_ = [
-        ("function", c_uint32),
-        ("index", c_uint32),
-        ("flags", c_uint32),
-        ("eax", c_uint32),
-        ("ebx", c_uint32),
-        ("ecx", c_uint32),
-        ("edx", c_uint32),
-        ("padding", c_uint32 * 3),
-    ]
+    function: int = u32
+    index: int = u32
+    flags: int = any_of(u32, "KVM_CPUID_FLAG_")
+    eax: int = u32
+    ebx: int = u32
+    ecx: int = u32
+    edx: int = u32
+    padding: Array[c_uint32] = u32 * 3
 
 
-class kvm_cpuid2_struct(LittleEndianStructure):
+class kvm_cpuid2_struct(LittleStruct):
     """struct kvm_cpuid2.<struct>, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    __empty_entries: kvm_cpuid2___empty_entries
-    entries: Array[kvm_cpuid_entry2]
-    _fields_ = [
-        ("__empty_entries", kvm_cpuid2___empty_entries),
-        ("entries", kvm_cpuid_entry2 * 0),
-    ]
+    __empty_entries: kvm_cpuid2___empty_entries = of(kvm_cpuid2___empty_entries)
+    entries: Array[kvm_cpuid_entry2] = of(kvm_cpuid_entry2 * 0)
 
 
-class kvm_cpuid2(LittleEndianStructure):
+class kvm_cpuid2(LittleStruct):
     """struct kvm_cpuid2, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    nent: int
-    padding: int
+    nent: int = u32
+    padding: int = u32
+    _struct = unnamed(kvm_cpuid2_struct)
     __empty_entries: kvm_cpuid2___empty_entries
     entries: Array[kvm_cpuid_entry2]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("nent", c_uint32),
-        ("padding", c_uint32),
-        ("_struct", kvm_cpuid2_struct),
-    ]
 
 
-class kvm_create_device(LittleEndianStructure):
+class kvm_create_device(LittleStruct):
     """struct kvm_create_device, 12 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    fd: int
-    flags: int
-    _fields_ = [
-        ("type", c_uint32),
-        ("fd", c_uint32),
-        ("flags", c_uint32),
-    ]
+    type: int = one_of(u32, "KVM_DEV_TYPE_")
+    fd: int = u32
+    flags: int = u32
 
 
-class kvm_create_guest_memfd(LittleEndianStructure):
+class kvm_create_guest_memfd(LittleStruct):
     """struct kvm_create_guest_memfd, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    size: int
-    flags: int
-    reserved: Array[c_uint64]
-    _fields_ = [
-        ("size", c_uint64),
-        ("flags", c_uint64),
-        ("reserved", c_uint64 * 6),
-    ]
+    size: int = u64
+    flags: int = any_of(u64, "GUEST_MEMFD_FLAG_")
+    reserved: Array[c_uint64] = u64 * 6
 
 
-class kvm_debug_exit_arch(LittleEndianStructure):
+class kvm_debug_exit_arch(LittleStruct):
     """struct kvm_debug_exit_arch, 32 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    exception: int
-    pad: int
-    pc: int
-    dr6: int
-    dr7: int
-    _fields_ = [
-        ("exception", c_uint32),
-        ("pad", c_uint32),
-        ("pc", c_uint64),
-        ("dr6", c_uint64),
-        ("dr7", c_uint64),
-    ]
+    exception: int = u32
+    pad: int = u32
+    pc: int = u64
+    dr6: int = u64
+    dr7: int = u64
 
 
-class kvm_debugregs(LittleEndianStructure):
+class kvm_debugregs(LittleStruct):
     """struct kvm_debugregs, 128 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    db: Array[c_uint64]
-    dr6: int
-    dr7: int
-    flags: int
-    reserved: Array[c_uint64]
-    _fields_ = [
-        ("db", c_uint64 * 4),
-        ("dr6", c_uint64),
-        ("dr7", c_uint64),
-        ("flags", c_uint64),
-        ("reserved", c_uint64 * 9),
-    ]
+    db: Array[c_uint64] = u64 * 4
+    dr6: int = u64
+    dr7: int = u64
+    flags: int = u64
+    reserved: Array[c_uint64] = u64 * 9
 
 
-class kvm_device_attr(LittleEndianStructure):
+class kvm_device_attr(LittleStruct):
     """struct kvm_device_attr, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    group: int
-    attr: int
-    addr: int
-    _fields_ = [
-        ("flags", c_uint32),
-        ("group", c_uint32),
-        ("attr", c_uint64),
-        ("addr", c_uint64),
-    ]
+    flags: int = u32
+    group: int = u32
+    attr: int = u64
+    addr: int = u64
 
 
-class kvm_dirty_gfn(LittleEndianStructure):
+class kvm_dirty_gfn(LittleStruct):
     """struct kvm_dirty_gfn, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    slot: int
-    offset: int
-    _fields_ = [
-        ("flags", c_uint32),
-        ("slot", c_uint32),
-        ("offset", c_uint64),
-    ]
+    flags: int = u32
+    slot: int = u32
+    offset: int = u64
 
 
-class kvm_dirty_log_union(LittleEndianUnion):
+class kvm_dirty_log_union(LittleUnion):
     """union kvm_dirty_log.<union>, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    dirty_bitmap: int
-    padding2: int
-    _fields_ = [
-        ("dirty_bitmap", c_uint64),
-        ("padding2", c_uint64),
-    ]
+    dirty_bitmap: int = u64
+    padding2: int = u64
 
 
-class kvm_dirty_log(LittleEndianStructure):
+class kvm_dirty_log(LittleStruct):
     """struct kvm_dirty_log, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    slot: int
-    padding1: int
+    slot: int = u32
+    padding1: int = u32
+    _union = unnamed(kvm_dirty_log_union)
     dirty_bitmap: int
     padding2: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("slot", c_uint32),
-        ("padding1", c_uint32),
-        ("_union", kvm_dirty_log_union),
-    ]
 
 
-class kvm_dirty_tlb(LittleEndianStructure):
+class kvm_dirty_tlb(LittleStruct):
     """struct kvm_dirty_tlb, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    bitmap: int
-    num_dirty: int
-    _fields_ = [
-        ("bitmap", c_uint64),
-        ("num_dirty", c_uint32),
-        ("_pad_12", c_uint8 * 4),
-    ]
+    bitmap: int = u64
+    num_dirty: int = u32
+    _pad_12 = u8 * 4
 
 
-class kvm_dtable(LittleEndianStructure):
+class kvm_dtable(LittleStruct):
     """struct kvm_dtable, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    base: int
-    limit: int
-    padding: Array[c_uint16]
-    _fields_ = [
-        ("base", c_uint64),
-        ("limit", c_uint16),
-        ("padding", c_uint16 * 3),
-    ]
+    base: int = u64
+    limit: int = u16
+    padding: Array[c_uint16] = u16 * 3
 
 
-class kvm_enable_cap(LittleEndianStructure):
+class kvm_enable_cap(LittleStruct):
     """struct kvm_enable_cap, 104 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    cap: int
-    flags: int
-    args: Array[c_uint64]
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("cap", c_uint32),
-        ("flags", c_uint32),
-        ("args", c_uint64 * 4),
-        ("pad", c_uint8 * 64),
-    ]
+    cap: int = u32
+    flags: int = u32
+    args: Array[c_uint64] = u64 * 4
+    pad: Array[c_uint8] = u8 * 64
 
 
-class kvm_enc_region(LittleEndianStructure):
+class kvm_enc_region(LittleStruct):
     """struct kvm_enc_region, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    addr: int
-    size: int
-    _fields_ = [
-        ("addr", c_uint64),
-        ("size", c_uint64),
-    ]
+    addr: int = u64
+    size: int = u64
 
 
-class kvm_exit_snp_req_certs(LittleEndianStructure):
+class kvm_exit_snp_req_certs(LittleStruct):
     """struct kvm_exit_snp_req_certs, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    gpa: int
-    npages: int
-    ret: int
-    _fields_ = [
-        ("gpa", c_uint64),
-        ("npages", c_uint64),
-        ("ret", c_uint64),
-    ]
+    gpa: int = u64
+    npages: int = u64
+    ret: int = u64
 
 
-class kvm_fpu(LittleEndianStructure):
+class kvm_fpu(LittleStruct):
     """struct kvm_fpu, 416 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    fpr: Array[Array[c_uint8]]
-    fcw: int
-    fsw: int
-    ftwx: int
-    pad1: int
-    last_opcode: int
-    last_ip: int
-    last_dp: int
-    xmm: Array[Array[c_uint8]]
-    mxcsr: int
-    pad2: int
-    _fields_ = [
-        ("fpr", (c_uint8 * 16) * 8),
-        ("fcw", c_uint16),
-        ("fsw", c_uint16),
-        ("ftwx", c_uint8),
-        ("pad1", c_uint8),
-        ("last_opcode", c_uint16),
-        ("last_ip", c_uint64),
-        ("last_dp", c_uint64),
-        ("xmm", (c_uint8 * 16) * 16),
-        ("mxcsr", c_uint32),
-        ("pad2", c_uint32),
-    ]
+    fpr: Array[Array[c_uint8]] = (u8 * 16) * 8
+    fcw: int = u16
+    fsw: int = u16
+    ftwx: int = u8
+    pad1: int = u8
+    last_opcode: int = u16
+    last_ip: int = u64
+    last_dp: int = u64
+    xmm: Array[Array[c_uint8]] = (u8 * 16) * 16
+    mxcsr: int = u32
+    pad2: int = u32
 
 
-class kvm_guest_debug_arch(LittleEndianStructure):
+class kvm_guest_debug_arch(LittleStruct):
     """struct kvm_guest_debug_arch, 64 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    debugreg: Array[c_uint64]
-    _fields_ = [
-        ("debugreg", c_uint64 * 8),
-    ]
+    debugreg: Array[c_uint64] = u64 * 8
 
 
-class kvm_guest_debug(LittleEndianStructure):
+class kvm_guest_debug(LittleStruct):
     """struct kvm_guest_debug, 72 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    control: int
-    pad: int
-    arch: kvm_guest_debug_arch
-    _fields_ = [
-        ("control", c_uint32),
-        ("pad", c_uint32),
-        ("arch", kvm_guest_debug_arch),
-    ]
+    control: int = any_of(u32, "KVM_GUESTDBG_")
+    pad: int = u32
+    arch: kvm_guest_debug_arch = of(kvm_guest_debug_arch)
 
 
-class kvm_hyperv_eventfd(LittleEndianStructure):
+class kvm_hyperv_eventfd(LittleStruct):
     """struct kvm_hyperv_eventfd, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    conn_id: int
-    fd: int
-    flags: int
-    padding: Array[c_uint32]
-    _fields_ = [
-        ("conn_id", c_uint32),
-        ("fd", c_int32),
-        ("flags", c_uint32),
-        ("padding", c_uint32 * 3),
-    ]
+    conn_id: int = u32
+    fd: int = i32
+    flags: int = u32
+    padding: Array[c_uint32] = u32 * 3
 
 
-class kvm_hyperv_exit_u_synic(LittleEndianStructure):
+class kvm_hyperv_exit_u_synic(LittleStruct):
     """struct kvm_hyperv_exit.u.synic, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    msr: int
-    pad2: int
-    control: int
-    evt_page: int
-    msg_page: int
-    _fields_ = [
-        ("msr", c_uint32),
-        ("pad2", c_uint32),
-        ("control", c_uint64),
-        ("evt_page", c_uint64),
-        ("msg_page", c_uint64),
-    ]
+    msr: int = u32
+    pad2: int = u32
+    control: int = u64
+    evt_page: int = u64
+    msg_page: int = u64
 
 
-class kvm_hyperv_exit_u_hcall(LittleEndianStructure):
+class kvm_hyperv_exit_u_hcall(LittleStruct):
     """struct kvm_hyperv_exit.u.hcall, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    input: int
-    result: int
-    params: Array[c_uint64]
-    _fields_ = [
-        ("input", c_uint64),
-        ("result", c_uint64),
-        ("params", c_uint64 * 2),
-    ]
+    input: int = u64
+    result: int = u64
+    params: Array[c_uint64] = u64 * 2
 
 
-class kvm_hyperv_exit_u_syndbg(LittleEndianStructure):
+class kvm_hyperv_exit_u_syndbg(LittleStruct):
     """struct kvm_hyperv_exit.u.syndbg, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    msr: int
-    pad2: int
-    control: int
-    status: int
-    send_page: int
-    recv_page: int
-    pending_page: int
-    _fields_ = [
-        ("msr", c_uint32),
-        ("pad2", c_uint32),
-        ("control", c_uint64),
-        ("status", c_uint64),
-        ("send_page", c_uint64),
-        ("recv_page", c_uint64),
-        ("pending_page", c_uint64),
-    ]
+    msr: int = u32
+    pad2: int = u32
+    control: int = u64
+    status: int = u64
+    send_page: int = u64
+    recv_page: int = u64
+    pending_page: int = u64
 
 
-class kvm_hyperv_exit_u(LittleEndianUnion):
+class kvm_hyperv_exit_u(LittleUnion):
     """union kvm_hyperv_exit.u, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    synic: kvm_hyperv_exit_u_synic
-    hcall: kvm_hyperv_exit_u_hcall
-    syndbg: kvm_hyperv_exit_u_syndbg
-    _fields_ = [
-        ("synic", kvm_hyperv_exit_u_synic),
-        ("hcall", kvm_hyperv_exit_u_hcall),
-        ("syndbg", kvm_hyperv_exit_u_syndbg),
-    ]
+    synic: kvm_hyperv_exit_u_synic = of(kvm_hyperv_exit_u_synic)
+    hcall: kvm_hyperv_exit_u_hcall = of(kvm_hyperv_exit_u_hcall)
+    syndbg: kvm_hyperv_exit_u_syndbg = of(kvm_hyperv_exit_u_syndbg)
 
 
-class kvm_hyperv_exit(LittleEndianStructure):
+class kvm_hyperv_exit(LittleStruct):
     """struct kvm_hyperv_exit, 56 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    pad1: int
-    u: kvm_hyperv_exit_u
-    _fields_ = [
-        ("type", c_uint32),
-        ("pad1", c_uint32),
-        ("u", kvm_hyperv_exit_u),
-    ]
+    type: int = u32
+    pad1: int = u32
+    u: kvm_hyperv_exit_u = of(kvm_hyperv_exit_u)
 
 
-class kvm_interrupt(LittleEndianStructure):
+class kvm_interrupt(LittleStruct):
     """struct kvm_interrupt, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    irq: int
-    _fields_ = [
-        ("irq", c_uint32),
-    ]
+    irq: int = u32
 
 
-class kvm_ioapic_state_redirtbl_fields(LittleEndianStructure):
+class kvm_ioapic_state_redirtbl_fields(LittleStruct):
     """struct kvm_ioapic_state.redirtbl.fields, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    vector: int
-    delivery_mode: int
-    dest_mode: int
-    delivery_status: int
-    polarity: int
-    remote_irr: int
-    trig_mode: int
-    mask: int
-    reserve: int
-    reserved: Array[c_uint8]
-    dest_id: int
-    _fields_ = [
-        ("vector", c_uint8),
-        ("delivery_mode", c_uint8, 3),
-        ("dest_mode", c_uint8, 1),
-        ("delivery_status", c_uint8, 1),
-        ("polarity", c_uint8, 1),
-        ("remote_irr", c_uint8, 1),
-        ("trig_mode", c_uint8, 1),
-        ("mask", c_uint8, 1),
-        ("reserve", c_uint8, 7),
-        ("reserved", c_uint8 * 4),
-        ("dest_id", c_uint8),
-    ]
+    vector: int = u8
+    delivery_mode: int = bit_field(u8, 3)
+    dest_mode: int = bit_field(u8, 1)
+    delivery_status: int = bit_field(u8, 1)
+    polarity: int = bit_field(u8, 1)
+    remote_irr: int = bit_field(u8, 1)
+    trig_mode: int = bit_field(u8, 1)
+    mask: int = bit_field(u8, 1)
+    reserve: int = bit_field(u8, 7)
+    reserved: Array[c_uint8] = u8 * 4
+    dest_id: int = u8
 
 
-class kvm_ioapic_state_redirtbl(LittleEndianUnion):
+class kvm_ioapic_state_redirtbl(LittleUnion):
     """union kvm_ioapic_state.redirtbl, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    bits: int
-    fields: kvm_ioapic_state_redirtbl_fields
-    _fields_ = [
-        ("bits", c_uint64),
-        ("fields", kvm_ioapic_state_redirtbl_fields),
-    ]
+    bits: int = u64
+    fields: kvm_ioapic_state_redirtbl_fields = of(kvm_ioapic_state_redirtbl_fields)
 
 
-class kvm_ioapic_state(LittleEndianStructure):
+class kvm_ioapic_state(LittleStruct):
     """struct kvm_ioapic_state, 216 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    base_address: int
-    ioregsel: int
-    id: int
-    irr: int
-    pad: int
-    redirtbl: Array[kvm_ioapic_state_redirtbl]
-    _fields_ = [
-        ("base_address", c_uint64),
-        ("ioregsel", c_uint32),
-        ("id", c_uint32),
-        ("irr", c_uint32),
-        ("pad", c_uint32),
-        ("redirtbl", kvm_ioapic_state_redirtbl * 24),
-    ]
+    base_address: int = u64
+    ioregsel: int = u32
+    id: int = u32
+    irr: int = u32
+    pad: int = u32
+    redirtbl: Array[kvm_ioapic_state_redirtbl] = of(kvm_ioapic_state_redirtbl * 24)
 
 
-class kvm_ioeventfd(LittleEndianStructure):
+class kvm_ioeventfd(LittleStruct):
     """struct kvm_ioeventfd, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    datamatch: int
-    addr: int
-    len: int
-    fd: int
-    flags: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("datamatch", c_uint64),
-        ("addr", c_uint64),
-        ("len", c_uint32),
-        ("fd", c_int32),
-        ("flags", c_uint32),
-        ("pad", c_uint8 * 36),
-    ]
+    datamatch: int = u64
+    addr: int = u64
+    len: int = u32
+    fd: int = i32
+    flags: int = any_of(u32, "KVM_IOEVENTFD_FLAG_")
+    pad: Array[c_uint8] = u8 * 36
 
 
-class kvm_irq_level_union(LittleEndianUnion):
+class kvm_irq_level_union(LittleUnion):
     """union kvm_irq_level.<union>, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    irq: int
-    status: int
-    _fields_ = [
-        ("irq", c_uint32),
-        ("status", c_int32),
-    ]
+    irq: int = u32
+    status: int = i32
 
 
-class kvm_irq_level(LittleEndianStructure):
+class kvm_irq_level(LittleStruct):
     """struct kvm_irq_level, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    level: int
+    _union = unnamed(kvm_irq_level_union)
     irq: int
     status: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("_union", kvm_irq_level_union),
-        ("level", c_uint32),
-    ]
+    level: int = u32
 
 
-class kvm_irq_routing___empty_entries(LittleEndianStructure):
+class kvm_irq_routing___empty_entries(LittleStruct):
     """struct kvm_irq_routing.__empty_entries, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_irq_routing_irqchip(LittleEndianStructure):
+class kvm_irq_routing_irqchip(LittleStruct):
     """struct kvm_irq_routing_irqchip, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    irqchip: int
-    pin: int
-    _fields_ = [
-        ("irqchip", c_uint32),
-        ("pin", c_uint32),
-    ]
+    irqchip: int = u32
+    pin: int = u32
 
 
-class kvm_irq_routing_msi_union(LittleEndianUnion):
+class kvm_irq_routing_msi_union(LittleUnion):
     """union kvm_irq_routing_msi.<union>, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    pad: int
-    devid: int
-    _fields_ = [
-        ("pad", c_uint32),
-        ("devid", c_uint32),
-    ]
+    pad: int = u32
+    devid: int = u32
 
 
-class kvm_irq_routing_msi(LittleEndianStructure):
+class kvm_irq_routing_msi(LittleStruct):
     """struct kvm_irq_routing_msi, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    address_lo: int
-    address_hi: int
-    data: int
+    address_lo: int = u32
+    address_hi: int = u32
+    data: int = u32
+    _union = unnamed(kvm_irq_routing_msi_union)
     pad: int
     devid: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("address_lo", c_uint32),
-        ("address_hi", c_uint32),
-        ("data", c_uint32),
-        ("_union", kvm_irq_routing_msi_union),
-    ]
 
 
-class kvm_irq_routing_s390_adapter(LittleEndianStructure):
+class kvm_irq_routing_s390_adapter(LittleStruct):
     """struct kvm_irq_routing_s390_adapter, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ind_addr: int
-    summary_addr: int
-    ind_offset: int
-    summary_offset: int
-    adapter_id: int
-    _fields_ = [
-        ("ind_addr", c_uint64),
-        ("summary_addr", c_uint64),
-        ("ind_offset", c_uint64),
-        ("summary_offset", c_uint32),
-        ("adapter_id", c_uint32),
-    ]
+    ind_addr: int = u64
+    summary_addr: int = u64
+    ind_offset: int = u64
+    summary_offset: int = u32
+    adapter_id: int = u32
 
 
-class kvm_irq_routing_hv_sint(LittleEndianStructure):
+class kvm_irq_routing_hv_sint(LittleStruct):
     """struct kvm_irq_routing_hv_sint, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    vcpu: int
-    sint: int
-    _fields_ = [
-        ("vcpu", c_uint32),
-        ("sint", c_uint32),
-    ]
+    vcpu: int = u32
+    sint: int = u32
 
 
-class kvm_irq_routing_xen_evtchn(LittleEndianStructure):
+class kvm_irq_routing_xen_evtchn(LittleStruct):
     """struct kvm_irq_routing_xen_evtchn, 12 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    port: int
-    vcpu: int
-    priority: int
-    _fields_ = [
-        ("port", c_uint32),
-        ("vcpu", c_uint32),
-        ("priority", c_uint32),
-    ]
+    port: int = u32
+    vcpu: int = u32
+    priority: int = u32
 
 
-class kvm_irq_routing_entry_u(LittleEndianUnion):
+class kvm_irq_routing_entry_u(LittleUnion):
     """union kvm_irq_routing_entry.u, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    irqchip: kvm_irq_routing_irqchip
-    msi: kvm_irq_routing_msi
-    adapter: kvm_irq_routing_s390_adapter
-    hv_sint: kvm_irq_routing_hv_sint
-    xen_evtchn: kvm_irq_routing_xen_evtchn
-    pad: Array[c_uint32]
-    _fields_ = [
-        ("irqchip", kvm_irq_routing_irqchip),
-        ("msi", kvm_irq_routing_msi),
-        ("adapter", kvm_irq_routing_s390_adapter),
-        ("hv_sint", kvm_irq_routing_hv_sint),
-        ("xen_evtchn", kvm_irq_routing_xen_evtchn),
-        ("pad", c_uint32 * 8),
-    ]
+    irqchip: kvm_irq_routing_irqchip = of(kvm_irq_routing_irqchip)
+    msi: kvm_irq_routing_msi = of(kvm_irq_routing_msi)
+    adapter: kvm_irq_routing_s390_adapter = of(kvm_irq_routing_s390_adapter)
+    hv_sint: kvm_irq_routing_hv_sint = of(kvm_irq_routing_hv_sint)
+    xen_evtchn: kvm_irq_routing_xen_evtchn = of(kvm_irq_routing_xen_evtchn)
+    pad: Array[c_uint32] = u32 * 8
 
 
-class kvm_irq_routing_entry(LittleEndianStructure):
+class kvm_irq_routing_entry(LittleStruct):
     """struct kvm_irq_routing_entry, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    gsi: int
-    type: int
-    flags: int
-    pad: int
-    u: kvm_irq_routing_entry_u
-    _fields_ = [
-        ("gsi", c_uint32),
-        ("type", c_uint32),
-        ("flags", c_uint32),
-        ("pad", c_uint32),
-        ("u", kvm_irq_routing_entry_u),
-    ]
+    gsi: int = u32
+    type: int = one_of(u32, "KVM_IRQ_ROUTING_")
+    flags: int = u32
+    pad: int = u32
+    u: kvm_irq_routing_entry_u = of(kvm_irq_routing_entry_u)
 
 
-class kvm_irq_routing_struct(LittleEndianStructure):
+class kvm_irq_routing_struct(LittleStruct):
     """struct kvm_irq_routing.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_entries: kvm_irq_routing___empty_entries
-    entries: Array[kvm_irq_routing_entry]
-    _fields_ = [
-        ("__empty_entries", kvm_irq_routing___empty_entries),
-        ("entries", kvm_irq_routing_entry * 0),
-    ]
+    __empty_entries: kvm_irq_routing___empty_entries = of(kvm_irq_routing___empty_entries)
+    entries: Array[kvm_irq_routing_entry] = of(kvm_irq_routing_entry * 0)
 
 
-class kvm_irq_routing(LittleEndianStructure):
+class kvm_irq_routing(LittleStruct):
     """struct kvm_irq_routing, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    nr: int
-    flags: int
+    nr: int = u32
+    flags: int = u32
+    _struct = unnamed(kvm_irq_routing_struct)
     __empty_entries: kvm_irq_routing___empty_entries
     entries: Array[kvm_irq_routing_entry]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("nr", c_uint32),
-        ("flags", c_uint32),
-        ("_struct", kvm_irq_routing_struct),
-    ]
 
 
-class kvm_pic_state(LittleEndianStructure):
+class kvm_pic_state(LittleStruct):
     """struct kvm_pic_state, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    last_irr: int
-    irr: int
-    imr: int
-    isr: int
-    priority_add: int
-    irq_base: int
-    read_reg_select: int
-    poll: int
-    special_mask: int
-    init_state: int
-    auto_eoi: int
-    rotate_on_auto_eoi: int
-    special_fully_nested_mode: int
-    init4: int
-    elcr: int
-    elcr_mask: int
-    _fields_ = [
-        ("last_irr", c_uint8),
-        ("irr", c_uint8),
-        ("imr", c_uint8),
-        ("isr", c_uint8),
-        ("priority_add", c_uint8),
-        ("irq_base", c_uint8),
-        ("read_reg_select", c_uint8),
-        ("poll", c_uint8),
-        ("special_mask", c_uint8),
-        ("init_state", c_uint8),
-        ("auto_eoi", c_uint8),
-        ("rotate_on_auto_eoi", c_uint8),
-        ("special_fully_nested_mode", c_uint8),
-        ("init4", c_uint8),
-        ("elcr", c_uint8),
-        ("elcr_mask", c_uint8),
-    ]
+    last_irr: int = u8
+    irr: int = u8
+    imr: int = u8
+    isr: int = u8
+    priority_add: int = u8
+    irq_base: int = u8
+    read_reg_select: int = u8
+    poll: int = u8
+    special_mask: int = u8
+    init_state: int = u8
+    auto_eoi: int = u8
+    rotate_on_auto_eoi: int = u8
+    special_fully_nested_mode: int = u8
+    init4: int = u8
+    elcr: int = u8
+    elcr_mask: int = u8
 
 
-class kvm_irqchip_chip(LittleEndianUnion):
+class kvm_irqchip_chip(LittleUnion):
     """union kvm_irqchip.chip, 512 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    dummy: bytes
-    pic: kvm_pic_state
-    ioapic: kvm_ioapic_state
-    _fields_ = [
-        ("dummy", c_char * 512),
-        ("pic", kvm_pic_state),
-        ("ioapic", kvm_ioapic_state),
-    ]
+    dummy: bytes = char * 512
+    pic: kvm_pic_state = of(kvm_pic_state)
+    ioapic: kvm_ioapic_state = of(kvm_ioapic_state)
 
 
-class kvm_irqchip(LittleEndianStructure):
+class kvm_irqchip(LittleStruct):
     """struct kvm_irqchip, 520 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    chip_id: int
-    pad: int
-    chip: kvm_irqchip_chip
-    _fields_ = [
-        ("chip_id", c_uint32),
-        ("pad", c_uint32),
-        ("chip", kvm_irqchip_chip),
-    ]
+    chip_id: int = u32
+    pad: int = u32
+    chip: kvm_irqchip_chip = of(kvm_irqchip_chip)
 
 
-class kvm_irqfd(LittleEndianStructure):
+class kvm_irqfd(LittleStruct):
     """struct kvm_irqfd, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    fd: int
-    gsi: int
-    flags: int
-    resamplefd: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("fd", c_uint32),
-        ("gsi", c_uint32),
-        ("flags", c_uint32),
-        ("resamplefd", c_uint32),
-        ("pad", c_uint8 * 16),
-    ]
+    fd: int = u32
+    gsi: int = u32
+    flags: int = any_of(u32, "KVM_IRQFD_FLAG_")
+    resamplefd: int = u32
+    pad: Array[c_uint8] = u8 * 16
 
 
-class kvm_lapic_state(LittleEndianStructure):
+class kvm_lapic_state(LittleStruct):
     """struct kvm_lapic_state, 1024 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    regs: bytes
-    _fields_ = [
-        ("regs", c_char * 1024),
-    ]
+    regs: bytes = char * 1024
 
 
-class kvm_memory_attributes(LittleEndianStructure):
+class kvm_memory_attributes(LittleStruct):
     """struct kvm_memory_attributes, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    address: int
-    size: int
-    attributes: int
-    flags: int
-    _fields_ = [
-        ("address", c_uint64),
-        ("size", c_uint64),
-        ("attributes", c_uint64),
-        ("flags", c_uint64),
-    ]
+    address: int = u64
+    size: int = u64
+    attributes: int = any_of(u64, "KVM_MEMORY_ATTRIBUTE_")
+    flags: int = u64
 
 
-class kvm_mp_state(LittleEndianStructure):
+class kvm_mp_state(LittleStruct):
     """struct kvm_mp_state, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    mp_state: int
-    _fields_ = [
-        ("mp_state", c_uint32),
-    ]
+    mp_state: int = one_of(u32, "KVM_MP_STATE_")
 
 
-class kvm_msi(LittleEndianStructure):
+class kvm_msi(LittleStruct):
     """struct kvm_msi, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    address_lo: int
-    address_hi: int
-    data: int
-    flags: int
-    devid: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("address_lo", c_uint32),
-        ("address_hi", c_uint32),
-        ("data", c_uint32),
-        ("flags", c_uint32),
-        ("devid", c_uint32),
-        ("pad", c_uint8 * 12),
-    ]
+    address_lo: int = u32
+    address_hi: int = u32
+    data: int = u32
+    flags: int = any_of(u32, "KVM_MSI_")
+    devid: int = u32
+    pad: Array[c_uint8] = u8 * 12
 
 
-class kvm_msr_entry(LittleEndianStructure):
+class kvm_msr_entry(LittleStruct):
     """struct kvm_msr_entry, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    index: int
-    reserved: int
-    data: int
-    _fields_ = [
-        ("index", c_uint32),
-        ("reserved", c_uint32),
-        ("data", c_uint64),
-    ]
+    index: int = u32
+    reserved: int = u32
+    data: int = u64
 
 
-class kvm_msr_filter_range(LittleEndianStructure):
+class kvm_msr_filter_range(LittleStruct):
     """struct kvm_msr_filter_range, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    nmsrs: int
-    base: int
-    bitmap: int
-    _fields_ = [
-        ("flags", c_uint32),
-        ("nmsrs", c_uint32),
-        ("base", c_uint32),
-        ("_pad_12", c_uint8 * 4),
-        ("bitmap", c_uint64),
-    ]
+    flags: int = u32
+    nmsrs: int = u32
+    base: int = u32
+    _pad_12 = u8 * 4
+    bitmap: int = u64
 
 
-class kvm_msr_filter(LittleEndianStructure):
+class kvm_msr_filter(LittleStruct):
     """struct kvm_msr_filter, 392 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    ranges: Array[kvm_msr_filter_range]
-    _fields_ = [
-        ("flags", c_uint32),
-        ("_pad_4", c_uint8 * 4),
-        ("ranges", kvm_msr_filter_range * 16),
-    ]
+    flags: int = u32
+    _pad_4 = u8 * 4
+    ranges: Array[kvm_msr_filter_range] = of(kvm_msr_filter_range * 16)
 
 
-class kvm_msr_list___empty_indices(LittleEndianStructure):
+class kvm_msr_list___empty_indices(LittleStruct):
     """struct kvm_msr_list.__empty_indices, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_msr_list_struct(LittleEndianStructure):
+class kvm_msr_list_struct(LittleStruct):
     """struct kvm_msr_list.<struct>, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    __empty_indices: kvm_msr_list___empty_indices
-    indices: Array[c_uint32]
-    _fields_ = [
-        ("__empty_indices", kvm_msr_list___empty_indices),
-        ("indices", c_uint32 * 0),
-    ]
+    __empty_indices: kvm_msr_list___empty_indices = of(kvm_msr_list___empty_indices)
+    indices: Array[c_uint32] = u32 * 0
 
 
-class kvm_msr_list(LittleEndianStructure):
+class kvm_msr_list(LittleStruct):
     """struct kvm_msr_list, 4 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    nmsrs: int
+    nmsrs: int = u32
+    _struct = unnamed(kvm_msr_list_struct)
     __empty_indices: kvm_msr_list___empty_indices
     indices: Array[c_uint32]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("nmsrs", c_uint32),
-        ("_struct", kvm_msr_list_struct),
-    ]
 
 
-class kvm_msrs___empty_entries(LittleEndianStructure):
+class kvm_msrs___empty_entries(LittleStruct):
     """struct kvm_msrs.__empty_entries, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_msrs_struct(LittleEndianStructure):
+class kvm_msrs_struct(LittleStruct):
     """struct kvm_msrs.<struct>, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    __empty_entries: kvm_msrs___empty_entries
-    entries: Array[kvm_msr_entry]
-    _fields_ = [
-        ("__empty_entries", kvm_msrs___empty_entries),
-        ("entries", kvm_msr_entry * 0),
-    ]
+    __empty_entries: kvm_msrs___empty_entries = of(kvm_msrs___empty_entries)
+    entries: Array[kvm_msr_entry] = of(kvm_msr_entry * 0)
 
 
-class kvm_msrs(LittleEndianStructure):
+class kvm_msrs(LittleStruct):
     """struct kvm_msrs, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    nmsrs: int
-    pad: int
+    nmsrs: int = u32
+    pad: int = u32
+    _struct = unnamed(kvm_msrs_struct)
     __empty_entries: kvm_msrs___empty_entries
     entries: Array[kvm_msr_entry]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("nmsrs", c_uint32),
-        ("pad", c_uint32),
-        ("_struct", kvm_msrs_struct),
-    ]
 
 
-class kvm_vmx_nested_state_hdr_smm(LittleEndianStructure):
+class kvm_vmx_nested_state_hdr_smm(LittleStruct):
     """struct kvm_vmx_nested_state_hdr.smm, 2 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    _fields_ = [
-        ("flags", c_uint16),
-    ]
+    flags: int = u16
 
 
-class kvm_vmx_nested_state_hdr(LittleEndianStructure):
+class kvm_vmx_nested_state_hdr(LittleStruct):
     """struct kvm_vmx_nested_state_hdr, 32 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    vmxon_pa: int
-    vmcs12_pa: int
-    smm: kvm_vmx_nested_state_hdr_smm
-    pad: int
-    flags: int
-    preemption_timer_deadline: int
-    _fields_ = [
-        ("vmxon_pa", c_uint64),
-        ("vmcs12_pa", c_uint64),
-        ("smm", kvm_vmx_nested_state_hdr_smm),
-        ("pad", c_uint16),
-        ("flags", c_uint32),
-        ("preemption_timer_deadline", c_uint64),
-    ]
+    vmxon_pa: int = u64
+    vmcs12_pa: int = u64
+    smm: kvm_vmx_nested_state_hdr_smm = of(kvm_vmx_nested_state_hdr_smm)
+    pad: int = u16
+    flags: int = u32
+    preemption_timer_deadline: int = u64
 
 
-class kvm_svm_nested_state_hdr(LittleEndianStructure):
+class kvm_svm_nested_state_hdr(LittleStruct):
     """struct kvm_svm_nested_state_hdr, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    vmcb_pa: int
-    gpat: int
-    _fields_ = [
-        ("vmcb_pa", c_uint64),
-        ("gpat", c_uint64),
-    ]
+    vmcb_pa: int = u64
+    gpat: int = u64
 
 
-class kvm_nested_state_hdr(LittleEndianUnion):
+class kvm_nested_state_hdr(LittleUnion):
     """union kvm_nested_state.hdr, 120 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    vmx: kvm_vmx_nested_state_hdr
-    svm: kvm_svm_nested_state_hdr
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("vmx", kvm_vmx_nested_state_hdr),
-        ("svm", kvm_svm_nested_state_hdr),
-        ("pad", c_uint8 * 120),
-    ]
+    vmx: kvm_vmx_nested_state_hdr = of(kvm_vmx_nested_state_hdr)
+    svm: kvm_svm_nested_state_hdr = of(kvm_svm_nested_state_hdr)
+    pad: Array[c_uint8] = u8 * 120
 
 
-class kvm_nested_state_data___empty_vmx(LittleEndianStructure):
+class kvm_nested_state_data___empty_vmx(LittleStruct):
     """struct kvm_nested_state.data.__empty_vmx, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_vmx_nested_state_data(LittleEndianStructure):
+class kvm_vmx_nested_state_data(LittleStruct):
     """struct kvm_vmx_nested_state_data, 8192 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    vmcs12: Array[c_uint8]
-    shadow_vmcs12: Array[c_uint8]
-    _fields_ = [
-        ("vmcs12", c_uint8 * 4096),
-        ("shadow_vmcs12", c_uint8 * 4096),
-    ]
+    vmcs12: Array[c_uint8] = u8 * 4096
+    shadow_vmcs12: Array[c_uint8] = u8 * 4096
 
 
-class kvm_nested_state_data_struct(LittleEndianStructure):
+class kvm_nested_state_data_struct(LittleStruct):
     """struct kvm_nested_state.data.<struct>, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    __empty_vmx: kvm_nested_state_data___empty_vmx
-    vmx: Array[kvm_vmx_nested_state_data]
-    _fields_ = [
-        ("__empty_vmx", kvm_nested_state_data___empty_vmx),
-        ("vmx", kvm_vmx_nested_state_data * 0),
-    ]
+    __empty_vmx: kvm_nested_state_data___empty_vmx = of(kvm_nested_state_data___empty_vmx)
+    vmx: Array[kvm_vmx_nested_state_data] = of(kvm_vmx_nested_state_data * 0)
 
 
-class kvm_nested_state_data___empty_svm(LittleEndianStructure):
+class kvm_nested_state_data___empty_svm(LittleStruct):
     """struct kvm_nested_state.data.__empty_svm, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_svm_nested_state_data(LittleEndianStructure):
+class kvm_svm_nested_state_data(LittleStruct):
     """struct kvm_svm_nested_state_data, 4096 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    vmcb12: Array[c_uint8]
-    _fields_ = [
-        ("vmcb12", c_uint8 * 4096),
-    ]
+    vmcb12: Array[c_uint8] = u8 * 4096
 
 
-class kvm_nested_state_data_struct2(LittleEndianStructure):
+class kvm_nested_state_data_struct2(LittleStruct):
     """struct kvm_nested_state.data.<struct2>, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    __empty_svm: kvm_nested_state_data___empty_svm
-    svm: Array[kvm_svm_nested_state_data]
-    _fields_ = [
-        ("__empty_svm", kvm_nested_state_data___empty_svm),
-        ("svm", kvm_svm_nested_state_data * 0),
-    ]
+    __empty_svm: kvm_nested_state_data___empty_svm = of(kvm_nested_state_data___empty_svm)
+    svm: Array[kvm_svm_nested_state_data] = of(kvm_svm_nested_state_data * 0)
 
 
-class kvm_nested_state_data(LittleEndianUnion):
+class kvm_nested_state_data(LittleUnion):
     """union kvm_nested_state.data, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
+    _struct = unnamed(kvm_nested_state_data_struct)
     __empty_vmx: kvm_nested_state_data___empty_vmx
     vmx: Array[kvm_vmx_nested_state_data]
+    _struct2 = unnamed(kvm_nested_state_data_struct2)
     __empty_svm: kvm_nested_state_data___empty_svm
     svm: Array[kvm_svm_nested_state_data]
-    _anonymous_ = ("_struct", "_struct2")
-    _fields_ = [
-        ("_struct", kvm_nested_state_data_struct),
-        ("_struct2", kvm_nested_state_data_struct2),
-    ]
 
 
-class kvm_nested_state(LittleEndianStructure):
+class kvm_nested_state(LittleStruct):
     """struct kvm_nested_state, 128 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    format: int
-    size: int
-    hdr: kvm_nested_state_hdr
-    data: kvm_nested_state_data
-    _fields_ = [
-        ("flags", c_uint16),
-        ("format", c_uint16),
-        ("size", c_uint32),
-        ("hdr", kvm_nested_state_hdr),
-        ("data", kvm_nested_state_data),
-    ]
+    flags: int = u16
+    format: int = u16
+    size: int = u32
+    hdr: kvm_nested_state_hdr = of(kvm_nested_state_hdr)
+    data: kvm_nested_state_data = of(kvm_nested_state_data)
 
 
-class kvm_one_reg(LittleEndianStructure):
+class kvm_one_reg(LittleStruct):
     """struct kvm_one_reg, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    id: int
-    addr: int
-    _fields_ = [
-        ("id", c_uint64),
-        ("addr", c_uint64),
-    ]
+    id: int = u64
+    addr: int = u64
 
 
-class kvm_pit_channel_state(LittleEndianStructure):
+class kvm_pit_channel_state(LittleStruct):
     """struct kvm_pit_channel_state, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    count: int
-    latched_count: int
-    count_latched: int
-    status_latched: int
-    status: int
-    read_state: int
-    write_state: int
-    write_latch: int
-    rw_mode: int
-    mode: int
-    bcd: int
-    gate: int
-    count_load_time: int
-    _fields_ = [
-        ("count", c_uint32),
-        ("latched_count", c_uint16),
-        ("count_latched", c_uint8),
-        ("status_latched", c_uint8),
-        ("status", c_uint8),
-        ("read_state", c_uint8),
-        ("write_state", c_uint8),
-        ("write_latch", c_uint8),
-        ("rw_mode", c_uint8),
-        ("mode", c_uint8),
-        ("bcd", c_uint8),
-        ("gate", c_uint8),
-        ("count_load_time", c_int64),
-    ]
+    count: int = u32
+    latched_count: int = u16
+    count_latched: int = u8
+    status_latched: int = u8
+    status: int = u8
+    read_state: int = u8
+    write_state: int = u8
+    write_latch: int = u8
+    rw_mode: int = u8
+    mode: int = u8
+    bcd: int = u8
+    gate: int = u8
+    count_load_time: int = i64
 
 
-class kvm_pit_config(LittleEndianStructure):
+class kvm_pit_config(LittleStruct):
     """struct kvm_pit_config, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    pad: Array[c_uint32]
-    _fields_ = [
-        ("flags", c_uint32),
-        ("pad", c_uint32 * 15),
-    ]
+    flags: int = u32
+    pad: Array[c_uint32] = u32 * 15
 
 
-class kvm_pit_state(LittleEndianStructure):
+class kvm_pit_state(LittleStruct):
     """struct kvm_pit_state, 72 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    channels: Array[kvm_pit_channel_state]
-    _fields_ = [
-        ("channels", kvm_pit_channel_state * 3),
-    ]
+    channels: Array[kvm_pit_channel_state] = of(kvm_pit_channel_state * 3)
 
 
-class kvm_pit_state2(LittleEndianStructure):
+class kvm_pit_state2(LittleStruct):
     """struct kvm_pit_state2, 112 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    channels: Array[kvm_pit_channel_state]
-    flags: int
-    reserved: Array[c_uint32]
-    _fields_ = [
-        ("channels", kvm_pit_channel_state * 3),
-        ("flags", c_uint32),
-        ("reserved", c_uint32 * 9),
-    ]
+    channels: Array[kvm_pit_channel_state] = of(kvm_pit_channel_state * 3)
+    flags: int = u32
+    reserved: Array[c_uint32] = u32 * 9
 
 
-class kvm_pmu_event_filter___empty_events(LittleEndianStructure):
+class kvm_pmu_event_filter___empty_events(LittleStruct):
     """struct kvm_pmu_event_filter.__empty_events, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_pmu_event_filter_struct(LittleEndianStructure):
+class kvm_pmu_event_filter_struct(LittleStruct):
     """struct kvm_pmu_event_filter.<struct>, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    __empty_events: kvm_pmu_event_filter___empty_events
-    events: Array[c_uint64]
-    _fields_ = [
-        ("__empty_events", kvm_pmu_event_filter___empty_events),
-        ("events", c_uint64 * 0),
-    ]
+    __empty_events: kvm_pmu_event_filter___empty_events = of(kvm_pmu_event_filter___empty_events)
+    events: Array[c_uint64] = u64 * 0
 
 
-class kvm_pmu_event_filter(LittleEndianStructure):
+class kvm_pmu_event_filter(LittleStruct):
     """struct kvm_pmu_event_filter, 32 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    action: int
-    nevents: int
-    fixed_counter_bitmap: int
-    flags: int
-    pad: Array[c_uint32]
+    action: int = u32
+    nevents: int = u32
+    fixed_counter_bitmap: int = u32
+    flags: int = u32
+    pad: Array[c_uint32] = u32 * 4
+    _struct = unnamed(kvm_pmu_event_filter_struct)
     __empty_events: kvm_pmu_event_filter___empty_events
     events: Array[c_uint64]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("action", c_uint32),
-        ("nevents", c_uint32),
-        ("fixed_counter_bitmap", c_uint32),
-        ("flags", c_uint32),
-        ("pad", c_uint32 * 4),
-        ("_struct", kvm_pmu_event_filter_struct),
-    ]
 
 
-class kvm_pre_fault_memory(LittleEndianStructure):
+class kvm_pre_fault_memory(LittleStruct):
     """struct kvm_pre_fault_memory, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    gpa: int
-    size: int
-    flags: int
-    padding: Array[c_uint64]
-    _fields_ = [
-        ("gpa", c_uint64),
-        ("size", c_uint64),
-        ("flags", c_uint64),
-        ("padding", c_uint64 * 5),
-    ]
+    gpa: int = u64
+    size: int = u64
+    flags: int = u64
+    padding: Array[c_uint64] = u64 * 5
 
 
-class kvm_reg_list___empty_reg(LittleEndianStructure):
+class kvm_reg_list___empty_reg(LittleStruct):
     """struct kvm_reg_list.__empty_reg, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_reg_list_struct(LittleEndianStructure):
+class kvm_reg_list_struct(LittleStruct):
     """struct kvm_reg_list.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_reg: kvm_reg_list___empty_reg
-    reg: Array[c_uint64]
-    _fields_ = [
-        ("__empty_reg", kvm_reg_list___empty_reg),
-        ("reg", c_uint64 * 0),
-    ]
+    __empty_reg: kvm_reg_list___empty_reg = of(kvm_reg_list___empty_reg)
+    reg: Array[c_uint64] = u64 * 0
 
 
-class kvm_reg_list(LittleEndianStructure):
+class kvm_reg_list(LittleStruct):
     """struct kvm_reg_list, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    n: int
+    n: int = u64
+    _struct = unnamed(kvm_reg_list_struct)
     __empty_reg: kvm_reg_list___empty_reg
     reg: Array[c_uint64]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("n", c_uint64),
-        ("_struct", kvm_reg_list_struct),
-    ]
 
 
-class kvm_regs(LittleEndianStructure):
+class kvm_regs(LittleStruct):
     """struct kvm_regs, 144 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    rax: int
-    rbx: int
-    rcx: int
-    rdx: int
-    rsi: int
-    rdi: int
-    rsp: int
-    rbp: int
-    r8: int
-    r9: int
-    r10: int
-    r11: int
-    r12: int
-    r13: int
-    r14: int
-    r15: int
-    rip: int
-    rflags: int
-    _fields_ = [
-        ("rax", c_uint64),
-        ("rbx", c_uint64),
-        ("rcx", c_uint64),
-        ("rdx", c_uint64),
-        ("rsi", c_uint64),
-        ("rdi", c_uint64),
-        ("rsp", c_uint64),
-        ("rbp", c_uint64),
-        ("r8", c_uint64),
-        ("r9", c_uint64),
-        ("r10", c_uint64),
-        ("r11", c_uint64),
-        ("r12", c_uint64),
-        ("r13", c_uint64),
-        ("r14", c_uint64),
-        ("r15", c_uint64),
-        ("rip", c_uint64),
-        ("rflags", c_uint64),
-    ]
+    rax: int = u64
+    rbx: int = u64
+    rcx: int = u64
+    rdx: int = u64
+    rsi: int = u64
+    rdi: int = u64
+    rsp: int = u64
+    rbp: int = u64
+    r8: int = u64
+    r9: int = u64
+    r10: int = u64
+    r11: int = u64
+    r12: int = u64
+    r13: int = u64
+    r14: int = u64
+    r15: int = u64
+    rip: int = u64
+    rflags: int = u64
 
 
-class kvm_reinject_control(LittleEndianStructure):
+class kvm_reinject_control(LittleStruct):
     """struct kvm_reinject_control, 32 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    pit_reinject: int
-    reserved: Array[c_uint8]
-    _fields_ = [
-        ("pit_reinject", c_uint8),
-        ("reserved", c_uint8 * 31),
-    ]
+    pit_reinject: int = u8
+    reserved: Array[c_uint8] = u8 * 31
 
 
-class kvm_run_hw(LittleEndianStructure):
+class kvm_run_hw(LittleStruct):
     """struct kvm_run.hw, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    hardware_exit_reason: int
-    _fields_ = [
-        ("hardware_exit_reason", c_uint64),
-    ]
+    hardware_exit_reason: int = u64
 
 
-class kvm_run_fail_entry(LittleEndianStructure):
+class kvm_run_fail_entry(LittleStruct):
     """struct kvm_run.fail_entry, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    hardware_entry_failure_reason: int
-    cpu: int
-    _fields_ = [
-        ("hardware_entry_failure_reason", c_uint64),
-        ("cpu", c_uint32),
-        ("_pad_12", c_uint8 * 4),
-    ]
+    hardware_entry_failure_reason: int = u64
+    cpu: int = u32
+    _pad_12 = u8 * 4
 
 
-class kvm_run_ex(LittleEndianStructure):
+class kvm_run_ex(LittleStruct):
     """struct kvm_run.ex, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    exception: int
-    error_code: int
-    _fields_ = [
-        ("exception", c_uint32),
-        ("error_code", c_uint32),
-    ]
+    exception: int = u32
+    error_code: int = u32
 
 
-class kvm_run_io(LittleEndianStructure):
+class kvm_run_io(LittleStruct):
     """struct kvm_run.io, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    direction: int
-    size: int
-    port: int
-    count: int
-    data_offset: int
-    _fields_ = [
-        ("direction", c_uint8),
-        ("size", c_uint8),
-        ("port", c_uint16),
-        ("count", c_uint32),
-        ("data_offset", c_uint64),
-    ]
+    direction: int = one_of(u8, "KVM_EXIT_IO_")
+    size: int = u8
+    port: int = u16
+    count: int = u32
+    data_offset: int = u64
 
 
-class kvm_run_debug(LittleEndianStructure):
+class kvm_run_debug(LittleStruct):
     """struct kvm_run.debug, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    arch: kvm_debug_exit_arch
-    _fields_ = [
-        ("arch", kvm_debug_exit_arch),
-    ]
+    arch: kvm_debug_exit_arch = of(kvm_debug_exit_arch)
 
 
-class kvm_run_mmio(LittleEndianStructure):
+class kvm_run_mmio(LittleStruct):
     """struct kvm_run.mmio, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    phys_addr: int
-    data: Array[c_uint8]
-    len: int
-    is_write: int
-    _fields_ = [
-        ("phys_addr", c_uint64),
-        ("data", c_uint8 * 8),
-        ("len", c_uint32),
-        ("is_write", c_uint8),
-        ("_pad_21", c_uint8 * 3),
-    ]
+    phys_addr: int = u64
+    data: Array[c_uint8] = u8 * 8
+    len: int = u32
+    is_write: int = u8
+    _pad_21 = u8 * 3
 
 
-class kvm_run_iocsr_io(LittleEndianStructure):
+class kvm_run_iocsr_io(LittleStruct):
     """struct kvm_run.iocsr_io, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    phys_addr: int
-    data: Array[c_uint8]
-    len: int
-    is_write: int
-    _fields_ = [
-        ("phys_addr", c_uint64),
-        ("data", c_uint8 * 8),
-        ("len", c_uint32),
-        ("is_write", c_uint8),
-        ("_pad_21", c_uint8 * 3),
-    ]
+    phys_addr: int = u64
+    data: Array[c_uint8] = u8 * 8
+    len: int = u32
+    is_write: int = u8
+    _pad_21 = u8 * 3
 
 
-class kvm_run_hypercall_union(LittleEndianUnion):
+class kvm_run_hypercall_union(LittleUnion):
     """union kvm_run.hypercall.<union>, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    longmode: int
-    flags: int
-    _fields_ = [
-        ("longmode", c_uint32),
-        ("flags", c_uint64),
-    ]
+    longmode: int = u32
+    flags: int = u64
 
 
-class kvm_run_hypercall(LittleEndianStructure):
+class kvm_run_hypercall(LittleStruct):
     """struct kvm_run.hypercall, 72 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    nr: int
-    args: Array[c_uint64]
-    ret: int
+    nr: int = u64
+    args: Array[c_uint64] = u64 * 6
+    ret: int = u64
+    _union = unnamed(kvm_run_hypercall_union)
     longmode: int
     flags: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("nr", c_uint64),
-        ("args", c_uint64 * 6),
-        ("ret", c_uint64),
-        ("_union", kvm_run_hypercall_union),
-    ]
 
 
-class kvm_run_tpr_access(LittleEndianStructure):
+class kvm_run_tpr_access(LittleStruct):
     """struct kvm_run.tpr_access, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    rip: int
-    is_write: int
-    pad: int
-    _fields_ = [
-        ("rip", c_uint64),
-        ("is_write", c_uint32),
-        ("pad", c_uint32),
-    ]
+    rip: int = u64
+    is_write: int = u32
+    pad: int = u32
 
 
-class kvm_run_s390_sieic(LittleEndianStructure):
+class kvm_run_s390_sieic(LittleStruct):
     """struct kvm_run.s390_sieic, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    icptcode: int
-    ipa: int
-    ipb: int
-    _fields_ = [
-        ("icptcode", c_uint8),
-        ("_pad_1", c_uint8 * 1),
-        ("ipa", c_uint16),
-        ("ipb", c_uint32),
-    ]
+    icptcode: int = u8
+    _pad_1 = u8 * 1
+    ipa: int = u16
+    ipb: int = u32
 
 
-class kvm_run_s390_ucontrol(LittleEndianStructure):
+class kvm_run_s390_ucontrol(LittleStruct):
     """struct kvm_run.s390_ucontrol, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    trans_exc_code: int
-    pgm_code: int
-    _fields_ = [
-        ("trans_exc_code", c_uint64),
-        ("pgm_code", c_uint32),
-        ("_pad_12", c_uint8 * 4),
-    ]
+    trans_exc_code: int = u64
+    pgm_code: int = u32
+    _pad_12 = u8 * 4
 
 
-class kvm_run_dcr(LittleEndianStructure):
+class kvm_run_dcr(LittleStruct):
     """struct kvm_run.dcr, 12 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    dcrn: int
-    data: int
-    is_write: int
-    _fields_ = [
-        ("dcrn", c_uint32),
-        ("data", c_uint32),
-        ("is_write", c_uint8),
-        ("_pad_9", c_uint8 * 3),
-    ]
+    dcrn: int = u32
+    data: int = u32
+    is_write: int = u8
+    _pad_9 = u8 * 3
 
 
-class kvm_run_internal(LittleEndianStructure):
+class kvm_run_internal(LittleStruct):
     """struct kvm_run.internal, 136 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    suberror: int
-    ndata: int
-    data: Array[c_uint64]
-    _fields_ = [
-        ("suberror", c_uint32),
-        ("ndata", c_uint32),
-        ("data", c_uint64 * 16),
-    ]
+    suberror: int = one_of(u32, "KVM_INTERNAL_ERROR_")
+    ndata: int = u32
+    data: Array[c_uint64] = u64 * 16
 
 
-class kvm_run_emulation_failure_struct(LittleEndianStructure):
+class kvm_run_emulation_failure_struct(LittleStruct):
     """struct kvm_run.emulation_failure.<struct>, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    insn_size: int
-    insn_bytes: Array[c_uint8]
-    _fields_ = [
-        ("insn_size", c_uint8),
-        ("insn_bytes", c_uint8 * 15),
-    ]
+    insn_size: int = u8
+    insn_bytes: Array[c_uint8] = u8 * 15
 
 
-class kvm_run_emulation_failure_union(LittleEndianUnion):
+class kvm_run_emulation_failure_union(LittleUnion):
     """union kvm_run.emulation_failure.<union>, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
+    _struct = unnamed(kvm_run_emulation_failure_struct)
     insn_size: int
     insn_bytes: Array[c_uint8]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", kvm_run_emulation_failure_struct),
-    ]
 
 
-class kvm_run_emulation_failure(LittleEndianStructure):
+class kvm_run_emulation_failure(LittleStruct):
     """struct kvm_run.emulation_failure, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    suberror: int
-    ndata: int
-    flags: int
+    suberror: int = u32
+    ndata: int = u32
+    flags: int = u64
+    _union = unnamed(kvm_run_emulation_failure_union)
     insn_size: int
     insn_bytes: Array[c_uint8]
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("suberror", c_uint32),
-        ("ndata", c_uint32),
-        ("flags", c_uint64),
-        ("_union", kvm_run_emulation_failure_union),
-    ]
 
 
-class kvm_run_osi(LittleEndianStructure):
+class kvm_run_osi(LittleStruct):
     """struct kvm_run.osi, 256 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    gprs: Array[c_uint64]
-    _fields_ = [
-        ("gprs", c_uint64 * 32),
-    ]
+    gprs: Array[c_uint64] = u64 * 32
 
 
-class kvm_run_papr_hcall(LittleEndianStructure):
+class kvm_run_papr_hcall(LittleStruct):
     """struct kvm_run.papr_hcall, 88 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    nr: int
-    ret: int
-    args: Array[c_uint64]
-    _fields_ = [
-        ("nr", c_uint64),
-        ("ret", c_uint64),
-        ("args", c_uint64 * 9),
-    ]
+    nr: int = u64
+    ret: int = u64
+    args: Array[c_uint64] = u64 * 9
 
 
-class kvm_run_s390_tsch(LittleEndianStructure):
+class kvm_run_s390_tsch(LittleStruct):
     """struct kvm_run.s390_tsch, 20 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    subchannel_id: int
-    subchannel_nr: int
-    io_int_parm: int
-    io_int_word: int
-    ipb: int
-    dequeued: int
-    _fields_ = [
-        ("subchannel_id", c_uint16),
-        ("subchannel_nr", c_uint16),
-        ("io_int_parm", c_uint32),
-        ("io_int_word", c_uint32),
-        ("ipb", c_uint32),
-        ("dequeued", c_uint8),
-        ("_pad_17", c_uint8 * 3),
-    ]
+    subchannel_id: int = u16
+    subchannel_nr: int = u16
+    io_int_parm: int = u32
+    io_int_word: int = u32
+    ipb: int = u32
+    dequeued: int = u8
+    _pad_17 = u8 * 3
 
 
-class kvm_run_epr(LittleEndianStructure):
+class kvm_run_epr(LittleStruct):
     """struct kvm_run.epr, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    epr: int
-    _fields_ = [
-        ("epr", c_uint32),
-    ]
+    epr: int = u32
 
 
-class kvm_run_system_event_union(LittleEndianUnion):
+class kvm_run_system_event_union(LittleUnion):
     """union kvm_run.system_event.<union>, 128 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    data: Array[c_uint64]
-    _fields_ = [
-        ("flags", c_uint64),
-        ("data", c_uint64 * 16),
-    ]
+    flags: int = u64
+    data: Array[c_uint64] = u64 * 16
 
 
-class kvm_run_system_event(LittleEndianStructure):
+class kvm_run_system_event(LittleStruct):
     """struct kvm_run.system_event, 136 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    ndata: int
+    type: int = one_of(u32, "KVM_SYSTEM_EVENT_")
+    ndata: int = u32
+    _union = unnamed(kvm_run_system_event_union)
     flags: int
     data: Array[c_uint64]
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("type", c_uint32),
-        ("ndata", c_uint32),
-        ("_union", kvm_run_system_event_union),
-    ]
 
 
-class kvm_run_s390_stsi(LittleEndianStructure):
+class kvm_run_s390_stsi(LittleStruct):
     """struct kvm_run.s390_stsi, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    addr: int
-    ar: int
-    reserved: int
-    fc: int
-    sel1: int
-    sel2: int
-    _fields_ = [
-        ("addr", c_uint64),
-        ("ar", c_uint8),
-        ("reserved", c_uint8),
-        ("fc", c_uint8),
-        ("sel1", c_uint8),
-        ("sel2", c_uint16),
-        ("_pad_14", c_uint8 * 2),
-    ]
+    addr: int = u64
+    ar: int = u8
+    reserved: int = u8
+    fc: int = u8
+    sel1: int = u8
+    sel2: int = u16
+    _pad_14 = u8 * 2
 
 
-class kvm_run_eoi(LittleEndianStructure):
+class kvm_run_eoi(LittleStruct):
     """struct kvm_run.eoi, 1 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    vector: int
-    _fields_ = [
-        ("vector", c_uint8),
-    ]
+    vector: int = u8
 
 
-class kvm_run_arm_nisv(LittleEndianStructure):
+class kvm_run_arm_nisv(LittleStruct):
     """struct kvm_run.arm_nisv, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    esr_iss: int
-    fault_ipa: int
-    _fields_ = [
-        ("esr_iss", c_uint64),
-        ("fault_ipa", c_uint64),
-    ]
+    esr_iss: int = u64
+    fault_ipa: int = u64
 
 
-class kvm_run_msr(LittleEndianStructure):
+class kvm_run_msr(LittleStruct):
     """struct kvm_run.msr, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    error: int
-    pad: Array[c_uint8]
-    reason: int
-    index: int
-    data: int
-    _fields_ = [
-        ("error", c_uint8),
-        ("pad", c_uint8 * 7),
-        ("reason", c_uint32),
-        ("index", c_uint32),
-        ("data", c_uint64),
-    ]
+    error: int = u8
+    pad: Array[c_uint8] = u8 * 7
+    reason: int = u32
+    index: int = u32
+    data: int = u64
 
 
-class kvm_xen_exit_u_hcall(LittleEndianStructure):
+class kvm_xen_exit_u_hcall(LittleStruct):
     """struct kvm_xen_exit.u.hcall, 72 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    longmode: int
-    cpl: int
-    input: int
-    result: int
-    params: Array[c_uint64]
-    _fields_ = [
-        ("longmode", c_uint32),
-        ("cpl", c_uint32),
-        ("input", c_uint64),
-        ("result", c_uint64),
-        ("params", c_uint64 * 6),
-    ]
+    longmode: int = u32
+    cpl: int = u32
+    input: int = u64
+    result: int = u64
+    params: Array[c_uint64] = u64 * 6
 
 
-class kvm_xen_exit_u(LittleEndianUnion):
+class kvm_xen_exit_u(LittleUnion):
     """union kvm_xen_exit.u, 72 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    hcall: kvm_xen_exit_u_hcall
-    _fields_ = [
-        ("hcall", kvm_xen_exit_u_hcall),
-    ]
+    hcall: kvm_xen_exit_u_hcall = of(kvm_xen_exit_u_hcall)
 
 
-class kvm_xen_exit(LittleEndianStructure):
+class kvm_xen_exit(LittleStruct):
     """struct kvm_xen_exit, 80 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    u: kvm_xen_exit_u
-    _fields_ = [
-        ("type", c_uint32),
-        ("_pad_4", c_uint8 * 4),
-        ("u", kvm_xen_exit_u),
-    ]
+    type: int = u32
+    _pad_4 = u8 * 4
+    u: kvm_xen_exit_u = of(kvm_xen_exit_u)
 
 
-class kvm_run_riscv_sbi(LittleEndianStructure):
+class kvm_run_riscv_sbi(LittleStruct):
     """struct kvm_run.riscv_sbi, 80 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    extension_id: int
-    function_id: int
-    args: Array[c_uint64]
-    ret: Array[c_uint64]
-    _fields_ = [
-        ("extension_id", c_uint64),
-        ("function_id", c_uint64),
-        ("args", c_uint64 * 6),
-        ("ret", c_uint64 * 2),
-    ]
+    extension_id: int = u64
+    function_id: int = u64
+    args: Array[c_uint64] = u64 * 6
+    ret: Array[c_uint64] = u64 * 2
 
 
-class kvm_run_riscv_csr(LittleEndianStructure):
+class kvm_run_riscv_csr(LittleStruct):
     """struct kvm_run.riscv_csr, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    csr_num: int
-    new_value: int
-    write_mask: int
-    ret_value: int
-    _fields_ = [
-        ("csr_num", c_uint64),
-        ("new_value", c_uint64),
-        ("write_mask", c_uint64),
-        ("ret_value", c_uint64),
-    ]
+    csr_num: int = u64
+    new_value: int = u64
+    write_mask: int = u64
+    ret_value: int = u64
 
 
-class kvm_run_notify(LittleEndianStructure):
+class kvm_run_notify(LittleStruct):
     """struct kvm_run.notify, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    _fields_ = [
-        ("flags", c_uint32),
-    ]
+    flags: int = u32
 
 
-class kvm_run_memory_fault(LittleEndianStructure):
+class kvm_run_memory_fault(LittleStruct):
     """struct kvm_run.memory_fault, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    gpa: int
-    size: int
-    _fields_ = [
-        ("flags", c_uint64),
-        ("gpa", c_uint64),
-        ("size", c_uint64),
-    ]
+    flags: int = u64
+    gpa: int = u64
+    size: int = u64
 
 
-class kvm_run_tdx_unknown(LittleEndianStructure):
+class kvm_run_tdx_unknown(LittleStruct):
     """struct kvm_run.tdx.unknown, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ret: int
-    data: Array[c_uint64]
-    _fields_ = [
-        ("ret", c_uint64),
-        ("data", c_uint64 * 5),
-    ]
+    ret: int = u64
+    data: Array[c_uint64] = u64 * 5
 
 
-class kvm_run_tdx_get_quote(LittleEndianStructure):
+class kvm_run_tdx_get_quote(LittleStruct):
     """struct kvm_run.tdx.get_quote, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ret: int
-    gpa: int
-    size: int
-    _fields_ = [
-        ("ret", c_uint64),
-        ("gpa", c_uint64),
-        ("size", c_uint64),
-    ]
+    ret: int = u64
+    gpa: int = u64
+    size: int = u64
 
 
-class kvm_run_tdx_get_tdvmcall_info(LittleEndianStructure):
+class kvm_run_tdx_get_tdvmcall_info(LittleStruct):
     """struct kvm_run.tdx.get_tdvmcall_info, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ret: int
-    leaf: int
-    r11: int
-    r12: int
-    r13: int
-    r14: int
-    _fields_ = [
-        ("ret", c_uint64),
-        ("leaf", c_uint64),
-        ("r11", c_uint64),
-        ("r12", c_uint64),
-        ("r13", c_uint64),
-        ("r14", c_uint64),
-    ]
+    ret: int = u64
+    leaf: int = u64
+    r11: int = u64
+    r12: int = u64
+    r13: int = u64
+    r14: int = u64
 
 
-class kvm_run_tdx_setup_event_notify(LittleEndianStructure):
+class kvm_run_tdx_setup_event_notify(LittleStruct):
     """struct kvm_run.tdx.setup_event_notify, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    ret: int
-    vector: int
-    _fields_ = [
-        ("ret", c_uint64),
-        ("vector", c_uint64),
-    ]
+    ret: int = u64
+    vector: int = u64
 
 
-class kvm_run_tdx_union(LittleEndianUnion):
+class kvm_run_tdx_union(LittleUnion):
     """union kvm_run.tdx.<union>, 48 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    unknown: kvm_run_tdx_unknown
-    get_quote: kvm_run_tdx_get_quote
-    get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
-    setup_event_notify: kvm_run_tdx_setup_event_notify
-    _fields_ = [
-        ("unknown", kvm_run_tdx_unknown),
-        ("get_quote", kvm_run_tdx_get_quote),
-        ("get_tdvmcall_info", kvm_run_tdx_get_tdvmcall_info),
-        ("setup_event_notify", kvm_run_tdx_setup_event_notify),
-    ]
+    unknown: kvm_run_tdx_unknown = of(kvm_run_tdx_unknown)
+    get_quote: kvm_run_tdx_get_quote = of(kvm_run_tdx_get_quote)
+    get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info = of(kvm_run_tdx_get_tdvmcall_info)
+    setup_event_notify: kvm_run_tdx_setup_event_notify = of(kvm_run_tdx_setup_event_notify)
 
 
-class kvm_run_tdx(LittleEndianStructure):
+class kvm_run_tdx(LittleStruct):
     """struct kvm_run.tdx, 64 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    nr: int
+    flags: int = u64
+    nr: int = u64
+    _union = unnamed(kvm_run_tdx_union)
     unknown: kvm_run_tdx_unknown
     get_quote: kvm_run_tdx_get_quote
     get_tdvmcall_info: kvm_run_tdx_get_tdvmcall_info
     setup_event_notify: kvm_run_tdx_setup_event_notify
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("flags", c_uint64),
-        ("nr", c_uint64),
-        ("_union", kvm_run_tdx_union),
-    ]
 
 
-class kvm_run_arm_sea(LittleEndianStructure):
+class kvm_run_arm_sea(LittleStruct):
     """struct kvm_run.arm_sea, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    esr: int
-    gva: int
-    gpa: int
-    _fields_ = [
-        ("flags", c_uint64),
-        ("esr", c_uint64),
-        ("gva", c_uint64),
-        ("gpa", c_uint64),
-    ]
+    flags: int = u64
+    esr: int = u64
+    gva: int = u64
+    gpa: int = u64
 
 
-class kvm_run_union(LittleEndianUnion):
+class kvm_run_union(LittleUnion):
     """union kvm_run.<union>, 256 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    hw: kvm_run_hw
-    fail_entry: kvm_run_fail_entry
-    ex: kvm_run_ex
-    io: kvm_run_io
-    debug: kvm_run_debug
-    mmio: kvm_run_mmio
-    iocsr_io: kvm_run_iocsr_io
-    hypercall: kvm_run_hypercall
-    tpr_access: kvm_run_tpr_access
-    s390_sieic: kvm_run_s390_sieic
-    s390_reset_flags: int
-    s390_ucontrol: kvm_run_s390_ucontrol
-    dcr: kvm_run_dcr
-    internal: kvm_run_internal
-    emulation_failure: kvm_run_emulation_failure
-    osi: kvm_run_osi
-    papr_hcall: kvm_run_papr_hcall
-    s390_tsch: kvm_run_s390_tsch
-    epr: kvm_run_epr
-    system_event: kvm_run_system_event
-    s390_stsi: kvm_run_s390_stsi
-    eoi: kvm_run_eoi
-    hyperv: kvm_hyperv_exit
-    arm_nisv: kvm_run_arm_nisv
-    msr: kvm_run_msr
-    xen: kvm_xen_exit
-    riscv_sbi: kvm_run_riscv_sbi
-    riscv_csr: kvm_run_riscv_csr
-    notify: kvm_run_notify
-    memory_fault: kvm_run_memory_fault
-    tdx: kvm_run_tdx
-    arm_sea: kvm_run_arm_sea
-    snp_req_certs: kvm_exit_snp_req_certs
-    padding: bytes
-    _fields_ = [
-        ("hw", kvm_run_hw),
-        ("fail_entry", kvm_run_fail_entry),
-        ("ex", kvm_run_ex),
-        ("io", kvm_run_io),
-        ("debug", kvm_run_debug),
-        ("mmio", kvm_run_mmio),
-        ("iocsr_io", kvm_run_iocsr_io),
-        ("hypercall", kvm_run_hypercall),
-        ("tpr_access", kvm_run_tpr_access),
-        ("s390_sieic", kvm_run_s390_sieic),
-        ("s390_reset_flags", c_uint64),
-        ("s390_ucontrol", kvm_run_s390_ucontrol),
-        ("dcr", kvm_run_dcr),
-        ("internal", kvm_run_internal),
-        ("emulation_failure", kvm_run_emulation_failure),
-        ("osi", kvm_run_osi),
-        ("papr_hcall", kvm_run_papr_hcall),
-        ("s390_tsch", kvm_run_s390_tsch),
-        ("epr", kvm_run_epr),
-        ("system_event", kvm_run_system_event),
-        ("s390_stsi", kvm_run_s390_stsi),
-        ("eoi", kvm_run_eoi),
-        ("hyperv", kvm_hyperv_exit),
-        ("arm_nisv", kvm_run_arm_nisv),
-        ("msr", kvm_run_msr),
-        ("xen", kvm_xen_exit),
-        ("riscv_sbi", kvm_run_riscv_sbi),
-        ("riscv_csr", kvm_run_riscv_csr),
-        ("notify", kvm_run_notify),
-        ("memory_fault", kvm_run_memory_fault),
-        ("tdx", kvm_run_tdx),
-        ("arm_sea", kvm_run_arm_sea),
-        ("snp_req_certs", kvm_exit_snp_req_certs),
-        ("padding", c_char * 256),
-    ]
+    hw: kvm_run_hw = of(kvm_run_hw)
+    fail_entry: kvm_run_fail_entry = of(kvm_run_fail_entry)
+    ex: kvm_run_ex = of(kvm_run_ex)
+    io: kvm_run_io = of(kvm_run_io)
+    debug: kvm_run_debug = of(kvm_run_debug)
+    mmio: kvm_run_mmio = of(kvm_run_mmio)
+    iocsr_io: kvm_run_iocsr_io = of(kvm_run_iocsr_io)
+    hypercall: kvm_run_hypercall = of(kvm_run_hypercall)
+    tpr_access: kvm_run_tpr_access = of(kvm_run_tpr_access)
+    s390_sieic: kvm_run_s390_sieic = of(kvm_run_s390_sieic)
+    s390_reset_flags: int = u64
+    s390_ucontrol: kvm_run_s390_ucontrol = of(kvm_run_s390_ucontrol)
+    dcr: kvm_run_dcr = of(kvm_run_dcr)
+    internal: kvm_run_internal = of(kvm_run_internal)
+    emulation_failure: kvm_run_emulation_failure = of(kvm_run_emulation_failure)
+    osi: kvm_run_osi = of(kvm_run_osi)
+    papr_hcall: kvm_run_papr_hcall = of(kvm_run_papr_hcall)
+    s390_tsch: kvm_run_s390_tsch = of(kvm_run_s390_tsch)
+    epr: kvm_run_epr = of(kvm_run_epr)
+    system_event: kvm_run_system_event = of(kvm_run_system_event)
+    s390_stsi: kvm_run_s390_stsi = of(kvm_run_s390_stsi)
+    eoi: kvm_run_eoi = of(kvm_run_eoi)
+    hyperv: kvm_hyperv_exit = of(kvm_hyperv_exit)
+    arm_nisv: kvm_run_arm_nisv = of(kvm_run_arm_nisv)
+    msr: kvm_run_msr = of(kvm_run_msr)
+    xen: kvm_xen_exit = of(kvm_xen_exit)
+    riscv_sbi: kvm_run_riscv_sbi = of(kvm_run_riscv_sbi)
+    riscv_csr: kvm_run_riscv_csr = of(kvm_run_riscv_csr)
+    notify: kvm_run_notify = of(kvm_run_notify)
+    memory_fault: kvm_run_memory_fault = of(kvm_run_memory_fault)
+    tdx: kvm_run_tdx = of(kvm_run_tdx)
+    arm_sea: kvm_run_arm_sea = of(kvm_run_arm_sea)
+    snp_req_certs: kvm_exit_snp_req_certs = of(kvm_exit_snp_req_certs)
+    padding: bytes = char * 256
 
 
-class kvm_segment(LittleEndianStructure):
+class kvm_segment(LittleStruct):
     """struct kvm_segment, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    base: int
-    limit: int
-    selector: int
-    type: int
-    present: int
-    dpl: int
-    db: int
-    s: int
-    l: int
-    g: int
-    avl: int
-    unusable: int
-    padding: int
-    _fields_ = [
-        ("base", c_uint64),
-        ("limit", c_uint32),
-        ("selector", c_uint16),
-        ("type", c_uint8),
-        ("present", c_uint8),
-        ("dpl", c_uint8),
-        ("db", c_uint8),
-        ("s", c_uint8),
-        ("l", c_uint8),
-        ("g", c_uint8),
-        ("avl", c_uint8),
-        ("unusable", c_uint8),
-        ("padding", c_uint8),
-    ]
+    base: int = u64
+    limit: int = u32
+    selector: int = u16
+    type: int = u8
+    present: int = u8
+    dpl: int = u8
+    db: int = u8
+    s: int = u8
+    l: int = u8
+    g: int = u8
+    avl: int = u8
+    unusable: int = u8
+    padding: int = u8
 
 
-class kvm_sregs(LittleEndianStructure):
+class kvm_sregs(LittleStruct):
     """struct kvm_sregs, 312 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    cs: kvm_segment
-    ds: kvm_segment
-    es: kvm_segment
-    fs: kvm_segment
-    gs: kvm_segment
-    ss: kvm_segment
-    tr: kvm_segment
-    ldt: kvm_segment
-    gdt: kvm_dtable
-    idt: kvm_dtable
-    cr0: int
-    cr2: int
-    cr3: int
-    cr4: int
-    cr8: int
-    efer: int
-    apic_base: int
-    interrupt_bitmap: Array[c_uint64]
-    _fields_ = [
-        ("cs", kvm_segment),
-        ("ds", kvm_segment),
-        ("es", kvm_segment),
-        ("fs", kvm_segment),
-        ("gs", kvm_segment),
-        ("ss", kvm_segment),
-        ("tr", kvm_segment),
-        ("ldt", kvm_segment),
-        ("gdt", kvm_dtable),
-        ("idt", kvm_dtable),
-        ("cr0", c_uint64),
-        ("cr2", c_uint64),
-        ("cr3", c_uint64),
-        ("cr4", c_uint64),
-        ("cr8", c_uint64),
-        ("efer", c_uint64),
-        ("apic_base", c_uint64),
-        ("interrupt_bitmap", c_uint64 * 4),
-    ]
+    cs: kvm_segment = of(kvm_segment)
+    ds: kvm_segment = of(kvm_segment)
+    es: kvm_segment = of(kvm_segment)
+    fs: kvm_segment = of(kvm_segment)
+    gs: kvm_segment = of(kvm_segment)
+    ss: kvm_segment = of(kvm_segment)
+    tr: kvm_segment = of(kvm_segment)
+    ldt: kvm_segment = of(kvm_segment)
+    gdt: kvm_dtable = of(kvm_dtable)
+    idt: kvm_dtable = of(kvm_dtable)
+    cr0: int = u64
+    cr2: int = u64
+    cr3: int = u64
+    cr4: int = u64
+    cr8: int = u64
+    efer: int = u64
+    apic_base: int = u64
+    interrupt_bitmap: Array[c_uint64] = u64 * 4
 
 
-class kvm_vcpu_events_exception(LittleEndianStructure):
+class kvm_vcpu_events_exception(LittleStruct):
     """struct kvm_vcpu_events.exception, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    injected: int
-    nr: int
-    has_error_code: int
-    pending: int
-    error_code: int
-    _fields_ = [
-        ("injected", c_uint8),
-        ("nr", c_uint8),
-        ("has_error_code", c_uint8),
-        ("pending", c_uint8),
-        ("error_code", c_uint32),
-    ]
+    injected: int = u8
+    nr: int = u8
+    has_error_code: int = u8
+    pending: int = u8
+    error_code: int = u32
 
 
-class kvm_vcpu_events_interrupt(LittleEndianStructure):
+class kvm_vcpu_events_interrupt(LittleStruct):
     """struct kvm_vcpu_events.interrupt, 4 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    injected: int
-    nr: int
-    soft: int
-    shadow: int
-    _fields_ = [
-        ("injected", c_uint8),
-        ("nr", c_uint8),
-        ("soft", c_uint8),
-        ("shadow", c_uint8),
-    ]
+    injected: int = u8
+    nr: int = u8
+    soft: int = u8
+    shadow: int = u8
 
 
-class kvm_vcpu_events_nmi(LittleEndianStructure):
+class kvm_vcpu_events_nmi(LittleStruct):
     """struct kvm_vcpu_events.nmi, 4 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    injected: int
-    pending: int
-    masked: int
-    pad: int
-    _fields_ = [
-        ("injected", c_uint8),
-        ("pending", c_uint8),
-        ("masked", c_uint8),
-        ("pad", c_uint8),
-    ]
+    injected: int = u8
+    pending: int = u8
+    masked: int = u8
+    pad: int = u8
 
 
-class kvm_vcpu_events_smi(LittleEndianStructure):
+class kvm_vcpu_events_smi(LittleStruct):
     """struct kvm_vcpu_events.smi, 4 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    smm: int
-    pending: int
-    smm_inside_nmi: int
-    latched_init: int
-    _fields_ = [
-        ("smm", c_uint8),
-        ("pending", c_uint8),
-        ("smm_inside_nmi", c_uint8),
-        ("latched_init", c_uint8),
-    ]
+    smm: int = u8
+    pending: int = u8
+    smm_inside_nmi: int = u8
+    latched_init: int = u8
 
 
-class kvm_vcpu_events_triple_fault(LittleEndianStructure):
+class kvm_vcpu_events_triple_fault(LittleStruct):
     """struct kvm_vcpu_events.triple_fault, 1 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    pending: int
-    _fields_ = [
-        ("pending", c_uint8),
-    ]
+    pending: int = u8
 
 
-class kvm_vcpu_events(LittleEndianStructure):
+class kvm_vcpu_events(LittleStruct):
     """struct kvm_vcpu_events, 64 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    exception: kvm_vcpu_events_exception
-    interrupt: kvm_vcpu_events_interrupt
-    nmi: kvm_vcpu_events_nmi
-    sipi_vector: int
-    flags: int
-    smi: kvm_vcpu_events_smi
-    triple_fault: kvm_vcpu_events_triple_fault
-    reserved: Array[c_uint8]
-    exception_has_payload: int
-    exception_payload: int
-    _fields_ = [
-        ("exception", kvm_vcpu_events_exception),
-        ("interrupt", kvm_vcpu_events_interrupt),
-        ("nmi", kvm_vcpu_events_nmi),
-        ("sipi_vector", c_uint32),
-        ("flags", c_uint32),
-        ("smi", kvm_vcpu_events_smi),
-        ("triple_fault", kvm_vcpu_events_triple_fault),
-        ("reserved", c_uint8 * 26),
-        ("exception_has_payload", c_uint8),
-        ("exception_payload", c_uint64),
-    ]
+    exception: kvm_vcpu_events_exception = of(kvm_vcpu_events_exception)
+    interrupt: kvm_vcpu_events_interrupt = of(kvm_vcpu_events_interrupt)
+    nmi: kvm_vcpu_events_nmi = of(kvm_vcpu_events_nmi)
+    sipi_vector: int = u32
+    flags: int = any_of(u32, "KVM_VCPUEVENT_VALID_")
+    smi: kvm_vcpu_events_smi = of(kvm_vcpu_events_smi)
+    triple_fault: kvm_vcpu_events_triple_fault = of(kvm_vcpu_events_triple_fault)
+    reserved: Array[c_uint8] = u8 * 26
+    exception_has_payload: int = u8
+    exception_payload: int = u64
 
 
-class kvm_sync_regs(LittleEndianStructure):
+class kvm_sync_regs(LittleStruct):
     """struct kvm_sync_regs, 520 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    regs: kvm_regs
-    sregs: kvm_sregs
-    events: kvm_vcpu_events
-    _fields_ = [
-        ("regs", kvm_regs),
-        ("sregs", kvm_sregs),
-        ("events", kvm_vcpu_events),
-    ]
+    regs: kvm_regs = of(kvm_regs)
+    sregs: kvm_sregs = of(kvm_sregs)
+    events: kvm_vcpu_events = of(kvm_vcpu_events)
 
 
-class kvm_run_s(LittleEndianUnion):
+class kvm_run_s(LittleUnion):
     """union kvm_run.s, 2048 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    regs: kvm_sync_regs
-    padding: bytes
-    _fields_ = [
-        ("regs", kvm_sync_regs),
-        ("padding", c_char * 2048),
-    ]
+    regs: kvm_sync_regs = of(kvm_sync_regs)
+    padding: bytes = char * 2048
 
 
-class kvm_run(LittleEndianStructure):
+class kvm_run(LittleStruct):
     """struct kvm_run, 2352 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    request_interrupt_window: int
-    immediate_exit: int
-    padding1: Array[c_uint8]
-    exit_reason: int
-    ready_for_interrupt_injection: int
-    if_flag: int
-    flags: int
-    cr8: int
-    apic_base: int
-    kvm_valid_regs: int
-    kvm_dirty_regs: int
-    s: kvm_run_s
+    request_interrupt_window: int = u8
+    immediate_exit: int = u8
+    padding1: Array[c_uint8] = u8 * 6
+    exit_reason: int = one_of(u32, "KVM_EXIT_")
+    ready_for_interrupt_injection: int = u8
+    if_flag: int = u8
+    flags: int = any_of(u16, "KVM_RUN_X86_")
+    cr8: int = u64
+    apic_base: int = u64
+    _union = unnamed(kvm_run_union)
     hw: kvm_run_hw
     fail_entry: kvm_run_fail_entry
     ex: kvm_run_ex
@@ -3335,975 +2315,542 @@ class kvm_run(LittleEndianStructure):
     arm_sea: kvm_run_arm_sea
     snp_req_certs: kvm_exit_snp_req_certs
     padding: bytes
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("request_interrupt_window", c_uint8),
-        ("immediate_exit", c_uint8),
-        ("padding1", c_uint8 * 6),
-        ("exit_reason", c_uint32),
-        ("ready_for_interrupt_injection", c_uint8),
-        ("if_flag", c_uint8),
-        ("flags", c_uint16),
-        ("cr8", c_uint64),
-        ("apic_base", c_uint64),
-        ("_union", kvm_run_union),
-        ("kvm_valid_regs", c_uint64),
-        ("kvm_dirty_regs", c_uint64),
-        ("s", kvm_run_s),
-    ]
+    kvm_valid_regs: int = u64
+    kvm_dirty_regs: int = u64
+    s: kvm_run_s = of(kvm_run_s)
 
 
-class kvm_s390_keyop(LittleEndianStructure):
+class kvm_s390_keyop(LittleStruct):
     """struct kvm_s390_keyop, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    guest_addr: int
-    key: int
-    operation: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("guest_addr", c_uint64),
-        ("key", c_uint8),
-        ("operation", c_uint8),
-        ("pad", c_uint8 * 6),
-    ]
+    guest_addr: int = u64
+    key: int = u8
+    operation: int = u8
+    pad: Array[c_uint8] = u8 * 6
 
 
-class kvm_sev_attestation_report(LittleEndianStructure):
+class kvm_sev_attestation_report(LittleStruct):
     """struct kvm_sev_attestation_report, 32 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    mnonce: Array[c_uint8]
-    uaddr: int
-    len: int
-    pad0: int
-    _fields_ = [
-        ("mnonce", c_uint8 * 16),
-        ("uaddr", c_uint64),
-        ("len", c_uint32),
-        ("pad0", c_uint32),
-    ]
+    mnonce: Array[c_uint8] = u8 * 16
+    uaddr: int = u64
+    len: int = u32
+    pad0: int = u32
 
 
-class kvm_sev_cmd(LittleEndianStructure):
+class kvm_sev_cmd(LittleStruct):
     """struct kvm_sev_cmd, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    id: int
-    pad0: int
-    data: int
-    error: int
-    sev_fd: int
-    _fields_ = [
-        ("id", c_uint32),
-        ("pad0", c_uint32),
-        ("data", c_uint64),
-        ("error", c_uint32),
-        ("sev_fd", c_uint32),
-    ]
+    id: int = u32
+    pad0: int = u32
+    data: int = u64
+    error: int = u32
+    sev_fd: int = u32
 
 
-class kvm_sev_dbg(LittleEndianStructure):
+class kvm_sev_dbg(LittleStruct):
     """struct kvm_sev_dbg, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    src_uaddr: int
-    dst_uaddr: int
-    len: int
-    pad0: int
-    _fields_ = [
-        ("src_uaddr", c_uint64),
-        ("dst_uaddr", c_uint64),
-        ("len", c_uint32),
-        ("pad0", c_uint32),
-    ]
+    src_uaddr: int = u64
+    dst_uaddr: int = u64
+    len: int = u32
+    pad0: int = u32
 
 
-class kvm_sev_guest_status(LittleEndianStructure):
+class kvm_sev_guest_status(LittleStruct):
     """struct kvm_sev_guest_status, 12 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    handle: int
-    policy: int
-    state: int
-    _fields_ = [
-        ("handle", c_uint32),
-        ("policy", c_uint32),
-        ("state", c_uint32),
-    ]
+    handle: int = u32
+    policy: int = u32
+    state: int = u32
 
 
-class kvm_sev_init(LittleEndianStructure):
+class kvm_sev_init(LittleStruct):
     """struct kvm_sev_init, 48 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    vmsa_features: int
-    flags: int
-    ghcb_version: int
-    pad1: int
-    pad2: Array[c_uint32]
-    _fields_ = [
-        ("vmsa_features", c_uint64),
-        ("flags", c_uint32),
-        ("ghcb_version", c_uint16),
-        ("pad1", c_uint16),
-        ("pad2", c_uint32 * 8),
-    ]
+    vmsa_features: int = u64
+    flags: int = u32
+    ghcb_version: int = u16
+    pad1: int = u16
+    pad2: Array[c_uint32] = u32 * 8
 
 
-class kvm_sev_launch_measure(LittleEndianStructure):
+class kvm_sev_launch_measure(LittleStruct):
     """struct kvm_sev_launch_measure, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    uaddr: int
-    len: int
-    pad0: int
-    _fields_ = [
-        ("uaddr", c_uint64),
-        ("len", c_uint32),
-        ("pad0", c_uint32),
-    ]
+    uaddr: int = u64
+    len: int = u32
+    pad0: int = u32
 
 
-class kvm_sev_launch_secret(LittleEndianStructure):
+class kvm_sev_launch_secret(LittleStruct):
     """struct kvm_sev_launch_secret, 48 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    hdr_uaddr: int
-    hdr_len: int
-    pad0: int
-    guest_uaddr: int
-    guest_len: int
-    pad1: int
-    trans_uaddr: int
-    trans_len: int
-    pad2: int
-    _fields_ = [
-        ("hdr_uaddr", c_uint64),
-        ("hdr_len", c_uint32),
-        ("pad0", c_uint32),
-        ("guest_uaddr", c_uint64),
-        ("guest_len", c_uint32),
-        ("pad1", c_uint32),
-        ("trans_uaddr", c_uint64),
-        ("trans_len", c_uint32),
-        ("pad2", c_uint32),
-    ]
+    hdr_uaddr: int = u64
+    hdr_len: int = u32
+    pad0: int = u32
+    guest_uaddr: int = u64
+    guest_len: int = u32
+    pad1: int = u32
+    trans_uaddr: int = u64
+    trans_len: int = u32
+    pad2: int = u32
 
 
-class kvm_sev_launch_start(LittleEndianStructure):
+class kvm_sev_launch_start(LittleStruct):
     """struct kvm_sev_launch_start, 40 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    handle: int
-    policy: int
-    dh_uaddr: int
-    dh_len: int
-    pad0: int
-    session_uaddr: int
-    session_len: int
-    pad1: int
-    _fields_ = [
-        ("handle", c_uint32),
-        ("policy", c_uint32),
-        ("dh_uaddr", c_uint64),
-        ("dh_len", c_uint32),
-        ("pad0", c_uint32),
-        ("session_uaddr", c_uint64),
-        ("session_len", c_uint32),
-        ("pad1", c_uint32),
-    ]
+    handle: int = u32
+    policy: int = u32
+    dh_uaddr: int = u64
+    dh_len: int = u32
+    pad0: int = u32
+    session_uaddr: int = u64
+    session_len: int = u32
+    pad1: int = u32
 
 
-class kvm_sev_launch_update_data(LittleEndianStructure):
+class kvm_sev_launch_update_data(LittleStruct):
     """struct kvm_sev_launch_update_data, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    uaddr: int
-    len: int
-    pad0: int
-    _fields_ = [
-        ("uaddr", c_uint64),
-        ("len", c_uint32),
-        ("pad0", c_uint32),
-    ]
+    uaddr: int = u64
+    len: int = u32
+    pad0: int = u32
 
 
-class kvm_sev_receive_start(LittleEndianStructure):
+class kvm_sev_receive_start(LittleStruct):
     """struct kvm_sev_receive_start, 40 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    handle: int
-    policy: int
-    pdh_uaddr: int
-    pdh_len: int
-    pad0: int
-    session_uaddr: int
-    session_len: int
-    pad1: int
-    _fields_ = [
-        ("handle", c_uint32),
-        ("policy", c_uint32),
-        ("pdh_uaddr", c_uint64),
-        ("pdh_len", c_uint32),
-        ("pad0", c_uint32),
-        ("session_uaddr", c_uint64),
-        ("session_len", c_uint32),
-        ("pad1", c_uint32),
-    ]
+    handle: int = u32
+    policy: int = u32
+    pdh_uaddr: int = u64
+    pdh_len: int = u32
+    pad0: int = u32
+    session_uaddr: int = u64
+    session_len: int = u32
+    pad1: int = u32
 
 
-class kvm_sev_receive_update_data(LittleEndianStructure):
+class kvm_sev_receive_update_data(LittleStruct):
     """struct kvm_sev_receive_update_data, 48 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    hdr_uaddr: int
-    hdr_len: int
-    pad0: int
-    guest_uaddr: int
-    guest_len: int
-    pad1: int
-    trans_uaddr: int
-    trans_len: int
-    pad2: int
-    _fields_ = [
-        ("hdr_uaddr", c_uint64),
-        ("hdr_len", c_uint32),
-        ("pad0", c_uint32),
-        ("guest_uaddr", c_uint64),
-        ("guest_len", c_uint32),
-        ("pad1", c_uint32),
-        ("trans_uaddr", c_uint64),
-        ("trans_len", c_uint32),
-        ("pad2", c_uint32),
-    ]
+    hdr_uaddr: int = u64
+    hdr_len: int = u32
+    pad0: int = u32
+    guest_uaddr: int = u64
+    guest_len: int = u32
+    pad1: int = u32
+    trans_uaddr: int = u64
+    trans_len: int = u32
+    pad2: int = u32
 
 
-class kvm_sev_send_start(LittleEndianStructure):
+class kvm_sev_send_start(LittleStruct):
     """struct kvm_sev_send_start, 72 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    policy: int
-    pad0: int
-    pdh_cert_uaddr: int
-    pdh_cert_len: int
-    pad1: int
-    plat_certs_uaddr: int
-    plat_certs_len: int
-    pad2: int
-    amd_certs_uaddr: int
-    amd_certs_len: int
-    pad3: int
-    session_uaddr: int
-    session_len: int
-    pad4: int
-    _fields_ = [
-        ("policy", c_uint32),
-        ("pad0", c_uint32),
-        ("pdh_cert_uaddr", c_uint64),
-        ("pdh_cert_len", c_uint32),
-        ("pad1", c_uint32),
-        ("plat_certs_uaddr", c_uint64),
-        ("plat_certs_len", c_uint32),
-        ("pad2", c_uint32),
-        ("amd_certs_uaddr", c_uint64),
-        ("amd_certs_len", c_uint32),
-        ("pad3", c_uint32),
-        ("session_uaddr", c_uint64),
-        ("session_len", c_uint32),
-        ("pad4", c_uint32),
-    ]
+    policy: int = u32
+    pad0: int = u32
+    pdh_cert_uaddr: int = u64
+    pdh_cert_len: int = u32
+    pad1: int = u32
+    plat_certs_uaddr: int = u64
+    plat_certs_len: int = u32
+    pad2: int = u32
+    amd_certs_uaddr: int = u64
+    amd_certs_len: int = u32
+    pad3: int = u32
+    session_uaddr: int = u64
+    session_len: int = u32
+    pad4: int = u32
 
 
-class kvm_sev_send_update_data(LittleEndianStructure):
+class kvm_sev_send_update_data(LittleStruct):
     """struct kvm_sev_send_update_data, 48 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    hdr_uaddr: int
-    hdr_len: int
-    pad0: int
-    guest_uaddr: int
-    guest_len: int
-    pad1: int
-    trans_uaddr: int
-    trans_len: int
-    pad2: int
-    _fields_ = [
-        ("hdr_uaddr", c_uint64),
-        ("hdr_len", c_uint32),
-        ("pad0", c_uint32),
-        ("guest_uaddr", c_uint64),
-        ("guest_len", c_uint32),
-        ("pad1", c_uint32),
-        ("trans_uaddr", c_uint64),
-        ("trans_len", c_uint32),
-        ("pad2", c_uint32),
-    ]
+    hdr_uaddr: int = u64
+    hdr_len: int = u32
+    pad0: int = u32
+    guest_uaddr: int = u64
+    guest_len: int = u32
+    pad1: int = u32
+    trans_uaddr: int = u64
+    trans_len: int = u32
+    pad2: int = u32
 
 
-class kvm_sev_snp_launch_finish(LittleEndianStructure):
+class kvm_sev_snp_launch_finish(LittleStruct):
     """struct kvm_sev_snp_launch_finish, 88 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    id_block_uaddr: int
-    id_auth_uaddr: int
-    id_block_en: int
-    auth_key_en: int
-    vcek_disabled: int
-    host_data: Array[c_uint8]
-    pad0: Array[c_uint8]
-    flags: int
-    pad1: Array[c_uint64]
-    _fields_ = [
-        ("id_block_uaddr", c_uint64),
-        ("id_auth_uaddr", c_uint64),
-        ("id_block_en", c_uint8),
-        ("auth_key_en", c_uint8),
-        ("vcek_disabled", c_uint8),
-        ("host_data", c_uint8 * 32),
-        ("pad0", c_uint8 * 3),
-        ("flags", c_uint16),
-        ("pad1", c_uint64 * 4),
-    ]
+    id_block_uaddr: int = u64
+    id_auth_uaddr: int = u64
+    id_block_en: int = u8
+    auth_key_en: int = u8
+    vcek_disabled: int = u8
+    host_data: Array[c_uint8] = u8 * 32
+    pad0: Array[c_uint8] = u8 * 3
+    flags: int = u16
+    pad1: Array[c_uint64] = u64 * 4
 
 
-class kvm_sev_snp_launch_start(LittleEndianStructure):
+class kvm_sev_snp_launch_start(LittleStruct):
     """struct kvm_sev_snp_launch_start, 64 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    policy: int
-    gosvw: Array[c_uint8]
-    flags: int
-    pad0: Array[c_uint8]
-    pad1: Array[c_uint64]
-    _fields_ = [
-        ("policy", c_uint64),
-        ("gosvw", c_uint8 * 16),
-        ("flags", c_uint16),
-        ("pad0", c_uint8 * 6),
-        ("pad1", c_uint64 * 4),
-    ]
+    policy: int = u64
+    gosvw: Array[c_uint8] = u8 * 16
+    flags: int = u16
+    pad0: Array[c_uint8] = u8 * 6
+    pad1: Array[c_uint64] = u64 * 4
 
 
-class kvm_sev_snp_launch_update(LittleEndianStructure):
+class kvm_sev_snp_launch_update(LittleStruct):
     """struct kvm_sev_snp_launch_update, 64 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    gfn_start: int
-    uaddr: int
-    len: int
-    type: int
-    pad0: int
-    flags: int
-    pad1: int
-    pad2: Array[c_uint64]
-    _fields_ = [
-        ("gfn_start", c_uint64),
-        ("uaddr", c_uint64),
-        ("len", c_uint64),
-        ("type", c_uint8),
-        ("pad0", c_uint8),
-        ("flags", c_uint16),
-        ("pad1", c_uint32),
-        ("pad2", c_uint64 * 4),
-    ]
+    gfn_start: int = u64
+    uaddr: int = u64
+    len: int = u64
+    type: int = u8
+    pad0: int = u8
+    flags: int = u16
+    pad1: int = u32
+    pad2: Array[c_uint64] = u64 * 4
 
 
-class kvm_signal_mask___empty_sigset(LittleEndianStructure):
+class kvm_signal_mask___empty_sigset(LittleStruct):
     """struct kvm_signal_mask.__empty_sigset, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_signal_mask_struct(LittleEndianStructure):
+class kvm_signal_mask_struct(LittleStruct):
     """struct kvm_signal_mask.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_sigset: kvm_signal_mask___empty_sigset
-    sigset: Array[c_uint8]
-    _fields_ = [
-        ("__empty_sigset", kvm_signal_mask___empty_sigset),
-        ("sigset", c_uint8 * 0),
-    ]
+    __empty_sigset: kvm_signal_mask___empty_sigset = of(kvm_signal_mask___empty_sigset)
+    sigset: Array[c_uint8] = u8 * 0
 
 
-class kvm_signal_mask(LittleEndianStructure):
+class kvm_signal_mask(LittleStruct):
     """struct kvm_signal_mask, 4 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    len: int
+    len: int = u32
+    _struct = unnamed(kvm_signal_mask_struct)
     __empty_sigset: kvm_signal_mask___empty_sigset
     sigset: Array[c_uint8]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("len", c_uint32),
-        ("_struct", kvm_signal_mask_struct),
-    ]
 
 
-class kvm_sregs2(LittleEndianStructure):
+class kvm_sregs2(LittleStruct):
     """struct kvm_sregs2, 320 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    cs: kvm_segment
-    ds: kvm_segment
-    es: kvm_segment
-    fs: kvm_segment
-    gs: kvm_segment
-    ss: kvm_segment
-    tr: kvm_segment
-    ldt: kvm_segment
-    gdt: kvm_dtable
-    idt: kvm_dtable
-    cr0: int
-    cr2: int
-    cr3: int
-    cr4: int
-    cr8: int
-    efer: int
-    apic_base: int
-    flags: int
-    pdptrs: Array[c_uint64]
-    _fields_ = [
-        ("cs", kvm_segment),
-        ("ds", kvm_segment),
-        ("es", kvm_segment),
-        ("fs", kvm_segment),
-        ("gs", kvm_segment),
-        ("ss", kvm_segment),
-        ("tr", kvm_segment),
-        ("ldt", kvm_segment),
-        ("gdt", kvm_dtable),
-        ("idt", kvm_dtable),
-        ("cr0", c_uint64),
-        ("cr2", c_uint64),
-        ("cr3", c_uint64),
-        ("cr4", c_uint64),
-        ("cr8", c_uint64),
-        ("efer", c_uint64),
-        ("apic_base", c_uint64),
-        ("flags", c_uint64),
-        ("pdptrs", c_uint64 * 4),
-    ]
+    cs: kvm_segment = of(kvm_segment)
+    ds: kvm_segment = of(kvm_segment)
+    es: kvm_segment = of(kvm_segment)
+    fs: kvm_segment = of(kvm_segment)
+    gs: kvm_segment = of(kvm_segment)
+    ss: kvm_segment = of(kvm_segment)
+    tr: kvm_segment = of(kvm_segment)
+    ldt: kvm_segment = of(kvm_segment)
+    gdt: kvm_dtable = of(kvm_dtable)
+    idt: kvm_dtable = of(kvm_dtable)
+    cr0: int = u64
+    cr2: int = u64
+    cr3: int = u64
+    cr4: int = u64
+    cr8: int = u64
+    efer: int = u64
+    apic_base: int = u64
+    flags: int = u64
+    pdptrs: Array[c_uint64] = u64 * 4
 
 
-class kvm_stats_desc___empty_name(LittleEndianStructure):
+class kvm_stats_desc___empty_name(LittleStruct):
     """struct kvm_stats_desc.__empty_name, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_stats_desc_struct(LittleEndianStructure):
+class kvm_stats_desc_struct(LittleStruct):
     """struct kvm_stats_desc.<struct>, 0 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    __empty_name: kvm_stats_desc___empty_name
-    name: bytes
-    _fields_ = [
-        ("__empty_name", kvm_stats_desc___empty_name),
-        ("name", c_char * 0),
-    ]
+    __empty_name: kvm_stats_desc___empty_name = of(kvm_stats_desc___empty_name)
+    name: bytes = char * 0
 
 
-class kvm_stats_desc(LittleEndianStructure):
+class kvm_stats_desc(LittleStruct):
     """struct kvm_stats_desc, 16 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    exponent: int
-    size: int
-    offset: int
-    bucket_size: int
+    flags: int = u32
+    exponent: int = i16
+    size: int = u16
+    offset: int = u32
+    bucket_size: int = u32
+    _struct = unnamed(kvm_stats_desc_struct)
     __empty_name: kvm_stats_desc___empty_name
     name: bytes
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("flags", c_uint32),
-        ("exponent", c_int16),
-        ("size", c_uint16),
-        ("offset", c_uint32),
-        ("bucket_size", c_uint32),
-        ("_struct", kvm_stats_desc_struct),
-    ]
 
 
-class kvm_stats_header(LittleEndianStructure):
+class kvm_stats_header(LittleStruct):
     """struct kvm_stats_header, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    name_size: int
-    num_desc: int
-    id_offset: int
-    desc_offset: int
-    data_offset: int
-    _fields_ = [
-        ("flags", c_uint32),
-        ("name_size", c_uint32),
-        ("num_desc", c_uint32),
-        ("id_offset", c_uint32),
-        ("desc_offset", c_uint32),
-        ("data_offset", c_uint32),
-    ]
+    flags: int = u32
+    name_size: int = u32
+    num_desc: int = u32
+    id_offset: int = u32
+    desc_offset: int = u32
+    data_offset: int = u32
 
 
-class kvm_tdx_capabilities(LittleEndianStructure):
+class kvm_tdx_capabilities(LittleStruct):
     """struct kvm_tdx_capabilities, 2056 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    supported_attrs: int
-    supported_xfam: int
-    kernel_tdvmcallinfo_1_r11: int
-    user_tdvmcallinfo_1_r11: int
-    kernel_tdvmcallinfo_1_r12: int
-    user_tdvmcallinfo_1_r12: int
-    reserved: Array[c_uint64]
-    cpuid: kvm_cpuid2
-    _fields_ = [
-        ("supported_attrs", c_uint64),
-        ("supported_xfam", c_uint64),
-        ("kernel_tdvmcallinfo_1_r11", c_uint64),
-        ("user_tdvmcallinfo_1_r11", c_uint64),
-        ("kernel_tdvmcallinfo_1_r12", c_uint64),
-        ("user_tdvmcallinfo_1_r12", c_uint64),
-        ("reserved", c_uint64 * 250),
-        ("cpuid", kvm_cpuid2),
-    ]
+    supported_attrs: int = u64
+    supported_xfam: int = u64
+    kernel_tdvmcallinfo_1_r11: int = u64
+    user_tdvmcallinfo_1_r11: int = u64
+    kernel_tdvmcallinfo_1_r12: int = u64
+    user_tdvmcallinfo_1_r12: int = u64
+    reserved: Array[c_uint64] = u64 * 250
+    cpuid: kvm_cpuid2 = of(kvm_cpuid2)
 
 
-class kvm_tdx_cmd(LittleEndianStructure):
+class kvm_tdx_cmd(LittleStruct):
     """struct kvm_tdx_cmd, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    id: int
-    flags: int
-    data: int
-    hw_error: int
-    _fields_ = [
-        ("id", c_uint32),
-        ("flags", c_uint32),
-        ("data", c_uint64),
-        ("hw_error", c_uint64),
-    ]
+    id: int = u32
+    flags: int = u32
+    data: int = u64
+    hw_error: int = u64
 
 
-class kvm_tdx_init_mem_region(LittleEndianStructure):
+class kvm_tdx_init_mem_region(LittleStruct):
     """struct kvm_tdx_init_mem_region, 24 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    source_addr: int
-    gpa: int
-    nr_pages: int
-    _fields_ = [
-        ("source_addr", c_uint64),
-        ("gpa", c_uint64),
-        ("nr_pages", c_uint64),
-    ]
+    source_addr: int = u64
+    gpa: int = u64
+    nr_pages: int = u64
 
 
-class kvm_tdx_init_vm(LittleEndianStructure):
+class kvm_tdx_init_vm(LittleStruct):
     """struct kvm_tdx_init_vm, 264 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    attributes: int
-    xfam: int
-    mrconfigid: Array[c_uint64]
-    mrowner: Array[c_uint64]
-    mrownerconfig: Array[c_uint64]
-    reserved: Array[c_uint64]
-    cpuid: kvm_cpuid2
-    _fields_ = [
-        ("attributes", c_uint64),
-        ("xfam", c_uint64),
-        ("mrconfigid", c_uint64 * 6),
-        ("mrowner", c_uint64 * 6),
-        ("mrownerconfig", c_uint64 * 6),
-        ("reserved", c_uint64 * 12),
-        ("cpuid", kvm_cpuid2),
-    ]
+    attributes: int = u64
+    xfam: int = u64
+    mrconfigid: Array[c_uint64] = u64 * 6
+    mrowner: Array[c_uint64] = u64 * 6
+    mrownerconfig: Array[c_uint64] = u64 * 6
+    reserved: Array[c_uint64] = u64 * 12
+    cpuid: kvm_cpuid2 = of(kvm_cpuid2)
 
 
-class kvm_tpr_access_ctl(LittleEndianStructure):
+class kvm_tpr_access_ctl(LittleStruct):
     """struct kvm_tpr_access_ctl, 40 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    enabled: int
-    flags: int
-    reserved: Array[c_uint32]
-    _fields_ = [
-        ("enabled", c_uint32),
-        ("flags", c_uint32),
-        ("reserved", c_uint32 * 8),
-    ]
+    enabled: int = u32
+    flags: int = u32
+    reserved: Array[c_uint32] = u32 * 8
 
 
-class kvm_translation(LittleEndianStructure):
+class kvm_translation(LittleStruct):
     """struct kvm_translation, 24 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    linear_address: int
-    physical_address: int
-    valid: int
-    writeable: int
-    usermode: int
-    pad: Array[c_uint8]
-    _fields_ = [
-        ("linear_address", c_uint64),
-        ("physical_address", c_uint64),
-        ("valid", c_uint8),
-        ("writeable", c_uint8),
-        ("usermode", c_uint8),
-        ("pad", c_uint8 * 5),
-    ]
+    linear_address: int = u64
+    physical_address: int = u64
+    valid: int = u8
+    writeable: int = u8
+    usermode: int = u8
+    pad: Array[c_uint8] = u8 * 5
 
 
-class kvm_userspace_memory_region(LittleEndianStructure):
+class kvm_userspace_memory_region(LittleStruct):
     """struct kvm_userspace_memory_region, 32 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    slot: int
-    flags: int
-    guest_phys_addr: int
-    memory_size: int
-    userspace_addr: int
-    _fields_ = [
-        ("slot", c_uint32),
-        ("flags", c_uint32),
-        ("guest_phys_addr", c_uint64),
-        ("memory_size", c_uint64),
-        ("userspace_addr", c_uint64),
-    ]
+    slot: int = u32
+    flags: int = any_of(u32, "KVM_MEM_")
+    guest_phys_addr: int = u64
+    memory_size: int = u64
+    userspace_addr: int = u64
 
 
-class kvm_userspace_memory_region2(LittleEndianStructure):
+class kvm_userspace_memory_region2(LittleStruct):
     """struct kvm_userspace_memory_region2, 160 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    slot: int
-    flags: int
-    guest_phys_addr: int
-    memory_size: int
-    userspace_addr: int
-    guest_memfd_offset: int
-    guest_memfd: int
-    pad1: int
-    pad2: Array[c_uint64]
-    _fields_ = [
-        ("slot", c_uint32),
-        ("flags", c_uint32),
-        ("guest_phys_addr", c_uint64),
-        ("memory_size", c_uint64),
-        ("userspace_addr", c_uint64),
-        ("guest_memfd_offset", c_uint64),
-        ("guest_memfd", c_uint32),
-        ("pad1", c_uint32),
-        ("pad2", c_uint64 * 14),
-    ]
+    slot: int = u32
+    flags: int = any_of(u32, "KVM_MEM_")
+    guest_phys_addr: int = u64
+    memory_size: int = u64
+    userspace_addr: int = u64
+    guest_memfd_offset: int = u64
+    guest_memfd: int = u32
+    pad1: int = u32
+    pad2: Array[c_uint64] = u64 * 14
 
 
-class kvm_vapic_addr(LittleEndianStructure):
+class kvm_vapic_addr(LittleStruct):
     """struct kvm_vapic_addr, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    vapic_addr: int
-    _fields_ = [
-        ("vapic_addr", c_uint64),
-    ]
+    vapic_addr: int = u64
 
 
-class kvm_vfio_spapr_tce(LittleEndianStructure):
+class kvm_vfio_spapr_tce(LittleStruct):
     """struct kvm_vfio_spapr_tce, 8 bytes (linux/kvm.h)."""
 
-    __slots__ = ()
-    groupfd: int
-    tablefd: int
-    _fields_ = [
-        ("groupfd", c_int32),
-        ("tablefd", c_int32),
-    ]
+    groupfd: int = i32
+    tablefd: int = i32
 
 
-class kvm_x86_mce(LittleEndianStructure):
+class kvm_x86_mce(LittleStruct):
     """struct kvm_x86_mce, 64 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    status: int
-    addr: int
-    misc: int
-    mcg_status: int
-    bank: int
-    pad1: Array[c_uint8]
-    pad2: Array[c_uint64]
-    _fields_ = [
-        ("status", c_uint64),
-        ("addr", c_uint64),
-        ("misc", c_uint64),
-        ("mcg_status", c_uint64),
-        ("bank", c_uint8),
-        ("pad1", c_uint8 * 7),
-        ("pad2", c_uint64 * 3),
-    ]
+    status: int = u64
+    addr: int = u64
+    misc: int = u64
+    mcg_status: int = u64
+    bank: int = u8
+    pad1: Array[c_uint8] = u8 * 7
+    pad2: Array[c_uint64] = u64 * 3
 
 
-class kvm_xcr(LittleEndianStructure):
+class kvm_xcr(LittleStruct):
     """struct kvm_xcr, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    xcr: int
-    reserved: int
-    value: int
-    _fields_ = [
-        ("xcr", c_uint32),
-        ("reserved", c_uint32),
-        ("value", c_uint64),
-    ]
+    xcr: int = u32
+    reserved: int = u32
+    value: int = u64
 
 
-class kvm_xcrs(LittleEndianStructure):
+class kvm_xcrs(LittleStruct):
     """struct kvm_xcrs, 392 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    nr_xcrs: int
-    flags: int
-    xcrs: Array[kvm_xcr]
-    padding: Array[c_uint64]
-    _fields_ = [
-        ("nr_xcrs", c_uint32),
-        ("flags", c_uint32),
-        ("xcrs", kvm_xcr * 16),
-        ("padding", c_uint64 * 16),
-    ]
+    nr_xcrs: int = u32
+    flags: int = u32
+    xcrs: Array[kvm_xcr] = of(kvm_xcr * 16)
+    padding: Array[c_uint64] = u64 * 16
 
 
-class kvm_xen_hvm_attr_u_shared_info(LittleEndianUnion):
+class kvm_xen_hvm_attr_u_shared_info(LittleUnion):
     """union kvm_xen_hvm_attr.u.shared_info, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    gfn: int
-    hva: int
-    _fields_ = [
-        ("gfn", c_uint64),
-        ("hva", c_uint64),
-    ]
+    gfn: int = u64
+    hva: int = u64
 
 
-class kvm_xen_hvm_attr_u_evtchn_deliver_port(LittleEndianStructure):
+class kvm_xen_hvm_attr_u_evtchn_deliver_port(LittleStruct):
     """struct kvm_xen_hvm_attr.u.evtchn.deliver.port, 12 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    port: int
-    vcpu: int
-    priority: int
-    _fields_ = [
-        ("port", c_uint32),
-        ("vcpu", c_uint32),
-        ("priority", c_uint32),
-    ]
+    port: int = u32
+    vcpu: int = u32
+    priority: int = u32
 
 
-class kvm_xen_hvm_attr_u_evtchn_deliver_eventfd(LittleEndianStructure):
+class kvm_xen_hvm_attr_u_evtchn_deliver_eventfd(LittleStruct):
     """struct kvm_xen_hvm_attr.u.evtchn.deliver.eventfd, 8 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    port: int
-    fd: int
-    _fields_ = [
-        ("port", c_uint32),
-        ("fd", c_int32),
-    ]
+    port: int = u32
+    fd: int = i32
 
 
-class kvm_xen_hvm_attr_u_evtchn_deliver(LittleEndianUnion):
+class kvm_xen_hvm_attr_u_evtchn_deliver(LittleUnion):
     """union kvm_xen_hvm_attr.u.evtchn.deliver, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    port: kvm_xen_hvm_attr_u_evtchn_deliver_port
-    eventfd: kvm_xen_hvm_attr_u_evtchn_deliver_eventfd
-    padding: Array[c_uint32]
-    _fields_ = [
-        ("port", kvm_xen_hvm_attr_u_evtchn_deliver_port),
-        ("eventfd", kvm_xen_hvm_attr_u_evtchn_deliver_eventfd),
-        ("padding", c_uint32 * 4),
-    ]
+    port: kvm_xen_hvm_attr_u_evtchn_deliver_port = of(kvm_xen_hvm_attr_u_evtchn_deliver_port)
+    eventfd: kvm_xen_hvm_attr_u_evtchn_deliver_eventfd = of(
+        kvm_xen_hvm_attr_u_evtchn_deliver_eventfd
+    )
+    padding: Array[c_uint32] = u32 * 4
 
 
-class kvm_xen_hvm_attr_u_evtchn(LittleEndianStructure):
+class kvm_xen_hvm_attr_u_evtchn(LittleStruct):
     """struct kvm_xen_hvm_attr.u.evtchn, 28 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    send_port: int
-    type: int
-    flags: int
-    deliver: kvm_xen_hvm_attr_u_evtchn_deliver
-    _fields_ = [
-        ("send_port", c_uint32),
-        ("type", c_uint32),
-        ("flags", c_uint32),
-        ("deliver", kvm_xen_hvm_attr_u_evtchn_deliver),
-    ]
+    send_port: int = u32
+    type: int = u32
+    flags: int = u32
+    deliver: kvm_xen_hvm_attr_u_evtchn_deliver = of(kvm_xen_hvm_attr_u_evtchn_deliver)
 
 
-class kvm_xen_hvm_attr_u(LittleEndianUnion):
+class kvm_xen_hvm_attr_u(LittleUnion):
     """union kvm_xen_hvm_attr.u, 64 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    long_mode: int
-    vector: int
-    runstate_update_flag: int
-    shared_info: kvm_xen_hvm_attr_u_shared_info
-    evtchn: kvm_xen_hvm_attr_u_evtchn
-    xen_version: int
-    pad: Array[c_uint64]
-    _fields_ = [
-        ("long_mode", c_uint8),
-        ("vector", c_uint8),
-        ("runstate_update_flag", c_uint8),
-        ("shared_info", kvm_xen_hvm_attr_u_shared_info),
-        ("evtchn", kvm_xen_hvm_attr_u_evtchn),
-        ("xen_version", c_uint32),
-        ("pad", c_uint64 * 8),
-    ]
+    long_mode: int = u8
+    vector: int = u8
+    runstate_update_flag: int = u8
+    shared_info: kvm_xen_hvm_attr_u_shared_info = of(kvm_xen_hvm_attr_u_shared_info)
+    evtchn: kvm_xen_hvm_attr_u_evtchn = of(kvm_xen_hvm_attr_u_evtchn)
+    xen_version: int = u32
+    pad: Array[c_uint64] = u64 * 8
 
 
-class kvm_xen_hvm_attr(LittleEndianStructure):
+class kvm_xen_hvm_attr(LittleStruct):
     """struct kvm_xen_hvm_attr, 72 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    pad: Array[c_uint16]
-    u: kvm_xen_hvm_attr_u
-    _fields_ = [
-        ("type", c_uint16),
-        ("pad", c_uint16 * 3),
-        ("u", kvm_xen_hvm_attr_u),
-    ]
+    type: int = u16
+    pad: Array[c_uint16] = u16 * 3
+    u: kvm_xen_hvm_attr_u = of(kvm_xen_hvm_attr_u)
 
 
-class kvm_xen_hvm_config(LittleEndianStructure):
+class kvm_xen_hvm_config(LittleStruct):
     """struct kvm_xen_hvm_config, 56 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    flags: int
-    msr: int
-    blob_addr_32: int
-    blob_addr_64: int
-    blob_size_32: int
-    blob_size_64: int
-    pad2: Array[c_uint8]
-    _fields_ = [
-        ("flags", c_uint32),
-        ("msr", c_uint32),
-        ("blob_addr_32", c_uint64),
-        ("blob_addr_64", c_uint64),
-        ("blob_size_32", c_uint8),
-        ("blob_size_64", c_uint8),
-        ("pad2", c_uint8 * 30),
-    ]
+    flags: int = u32
+    msr: int = u32
+    blob_addr_32: int = u64
+    blob_addr_64: int = u64
+    blob_size_32: int = u8
+    blob_size_64: int = u8
+    pad2: Array[c_uint8] = u8 * 30
 
 
-class kvm_xen_vcpu_attr_u_runstate(LittleEndianStructure):
+class kvm_xen_vcpu_attr_u_runstate(LittleStruct):
     """struct kvm_xen_vcpu_attr.u.runstate, 48 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    state: int
-    state_entry_time: int
-    time_running: int
-    time_runnable: int
-    time_blocked: int
-    time_offline: int
-    _fields_ = [
-        ("state", c_uint64),
-        ("state_entry_time", c_uint64),
-        ("time_running", c_uint64),
-        ("time_runnable", c_uint64),
-        ("time_blocked", c_uint64),
-        ("time_offline", c_uint64),
-    ]
+    state: int = u64
+    state_entry_time: int = u64
+    time_running: int = u64
+    time_runnable: int = u64
+    time_blocked: int = u64
+    time_offline: int = u64
 
 
-class kvm_xen_vcpu_attr_u_timer(LittleEndianStructure):
+class kvm_xen_vcpu_attr_u_timer(LittleStruct):
     """struct kvm_xen_vcpu_attr.u.timer, 16 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    port: int
-    priority: int
-    expires_ns: int
-    _fields_ = [
-        ("port", c_uint32),
-        ("priority", c_uint32),
-        ("expires_ns", c_uint64),
-    ]
+    port: int = u32
+    priority: int = u32
+    expires_ns: int = u64
 
 
-class kvm_xen_vcpu_attr_u(LittleEndianUnion):
+class kvm_xen_vcpu_attr_u(LittleUnion):
     """union kvm_xen_vcpu_attr.u, 64 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    gpa: int
-    hva: int
-    pad: Array[c_uint64]
-    runstate: kvm_xen_vcpu_attr_u_runstate
-    vcpu_id: int
-    timer: kvm_xen_vcpu_attr_u_timer
-    vector: int
-    _fields_ = [
-        ("gpa", c_uint64),
-        ("hva", c_uint64),
-        ("pad", c_uint64 * 8),
-        ("runstate", kvm_xen_vcpu_attr_u_runstate),
-        ("vcpu_id", c_uint32),
-        ("timer", kvm_xen_vcpu_attr_u_timer),
-        ("vector", c_uint8),
-    ]
+    gpa: int = u64
+    hva: int = u64
+    pad: Array[c_uint64] = u64 * 8
+    runstate: kvm_xen_vcpu_attr_u_runstate = of(kvm_xen_vcpu_attr_u_runstate)
+    vcpu_id: int = u32
+    timer: kvm_xen_vcpu_attr_u_timer = of(kvm_xen_vcpu_attr_u_timer)
+    vector: int = u8
 
 
-class kvm_xen_vcpu_attr(LittleEndianStructure):
+class kvm_xen_vcpu_attr(LittleStruct):
     """struct kvm_xen_vcpu_attr, 72 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    type: int
-    pad: Array[c_uint16]
-    u: kvm_xen_vcpu_attr_u
-    _fields_ = [
-        ("type", c_uint16),
-        ("pad", c_uint16 * 3),
-        ("u", kvm_xen_vcpu_attr_u),
-    ]
+    type: int = u16
+    pad: Array[c_uint16] = u16 * 3
+    u: kvm_xen_vcpu_attr_u = of(kvm_xen_vcpu_attr_u)
 
 
-class kvm_xsave___empty_extra(LittleEndianStructure):
+class kvm_xsave___empty_extra(LittleStruct):
     """struct kvm_xsave.__empty_extra, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    _fields_ = []
 
-
-class kvm_xsave_struct(LittleEndianStructure):
+class kvm_xsave_struct(LittleStruct):
     """struct kvm_xsave.<struct>, 0 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    __empty_extra: kvm_xsave___empty_extra
-    extra: Array[c_uint32]
-    _fields_ = [
-        ("__empty_extra", kvm_xsave___empty_extra),
-        ("extra", c_uint32 * 0),
-    ]
+    __empty_extra: kvm_xsave___empty_extra = of(kvm_xsave___empty_extra)
+    extra: Array[c_uint32] = u32 * 0
 
 
-class kvm_xsave(LittleEndianStructure):
+class kvm_xsave(LittleStruct):
     """struct kvm_xsave, 4096 bytes (asm/kvm.h)."""
 
-    __slots__ = ()
-    region: Array[c_uint32]
+    region: Array[c_uint32] = u32 * 1024
+    _struct = unnamed(kvm_xsave_struct)
     __empty_extra: kvm_xsave___empty_extra
     extra: Array[c_uint32]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("region", c_uint32 * 1024),
-        ("_struct", kvm_xsave_struct),
-    ]
 
 
 kvm_device_type = c_uint32

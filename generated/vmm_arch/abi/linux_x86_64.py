@@ -14,8 +14,6 @@ from __future__ import annotations
 from ctypes import (
     CFUNCTYPE,
     Array,
-    LittleEndianStructure,
-    LittleEndianUnion,
     c_int8,
     c_int16,
     c_int32,
@@ -25,6 +23,18 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+)
+
+from vmm_arch.abi.records import (
+    LittleStruct,
+    LittleUnion,
+    i32,
+    i64,
+    of,
+    u8,
+    u16,
+    u32,
+    u64,
 )
 
 # asm-generic/bitsperlong.h
@@ -512,1289 +522,704 @@ APM_IOC_STANDBY = 0x4101
 APM_IOC_SUSPEND = 0x4102
 
 
-class Elf32_Dyn_d_un(LittleEndianUnion):
+class Elf32_Dyn_d_un(LittleUnion):
     """union Elf32_Dyn.d_un, 4 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    d_val: int
-    d_ptr: int
-    _fields_ = [
-        ("d_val", c_int32),
-        ("d_ptr", c_uint32),
-    ]
+    d_val: int = i32
+    d_ptr: int = u32
 
 
-class Elf32_Dyn(LittleEndianStructure):
+class Elf32_Dyn(LittleStruct):
     """Elf32_Dyn, 8 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    d_tag: int
-    d_un: Elf32_Dyn_d_un
-    _fields_ = [
-        ("d_tag", c_int32),
-        ("d_un", Elf32_Dyn_d_un),
-    ]
+    d_tag: int = i32
+    d_un: Elf32_Dyn_d_un = of(Elf32_Dyn_d_un)
 
 
-class Elf32_Verdaux(LittleEndianStructure):
+class Elf32_Verdaux(LittleStruct):
     """Elf32_Verdaux, 8 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    vda_name: int
-    vda_next: int
-    _fields_ = [
-        ("vda_name", c_uint32),
-        ("vda_next", c_uint32),
-    ]
+    vda_name: int = u32
+    vda_next: int = u32
 
 
-class Elf32_Verdef(LittleEndianStructure):
+class Elf32_Verdef(LittleStruct):
     """Elf32_Verdef, 20 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    vd_version: int
-    vd_flags: int
-    vd_ndx: int
-    vd_cnt: int
-    vd_hash: int
-    vd_aux: int
-    vd_next: int
-    _fields_ = [
-        ("vd_version", c_uint16),
-        ("vd_flags", c_uint16),
-        ("vd_ndx", c_uint16),
-        ("vd_cnt", c_uint16),
-        ("vd_hash", c_uint32),
-        ("vd_aux", c_uint32),
-        ("vd_next", c_uint32),
-    ]
+    vd_version: int = u16
+    vd_flags: int = u16
+    vd_ndx: int = u16
+    vd_cnt: int = u16
+    vd_hash: int = u32
+    vd_aux: int = u32
+    vd_next: int = u32
 
 
-class Elf64_Dyn_d_un(LittleEndianUnion):
+class Elf64_Dyn_d_un(LittleUnion):
     """union Elf64_Dyn.d_un, 8 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    d_val: int
-    d_ptr: int
-    _fields_ = [
-        ("d_val", c_uint64),
-        ("d_ptr", c_uint64),
-    ]
+    d_val: int = u64
+    d_ptr: int = u64
 
 
-class Elf64_Dyn(LittleEndianStructure):
+class Elf64_Dyn(LittleStruct):
     """Elf64_Dyn, 16 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    d_tag: int
-    d_un: Elf64_Dyn_d_un
-    _fields_ = [
-        ("d_tag", c_int64),
-        ("d_un", Elf64_Dyn_d_un),
-    ]
+    d_tag: int = i64
+    d_un: Elf64_Dyn_d_un = of(Elf64_Dyn_d_un)
 
 
-class Elf64_Verdaux(LittleEndianStructure):
+class Elf64_Verdaux(LittleStruct):
     """Elf64_Verdaux, 8 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    vda_name: int
-    vda_next: int
-    _fields_ = [
-        ("vda_name", c_uint32),
-        ("vda_next", c_uint32),
-    ]
+    vda_name: int = u32
+    vda_next: int = u32
 
 
-class Elf64_Verdef(LittleEndianStructure):
+class Elf64_Verdef(LittleStruct):
     """Elf64_Verdef, 20 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    vd_version: int
-    vd_flags: int
-    vd_ndx: int
-    vd_cnt: int
-    vd_hash: int
-    vd_aux: int
-    vd_next: int
-    _fields_ = [
-        ("vd_version", c_uint16),
-        ("vd_flags", c_uint16),
-        ("vd_ndx", c_uint16),
-        ("vd_cnt", c_uint16),
-        ("vd_hash", c_uint32),
-        ("vd_aux", c_uint32),
-        ("vd_next", c_uint32),
-    ]
+    vd_version: int = u16
+    vd_flags: int = u16
+    vd_ndx: int = u16
+    vd_cnt: int = u16
+    vd_hash: int = u32
+    vd_aux: int = u32
+    vd_next: int = u32
 
 
-class __kernel_fd_set(LittleEndianStructure):
+class __kernel_fd_set(LittleStruct):
     """__kernel_fd_set, 128 bytes (linux/posix_types.h)."""
 
-    __slots__ = ()
-    fds_bits: Array[c_uint64]
-    _fields_ = [
-        ("fds_bits", c_uint64 * 16),
-    ]
+    fds_bits: Array[c_uint64] = u64 * 16
 
 
-class __kernel_fsid_t(LittleEndianStructure):
+class __kernel_fsid_t(LittleStruct):
     """__kernel_fsid_t, 8 bytes (asm-generic/posix_types.h)."""
 
-    __slots__ = ()
-    val: Array[c_int32]
-    _fields_ = [
-        ("val", c_int32 * 2),
-    ]
+    val: Array[c_int32] = i32 * 2
 
 
-class apm_bios_info(LittleEndianStructure):
+class apm_bios_info(LittleStruct):
     """struct apm_bios_info, 20 bytes (linux/apm_bios.h)."""
 
-    __slots__ = ()
-    version: int
-    cseg: int
-    offset: int
-    cseg_16: int
-    dseg: int
-    flags: int
-    cseg_len: int
-    cseg_16_len: int
-    dseg_len: int
-    _fields_ = [
-        ("version", c_uint16),
-        ("cseg", c_uint16),
-        ("offset", c_uint32),
-        ("cseg_16", c_uint16),
-        ("dseg", c_uint16),
-        ("flags", c_uint16),
-        ("cseg_len", c_uint16),
-        ("cseg_16_len", c_uint16),
-        ("dseg_len", c_uint16),
-    ]
+    version: int = u16
+    cseg: int = u16
+    offset: int = u32
+    cseg_16: int = u16
+    dseg: int = u16
+    flags: int = u16
+    cseg_len: int = u16
+    cseg_16_len: int = u16
+    dseg_len: int = u16
 
 
-class boot_e820_entry(LittleEndianStructure):
+class boot_e820_entry(LittleStruct):
     """struct boot_e820_entry, 20 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    addr: int
-    size: int
-    type: int
-    # Members lie where they are put; Python 3.14 wants the name of rules that allow it.
-    _layout_ = "ms"
-    _pack_ = 1
-    _fields_ = [
-        ("addr", c_uint64),
-        ("size", c_uint64),
-        ("type", c_uint32),
-    ]
+    _pack_ = 1  # members lie where they are put
+    addr: int = u64
+    size: int = u64
+    type: int = u32
 
 
-class screen_info(LittleEndianStructure):
+class screen_info(LittleStruct):
     """struct screen_info, 64 bytes (linux/screen_info.h)."""
 
-    __slots__ = ()
-    orig_x: int
-    orig_y: int
-    ext_mem_k: int
-    orig_video_page: int
-    orig_video_mode: int
-    orig_video_cols: int
-    flags: int
-    unused2: int
-    orig_video_ega_bx: int
-    unused3: int
-    orig_video_lines: int
-    orig_video_isVGA: int
-    orig_video_points: int
-    lfb_width: int
-    lfb_height: int
-    lfb_depth: int
-    lfb_base: int
-    lfb_size: int
-    cl_magic: int
-    cl_offset: int
-    lfb_linelength: int
-    red_size: int
-    red_pos: int
-    green_size: int
-    green_pos: int
-    blue_size: int
-    blue_pos: int
-    rsvd_size: int
-    rsvd_pos: int
-    vesapm_seg: int
-    vesapm_off: int
-    pages: int
-    vesa_attributes: int
-    capabilities: int
-    ext_lfb_base: int
-    _reserved: Array[c_uint8]
-    # Members lie where they are put; Python 3.14 wants the name of rules that allow it.
-    _layout_ = "ms"
-    _pack_ = 1
-    _fields_ = [
-        ("orig_x", c_uint8),
-        ("orig_y", c_uint8),
-        ("ext_mem_k", c_uint16),
-        ("orig_video_page", c_uint16),
-        ("orig_video_mode", c_uint8),
-        ("orig_video_cols", c_uint8),
-        ("flags", c_uint8),
-        ("unused2", c_uint8),
-        ("orig_video_ega_bx", c_uint16),
-        ("unused3", c_uint16),
-        ("orig_video_lines", c_uint8),
-        ("orig_video_isVGA", c_uint8),
-        ("orig_video_points", c_uint16),
-        ("lfb_width", c_uint16),
-        ("lfb_height", c_uint16),
-        ("lfb_depth", c_uint16),
-        ("lfb_base", c_uint32),
-        ("lfb_size", c_uint32),
-        ("cl_magic", c_uint16),
-        ("cl_offset", c_uint16),
-        ("lfb_linelength", c_uint16),
-        ("red_size", c_uint8),
-        ("red_pos", c_uint8),
-        ("green_size", c_uint8),
-        ("green_pos", c_uint8),
-        ("blue_size", c_uint8),
-        ("blue_pos", c_uint8),
-        ("rsvd_size", c_uint8),
-        ("rsvd_pos", c_uint8),
-        ("vesapm_seg", c_uint16),
-        ("vesapm_off", c_uint16),
-        ("pages", c_uint16),
-        ("vesa_attributes", c_uint16),
-        ("capabilities", c_uint32),
-        ("ext_lfb_base", c_uint32),
-        ("_reserved", c_uint8 * 2),
-    ]
+    _pack_ = 1  # members lie where they are put
+    orig_x: int = u8
+    orig_y: int = u8
+    ext_mem_k: int = u16
+    orig_video_page: int = u16
+    orig_video_mode: int = u8
+    orig_video_cols: int = u8
+    flags: int = u8
+    unused2: int = u8
+    orig_video_ega_bx: int = u16
+    unused3: int = u16
+    orig_video_lines: int = u8
+    orig_video_isVGA: int = u8
+    orig_video_points: int = u16
+    lfb_width: int = u16
+    lfb_height: int = u16
+    lfb_depth: int = u16
+    lfb_base: int = u32
+    lfb_size: int = u32
+    cl_magic: int = u16
+    cl_offset: int = u16
+    lfb_linelength: int = u16
+    red_size: int = u8
+    red_pos: int = u8
+    green_size: int = u8
+    green_pos: int = u8
+    blue_size: int = u8
+    blue_pos: int = u8
+    rsvd_size: int = u8
+    rsvd_pos: int = u8
+    vesapm_seg: int = u16
+    vesapm_off: int = u16
+    pages: int = u16
+    vesa_attributes: int = u16
+    capabilities: int = u32
+    ext_lfb_base: int = u32
+    _reserved: Array[c_uint8] = u8 * 2
 
 
-class ist_info(LittleEndianStructure):
+class ist_info(LittleStruct):
     """struct ist_info, 16 bytes (asm/ist.h)."""
 
-    __slots__ = ()
-    signature: int
-    command: int
-    event: int
-    perf_level: int
-    _fields_ = [
-        ("signature", c_uint32),
-        ("command", c_uint32),
-        ("event", c_uint32),
-        ("perf_level", c_uint32),
-    ]
+    signature: int = u32
+    command: int = u32
+    event: int = u32
+    perf_level: int = u32
 
 
-class sys_desc_table(LittleEndianStructure):
+class sys_desc_table(LittleStruct):
     """struct sys_desc_table, 16 bytes (asm/bootparam.h)."""
 
-    __slots__ = ()
-    length: int
-    table: Array[c_uint8]
-    _fields_ = [
-        ("length", c_uint16),
-        ("table", c_uint8 * 14),
-    ]
+    length: int = u16
+    table: Array[c_uint8] = u8 * 14
 
 
-class olpc_ofw_header(LittleEndianStructure):
+class olpc_ofw_header(LittleStruct):
     """struct olpc_ofw_header, 16 bytes (asm/bootparam.h)."""
 
-    __slots__ = ()
-    ofw_magic: int
-    ofw_version: int
-    cif_handler: int
-    irq_desc_table: int
-    _fields_ = [
-        ("ofw_magic", c_uint32),
-        ("ofw_version", c_uint32),
-        ("cif_handler", c_uint32),
-        ("irq_desc_table", c_uint32),
-    ]
+    ofw_magic: int = u32
+    ofw_version: int = u32
+    cif_handler: int = u32
+    irq_desc_table: int = u32
 
 
-class edid_info(LittleEndianStructure):
+class edid_info(LittleStruct):
     """struct edid_info, 128 bytes (video/edid.h)."""
 
-    __slots__ = ()
-    dummy: Array[c_uint8]
-    _fields_ = [
-        ("dummy", c_uint8 * 128),
-    ]
+    dummy: Array[c_uint8] = u8 * 128
 
 
-class efi_info(LittleEndianStructure):
+class efi_info(LittleStruct):
     """struct efi_info, 32 bytes (asm/bootparam.h)."""
 
-    __slots__ = ()
-    efi_loader_signature: int
-    efi_systab: int
-    efi_memdesc_size: int
-    efi_memdesc_version: int
-    efi_memmap: int
-    efi_memmap_size: int
-    efi_systab_hi: int
-    efi_memmap_hi: int
-    _fields_ = [
-        ("efi_loader_signature", c_uint32),
-        ("efi_systab", c_uint32),
-        ("efi_memdesc_size", c_uint32),
-        ("efi_memdesc_version", c_uint32),
-        ("efi_memmap", c_uint32),
-        ("efi_memmap_size", c_uint32),
-        ("efi_systab_hi", c_uint32),
-        ("efi_memmap_hi", c_uint32),
-    ]
+    efi_loader_signature: int = u32
+    efi_systab: int = u32
+    efi_memdesc_size: int = u32
+    efi_memdesc_version: int = u32
+    efi_memmap: int = u32
+    efi_memmap_size: int = u32
+    efi_systab_hi: int = u32
+    efi_memmap_hi: int = u32
 
 
-class setup_header(LittleEndianStructure):
+class setup_header(LittleStruct):
     """struct setup_header, 123 bytes (asm/bootparam.h)."""
 
-    __slots__ = ()
-    setup_sects: int
-    root_flags: int
-    syssize: int
-    ram_size: int
-    vid_mode: int
-    root_dev: int
-    boot_flag: int
-    jump: int
-    header: int
-    version: int
-    realmode_swtch: int
-    start_sys_seg: int
-    kernel_version: int
-    type_of_loader: int
-    loadflags: int
-    setup_move_size: int
-    code32_start: int
-    ramdisk_image: int
-    ramdisk_size: int
-    bootsect_kludge: int
-    heap_end_ptr: int
-    ext_loader_ver: int
-    ext_loader_type: int
-    cmd_line_ptr: int
-    initrd_addr_max: int
-    kernel_alignment: int
-    relocatable_kernel: int
-    min_alignment: int
-    xloadflags: int
-    cmdline_size: int
-    hardware_subarch: int
-    hardware_subarch_data: int
-    payload_offset: int
-    payload_length: int
-    setup_data: int
-    pref_address: int
-    init_size: int
-    handover_offset: int
-    kernel_info_offset: int
-    # Members lie where they are put; Python 3.14 wants the name of rules that allow it.
-    _layout_ = "ms"
-    _pack_ = 1
-    _fields_ = [
-        ("setup_sects", c_uint8),
-        ("root_flags", c_uint16),
-        ("syssize", c_uint32),
-        ("ram_size", c_uint16),
-        ("vid_mode", c_uint16),
-        ("root_dev", c_uint16),
-        ("boot_flag", c_uint16),
-        ("jump", c_uint16),
-        ("header", c_uint32),
-        ("version", c_uint16),
-        ("realmode_swtch", c_uint32),
-        ("start_sys_seg", c_uint16),
-        ("kernel_version", c_uint16),
-        ("type_of_loader", c_uint8),
-        ("loadflags", c_uint8),
-        ("setup_move_size", c_uint16),
-        ("code32_start", c_uint32),
-        ("ramdisk_image", c_uint32),
-        ("ramdisk_size", c_uint32),
-        ("bootsect_kludge", c_uint32),
-        ("heap_end_ptr", c_uint16),
-        ("ext_loader_ver", c_uint8),
-        ("ext_loader_type", c_uint8),
-        ("cmd_line_ptr", c_uint32),
-        ("initrd_addr_max", c_uint32),
-        ("kernel_alignment", c_uint32),
-        ("relocatable_kernel", c_uint8),
-        ("min_alignment", c_uint8),
-        ("xloadflags", c_uint16),
-        ("cmdline_size", c_uint32),
-        ("hardware_subarch", c_uint32),
-        ("hardware_subarch_data", c_uint64),
-        ("payload_offset", c_uint32),
-        ("payload_length", c_uint32),
-        ("setup_data", c_uint64),
-        ("pref_address", c_uint64),
-        ("init_size", c_uint32),
-        ("handover_offset", c_uint32),
-        ("kernel_info_offset", c_uint32),
-    ]
+    _pack_ = 1  # members lie where they are put
+    setup_sects: int = u8
+    root_flags: int = u16
+    syssize: int = u32
+    ram_size: int = u16
+    vid_mode: int = u16
+    root_dev: int = u16
+    boot_flag: int = u16
+    jump: int = u16
+    header: int = u32
+    version: int = u16
+    realmode_swtch: int = u32
+    start_sys_seg: int = u16
+    kernel_version: int = u16
+    type_of_loader: int = u8
+    loadflags: int = u8
+    setup_move_size: int = u16
+    code32_start: int = u32
+    ramdisk_image: int = u32
+    ramdisk_size: int = u32
+    bootsect_kludge: int = u32
+    heap_end_ptr: int = u16
+    ext_loader_ver: int = u8
+    ext_loader_type: int = u8
+    cmd_line_ptr: int = u32
+    initrd_addr_max: int = u32
+    kernel_alignment: int = u32
+    relocatable_kernel: int = u8
+    min_alignment: int = u8
+    xloadflags: int = u16
+    cmdline_size: int = u32
+    hardware_subarch: int = u32
+    hardware_subarch_data: int = u64
+    payload_offset: int = u32
+    payload_length: int = u32
+    setup_data: int = u64
+    pref_address: int = u64
+    init_size: int = u32
+    handover_offset: int = u32
+    kernel_info_offset: int = u32
 
 
-class edd_device_params_interface_path_isa(LittleEndianStructure):
+class edd_device_params_interface_path_isa(LittleStruct):
     """struct edd_device_params.interface_path.isa, 8 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    base_address: int
-    reserved1: int
-    reserved2: int
-    _fields_ = [
-        ("base_address", c_uint16),
-        ("reserved1", c_uint16),
-        ("reserved2", c_uint32),
-    ]
+    base_address: int = u16
+    reserved1: int = u16
+    reserved2: int = u32
 
 
-class edd_device_params_interface_path_pci(LittleEndianStructure):
+class edd_device_params_interface_path_pci(LittleStruct):
     """struct edd_device_params.interface_path.pci, 8 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    bus: int
-    slot: int
-    function: int
-    channel: int
-    reserved: int
-    _fields_ = [
-        ("bus", c_uint8),
-        ("slot", c_uint8),
-        ("function", c_uint8),
-        ("channel", c_uint8),
-        ("reserved", c_uint32),
-    ]
+    bus: int = u8
+    slot: int = u8
+    function: int = u8
+    channel: int = u8
+    reserved: int = u32
 
 
-class edd_device_params_interface_path_ibnd(LittleEndianStructure):
+class edd_device_params_interface_path_ibnd(LittleStruct):
     """struct edd_device_params.interface_path.ibnd, 8 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    reserved: int
-    _fields_ = [
-        ("reserved", c_uint64),
-    ]
+    reserved: int = u64
 
 
-class edd_device_params_interface_path_xprs(LittleEndianStructure):
+class edd_device_params_interface_path_xprs(LittleStruct):
     """struct edd_device_params.interface_path.xprs, 8 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    reserved: int
-    _fields_ = [
-        ("reserved", c_uint64),
-    ]
+    reserved: int = u64
 
 
-class edd_device_params_interface_path_htpt(LittleEndianStructure):
+class edd_device_params_interface_path_htpt(LittleStruct):
     """struct edd_device_params.interface_path.htpt, 8 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    reserved: int
-    _fields_ = [
-        ("reserved", c_uint64),
-    ]
+    reserved: int = u64
 
 
-class edd_device_params_interface_path_unknown(LittleEndianStructure):
+class edd_device_params_interface_path_unknown(LittleStruct):
     """struct edd_device_params.interface_path.unknown, 8 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    reserved: int
-    _fields_ = [
-        ("reserved", c_uint64),
-    ]
+    reserved: int = u64
 
 
-class edd_device_params_interface_path(LittleEndianUnion):
+class edd_device_params_interface_path(LittleUnion):
     """union edd_device_params.interface_path, 8 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    isa: edd_device_params_interface_path_isa
-    pci: edd_device_params_interface_path_pci
-    ibnd: edd_device_params_interface_path_ibnd
-    xprs: edd_device_params_interface_path_xprs
-    htpt: edd_device_params_interface_path_htpt
-    unknown: edd_device_params_interface_path_unknown
-    _fields_ = [
-        ("isa", edd_device_params_interface_path_isa),
-        ("pci", edd_device_params_interface_path_pci),
-        ("ibnd", edd_device_params_interface_path_ibnd),
-        ("xprs", edd_device_params_interface_path_xprs),
-        ("htpt", edd_device_params_interface_path_htpt),
-        ("unknown", edd_device_params_interface_path_unknown),
-    ]
+    isa: edd_device_params_interface_path_isa = of(edd_device_params_interface_path_isa)
+    pci: edd_device_params_interface_path_pci = of(edd_device_params_interface_path_pci)
+    ibnd: edd_device_params_interface_path_ibnd = of(edd_device_params_interface_path_ibnd)
+    xprs: edd_device_params_interface_path_xprs = of(edd_device_params_interface_path_xprs)
+    htpt: edd_device_params_interface_path_htpt = of(edd_device_params_interface_path_htpt)
+    unknown: edd_device_params_interface_path_unknown = of(edd_device_params_interface_path_unknown)
 
 
-class edd_device_params_device_path_ata(LittleEndianStructure):
+class edd_device_params_device_path_ata(LittleStruct):
     """struct edd_device_params.device_path.ata, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    device: int
-    reserved1: int
-    reserved2: int
-    reserved3: int
-    reserved4: int
-    _fields_ = [
-        ("device", c_uint8),
-        ("reserved1", c_uint8),
-        ("reserved2", c_uint16),
-        ("reserved3", c_uint32),
-        ("reserved4", c_uint64),
-    ]
+    device: int = u8
+    reserved1: int = u8
+    reserved2: int = u16
+    reserved3: int = u32
+    reserved4: int = u64
 
 
-class edd_device_params_device_path_atapi(LittleEndianStructure):
+class edd_device_params_device_path_atapi(LittleStruct):
     """struct edd_device_params.device_path.atapi, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    device: int
-    lun: int
-    reserved1: int
-    reserved2: int
-    reserved3: int
-    reserved4: int
-    _fields_ = [
-        ("device", c_uint8),
-        ("lun", c_uint8),
-        ("reserved1", c_uint8),
-        ("reserved2", c_uint8),
-        ("reserved3", c_uint32),
-        ("reserved4", c_uint64),
-    ]
+    device: int = u8
+    lun: int = u8
+    reserved1: int = u8
+    reserved2: int = u8
+    reserved3: int = u32
+    reserved4: int = u64
 
 
-class edd_device_params_device_path_scsi(LittleEndianStructure):
+class edd_device_params_device_path_scsi(LittleStruct):
     """struct edd_device_params.device_path.scsi, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    id: int
-    lun: int
-    reserved1: int
-    reserved2: int
-    # Members lie where they are put; Python 3.14 wants the name of rules that allow it.
-    _layout_ = "ms"
-    _pack_ = 1
-    _fields_ = [
-        ("id", c_uint16),
-        ("lun", c_uint64),
-        ("reserved1", c_uint16),
-        ("reserved2", c_uint32),
-    ]
+    _pack_ = 1  # members lie where they are put
+    id: int = u16
+    lun: int = u64
+    reserved1: int = u16
+    reserved2: int = u32
 
 
-class edd_device_params_device_path_usb(LittleEndianStructure):
+class edd_device_params_device_path_usb(LittleStruct):
     """struct edd_device_params.device_path.usb, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    serial_number: int
-    reserved: int
-    _fields_ = [
-        ("serial_number", c_uint64),
-        ("reserved", c_uint64),
-    ]
+    serial_number: int = u64
+    reserved: int = u64
 
 
-class edd_device_params_device_path_i1394(LittleEndianStructure):
+class edd_device_params_device_path_i1394(LittleStruct):
     """struct edd_device_params.device_path.i1394, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    eui: int
-    reserved: int
-    _fields_ = [
-        ("eui", c_uint64),
-        ("reserved", c_uint64),
-    ]
+    eui: int = u64
+    reserved: int = u64
 
 
-class edd_device_params_device_path_fibre(LittleEndianStructure):
+class edd_device_params_device_path_fibre(LittleStruct):
     """struct edd_device_params.device_path.fibre, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    wwid: int
-    lun: int
-    _fields_ = [
-        ("wwid", c_uint64),
-        ("lun", c_uint64),
-    ]
+    wwid: int = u64
+    lun: int = u64
 
 
-class edd_device_params_device_path_i2o(LittleEndianStructure):
+class edd_device_params_device_path_i2o(LittleStruct):
     """struct edd_device_params.device_path.i2o, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    identity_tag: int
-    reserved: int
-    _fields_ = [
-        ("identity_tag", c_uint64),
-        ("reserved", c_uint64),
-    ]
+    identity_tag: int = u64
+    reserved: int = u64
 
 
-class edd_device_params_device_path_raid(LittleEndianStructure):
+class edd_device_params_device_path_raid(LittleStruct):
     """struct edd_device_params.device_path.raid, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    array_number: int
-    reserved1: int
-    reserved2: int
-    _fields_ = [
-        ("array_number", c_uint32),
-        ("reserved1", c_uint32),
-        ("reserved2", c_uint64),
-    ]
+    array_number: int = u32
+    reserved1: int = u32
+    reserved2: int = u64
 
 
-class edd_device_params_device_path_sata(LittleEndianStructure):
+class edd_device_params_device_path_sata(LittleStruct):
     """struct edd_device_params.device_path.sata, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    device: int
-    reserved1: int
-    reserved2: int
-    reserved3: int
-    reserved4: int
-    _fields_ = [
-        ("device", c_uint8),
-        ("reserved1", c_uint8),
-        ("reserved2", c_uint16),
-        ("reserved3", c_uint32),
-        ("reserved4", c_uint64),
-    ]
+    device: int = u8
+    reserved1: int = u8
+    reserved2: int = u16
+    reserved3: int = u32
+    reserved4: int = u64
 
 
-class edd_device_params_device_path_unknown(LittleEndianStructure):
+class edd_device_params_device_path_unknown(LittleStruct):
     """struct edd_device_params.device_path.unknown, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    reserved1: int
-    reserved2: int
-    _fields_ = [
-        ("reserved1", c_uint64),
-        ("reserved2", c_uint64),
-    ]
+    reserved1: int = u64
+    reserved2: int = u64
 
 
-class edd_device_params_device_path(LittleEndianUnion):
+class edd_device_params_device_path(LittleUnion):
     """union edd_device_params.device_path, 16 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    ata: edd_device_params_device_path_ata
-    atapi: edd_device_params_device_path_atapi
-    scsi: edd_device_params_device_path_scsi
-    usb: edd_device_params_device_path_usb
-    i1394: edd_device_params_device_path_i1394
-    fibre: edd_device_params_device_path_fibre
-    i2o: edd_device_params_device_path_i2o
-    raid: edd_device_params_device_path_raid
-    sata: edd_device_params_device_path_sata
-    unknown: edd_device_params_device_path_unknown
-    _fields_ = [
-        ("ata", edd_device_params_device_path_ata),
-        ("atapi", edd_device_params_device_path_atapi),
-        ("scsi", edd_device_params_device_path_scsi),
-        ("usb", edd_device_params_device_path_usb),
-        ("i1394", edd_device_params_device_path_i1394),
-        ("fibre", edd_device_params_device_path_fibre),
-        ("i2o", edd_device_params_device_path_i2o),
-        ("raid", edd_device_params_device_path_raid),
-        ("sata", edd_device_params_device_path_sata),
-        ("unknown", edd_device_params_device_path_unknown),
-    ]
+    ata: edd_device_params_device_path_ata = of(edd_device_params_device_path_ata)
+    atapi: edd_device_params_device_path_atapi = of(edd_device_params_device_path_atapi)
+    scsi: edd_device_params_device_path_scsi = of(edd_device_params_device_path_scsi)
+    usb: edd_device_params_device_path_usb = of(edd_device_params_device_path_usb)
+    i1394: edd_device_params_device_path_i1394 = of(edd_device_params_device_path_i1394)
+    fibre: edd_device_params_device_path_fibre = of(edd_device_params_device_path_fibre)
+    i2o: edd_device_params_device_path_i2o = of(edd_device_params_device_path_i2o)
+    raid: edd_device_params_device_path_raid = of(edd_device_params_device_path_raid)
+    sata: edd_device_params_device_path_sata = of(edd_device_params_device_path_sata)
+    unknown: edd_device_params_device_path_unknown = of(edd_device_params_device_path_unknown)
 
 
-class edd_device_params(LittleEndianStructure):
+class edd_device_params(LittleStruct):
     """struct edd_device_params, 74 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    length: int
-    info_flags: int
-    num_default_cylinders: int
-    num_default_heads: int
-    sectors_per_track: int
-    number_of_sectors: int
-    bytes_per_sector: int
-    dpte_ptr: int
-    key: int
-    device_path_info_length: int
-    reserved2: int
-    reserved3: int
-    host_bus_type: Array[c_uint8]
-    interface_type: Array[c_uint8]
-    interface_path: edd_device_params_interface_path
-    device_path: edd_device_params_device_path
-    reserved4: int
-    checksum: int
-    # Members lie where they are put; Python 3.14 wants the name of rules that allow it.
-    _layout_ = "ms"
-    _pack_ = 1
-    _fields_ = [
-        ("length", c_uint16),
-        ("info_flags", c_uint16),
-        ("num_default_cylinders", c_uint32),
-        ("num_default_heads", c_uint32),
-        ("sectors_per_track", c_uint32),
-        ("number_of_sectors", c_uint64),
-        ("bytes_per_sector", c_uint16),
-        ("dpte_ptr", c_uint32),
-        ("key", c_uint16),
-        ("device_path_info_length", c_uint8),
-        ("reserved2", c_uint8),
-        ("reserved3", c_uint16),
-        ("host_bus_type", c_uint8 * 4),
-        ("interface_type", c_uint8 * 8),
-        ("interface_path", edd_device_params_interface_path),
-        ("device_path", edd_device_params_device_path),
-        ("reserved4", c_uint8),
-        ("checksum", c_uint8),
-    ]
+    _pack_ = 1  # members lie where they are put
+    length: int = u16
+    info_flags: int = u16
+    num_default_cylinders: int = u32
+    num_default_heads: int = u32
+    sectors_per_track: int = u32
+    number_of_sectors: int = u64
+    bytes_per_sector: int = u16
+    dpte_ptr: int = u32
+    key: int = u16
+    device_path_info_length: int = u8
+    reserved2: int = u8
+    reserved3: int = u16
+    host_bus_type: Array[c_uint8] = u8 * 4
+    interface_type: Array[c_uint8] = u8 * 8
+    interface_path: edd_device_params_interface_path = of(edd_device_params_interface_path)
+    device_path: edd_device_params_device_path = of(edd_device_params_device_path)
+    reserved4: int = u8
+    checksum: int = u8
 
 
-class edd_info(LittleEndianStructure):
+class edd_info(LittleStruct):
     """struct edd_info, 82 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    device: int
-    version: int
-    interface_support: int
-    legacy_max_cylinder: int
-    legacy_max_head: int
-    legacy_sectors_per_track: int
-    params: edd_device_params
-    _fields_ = [
-        ("device", c_uint8),
-        ("version", c_uint8),
-        ("interface_support", c_uint16),
-        ("legacy_max_cylinder", c_uint16),
-        ("legacy_max_head", c_uint8),
-        ("legacy_sectors_per_track", c_uint8),
-        ("params", edd_device_params),
-    ]
+    device: int = u8
+    version: int = u8
+    interface_support: int = u16
+    legacy_max_cylinder: int = u16
+    legacy_max_head: int = u8
+    legacy_sectors_per_track: int = u8
+    params: edd_device_params = of(edd_device_params)
 
 
-class boot_params(LittleEndianStructure):
+class boot_params(LittleStruct):
     """struct boot_params, 4096 bytes (asm/bootparam.h)."""
 
-    __slots__ = ()
-    screen_info: screen_info
-    apm_bios_info: apm_bios_info
-    _pad2: Array[c_uint8]
-    tboot_addr: int
-    ist_info: ist_info
-    acpi_rsdp_addr: int
-    _pad3: Array[c_uint8]
-    hd0_info: Array[c_uint8]
-    hd1_info: Array[c_uint8]
-    sys_desc_table: sys_desc_table
-    olpc_ofw_header: olpc_ofw_header
-    ext_ramdisk_image: int
-    ext_ramdisk_size: int
-    ext_cmd_line_ptr: int
-    _pad4: Array[c_uint8]
-    cc_blob_address: int
-    edid_info: edid_info
-    efi_info: efi_info
-    alt_mem_k: int
-    scratch: int
-    e820_entries: int
-    eddbuf_entries: int
-    edd_mbr_sig_buf_entries: int
-    kbd_status: int
-    secure_boot: int
-    _pad5: Array[c_uint8]
-    sentinel: int
-    _pad6: Array[c_uint8]
-    hdr: setup_header
-    _pad7: Array[c_uint8]
-    edd_mbr_sig_buffer: Array[c_uint32]
-    e820_table: Array[boot_e820_entry]
-    _pad8: Array[c_uint8]
-    eddbuf: Array[edd_info]
-    _pad9: Array[c_uint8]
+    screen_info: screen_info = of(screen_info)
+    apm_bios_info: apm_bios_info = of(apm_bios_info)
+    _pad2: Array[c_uint8] = u8 * 4
+    tboot_addr: int = u64
+    ist_info: ist_info = of(ist_info)
+    acpi_rsdp_addr: int = u64
+    _pad3: Array[c_uint8] = u8 * 8
+    hd0_info: Array[c_uint8] = u8 * 16
+    hd1_info: Array[c_uint8] = u8 * 16
+    sys_desc_table: sys_desc_table = of(sys_desc_table)
+    olpc_ofw_header: olpc_ofw_header = of(olpc_ofw_header)
+    ext_ramdisk_image: int = u32
+    ext_ramdisk_size: int = u32
+    ext_cmd_line_ptr: int = u32
+    _pad4: Array[c_uint8] = u8 * 112
+    cc_blob_address: int = u32
+    edid_info: edid_info = of(edid_info)
+    efi_info: efi_info = of(efi_info)
+    alt_mem_k: int = u32
+    scratch: int = u32
+    e820_entries: int = u8
+    eddbuf_entries: int = u8
+    edd_mbr_sig_buf_entries: int = u8
+    kbd_status: int = u8
+    secure_boot: int = u8
+    _pad5: Array[c_uint8] = u8 * 2
+    sentinel: int = u8
+    _pad6: Array[c_uint8] = u8 * 1
+    hdr: setup_header = of(setup_header)
+    _pad7: Array[c_uint8] = u8 * 36
+    edd_mbr_sig_buffer: Array[c_uint32] = u32 * 16
+    e820_table: Array[boot_e820_entry] = of(boot_e820_entry * 128)
+    _pad8: Array[c_uint8] = u8 * 48
+    eddbuf: Array[edd_info] = of(edd_info * 6)
+    _pad9: Array[c_uint8] = u8 * 276
 
 
-# Inside the class the name of a type here would be taken for something of the class's own.
-boot_params._fields_ = [
-    ("screen_info", screen_info),
-    ("apm_bios_info", apm_bios_info),
-    ("_pad2", c_uint8 * 4),
-    ("tboot_addr", c_uint64),
-    ("ist_info", ist_info),
-    ("acpi_rsdp_addr", c_uint64),
-    ("_pad3", c_uint8 * 8),
-    ("hd0_info", c_uint8 * 16),
-    ("hd1_info", c_uint8 * 16),
-    ("sys_desc_table", sys_desc_table),
-    ("olpc_ofw_header", olpc_ofw_header),
-    ("ext_ramdisk_image", c_uint32),
-    ("ext_ramdisk_size", c_uint32),
-    ("ext_cmd_line_ptr", c_uint32),
-    ("_pad4", c_uint8 * 112),
-    ("cc_blob_address", c_uint32),
-    ("edid_info", edid_info),
-    ("efi_info", efi_info),
-    ("alt_mem_k", c_uint32),
-    ("scratch", c_uint32),
-    ("e820_entries", c_uint8),
-    ("eddbuf_entries", c_uint8),
-    ("edd_mbr_sig_buf_entries", c_uint8),
-    ("kbd_status", c_uint8),
-    ("secure_boot", c_uint8),
-    ("_pad5", c_uint8 * 2),
-    ("sentinel", c_uint8),
-    ("_pad6", c_uint8 * 1),
-    ("hdr", setup_header),
-    ("_pad7", c_uint8 * 36),
-    ("edd_mbr_sig_buffer", c_uint32 * 16),
-    ("e820_table", boot_e820_entry * 128),
-    ("_pad8", c_uint8 * 48),
-    ("eddbuf", edd_info * 6),
-    ("_pad9", c_uint8 * 276),
-]
-
-
-class edd(LittleEndianStructure):
+class edd(LittleStruct):
     """struct edd, 560 bytes (linux/edd.h)."""
 
-    __slots__ = ()
-    mbr_signature: Array[c_uint32]
-    edd_info: Array[edd_info]
-    mbr_signature_nr: int
-    edd_info_nr: int
+    mbr_signature: Array[c_uint32] = u32 * 16
+    edd_info: Array[edd_info] = of(edd_info * 6)
+    mbr_signature_nr: int = u8
+    edd_info_nr: int = u8
+    _pad_558 = u8 * 2
 
 
-# Inside the class the name of a type here would be taken for something of the class's own.
-edd._fields_ = [
-    ("mbr_signature", c_uint32 * 16),
-    ("edd_info", edd_info * 6),
-    ("mbr_signature_nr", c_uint8),
-    ("edd_info_nr", c_uint8),
-    ("_pad_558", c_uint8 * 2),
-]
-
-
-class elf32_hdr(LittleEndianStructure):
+class elf32_hdr(LittleStruct):
     """struct elf32_hdr, 52 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    e_ident: Array[c_uint8]
-    e_type: int
-    e_machine: int
-    e_version: int
-    e_entry: int
-    e_phoff: int
-    e_shoff: int
-    e_flags: int
-    e_ehsize: int
-    e_phentsize: int
-    e_phnum: int
-    e_shentsize: int
-    e_shnum: int
-    e_shstrndx: int
-    _fields_ = [
-        ("e_ident", c_uint8 * 16),
-        ("e_type", c_uint16),
-        ("e_machine", c_uint16),
-        ("e_version", c_uint32),
-        ("e_entry", c_uint32),
-        ("e_phoff", c_uint32),
-        ("e_shoff", c_uint32),
-        ("e_flags", c_uint32),
-        ("e_ehsize", c_uint16),
-        ("e_phentsize", c_uint16),
-        ("e_phnum", c_uint16),
-        ("e_shentsize", c_uint16),
-        ("e_shnum", c_uint16),
-        ("e_shstrndx", c_uint16),
-    ]
+    e_ident: Array[c_uint8] = u8 * 16
+    e_type: int = u16
+    e_machine: int = u16
+    e_version: int = u32
+    e_entry: int = u32
+    e_phoff: int = u32
+    e_shoff: int = u32
+    e_flags: int = u32
+    e_ehsize: int = u16
+    e_phentsize: int = u16
+    e_phnum: int = u16
+    e_shentsize: int = u16
+    e_shnum: int = u16
+    e_shstrndx: int = u16
 
 
-class elf32_note(LittleEndianStructure):
+class elf32_note(LittleStruct):
     """struct elf32_note, 12 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    n_namesz: int
-    n_descsz: int
-    n_type: int
-    _fields_ = [
-        ("n_namesz", c_uint32),
-        ("n_descsz", c_uint32),
-        ("n_type", c_uint32),
-    ]
+    n_namesz: int = u32
+    n_descsz: int = u32
+    n_type: int = u32
 
 
-class elf32_phdr(LittleEndianStructure):
+class elf32_phdr(LittleStruct):
     """struct elf32_phdr, 32 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    p_type: int
-    p_offset: int
-    p_vaddr: int
-    p_paddr: int
-    p_filesz: int
-    p_memsz: int
-    p_flags: int
-    p_align: int
-    _fields_ = [
-        ("p_type", c_uint32),
-        ("p_offset", c_uint32),
-        ("p_vaddr", c_uint32),
-        ("p_paddr", c_uint32),
-        ("p_filesz", c_uint32),
-        ("p_memsz", c_uint32),
-        ("p_flags", c_uint32),
-        ("p_align", c_uint32),
-    ]
+    p_type: int = u32
+    p_offset: int = u32
+    p_vaddr: int = u32
+    p_paddr: int = u32
+    p_filesz: int = u32
+    p_memsz: int = u32
+    p_flags: int = u32
+    p_align: int = u32
 
 
-class elf32_rel(LittleEndianStructure):
+class elf32_rel(LittleStruct):
     """struct elf32_rel, 8 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    r_offset: int
-    r_info: int
-    _fields_ = [
-        ("r_offset", c_uint32),
-        ("r_info", c_uint32),
-    ]
+    r_offset: int = u32
+    r_info: int = u32
 
 
-class elf32_rela(LittleEndianStructure):
+class elf32_rela(LittleStruct):
     """struct elf32_rela, 12 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    r_offset: int
-    r_info: int
-    r_addend: int
-    _fields_ = [
-        ("r_offset", c_uint32),
-        ("r_info", c_uint32),
-        ("r_addend", c_int32),
-    ]
+    r_offset: int = u32
+    r_info: int = u32
+    r_addend: int = i32
 
 
-class elf32_shdr(LittleEndianStructure):
+class elf32_shdr(LittleStruct):
     """struct elf32_shdr, 40 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    sh_name: int
-    sh_type: int
-    sh_flags: int
-    sh_addr: int
-    sh_offset: int
-    sh_size: int
-    sh_link: int
-    sh_info: int
-    sh_addralign: int
-    sh_entsize: int
-    _fields_ = [
-        ("sh_name", c_uint32),
-        ("sh_type", c_uint32),
-        ("sh_flags", c_uint32),
-        ("sh_addr", c_uint32),
-        ("sh_offset", c_uint32),
-        ("sh_size", c_uint32),
-        ("sh_link", c_uint32),
-        ("sh_info", c_uint32),
-        ("sh_addralign", c_uint32),
-        ("sh_entsize", c_uint32),
-    ]
+    sh_name: int = u32
+    sh_type: int = u32
+    sh_flags: int = u32
+    sh_addr: int = u32
+    sh_offset: int = u32
+    sh_size: int = u32
+    sh_link: int = u32
+    sh_info: int = u32
+    sh_addralign: int = u32
+    sh_entsize: int = u32
 
 
-class elf32_sym(LittleEndianStructure):
+class elf32_sym(LittleStruct):
     """struct elf32_sym, 16 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    st_name: int
-    st_value: int
-    st_size: int
-    st_info: int
-    st_other: int
-    st_shndx: int
-    _fields_ = [
-        ("st_name", c_uint32),
-        ("st_value", c_uint32),
-        ("st_size", c_uint32),
-        ("st_info", c_uint8),
-        ("st_other", c_uint8),
-        ("st_shndx", c_uint16),
-    ]
+    st_name: int = u32
+    st_value: int = u32
+    st_size: int = u32
+    st_info: int = u8
+    st_other: int = u8
+    st_shndx: int = u16
 
 
-class elf64_hdr(LittleEndianStructure):
+class elf64_hdr(LittleStruct):
     """struct elf64_hdr, 64 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    e_ident: Array[c_uint8]
-    e_type: int
-    e_machine: int
-    e_version: int
-    e_entry: int
-    e_phoff: int
-    e_shoff: int
-    e_flags: int
-    e_ehsize: int
-    e_phentsize: int
-    e_phnum: int
-    e_shentsize: int
-    e_shnum: int
-    e_shstrndx: int
-    _fields_ = [
-        ("e_ident", c_uint8 * 16),
-        ("e_type", c_uint16),
-        ("e_machine", c_uint16),
-        ("e_version", c_uint32),
-        ("e_entry", c_uint64),
-        ("e_phoff", c_uint64),
-        ("e_shoff", c_uint64),
-        ("e_flags", c_uint32),
-        ("e_ehsize", c_uint16),
-        ("e_phentsize", c_uint16),
-        ("e_phnum", c_uint16),
-        ("e_shentsize", c_uint16),
-        ("e_shnum", c_uint16),
-        ("e_shstrndx", c_uint16),
-    ]
+    e_ident: Array[c_uint8] = u8 * 16
+    e_type: int = u16
+    e_machine: int = u16
+    e_version: int = u32
+    e_entry: int = u64
+    e_phoff: int = u64
+    e_shoff: int = u64
+    e_flags: int = u32
+    e_ehsize: int = u16
+    e_phentsize: int = u16
+    e_phnum: int = u16
+    e_shentsize: int = u16
+    e_shnum: int = u16
+    e_shstrndx: int = u16
 
 
-class elf64_note(LittleEndianStructure):
+class elf64_note(LittleStruct):
     """struct elf64_note, 12 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    n_namesz: int
-    n_descsz: int
-    n_type: int
-    _fields_ = [
-        ("n_namesz", c_uint32),
-        ("n_descsz", c_uint32),
-        ("n_type", c_uint32),
-    ]
+    n_namesz: int = u32
+    n_descsz: int = u32
+    n_type: int = u32
 
 
-class elf64_phdr(LittleEndianStructure):
+class elf64_phdr(LittleStruct):
     """struct elf64_phdr, 56 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    p_type: int
-    p_flags: int
-    p_offset: int
-    p_vaddr: int
-    p_paddr: int
-    p_filesz: int
-    p_memsz: int
-    p_align: int
-    _fields_ = [
-        ("p_type", c_uint32),
-        ("p_flags", c_uint32),
-        ("p_offset", c_uint64),
-        ("p_vaddr", c_uint64),
-        ("p_paddr", c_uint64),
-        ("p_filesz", c_uint64),
-        ("p_memsz", c_uint64),
-        ("p_align", c_uint64),
-    ]
+    p_type: int = u32
+    p_flags: int = u32
+    p_offset: int = u64
+    p_vaddr: int = u64
+    p_paddr: int = u64
+    p_filesz: int = u64
+    p_memsz: int = u64
+    p_align: int = u64
 
 
-class elf64_rel(LittleEndianStructure):
+class elf64_rel(LittleStruct):
     """struct elf64_rel, 16 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    r_offset: int
-    r_info: int
-    _fields_ = [
-        ("r_offset", c_uint64),
-        ("r_info", c_uint64),
-    ]
+    r_offset: int = u64
+    r_info: int = u64
 
 
-class elf64_rela(LittleEndianStructure):
+class elf64_rela(LittleStruct):
     """struct elf64_rela, 24 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    r_offset: int
-    r_info: int
-    r_addend: int
-    _fields_ = [
-        ("r_offset", c_uint64),
-        ("r_info", c_uint64),
-        ("r_addend", c_int64),
-    ]
+    r_offset: int = u64
+    r_info: int = u64
+    r_addend: int = i64
 
 
-class elf64_shdr(LittleEndianStructure):
+class elf64_shdr(LittleStruct):
     """struct elf64_shdr, 64 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    sh_name: int
-    sh_type: int
-    sh_flags: int
-    sh_addr: int
-    sh_offset: int
-    sh_size: int
-    sh_link: int
-    sh_info: int
-    sh_addralign: int
-    sh_entsize: int
-    _fields_ = [
-        ("sh_name", c_uint32),
-        ("sh_type", c_uint32),
-        ("sh_flags", c_uint64),
-        ("sh_addr", c_uint64),
-        ("sh_offset", c_uint64),
-        ("sh_size", c_uint64),
-        ("sh_link", c_uint32),
-        ("sh_info", c_uint32),
-        ("sh_addralign", c_uint64),
-        ("sh_entsize", c_uint64),
-    ]
+    sh_name: int = u32
+    sh_type: int = u32
+    sh_flags: int = u64
+    sh_addr: int = u64
+    sh_offset: int = u64
+    sh_size: int = u64
+    sh_link: int = u32
+    sh_info: int = u32
+    sh_addralign: int = u64
+    sh_entsize: int = u64
 
 
-class elf64_sym(LittleEndianStructure):
+class elf64_sym(LittleStruct):
     """struct elf64_sym, 24 bytes (linux/elf.h)."""
 
-    __slots__ = ()
-    st_name: int
-    st_info: int
-    st_other: int
-    st_shndx: int
-    st_value: int
-    st_size: int
-    _fields_ = [
-        ("st_name", c_uint32),
-        ("st_info", c_uint8),
-        ("st_other", c_uint8),
-        ("st_shndx", c_uint16),
-        ("st_value", c_uint64),
-        ("st_size", c_uint64),
-    ]
+    st_name: int = u32
+    st_info: int = u8
+    st_other: int = u8
+    st_shndx: int = u16
+    st_value: int = u64
+    st_size: int = u64
 
 
-class ima_setup_data(LittleEndianStructure):
+class ima_setup_data(LittleStruct):
     """struct ima_setup_data, 16 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    addr: int
-    size: int
-    _fields_ = [
-        ("addr", c_uint64),
-        ("size", c_uint64),
-    ]
+    addr: int = u64
+    size: int = u64
 
 
-class jailhouse_setup_data_hdr(LittleEndianStructure):
+class jailhouse_setup_data_hdr(LittleStruct):
     """struct jailhouse_setup_data.hdr, 4 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    version: int
-    compatible_version: int
-    _fields_ = [
-        ("version", c_uint16),
-        ("compatible_version", c_uint16),
-    ]
+    version: int = u16
+    compatible_version: int = u16
 
 
-class jailhouse_setup_data_v1(LittleEndianStructure):
+class jailhouse_setup_data_v1(LittleStruct):
     """struct jailhouse_setup_data.v1, 276 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    pm_timer_address: int
-    num_cpus: int
-    pci_mmconfig_base: int
-    tsc_khz: int
-    apic_khz: int
-    standard_ioapic: int
-    cpu_ids: Array[c_uint8]
-    # Members lie where they are put; Python 3.14 wants the name of rules that allow it.
-    _layout_ = "ms"
-    _pack_ = 1
-    _fields_ = [
-        ("pm_timer_address", c_uint16),
-        ("num_cpus", c_uint16),
-        ("pci_mmconfig_base", c_uint64),
-        ("tsc_khz", c_uint32),
-        ("apic_khz", c_uint32),
-        ("standard_ioapic", c_uint8),
-        ("cpu_ids", c_uint8 * 255),
-    ]
+    _pack_ = 1  # members lie where they are put
+    pm_timer_address: int = u16
+    num_cpus: int = u16
+    pci_mmconfig_base: int = u64
+    tsc_khz: int = u32
+    apic_khz: int = u32
+    standard_ioapic: int = u8
+    cpu_ids: Array[c_uint8] = u8 * 255
 
 
-class jailhouse_setup_data_v2(LittleEndianStructure):
+class jailhouse_setup_data_v2(LittleStruct):
     """struct jailhouse_setup_data.v2, 4 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    flags: int
-    _fields_ = [
-        ("flags", c_uint32),
-    ]
+    flags: int = u32
 
 
-class jailhouse_setup_data(LittleEndianStructure):
+class jailhouse_setup_data(LittleStruct):
     """struct jailhouse_setup_data, 284 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    hdr: jailhouse_setup_data_hdr
-    v1: jailhouse_setup_data_v1
-    v2: jailhouse_setup_data_v2
-    _fields_ = [
-        ("hdr", jailhouse_setup_data_hdr),
-        ("v1", jailhouse_setup_data_v1),
-        ("v2", jailhouse_setup_data_v2),
-    ]
+    hdr: jailhouse_setup_data_hdr = of(jailhouse_setup_data_hdr)
+    v1: jailhouse_setup_data_v1 = of(jailhouse_setup_data_v1)
+    v2: jailhouse_setup_data_v2 = of(jailhouse_setup_data_v2)
 
 
-class kho_data(LittleEndianStructure):
+class kho_data(LittleStruct):
     """struct kho_data, 32 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    fdt_addr: int
-    fdt_size: int
-    scratch_addr: int
-    scratch_size: int
-    _fields_ = [
-        ("fdt_addr", c_uint64),
-        ("fdt_size", c_uint64),
-        ("scratch_addr", c_uint64),
-        ("scratch_size", c_uint64),
-    ]
+    fdt_addr: int = u64
+    fdt_size: int = u64
+    scratch_addr: int = u64
+    scratch_size: int = u64
 
 
-class setup_data(LittleEndianStructure):
+class setup_data(LittleStruct):
     """struct setup_data, 16 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    next: int
-    type: int
-    len: int
-    data: Array[c_uint8]
-    _fields_ = [
-        ("next", c_uint64),
-        ("type", c_uint32),
-        ("len", c_uint32),
-        ("data", c_uint8 * 0),
-    ]
+    next: int = u64
+    type: int = u32
+    len: int = u32
+    data: Array[c_uint8] = u8 * 0
 
 
-class setup_indirect(LittleEndianStructure):
+class setup_indirect(LittleStruct):
     """struct setup_indirect, 24 bytes (asm/setup_data.h)."""
 
-    __slots__ = ()
-    type: int
-    reserved: int
-    len: int
-    addr: int
-    _fields_ = [
-        ("type", c_uint32),
-        ("reserved", c_uint32),
-        ("len", c_uint64),
-        ("addr", c_uint64),
-    ]
+    type: int = u32
+    reserved: int = u32
+    len: int = u64
+    addr: int = u64
 
 
 x86_hardware_subarch = c_uint32

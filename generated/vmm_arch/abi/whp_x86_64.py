@@ -15,8 +15,6 @@ from __future__ import annotations
 from ctypes import (
     CFUNCTYPE,
     Array,
-    LittleEndianStructure,
-    LittleEndianUnion,
     c_char,
     c_int8,
     c_int16,
@@ -27,6 +25,21 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+)
+
+from vmm_arch.abi.records import (
+    LittleStruct,
+    LittleUnion,
+    bit_field,
+    i32,
+    i64,
+    of,
+    one_of,
+    u8,
+    u16,
+    u32,
+    u64,
+    unnamed,
 )
 
 # winhvplatformdefs.h
@@ -599,157 +612,97 @@ PowerDeviceD3 = 0x4
 PowerDeviceMaximum = 0x5
 
 
-class WHV_INPUT_VTL_struct(LittleEndianStructure):
+class WHV_INPUT_VTL_struct(LittleStruct):
     """struct WHV_INPUT_VTL.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    TargetVtl: int
-    UseTargetVtl: int
-    Reserved: int
-    _fields_ = [
-        ("TargetVtl", c_uint8, 4),
-        ("UseTargetVtl", c_uint8, 1),
-        ("Reserved", c_uint8, 3),
-    ]
+    TargetVtl: int = bit_field(u8, 4)
+    UseTargetVtl: int = bit_field(u8, 1)
+    Reserved: int = bit_field(u8, 3)
 
 
-class WHV_INPUT_VTL(LittleEndianUnion):
+class WHV_INPUT_VTL(LittleUnion):
     """union WHV_INPUT_VTL, 1 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT8: int
+    AsUINT8: int = u8
+    _struct = unnamed(WHV_INPUT_VTL_struct)
     TargetVtl: int
     UseTargetVtl: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT8", c_uint8),
-        ("_struct", WHV_INPUT_VTL_struct),
-    ]
 
 
-class WHV_ACCESS_GPA_CONTROLS_struct(LittleEndianStructure):
+class WHV_ACCESS_GPA_CONTROLS_struct(LittleStruct):
     """struct WHV_ACCESS_GPA_CONTROLS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    CacheType: int
-    InputVtl: WHV_INPUT_VTL
-    Reserved: int
-    Reserved1: int
-    _fields_ = [
-        ("CacheType", c_uint32),
-        ("InputVtl", WHV_INPUT_VTL),
-        ("Reserved", c_uint8),
-        ("Reserved1", c_uint16),
-    ]
+    CacheType: int = one_of(u32, "WHvCacheType")
+    InputVtl: WHV_INPUT_VTL = of(WHV_INPUT_VTL)
+    Reserved: int = u8
+    Reserved1: int = u16
 
 
-class WHV_ACCESS_GPA_CONTROLS(LittleEndianUnion):
+class WHV_ACCESS_GPA_CONTROLS(LittleUnion):
     """union WHV_ACCESS_GPA_CONTROLS, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    AsUINT64: int = u64
+    _struct = unnamed(WHV_ACCESS_GPA_CONTROLS_struct)
     CacheType: int
     InputVtl: WHV_INPUT_VTL
     Reserved: int
     Reserved1: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT64", c_uint64),
-        ("_struct", WHV_ACCESS_GPA_CONTROLS_struct),
-    ]
 
 
-class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct(LittleEndianStructure):
+class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct(LittleStruct):
     """struct WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Prefetch: int
-    AvoidHardFaults: int
-    Reserved: int
-    _fields_ = [
-        ("Prefetch", c_uint32, 1),
-        ("AvoidHardFaults", c_uint32, 1),
-        ("Reserved", c_uint32, 30),
-    ]
+    Prefetch: int = bit_field(u32, 1)
+    AvoidHardFaults: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 30)
 
 
-class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS(LittleEndianUnion):
+class WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS(LittleUnion):
     """union WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    AsUINT32: int = u32
+    _struct = unnamed(WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct)
     Prefetch: int
     AvoidHardFaults: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT32", c_uint32),
-        ("_struct", WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS_struct),
-    ]
 
 
-class WHV_ADVISE_GPA_RANGE_POPULATE(LittleEndianStructure):
+class WHV_ADVISE_GPA_RANGE_POPULATE(LittleStruct):
     """struct WHV_ADVISE_GPA_RANGE_POPULATE, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Flags: WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS
-    AccessType: int
-    _fields_ = [
-        ("Flags", WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS),
-        ("AccessType", c_uint32),
-    ]
+    Flags: WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS = of(WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS)
+    AccessType: int = one_of(u32, "WHvMemoryAccess")
 
 
-class WHV_ADVISE_GPA_RANGE(LittleEndianUnion):
+class WHV_ADVISE_GPA_RANGE(LittleUnion):
     """union WHV_ADVISE_GPA_RANGE, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Populate: WHV_ADVISE_GPA_RANGE_POPULATE
-    _fields_ = [
-        ("Populate", WHV_ADVISE_GPA_RANGE_POPULATE),
-    ]
+    Populate: WHV_ADVISE_GPA_RANGE_POPULATE = of(WHV_ADVISE_GPA_RANGE_POPULATE)
 
 
-class WHV_CAPABILITY_FEATURES_struct(LittleEndianStructure):
+class WHV_CAPABILITY_FEATURES_struct(LittleStruct):
     """struct WHV_CAPABILITY_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    PartialUnmap: int
-    LocalApicEmulation: int
-    Xsave: int
-    DirtyPageTracking: int
-    SpeculationControl: int
-    ApicRemoteRead: int
-    IdleSuspend: int
-    VirtualPciDeviceSupport: int
-    IommuSupport: int
-    VpHotAddRemove: int
-    DeviceAccessTracking: int
-    ReservedX640: int
-    Reserved: int
-    _fields_ = [
-        ("PartialUnmap", c_uint64, 1),
-        ("LocalApicEmulation", c_uint64, 1),
-        ("Xsave", c_uint64, 1),
-        ("DirtyPageTracking", c_uint64, 1),
-        ("SpeculationControl", c_uint64, 1),
-        ("ApicRemoteRead", c_uint64, 1),
-        ("IdleSuspend", c_uint64, 1),
-        ("VirtualPciDeviceSupport", c_uint64, 1),
-        ("IommuSupport", c_uint64, 1),
-        ("VpHotAddRemove", c_uint64, 1),
-        ("DeviceAccessTracking", c_uint64, 1),
-        ("ReservedX640", c_uint64, 1),
-        ("Reserved", c_uint64, 52),
-    ]
+    PartialUnmap: int = bit_field(u64, 1)
+    LocalApicEmulation: int = bit_field(u64, 1)
+    Xsave: int = bit_field(u64, 1)
+    DirtyPageTracking: int = bit_field(u64, 1)
+    SpeculationControl: int = bit_field(u64, 1)
+    ApicRemoteRead: int = bit_field(u64, 1)
+    IdleSuspend: int = bit_field(u64, 1)
+    VirtualPciDeviceSupport: int = bit_field(u64, 1)
+    IommuSupport: int = bit_field(u64, 1)
+    VpHotAddRemove: int = bit_field(u64, 1)
+    DeviceAccessTracking: int = bit_field(u64, 1)
+    ReservedX640: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 52)
 
 
-class WHV_CAPABILITY_FEATURES(LittleEndianUnion):
+class WHV_CAPABILITY_FEATURES(LittleUnion):
     """union WHV_CAPABILITY_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_CAPABILITY_FEATURES_struct)
     PartialUnmap: int
     LocalApicEmulation: int
     Xsave: int
@@ -763,58 +716,34 @@ class WHV_CAPABILITY_FEATURES(LittleEndianUnion):
     DeviceAccessTracking: int
     ReservedX640: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_CAPABILITY_FEATURES_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_EXTENDED_VM_EXITS_struct(LittleEndianStructure):
+class WHV_EXTENDED_VM_EXITS_struct(LittleStruct):
     """struct WHV_EXTENDED_VM_EXITS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    X64CpuidExit: int
-    X64MsrExit: int
-    ExceptionExit: int
-    X64RdtscExit: int
-    X64ApicSmiExitTrap: int
-    HypercallExit: int
-    X64ApicInitSipiExitTrap: int
-    X64ApicWriteLint0ExitTrap: int
-    X64ApicWriteLint1ExitTrap: int
-    X64ApicWriteSvrExitTrap: int
-    UnknownSynicConnection: int
-    RetargetUnknownVpciDevice: int
-    X64ApicWriteLdrExitTrap: int
-    X64ApicWriteDfrExitTrap: int
-    GpaAccessFaultExit: int
-    Reserved: int
-    _fields_ = [
-        ("X64CpuidExit", c_uint64, 1),
-        ("X64MsrExit", c_uint64, 1),
-        ("ExceptionExit", c_uint64, 1),
-        ("X64RdtscExit", c_uint64, 1),
-        ("X64ApicSmiExitTrap", c_uint64, 1),
-        ("HypercallExit", c_uint64, 1),
-        ("X64ApicInitSipiExitTrap", c_uint64, 1),
-        ("X64ApicWriteLint0ExitTrap", c_uint64, 1),
-        ("X64ApicWriteLint1ExitTrap", c_uint64, 1),
-        ("X64ApicWriteSvrExitTrap", c_uint64, 1),
-        ("UnknownSynicConnection", c_uint64, 1),
-        ("RetargetUnknownVpciDevice", c_uint64, 1),
-        ("X64ApicWriteLdrExitTrap", c_uint64, 1),
-        ("X64ApicWriteDfrExitTrap", c_uint64, 1),
-        ("GpaAccessFaultExit", c_uint64, 1),
-        ("Reserved", c_uint64, 49),
-    ]
+    X64CpuidExit: int = bit_field(u64, 1)
+    X64MsrExit: int = bit_field(u64, 1)
+    ExceptionExit: int = bit_field(u64, 1)
+    X64RdtscExit: int = bit_field(u64, 1)
+    X64ApicSmiExitTrap: int = bit_field(u64, 1)
+    HypercallExit: int = bit_field(u64, 1)
+    X64ApicInitSipiExitTrap: int = bit_field(u64, 1)
+    X64ApicWriteLint0ExitTrap: int = bit_field(u64, 1)
+    X64ApicWriteLint1ExitTrap: int = bit_field(u64, 1)
+    X64ApicWriteSvrExitTrap: int = bit_field(u64, 1)
+    UnknownSynicConnection: int = bit_field(u64, 1)
+    RetargetUnknownVpciDevice: int = bit_field(u64, 1)
+    X64ApicWriteLdrExitTrap: int = bit_field(u64, 1)
+    X64ApicWriteDfrExitTrap: int = bit_field(u64, 1)
+    GpaAccessFaultExit: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 49)
 
 
-class WHV_EXTENDED_VM_EXITS(LittleEndianUnion):
+class WHV_EXTENDED_VM_EXITS(LittleUnion):
     """union WHV_EXTENDED_VM_EXITS, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_EXTENDED_VM_EXITS_struct)
     X64CpuidExit: int
     X64MsrExit: int
     ExceptionExit: int
@@ -831,152 +760,81 @@ class WHV_EXTENDED_VM_EXITS(LittleEndianUnion):
     X64ApicWriteDfrExitTrap: int
     GpaAccessFaultExit: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_EXTENDED_VM_EXITS_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_X64_PROCESSOR_FEATURES_struct(LittleEndianStructure):
+class WHV_X64_PROCESSOR_FEATURES_struct(LittleStruct):
     """struct WHV_X64_PROCESSOR_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Sse3Support: int
-    LahfSahfSupport: int
-    Ssse3Support: int
-    Sse4_1Support: int
-    Sse4_2Support: int
-    Sse4aSupport: int
-    XopSupport: int
-    PopCntSupport: int
-    Cmpxchg16bSupport: int
-    Altmovcr8Support: int
-    LzcntSupport: int
-    MisAlignSseSupport: int
-    MmxExtSupport: int
-    Amd3DNowSupport: int
-    ExtendedAmd3DNowSupport: int
-    Page1GbSupport: int
-    AesSupport: int
-    PclmulqdqSupport: int
-    PcidSupport: int
-    Fma4Support: int
-    F16CSupport: int
-    RdRandSupport: int
-    RdWrFsGsSupport: int
-    SmepSupport: int
-    EnhancedFastStringSupport: int
-    Bmi1Support: int
-    Bmi2Support: int
-    Reserved1: int
-    MovbeSupport: int
-    Npiep1Support: int
-    DepX87FPUSaveSupport: int
-    RdSeedSupport: int
-    AdxSupport: int
-    IntelPrefetchSupport: int
-    SmapSupport: int
-    HleSupport: int
-    RtmSupport: int
-    RdtscpSupport: int
-    ClflushoptSupport: int
-    ClwbSupport: int
-    ShaSupport: int
-    X87PointersSavedSupport: int
-    InvpcidSupport: int
-    IbrsSupport: int
-    StibpSupport: int
-    IbpbSupport: int
-    UnrestrictedGuestSupport: int
-    SsbdSupport: int
-    FastShortRepMovSupport: int
-    Reserved3: int
-    RdclNo: int
-    IbrsAllSupport: int
-    Reserved4: int
-    SsbNo: int
-    RsbANo: int
-    Reserved5: int
-    RdPidSupport: int
-    UmipSupport: int
-    MdsNoSupport: int
-    MdClearSupport: int
-    TaaNoSupport: int
-    TsxCtrlSupport: int
-    Reserved6: int
-    _fields_ = [
-        ("Sse3Support", c_uint64, 1),
-        ("LahfSahfSupport", c_uint64, 1),
-        ("Ssse3Support", c_uint64, 1),
-        ("Sse4_1Support", c_uint64, 1),
-        ("Sse4_2Support", c_uint64, 1),
-        ("Sse4aSupport", c_uint64, 1),
-        ("XopSupport", c_uint64, 1),
-        ("PopCntSupport", c_uint64, 1),
-        ("Cmpxchg16bSupport", c_uint64, 1),
-        ("Altmovcr8Support", c_uint64, 1),
-        ("LzcntSupport", c_uint64, 1),
-        ("MisAlignSseSupport", c_uint64, 1),
-        ("MmxExtSupport", c_uint64, 1),
-        ("Amd3DNowSupport", c_uint64, 1),
-        ("ExtendedAmd3DNowSupport", c_uint64, 1),
-        ("Page1GbSupport", c_uint64, 1),
-        ("AesSupport", c_uint64, 1),
-        ("PclmulqdqSupport", c_uint64, 1),
-        ("PcidSupport", c_uint64, 1),
-        ("Fma4Support", c_uint64, 1),
-        ("F16CSupport", c_uint64, 1),
-        ("RdRandSupport", c_uint64, 1),
-        ("RdWrFsGsSupport", c_uint64, 1),
-        ("SmepSupport", c_uint64, 1),
-        ("EnhancedFastStringSupport", c_uint64, 1),
-        ("Bmi1Support", c_uint64, 1),
-        ("Bmi2Support", c_uint64, 1),
-        ("Reserved1", c_uint64, 2),
-        ("MovbeSupport", c_uint64, 1),
-        ("Npiep1Support", c_uint64, 1),
-        ("DepX87FPUSaveSupport", c_uint64, 1),
-        ("RdSeedSupport", c_uint64, 1),
-        ("AdxSupport", c_uint64, 1),
-        ("IntelPrefetchSupport", c_uint64, 1),
-        ("SmapSupport", c_uint64, 1),
-        ("HleSupport", c_uint64, 1),
-        ("RtmSupport", c_uint64, 1),
-        ("RdtscpSupport", c_uint64, 1),
-        ("ClflushoptSupport", c_uint64, 1),
-        ("ClwbSupport", c_uint64, 1),
-        ("ShaSupport", c_uint64, 1),
-        ("X87PointersSavedSupport", c_uint64, 1),
-        ("InvpcidSupport", c_uint64, 1),
-        ("IbrsSupport", c_uint64, 1),
-        ("StibpSupport", c_uint64, 1),
-        ("IbpbSupport", c_uint64, 1),
-        ("UnrestrictedGuestSupport", c_uint64, 1),
-        ("SsbdSupport", c_uint64, 1),
-        ("FastShortRepMovSupport", c_uint64, 1),
-        ("Reserved3", c_uint64, 1),
-        ("RdclNo", c_uint64, 1),
-        ("IbrsAllSupport", c_uint64, 1),
-        ("Reserved4", c_uint64, 1),
-        ("SsbNo", c_uint64, 1),
-        ("RsbANo", c_uint64, 1),
-        ("Reserved5", c_uint64, 1),
-        ("RdPidSupport", c_uint64, 1),
-        ("UmipSupport", c_uint64, 1),
-        ("MdsNoSupport", c_uint64, 1),
-        ("MdClearSupport", c_uint64, 1),
-        ("TaaNoSupport", c_uint64, 1),
-        ("TsxCtrlSupport", c_uint64, 1),
-        ("Reserved6", c_uint64, 1),
-    ]
+    Sse3Support: int = bit_field(u64, 1)
+    LahfSahfSupport: int = bit_field(u64, 1)
+    Ssse3Support: int = bit_field(u64, 1)
+    Sse4_1Support: int = bit_field(u64, 1)
+    Sse4_2Support: int = bit_field(u64, 1)
+    Sse4aSupport: int = bit_field(u64, 1)
+    XopSupport: int = bit_field(u64, 1)
+    PopCntSupport: int = bit_field(u64, 1)
+    Cmpxchg16bSupport: int = bit_field(u64, 1)
+    Altmovcr8Support: int = bit_field(u64, 1)
+    LzcntSupport: int = bit_field(u64, 1)
+    MisAlignSseSupport: int = bit_field(u64, 1)
+    MmxExtSupport: int = bit_field(u64, 1)
+    Amd3DNowSupport: int = bit_field(u64, 1)
+    ExtendedAmd3DNowSupport: int = bit_field(u64, 1)
+    Page1GbSupport: int = bit_field(u64, 1)
+    AesSupport: int = bit_field(u64, 1)
+    PclmulqdqSupport: int = bit_field(u64, 1)
+    PcidSupport: int = bit_field(u64, 1)
+    Fma4Support: int = bit_field(u64, 1)
+    F16CSupport: int = bit_field(u64, 1)
+    RdRandSupport: int = bit_field(u64, 1)
+    RdWrFsGsSupport: int = bit_field(u64, 1)
+    SmepSupport: int = bit_field(u64, 1)
+    EnhancedFastStringSupport: int = bit_field(u64, 1)
+    Bmi1Support: int = bit_field(u64, 1)
+    Bmi2Support: int = bit_field(u64, 1)
+    Reserved1: int = bit_field(u64, 2)
+    MovbeSupport: int = bit_field(u64, 1)
+    Npiep1Support: int = bit_field(u64, 1)
+    DepX87FPUSaveSupport: int = bit_field(u64, 1)
+    RdSeedSupport: int = bit_field(u64, 1)
+    AdxSupport: int = bit_field(u64, 1)
+    IntelPrefetchSupport: int = bit_field(u64, 1)
+    SmapSupport: int = bit_field(u64, 1)
+    HleSupport: int = bit_field(u64, 1)
+    RtmSupport: int = bit_field(u64, 1)
+    RdtscpSupport: int = bit_field(u64, 1)
+    ClflushoptSupport: int = bit_field(u64, 1)
+    ClwbSupport: int = bit_field(u64, 1)
+    ShaSupport: int = bit_field(u64, 1)
+    X87PointersSavedSupport: int = bit_field(u64, 1)
+    InvpcidSupport: int = bit_field(u64, 1)
+    IbrsSupport: int = bit_field(u64, 1)
+    StibpSupport: int = bit_field(u64, 1)
+    IbpbSupport: int = bit_field(u64, 1)
+    UnrestrictedGuestSupport: int = bit_field(u64, 1)
+    SsbdSupport: int = bit_field(u64, 1)
+    FastShortRepMovSupport: int = bit_field(u64, 1)
+    Reserved3: int = bit_field(u64, 1)
+    RdclNo: int = bit_field(u64, 1)
+    IbrsAllSupport: int = bit_field(u64, 1)
+    Reserved4: int = bit_field(u64, 1)
+    SsbNo: int = bit_field(u64, 1)
+    RsbANo: int = bit_field(u64, 1)
+    Reserved5: int = bit_field(u64, 1)
+    RdPidSupport: int = bit_field(u64, 1)
+    UmipSupport: int = bit_field(u64, 1)
+    MdsNoSupport: int = bit_field(u64, 1)
+    MdClearSupport: int = bit_field(u64, 1)
+    TaaNoSupport: int = bit_field(u64, 1)
+    TsxCtrlSupport: int = bit_field(u64, 1)
+    Reserved6: int = bit_field(u64, 1)
 
 
-class WHV_X64_PROCESSOR_FEATURES(LittleEndianUnion):
+class WHV_X64_PROCESSOR_FEATURES(LittleUnion):
     """union WHV_X64_PROCESSOR_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_X64_PROCESSOR_FEATURES_struct)
     Sse3Support: int
     LahfSahfSupport: int
     Ssse3Support: int
@@ -1040,118 +898,64 @@ class WHV_X64_PROCESSOR_FEATURES(LittleEndianUnion):
     TaaNoSupport: int
     TsxCtrlSupport: int
     Reserved6: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PROCESSOR_FEATURES_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_struct(LittleEndianStructure):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_struct(LittleStruct):
     """struct WHV_SYNTHETIC_PROCESSOR_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    HypervisorPresent: int
-    Hv1: int
-    AccessVpRunTimeReg: int
-    AccessPartitionReferenceCounter: int
-    AccessSynicRegs: int
-    AccessSyntheticTimerRegs: int
-    AccessIntrCtrlRegs: int
-    AccessHypercallRegs: int
-    AccessVpIndex: int
-    AccessPartitionReferenceTsc: int
-    AccessGuestIdleReg: int
-    AccessFrequencyRegs: int
-    ReservedZ12: int
-    ReservedZ13: int
-    ReservedZ14: int
-    EnableExtendedGvaRangesForFlushVirtualAddressList: int
-    ReservedZ16: int
-    ReservedZ17: int
-    FastHypercallOutput: int
-    ReservedZ19: int
-    ReservedZ20: int
-    ReservedZ21: int
-    DirectSyntheticTimers: int
-    ReservedZ23: int
-    ExtendedProcessorMasks: int
-    TbFlushHypercalls: int
-    SyntheticClusterIpi: int
-    NotifyLongSpinWait: int
-    QueryNumaDistance: int
-    SignalEvents: int
-    RetargetDeviceInterrupt: int
-    RestoreTime: int
-    EnlightenedVmcs: int
-    NestedDebugCtl: int
-    SyntheticTimeUnhaltedTimer: int
-    IdleSpecCtrl: int
-    ReservedZ36: int
-    WakeVps: int
-    AccessVpRegs: int
-    ReservedZ39: int
-    ReservedZ40: int
-    ReservedZ41: int
-    ReservedZ42: int
-    ReservedZ43: int
-    ReservedZ44: int
-    Reserved: int
-    _fields_ = [
-        ("HypervisorPresent", c_uint64, 1),
-        ("Hv1", c_uint64, 1),
-        ("AccessVpRunTimeReg", c_uint64, 1),
-        ("AccessPartitionReferenceCounter", c_uint64, 1),
-        ("AccessSynicRegs", c_uint64, 1),
-        ("AccessSyntheticTimerRegs", c_uint64, 1),
-        ("AccessIntrCtrlRegs", c_uint64, 1),
-        ("AccessHypercallRegs", c_uint64, 1),
-        ("AccessVpIndex", c_uint64, 1),
-        ("AccessPartitionReferenceTsc", c_uint64, 1),
-        ("AccessGuestIdleReg", c_uint64, 1),
-        ("AccessFrequencyRegs", c_uint64, 1),
-        ("ReservedZ12", c_uint64, 1),
-        ("ReservedZ13", c_uint64, 1),
-        ("ReservedZ14", c_uint64, 1),
-        ("EnableExtendedGvaRangesForFlushVirtualAddressList", c_uint64, 1),
-        ("ReservedZ16", c_uint64, 1),
-        ("ReservedZ17", c_uint64, 1),
-        ("FastHypercallOutput", c_uint64, 1),
-        ("ReservedZ19", c_uint64, 1),
-        ("ReservedZ20", c_uint64, 1),
-        ("ReservedZ21", c_uint64, 1),
-        ("DirectSyntheticTimers", c_uint64, 1),
-        ("ReservedZ23", c_uint64, 1),
-        ("ExtendedProcessorMasks", c_uint64, 1),
-        ("TbFlushHypercalls", c_uint64, 1),
-        ("SyntheticClusterIpi", c_uint64, 1),
-        ("NotifyLongSpinWait", c_uint64, 1),
-        ("QueryNumaDistance", c_uint64, 1),
-        ("SignalEvents", c_uint64, 1),
-        ("RetargetDeviceInterrupt", c_uint64, 1),
-        ("RestoreTime", c_uint64, 1),
-        ("EnlightenedVmcs", c_uint64, 1),
-        ("NestedDebugCtl", c_uint64, 1),
-        ("SyntheticTimeUnhaltedTimer", c_uint64, 1),
-        ("IdleSpecCtrl", c_uint64, 1),
-        ("ReservedZ36", c_uint64, 1),
-        ("WakeVps", c_uint64, 1),
-        ("AccessVpRegs", c_uint64, 1),
-        ("ReservedZ39", c_uint64, 1),
-        ("ReservedZ40", c_uint64, 1),
-        ("ReservedZ41", c_uint64, 1),
-        ("ReservedZ42", c_uint64, 1),
-        ("ReservedZ43", c_uint64, 1),
-        ("ReservedZ44", c_uint64, 1),
-        ("Reserved", c_uint64, 19),
-    ]
+    HypervisorPresent: int = bit_field(u64, 1)
+    Hv1: int = bit_field(u64, 1)
+    AccessVpRunTimeReg: int = bit_field(u64, 1)
+    AccessPartitionReferenceCounter: int = bit_field(u64, 1)
+    AccessSynicRegs: int = bit_field(u64, 1)
+    AccessSyntheticTimerRegs: int = bit_field(u64, 1)
+    AccessIntrCtrlRegs: int = bit_field(u64, 1)
+    AccessHypercallRegs: int = bit_field(u64, 1)
+    AccessVpIndex: int = bit_field(u64, 1)
+    AccessPartitionReferenceTsc: int = bit_field(u64, 1)
+    AccessGuestIdleReg: int = bit_field(u64, 1)
+    AccessFrequencyRegs: int = bit_field(u64, 1)
+    ReservedZ12: int = bit_field(u64, 1)
+    ReservedZ13: int = bit_field(u64, 1)
+    ReservedZ14: int = bit_field(u64, 1)
+    EnableExtendedGvaRangesForFlushVirtualAddressList: int = bit_field(u64, 1)
+    ReservedZ16: int = bit_field(u64, 1)
+    ReservedZ17: int = bit_field(u64, 1)
+    FastHypercallOutput: int = bit_field(u64, 1)
+    ReservedZ19: int = bit_field(u64, 1)
+    ReservedZ20: int = bit_field(u64, 1)
+    ReservedZ21: int = bit_field(u64, 1)
+    DirectSyntheticTimers: int = bit_field(u64, 1)
+    ReservedZ23: int = bit_field(u64, 1)
+    ExtendedProcessorMasks: int = bit_field(u64, 1)
+    TbFlushHypercalls: int = bit_field(u64, 1)
+    SyntheticClusterIpi: int = bit_field(u64, 1)
+    NotifyLongSpinWait: int = bit_field(u64, 1)
+    QueryNumaDistance: int = bit_field(u64, 1)
+    SignalEvents: int = bit_field(u64, 1)
+    RetargetDeviceInterrupt: int = bit_field(u64, 1)
+    RestoreTime: int = bit_field(u64, 1)
+    EnlightenedVmcs: int = bit_field(u64, 1)
+    NestedDebugCtl: int = bit_field(u64, 1)
+    SyntheticTimeUnhaltedTimer: int = bit_field(u64, 1)
+    IdleSpecCtrl: int = bit_field(u64, 1)
+    ReservedZ36: int = bit_field(u64, 1)
+    WakeVps: int = bit_field(u64, 1)
+    AccessVpRegs: int = bit_field(u64, 1)
+    ReservedZ39: int = bit_field(u64, 1)
+    ReservedZ40: int = bit_field(u64, 1)
+    ReservedZ41: int = bit_field(u64, 1)
+    ReservedZ42: int = bit_field(u64, 1)
+    ReservedZ43: int = bit_field(u64, 1)
+    ReservedZ44: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 19)
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES(LittleEndianUnion):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES(LittleUnion):
     """union WHV_SYNTHETIC_PROCESSOR_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_SYNTHETIC_PROCESSOR_FEATURES_struct)
     HypervisorPresent: int
     Hv1: int
     AccessVpRunTimeReg: int
@@ -1198,189 +1002,104 @@ class WHV_SYNTHETIC_PROCESSOR_FEATURES(LittleEndianUnion):
     ReservedZ43: int
     ReservedZ44: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_SYNTHETIC_PROCESSOR_FEATURES_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct(LittleEndianStructure):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct(LittleStruct):
     """struct WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Bank0: WHV_SYNTHETIC_PROCESSOR_FEATURES
-    _fields_ = [
-        ("Bank0", WHV_SYNTHETIC_PROCESSOR_FEATURES),
-    ]
+    Bank0: WHV_SYNTHETIC_PROCESSOR_FEATURES = of(WHV_SYNTHETIC_PROCESSOR_FEATURES)
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union(LittleEndianUnion):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union(LittleUnion):
     """union WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS.<union>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: Array[c_uint64]
+    _struct = unnamed(WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct)
     Bank0: WHV_SYNTHETIC_PROCESSOR_FEATURES
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_struct),
-        ("AsUINT64", c_uint64 * 1),
-    ]
+    AsUINT64: Array[c_uint64] = u64 * 1
 
 
-class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS(LittleEndianStructure):
+class WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS(LittleStruct):
     """struct WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    BanksCount: int
-    Reserved0: int
-    AsUINT64: Array[c_uint64]
+    BanksCount: int = u32
+    Reserved0: int = u32
+    _union = unnamed(WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union)
     Bank0: WHV_SYNTHETIC_PROCESSOR_FEATURES
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("BanksCount", c_uint32),
-        ("Reserved0", c_uint32),
-        ("_union", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS_union),
-    ]
+    AsUINT64: Array[c_uint64]
 
 
-class WHV_X64_PROCESSOR_FEATURES1_struct(LittleEndianStructure):
+class WHV_X64_PROCESSOR_FEATURES1_struct(LittleStruct):
     """struct WHV_X64_PROCESSOR_FEATURES1.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ACountMCountSupport: int
-    TscInvariantSupport: int
-    ClZeroSupport: int
-    RdpruSupport: int
-    La57Support: int
-    MbecSupport: int
-    NestedVirtSupport: int
-    PsfdSupport: int
-    CetSsSupport: int
-    CetIbtSupport: int
-    VmxExceptionInjectSupport: int
-    Reserved2: int
-    UmwaitTpauseSupport: int
-    MovdiriSupport: int
-    Movdir64bSupport: int
-    CldemoteSupport: int
-    SerializeSupport: int
-    TscDeadlineTmrSupport: int
-    TscAdjustSupport: int
-    FZLRepMovsb: int
-    FSRepStosb: int
-    FSRepCmpsb: int
-    TsxLdTrkSupport: int
-    VmxInsOutsExitInfoSupport: int
-    Reserved3: int
-    SbdrSsdpNoSupport: int
-    FbsdpNoSupport: int
-    PsdpNoSupport: int
-    FbClearSupport: int
-    BtcNoSupport: int
-    IbpbRsbFlushSupport: int
-    StibpAlwaysOnSupport: int
-    PerfGlobalCtrlSupport: int
-    NptExecuteOnlySupport: int
-    NptADFlagsSupport: int
-    Npt1GbPageSupport: int
-    Reserved4: int
-    Reserved5: int
-    Reserved6: int
-    Reserved7: int
-    CmpccxaddSupport: int
-    Reserved8: int
-    Reserved9: int
-    Reserved10: int
-    Reserved11: int
-    PrefetchISupport: int
-    Sha512Support: int
-    Reserved12: int
-    Reserved13: int
-    Reserved14: int
-    SM3Support: int
-    SM4Support: int
-    Reserved15: int
-    Reserved16: int
-    SbpbSupported: int
-    IbpbBrTypeSupported: int
-    SrsoNoSupported: int
-    SrsoUserKernelNoSupported: int
-    Reserved17: int
-    Reserved18: int
-    Reserved19: int
-    Reserved20: int
-    _fields_ = [
-        ("ACountMCountSupport", c_uint64, 1),
-        ("TscInvariantSupport", c_uint64, 1),
-        ("ClZeroSupport", c_uint64, 1),
-        ("RdpruSupport", c_uint64, 1),
-        ("La57Support", c_uint64, 1),
-        ("MbecSupport", c_uint64, 1),
-        ("NestedVirtSupport", c_uint64, 1),
-        ("PsfdSupport", c_uint64, 1),
-        ("CetSsSupport", c_uint64, 1),
-        ("CetIbtSupport", c_uint64, 1),
-        ("VmxExceptionInjectSupport", c_uint64, 1),
-        ("Reserved2", c_uint64, 1),
-        ("UmwaitTpauseSupport", c_uint64, 1),
-        ("MovdiriSupport", c_uint64, 1),
-        ("Movdir64bSupport", c_uint64, 1),
-        ("CldemoteSupport", c_uint64, 1),
-        ("SerializeSupport", c_uint64, 1),
-        ("TscDeadlineTmrSupport", c_uint64, 1),
-        ("TscAdjustSupport", c_uint64, 1),
-        ("FZLRepMovsb", c_uint64, 1),
-        ("FSRepStosb", c_uint64, 1),
-        ("FSRepCmpsb", c_uint64, 1),
-        ("TsxLdTrkSupport", c_uint64, 1),
-        ("VmxInsOutsExitInfoSupport", c_uint64, 1),
-        ("Reserved3", c_uint64, 1),
-        ("SbdrSsdpNoSupport", c_uint64, 1),
-        ("FbsdpNoSupport", c_uint64, 1),
-        ("PsdpNoSupport", c_uint64, 1),
-        ("FbClearSupport", c_uint64, 1),
-        ("BtcNoSupport", c_uint64, 1),
-        ("IbpbRsbFlushSupport", c_uint64, 1),
-        ("StibpAlwaysOnSupport", c_uint64, 1),
-        ("PerfGlobalCtrlSupport", c_uint64, 1),
-        ("NptExecuteOnlySupport", c_uint64, 1),
-        ("NptADFlagsSupport", c_uint64, 1),
-        ("Npt1GbPageSupport", c_uint64, 1),
-        ("Reserved4", c_uint64, 1),
-        ("Reserved5", c_uint64, 1),
-        ("Reserved6", c_uint64, 1),
-        ("Reserved7", c_uint64, 1),
-        ("CmpccxaddSupport", c_uint64, 1),
-        ("Reserved8", c_uint64, 1),
-        ("Reserved9", c_uint64, 1),
-        ("Reserved10", c_uint64, 1),
-        ("Reserved11", c_uint64, 1),
-        ("PrefetchISupport", c_uint64, 1),
-        ("Sha512Support", c_uint64, 1),
-        ("Reserved12", c_uint64, 1),
-        ("Reserved13", c_uint64, 1),
-        ("Reserved14", c_uint64, 1),
-        ("SM3Support", c_uint64, 1),
-        ("SM4Support", c_uint64, 1),
-        ("Reserved15", c_uint64, 1),
-        ("Reserved16", c_uint64, 1),
-        ("SbpbSupported", c_uint64, 1),
-        ("IbpbBrTypeSupported", c_uint64, 1),
-        ("SrsoNoSupported", c_uint64, 1),
-        ("SrsoUserKernelNoSupported", c_uint64, 1),
-        ("Reserved17", c_uint64, 1),
-        ("Reserved18", c_uint64, 1),
-        ("Reserved19", c_uint64, 1),
-        ("Reserved20", c_uint64, 3),
-    ]
+    ACountMCountSupport: int = bit_field(u64, 1)
+    TscInvariantSupport: int = bit_field(u64, 1)
+    ClZeroSupport: int = bit_field(u64, 1)
+    RdpruSupport: int = bit_field(u64, 1)
+    La57Support: int = bit_field(u64, 1)
+    MbecSupport: int = bit_field(u64, 1)
+    NestedVirtSupport: int = bit_field(u64, 1)
+    PsfdSupport: int = bit_field(u64, 1)
+    CetSsSupport: int = bit_field(u64, 1)
+    CetIbtSupport: int = bit_field(u64, 1)
+    VmxExceptionInjectSupport: int = bit_field(u64, 1)
+    Reserved2: int = bit_field(u64, 1)
+    UmwaitTpauseSupport: int = bit_field(u64, 1)
+    MovdiriSupport: int = bit_field(u64, 1)
+    Movdir64bSupport: int = bit_field(u64, 1)
+    CldemoteSupport: int = bit_field(u64, 1)
+    SerializeSupport: int = bit_field(u64, 1)
+    TscDeadlineTmrSupport: int = bit_field(u64, 1)
+    TscAdjustSupport: int = bit_field(u64, 1)
+    FZLRepMovsb: int = bit_field(u64, 1)
+    FSRepStosb: int = bit_field(u64, 1)
+    FSRepCmpsb: int = bit_field(u64, 1)
+    TsxLdTrkSupport: int = bit_field(u64, 1)
+    VmxInsOutsExitInfoSupport: int = bit_field(u64, 1)
+    Reserved3: int = bit_field(u64, 1)
+    SbdrSsdpNoSupport: int = bit_field(u64, 1)
+    FbsdpNoSupport: int = bit_field(u64, 1)
+    PsdpNoSupport: int = bit_field(u64, 1)
+    FbClearSupport: int = bit_field(u64, 1)
+    BtcNoSupport: int = bit_field(u64, 1)
+    IbpbRsbFlushSupport: int = bit_field(u64, 1)
+    StibpAlwaysOnSupport: int = bit_field(u64, 1)
+    PerfGlobalCtrlSupport: int = bit_field(u64, 1)
+    NptExecuteOnlySupport: int = bit_field(u64, 1)
+    NptADFlagsSupport: int = bit_field(u64, 1)
+    Npt1GbPageSupport: int = bit_field(u64, 1)
+    Reserved4: int = bit_field(u64, 1)
+    Reserved5: int = bit_field(u64, 1)
+    Reserved6: int = bit_field(u64, 1)
+    Reserved7: int = bit_field(u64, 1)
+    CmpccxaddSupport: int = bit_field(u64, 1)
+    Reserved8: int = bit_field(u64, 1)
+    Reserved9: int = bit_field(u64, 1)
+    Reserved10: int = bit_field(u64, 1)
+    Reserved11: int = bit_field(u64, 1)
+    PrefetchISupport: int = bit_field(u64, 1)
+    Sha512Support: int = bit_field(u64, 1)
+    Reserved12: int = bit_field(u64, 1)
+    Reserved13: int = bit_field(u64, 1)
+    Reserved14: int = bit_field(u64, 1)
+    SM3Support: int = bit_field(u64, 1)
+    SM4Support: int = bit_field(u64, 1)
+    Reserved15: int = bit_field(u64, 1)
+    Reserved16: int = bit_field(u64, 1)
+    SbpbSupported: int = bit_field(u64, 1)
+    IbpbBrTypeSupported: int = bit_field(u64, 1)
+    SrsoNoSupported: int = bit_field(u64, 1)
+    SrsoUserKernelNoSupported: int = bit_field(u64, 1)
+    Reserved17: int = bit_field(u64, 1)
+    Reserved18: int = bit_field(u64, 1)
+    Reserved19: int = bit_field(u64, 1)
+    Reserved20: int = bit_field(u64, 3)
 
 
-class WHV_X64_PROCESSOR_FEATURES1(LittleEndianUnion):
+class WHV_X64_PROCESSOR_FEATURES1(LittleUnion):
     """union WHV_X64_PROCESSOR_FEATURES1, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_X64_PROCESSOR_FEATURES1_struct)
     ACountMCountSupport: int
     TscInvariantSupport: int
     ClZeroSupport: int
@@ -1443,205 +1162,119 @@ class WHV_X64_PROCESSOR_FEATURES1(LittleEndianUnion):
     Reserved18: int
     Reserved19: int
     Reserved20: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PROCESSOR_FEATURES1_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_PROCESSOR_FEATURES_BANKS_struct(LittleEndianStructure):
+class WHV_PROCESSOR_FEATURES_BANKS_struct(LittleStruct):
     """struct WHV_PROCESSOR_FEATURES_BANKS.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Bank0: WHV_X64_PROCESSOR_FEATURES
-    Bank1: WHV_X64_PROCESSOR_FEATURES1
-    _fields_ = [
-        ("Bank0", WHV_X64_PROCESSOR_FEATURES),
-        ("Bank1", WHV_X64_PROCESSOR_FEATURES1),
-    ]
+    Bank0: WHV_X64_PROCESSOR_FEATURES = of(WHV_X64_PROCESSOR_FEATURES)
+    Bank1: WHV_X64_PROCESSOR_FEATURES1 = of(WHV_X64_PROCESSOR_FEATURES1)
 
 
-class WHV_PROCESSOR_FEATURES_BANKS_union(LittleEndianUnion):
+class WHV_PROCESSOR_FEATURES_BANKS_union(LittleUnion):
     """union WHV_PROCESSOR_FEATURES_BANKS.<union>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: Array[c_uint64]
+    _struct = unnamed(WHV_PROCESSOR_FEATURES_BANKS_struct)
     Bank0: WHV_X64_PROCESSOR_FEATURES
     Bank1: WHV_X64_PROCESSOR_FEATURES1
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_PROCESSOR_FEATURES_BANKS_struct),
-        ("AsUINT64", c_uint64 * 2),
-    ]
+    AsUINT64: Array[c_uint64] = u64 * 2
 
 
-class WHV_PROCESSOR_FEATURES_BANKS(LittleEndianStructure):
+class WHV_PROCESSOR_FEATURES_BANKS(LittleStruct):
     """struct WHV_PROCESSOR_FEATURES_BANKS, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    BanksCount: int
-    Reserved0: int
-    AsUINT64: Array[c_uint64]
+    BanksCount: int = u32
+    Reserved0: int = u32
+    _union = unnamed(WHV_PROCESSOR_FEATURES_BANKS_union)
     Bank0: WHV_X64_PROCESSOR_FEATURES
     Bank1: WHV_X64_PROCESSOR_FEATURES1
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("BanksCount", c_uint32),
-        ("Reserved0", c_uint32),
-        ("_union", WHV_PROCESSOR_FEATURES_BANKS_union),
-    ]
+    AsUINT64: Array[c_uint64]
 
 
-class WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP(LittleEndianStructure):
+class WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP(LittleStruct):
     """struct WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP, 20 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    IsSupported: int
-    Reserved: int
-    HighestFrequencyMhz: int
-    NominalFrequencyMhz: int
-    LowestFrequencyMhz: int
-    FrequencyStepMhz: int
-    _fields_ = [
-        ("IsSupported", c_uint32, 1),
-        ("Reserved", c_uint32, 31),
-        ("HighestFrequencyMhz", c_uint32),
-        ("NominalFrequencyMhz", c_uint32),
-        ("LowestFrequencyMhz", c_uint32),
-        ("FrequencyStepMhz", c_uint32),
-    ]
+    IsSupported: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 31)
+    HighestFrequencyMhz: int = u32
+    NominalFrequencyMhz: int = u32
+    LowestFrequencyMhz: int = u32
+    FrequencyStepMhz: int = u32
 
 
-class WHV_SCHEDULER_FEATURES_struct(LittleEndianStructure):
+class WHV_SCHEDULER_FEATURES_struct(LittleStruct):
     """struct WHV_SCHEDULER_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    CpuReserve: int
-    CpuCap: int
-    CpuWeight: int
-    CpuGroupId: int
-    DisableSmt: int
-    Reserved: int
-    _fields_ = [
-        ("CpuReserve", c_uint64, 1),
-        ("CpuCap", c_uint64, 1),
-        ("CpuWeight", c_uint64, 1),
-        ("CpuGroupId", c_uint64, 1),
-        ("DisableSmt", c_uint64, 1),
-        ("Reserved", c_uint64, 59),
-    ]
+    CpuReserve: int = bit_field(u64, 1)
+    CpuCap: int = bit_field(u64, 1)
+    CpuWeight: int = bit_field(u64, 1)
+    CpuGroupId: int = bit_field(u64, 1)
+    DisableSmt: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 59)
 
 
-class WHV_SCHEDULER_FEATURES(LittleEndianUnion):
+class WHV_SCHEDULER_FEATURES(LittleUnion):
     """union WHV_SCHEDULER_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_SCHEDULER_FEATURES_struct)
     CpuReserve: int
     CpuCap: int
     CpuWeight: int
     CpuGroupId: int
     DisableSmt: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_SCHEDULER_FEATURES_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_PROCESSOR_XSAVE_FEATURES_struct(LittleEndianStructure):
+class WHV_PROCESSOR_XSAVE_FEATURES_struct(LittleStruct):
     """struct WHV_PROCESSOR_XSAVE_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    XsaveSupport: int
-    XsaveoptSupport: int
-    AvxSupport: int
-    Avx2Support: int
-    FmaSupport: int
-    MpxSupport: int
-    Avx512Support: int
-    Avx512DQSupport: int
-    Avx512CDSupport: int
-    Avx512BWSupport: int
-    Avx512VLSupport: int
-    XsaveCompSupport: int
-    XsaveSupervisorSupport: int
-    Xcr1Support: int
-    Avx512BitalgSupport: int
-    Avx512IfmaSupport: int
-    Avx512VBmiSupport: int
-    Avx512VBmi2Support: int
-    Avx512VnniSupport: int
-    GfniSupport: int
-    VaesSupport: int
-    Avx512VPopcntdqSupport: int
-    VpclmulqdqSupport: int
-    Avx512Bf16Support: int
-    Avx512Vp2IntersectSupport: int
-    Avx512Fp16Support: int
-    XfdSupport: int
-    AmxTileSupport: int
-    AmxBf16Support: int
-    AmxInt8Support: int
-    AvxVnniSupport: int
-    AvxIfmaSupport: int
-    AvxNeConvertSupport: int
-    AvxVnniInt8Support: int
-    AvxVnniInt16Support: int
-    Avx10_1_256Support: int
-    Avx10_1_512Support: int
-    AmxFp16Support: int
-    Reserved: int
-    _fields_ = [
-        ("XsaveSupport", c_uint64, 1),
-        ("XsaveoptSupport", c_uint64, 1),
-        ("AvxSupport", c_uint64, 1),
-        ("Avx2Support", c_uint64, 1),
-        ("FmaSupport", c_uint64, 1),
-        ("MpxSupport", c_uint64, 1),
-        ("Avx512Support", c_uint64, 1),
-        ("Avx512DQSupport", c_uint64, 1),
-        ("Avx512CDSupport", c_uint64, 1),
-        ("Avx512BWSupport", c_uint64, 1),
-        ("Avx512VLSupport", c_uint64, 1),
-        ("XsaveCompSupport", c_uint64, 1),
-        ("XsaveSupervisorSupport", c_uint64, 1),
-        ("Xcr1Support", c_uint64, 1),
-        ("Avx512BitalgSupport", c_uint64, 1),
-        ("Avx512IfmaSupport", c_uint64, 1),
-        ("Avx512VBmiSupport", c_uint64, 1),
-        ("Avx512VBmi2Support", c_uint64, 1),
-        ("Avx512VnniSupport", c_uint64, 1),
-        ("GfniSupport", c_uint64, 1),
-        ("VaesSupport", c_uint64, 1),
-        ("Avx512VPopcntdqSupport", c_uint64, 1),
-        ("VpclmulqdqSupport", c_uint64, 1),
-        ("Avx512Bf16Support", c_uint64, 1),
-        ("Avx512Vp2IntersectSupport", c_uint64, 1),
-        ("Avx512Fp16Support", c_uint64, 1),
-        ("XfdSupport", c_uint64, 1),
-        ("AmxTileSupport", c_uint64, 1),
-        ("AmxBf16Support", c_uint64, 1),
-        ("AmxInt8Support", c_uint64, 1),
-        ("AvxVnniSupport", c_uint64, 1),
-        ("AvxIfmaSupport", c_uint64, 1),
-        ("AvxNeConvertSupport", c_uint64, 1),
-        ("AvxVnniInt8Support", c_uint64, 1),
-        ("AvxVnniInt16Support", c_uint64, 1),
-        ("Avx10_1_256Support", c_uint64, 1),
-        ("Avx10_1_512Support", c_uint64, 1),
-        ("AmxFp16Support", c_uint64, 1),
-        ("Reserved", c_uint64, 26),
-    ]
+    XsaveSupport: int = bit_field(u64, 1)
+    XsaveoptSupport: int = bit_field(u64, 1)
+    AvxSupport: int = bit_field(u64, 1)
+    Avx2Support: int = bit_field(u64, 1)
+    FmaSupport: int = bit_field(u64, 1)
+    MpxSupport: int = bit_field(u64, 1)
+    Avx512Support: int = bit_field(u64, 1)
+    Avx512DQSupport: int = bit_field(u64, 1)
+    Avx512CDSupport: int = bit_field(u64, 1)
+    Avx512BWSupport: int = bit_field(u64, 1)
+    Avx512VLSupport: int = bit_field(u64, 1)
+    XsaveCompSupport: int = bit_field(u64, 1)
+    XsaveSupervisorSupport: int = bit_field(u64, 1)
+    Xcr1Support: int = bit_field(u64, 1)
+    Avx512BitalgSupport: int = bit_field(u64, 1)
+    Avx512IfmaSupport: int = bit_field(u64, 1)
+    Avx512VBmiSupport: int = bit_field(u64, 1)
+    Avx512VBmi2Support: int = bit_field(u64, 1)
+    Avx512VnniSupport: int = bit_field(u64, 1)
+    GfniSupport: int = bit_field(u64, 1)
+    VaesSupport: int = bit_field(u64, 1)
+    Avx512VPopcntdqSupport: int = bit_field(u64, 1)
+    VpclmulqdqSupport: int = bit_field(u64, 1)
+    Avx512Bf16Support: int = bit_field(u64, 1)
+    Avx512Vp2IntersectSupport: int = bit_field(u64, 1)
+    Avx512Fp16Support: int = bit_field(u64, 1)
+    XfdSupport: int = bit_field(u64, 1)
+    AmxTileSupport: int = bit_field(u64, 1)
+    AmxBf16Support: int = bit_field(u64, 1)
+    AmxInt8Support: int = bit_field(u64, 1)
+    AvxVnniSupport: int = bit_field(u64, 1)
+    AvxIfmaSupport: int = bit_field(u64, 1)
+    AvxNeConvertSupport: int = bit_field(u64, 1)
+    AvxVnniInt8Support: int = bit_field(u64, 1)
+    AvxVnniInt16Support: int = bit_field(u64, 1)
+    Avx10_1_256Support: int = bit_field(u64, 1)
+    Avx10_1_512Support: int = bit_field(u64, 1)
+    AmxFp16Support: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 26)
 
 
-class WHV_PROCESSOR_XSAVE_FEATURES(LittleEndianUnion):
+class WHV_PROCESSOR_XSAVE_FEATURES(LittleUnion):
     """union WHV_PROCESSOR_XSAVE_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_PROCESSOR_XSAVE_FEATURES_struct)
     XsaveSupport: int
     XsaveoptSupport: int
     AvxSupport: int
@@ -1681,69 +1314,44 @@ class WHV_PROCESSOR_XSAVE_FEATURES(LittleEndianUnion):
     Avx10_1_512Support: int
     AmxFp16Support: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_PROCESSOR_XSAVE_FEATURES_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_PROCESSOR_PERFMON_FEATURES_struct(LittleEndianStructure):
+class WHV_PROCESSOR_PERFMON_FEATURES_struct(LittleStruct):
     """struct WHV_PROCESSOR_PERFMON_FEATURES.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    PmuSupport: int
-    LbrSupport: int
-    Reserved: int
-    _fields_ = [
-        ("PmuSupport", c_uint64, 1),
-        ("LbrSupport", c_uint64, 1),
-        ("Reserved", c_uint64, 62),
-    ]
+    PmuSupport: int = bit_field(u64, 1)
+    LbrSupport: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 62)
 
 
-class WHV_PROCESSOR_PERFMON_FEATURES(LittleEndianUnion):
+class WHV_PROCESSOR_PERFMON_FEATURES(LittleUnion):
     """union WHV_PROCESSOR_PERFMON_FEATURES, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_PROCESSOR_PERFMON_FEATURES_struct)
     PmuSupport: int
     LbrSupport: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_PROCESSOR_PERFMON_FEATURES_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_X64_MSR_EXIT_BITMAP_struct(LittleEndianStructure):
+class WHV_X64_MSR_EXIT_BITMAP_struct(LittleStruct):
     """struct WHV_X64_MSR_EXIT_BITMAP.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    UnhandledMsrs: int
-    TscMsrWrite: int
-    TscMsrRead: int
-    ApicBaseMsrWrite: int
-    MiscEnableMsrRead: int
-    McUpdatePatchLevelMsrRead: int
-    Reserved: int
-    _fields_ = [
-        ("UnhandledMsrs", c_uint64, 1),
-        ("TscMsrWrite", c_uint64, 1),
-        ("TscMsrRead", c_uint64, 1),
-        ("ApicBaseMsrWrite", c_uint64, 1),
-        ("MiscEnableMsrRead", c_uint64, 1),
-        ("McUpdatePatchLevelMsrRead", c_uint64, 1),
-        ("Reserved", c_uint64, 58),
-    ]
+    UnhandledMsrs: int = bit_field(u64, 1)
+    TscMsrWrite: int = bit_field(u64, 1)
+    TscMsrRead: int = bit_field(u64, 1)
+    ApicBaseMsrWrite: int = bit_field(u64, 1)
+    MiscEnableMsrRead: int = bit_field(u64, 1)
+    McUpdatePatchLevelMsrRead: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 58)
 
 
-class WHV_X64_MSR_EXIT_BITMAP(LittleEndianUnion):
+class WHV_X64_MSR_EXIT_BITMAP(LittleUnion):
     """union WHV_X64_MSR_EXIT_BITMAP, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    AsUINT64: int = u64
+    _struct = unnamed(WHV_X64_MSR_EXIT_BITMAP_struct)
     UnhandledMsrs: int
     TscMsrWrite: int
     TscMsrRead: int
@@ -1751,274 +1359,165 @@ class WHV_X64_MSR_EXIT_BITMAP(LittleEndianUnion):
     MiscEnableMsrRead: int
     McUpdatePatchLevelMsrRead: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT64", c_uint64),
-        ("_struct", WHV_X64_MSR_EXIT_BITMAP_struct),
-    ]
 
 
-class WHV_CAPABILITY(LittleEndianUnion):
+class WHV_CAPABILITY(LittleUnion):
     """union WHV_CAPABILITY, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    HypervisorPresent: int
-    Features: WHV_CAPABILITY_FEATURES
-    ExtendedVmExits: WHV_EXTENDED_VM_EXITS
-    ProcessorVendor: int
-    ProcessorFeatures: WHV_X64_PROCESSOR_FEATURES
-    SyntheticProcessorFeaturesBanks: WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS
-    ProcessorClFlushSize: int
-    ProcessorClockFrequency: int
-    ProcessorFeaturesBanks: WHV_PROCESSOR_FEATURES_BANKS
-    GpaRangePopulateFlags: WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS
-    ProcessorFrequencyCap: WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP
-    SchedulerFeatures: WHV_SCHEDULER_FEATURES
-    PhysicalAddressWidth: int
-    NestedFeatureRegister: int
-    ProcessorXsaveFeatures: WHV_PROCESSOR_XSAVE_FEATURES
-    InterruptClockFrequency: int
-    ProcessorPerfmonFeatures: WHV_PROCESSOR_PERFMON_FEATURES
-    X64MsrExitBitmap: WHV_X64_MSR_EXIT_BITMAP
-    ExceptionExitBitmap: int
-    _fields_ = [
-        ("HypervisorPresent", c_int32),
-        ("Features", WHV_CAPABILITY_FEATURES),
-        ("ExtendedVmExits", WHV_EXTENDED_VM_EXITS),
-        ("ProcessorVendor", c_uint32),
-        ("ProcessorFeatures", WHV_X64_PROCESSOR_FEATURES),
-        ("SyntheticProcessorFeaturesBanks", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS),
-        ("ProcessorClFlushSize", c_uint8),
-        ("ProcessorClockFrequency", c_uint64),
-        ("ProcessorFeaturesBanks", WHV_PROCESSOR_FEATURES_BANKS),
-        ("GpaRangePopulateFlags", WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS),
-        ("ProcessorFrequencyCap", WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP),
-        ("SchedulerFeatures", WHV_SCHEDULER_FEATURES),
-        ("PhysicalAddressWidth", c_uint32),
-        ("NestedFeatureRegister", c_uint64),
-        ("ProcessorXsaveFeatures", WHV_PROCESSOR_XSAVE_FEATURES),
-        ("InterruptClockFrequency", c_uint64),
-        ("ProcessorPerfmonFeatures", WHV_PROCESSOR_PERFMON_FEATURES),
-        ("X64MsrExitBitmap", WHV_X64_MSR_EXIT_BITMAP),
-        ("ExceptionExitBitmap", c_uint64),
-    ]
+    HypervisorPresent: int = i32
+    Features: WHV_CAPABILITY_FEATURES = of(WHV_CAPABILITY_FEATURES)
+    ExtendedVmExits: WHV_EXTENDED_VM_EXITS = of(WHV_EXTENDED_VM_EXITS)
+    ProcessorVendor: int = one_of(u32, "WHvProcessorVendor")
+    ProcessorFeatures: WHV_X64_PROCESSOR_FEATURES = of(WHV_X64_PROCESSOR_FEATURES)
+    SyntheticProcessorFeaturesBanks: WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS = of(
+        WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS
+    )
+    ProcessorClFlushSize: int = u8
+    ProcessorClockFrequency: int = u64
+    ProcessorFeaturesBanks: WHV_PROCESSOR_FEATURES_BANKS = of(WHV_PROCESSOR_FEATURES_BANKS)
+    GpaRangePopulateFlags: WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS = of(
+        WHV_ADVISE_GPA_RANGE_POPULATE_FLAGS
+    )
+    ProcessorFrequencyCap: WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP = of(
+        WHV_CAPABILITY_PROCESSOR_FREQUENCY_CAP
+    )
+    SchedulerFeatures: WHV_SCHEDULER_FEATURES = of(WHV_SCHEDULER_FEATURES)
+    PhysicalAddressWidth: int = u32
+    NestedFeatureRegister: int = u64
+    ProcessorXsaveFeatures: WHV_PROCESSOR_XSAVE_FEATURES = of(WHV_PROCESSOR_XSAVE_FEATURES)
+    InterruptClockFrequency: int = u64
+    ProcessorPerfmonFeatures: WHV_PROCESSOR_PERFMON_FEATURES = of(WHV_PROCESSOR_PERFMON_FEATURES)
+    X64MsrExitBitmap: WHV_X64_MSR_EXIT_BITMAP = of(WHV_X64_MSR_EXIT_BITMAP)
+    ExceptionExitBitmap: int = u64
 
 
-class WHV_CPUID_OUTPUT(LittleEndianStructure):
+class WHV_CPUID_OUTPUT(LittleStruct):
     """struct WHV_CPUID_OUTPUT, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Eax: int
-    Ebx: int
-    Ecx: int
-    Edx: int
-    _fields_ = [
-        ("Eax", c_uint32),
-        ("Ebx", c_uint32),
-        ("Ecx", c_uint32),
-        ("Edx", c_uint32),
-    ]
+    Eax: int = u32
+    Ebx: int = u32
+    Ecx: int = u32
+    Edx: int = u32
 
 
-class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct(LittleEndianStructure):
+class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct(LittleStruct):
     """struct WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    NmiNotification: int
-    InterruptNotification: int
-    InterruptPriority: int
-    Reserved: int
-    Sint: int
-    _fields_ = [
-        ("NmiNotification", c_uint64, 1),
-        ("InterruptNotification", c_uint64, 1),
-        ("InterruptPriority", c_uint64, 4),
-        ("Reserved", c_uint64, 42),
-        ("Sint", c_uint64, 16),
-    ]
+    NmiNotification: int = bit_field(u64, 1)
+    InterruptNotification: int = bit_field(u64, 1)
+    InterruptPriority: int = bit_field(u64, 4)
+    Reserved: int = bit_field(u64, 42)
+    Sint: int = bit_field(u64, 16)
 
 
-class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(LittleEndianUnion):
+class WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(LittleUnion):
     """union WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct)
     NmiNotification: int
     InterruptNotification: int
     InterruptPriority: int
     Reserved: int
     Sint: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_DISABLE_PARTITION_VTL_FLAGS_struct(LittleEndianStructure):
+class WHV_DISABLE_PARTITION_VTL_FLAGS_struct(LittleStruct):
     """struct WHV_DISABLE_PARTITION_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ScrubOnly: int
-    Reserved: int
-    _fields_ = [
-        ("ScrubOnly", c_uint8, 1),
-        ("Reserved", c_uint8, 7),
-    ]
+    ScrubOnly: int = bit_field(u8, 1)
+    Reserved: int = bit_field(u8, 7)
 
 
-class WHV_DISABLE_PARTITION_VTL_FLAGS(LittleEndianUnion):
+class WHV_DISABLE_PARTITION_VTL_FLAGS(LittleUnion):
     """union WHV_DISABLE_PARTITION_VTL_FLAGS, 1 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT8: int
+    AsUINT8: int = u8
+    _struct = unnamed(WHV_DISABLE_PARTITION_VTL_FLAGS_struct)
     ScrubOnly: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT8", c_uint8),
-        ("_struct", WHV_DISABLE_PARTITION_VTL_FLAGS_struct),
-    ]
 
 
-class WHV_DISABLE_VP_VTL_FLAGS_struct(LittleEndianStructure):
+class WHV_DISABLE_VP_VTL_FLAGS_struct(LittleStruct):
     """struct WHV_DISABLE_VP_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ScrubOnly: int
-    Reserved: int
-    _fields_ = [
-        ("ScrubOnly", c_uint8, 1),
-        ("Reserved", c_uint8, 7),
-    ]
+    ScrubOnly: int = bit_field(u8, 1)
+    Reserved: int = bit_field(u8, 7)
 
 
-class WHV_DISABLE_VP_VTL_FLAGS(LittleEndianUnion):
+class WHV_DISABLE_VP_VTL_FLAGS(LittleUnion):
     """union WHV_DISABLE_VP_VTL_FLAGS, 1 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT8: int
+    AsUINT8: int = u8
+    _struct = unnamed(WHV_DISABLE_VP_VTL_FLAGS_struct)
     ScrubOnly: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT8", c_uint8),
-        ("_struct", WHV_DISABLE_VP_VTL_FLAGS_struct),
-    ]
 
 
-class WHV_DOORBELL_MATCH_DATA(LittleEndianStructure):
+class WHV_DOORBELL_MATCH_DATA(LittleStruct):
     """struct WHV_DOORBELL_MATCH_DATA, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    GuestAddress: int
-    Value: int
-    Length: int
-    MatchOnValue: int
-    MatchOnLength: int
-    Reserved: int
-    _fields_ = [
-        ("GuestAddress", c_uint64),
-        ("Value", c_uint64),
-        ("Length", c_uint32),
-        ("MatchOnValue", c_uint32, 1),
-        ("MatchOnLength", c_uint32, 1),
-        ("Reserved", c_uint32, 30),
-    ]
+    GuestAddress: int = u64
+    Value: int = u64
+    Length: int = u32
+    MatchOnValue: int = bit_field(u32, 1)
+    MatchOnLength: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 30)
 
 
-class WHV_EMULATOR_CALLBACKS(LittleEndianStructure):
+class WHV_EMULATOR_CALLBACKS(LittleStruct):
     """struct WHV_EMULATOR_CALLBACKS, 48 bytes (winhvemulation.h)."""
 
-    __slots__ = ()
-    Size: int
-    Reserved: int
-    WHvEmulatorIoPortCallback: int
-    WHvEmulatorMemoryCallback: int
-    WHvEmulatorGetVirtualProcessorRegisters: int
-    WHvEmulatorSetVirtualProcessorRegisters: int
-    WHvEmulatorTranslateGvaPage: int
-    _fields_ = [
-        ("Size", c_uint32),
-        ("Reserved", c_uint32),
-        ("WHvEmulatorIoPortCallback", c_uint64),
-        ("WHvEmulatorMemoryCallback", c_uint64),
-        ("WHvEmulatorGetVirtualProcessorRegisters", c_uint64),
-        ("WHvEmulatorSetVirtualProcessorRegisters", c_uint64),
-        ("WHvEmulatorTranslateGvaPage", c_uint64),
-    ]
+    Size: int = u32
+    Reserved: int = u32
+    WHvEmulatorIoPortCallback: int = u64
+    WHvEmulatorMemoryCallback: int = u64
+    WHvEmulatorGetVirtualProcessorRegisters: int = u64
+    WHvEmulatorSetVirtualProcessorRegisters: int = u64
+    WHvEmulatorTranslateGvaPage: int = u64
 
 
-class WHV_EMULATOR_IO_ACCESS_INFO(LittleEndianStructure):
+class WHV_EMULATOR_IO_ACCESS_INFO(LittleStruct):
     """struct WHV_EMULATOR_IO_ACCESS_INFO, 12 bytes (winhvemulation.h)."""
 
-    __slots__ = ()
-    Direction: int
-    Port: int
-    AccessSize: int
-    Data: int
-    _fields_ = [
-        ("Direction", c_uint8),
-        ("_pad_1", c_uint8 * 1),
-        ("Port", c_uint16),
-        ("AccessSize", c_uint16),
-        ("_pad_6", c_uint8 * 2),
-        ("Data", c_uint32),
-    ]
+    Direction: int = u8
+    _pad_1 = u8 * 1
+    Port: int = u16
+    AccessSize: int = u16
+    _pad_6 = u8 * 2
+    Data: int = u32
 
 
-class WHV_EMULATOR_MEMORY_ACCESS_INFO(LittleEndianStructure):
+class WHV_EMULATOR_MEMORY_ACCESS_INFO(LittleStruct):
     """struct WHV_EMULATOR_MEMORY_ACCESS_INFO, 24 bytes (winhvemulation.h)."""
 
-    __slots__ = ()
-    GpaAddress: int
-    Direction: int
-    AccessSize: int
-    Data: Array[c_uint8]
-    _fields_ = [
-        ("GpaAddress", c_uint64),
-        ("Direction", c_uint8),
-        ("AccessSize", c_uint8),
-        ("Data", c_uint8 * 8),
-        ("_pad_18", c_uint8 * 6),
-    ]
+    GpaAddress: int = u64
+    Direction: int = u8
+    AccessSize: int = u8
+    Data: Array[c_uint8] = u8 * 8
+    _pad_18 = u8 * 6
 
 
-class WHV_EMULATOR_STATUS_struct(LittleEndianStructure):
+class WHV_EMULATOR_STATUS_struct(LittleStruct):
     """struct WHV_EMULATOR_STATUS.<struct>, 4 bytes (winhvemulation.h)."""
 
-    __slots__ = ()
-    EmulationSuccessful: int
-    InternalEmulationFailure: int
-    IoPortCallbackFailed: int
-    MemoryCallbackFailed: int
-    TranslateGvaPageCallbackFailed: int
-    TranslateGvaPageCallbackGpaIsNotAligned: int
-    GetVirtualProcessorRegistersCallbackFailed: int
-    SetVirtualProcessorRegistersCallbackFailed: int
-    InterruptCausedIntercept: int
-    GuestCannotBeFaulted: int
-    Reserved: int
-    _fields_ = [
-        ("EmulationSuccessful", c_uint32, 1),
-        ("InternalEmulationFailure", c_uint32, 1),
-        ("IoPortCallbackFailed", c_uint32, 1),
-        ("MemoryCallbackFailed", c_uint32, 1),
-        ("TranslateGvaPageCallbackFailed", c_uint32, 1),
-        ("TranslateGvaPageCallbackGpaIsNotAligned", c_uint32, 1),
-        ("GetVirtualProcessorRegistersCallbackFailed", c_uint32, 1),
-        ("SetVirtualProcessorRegistersCallbackFailed", c_uint32, 1),
-        ("InterruptCausedIntercept", c_uint32, 1),
-        ("GuestCannotBeFaulted", c_uint32, 1),
-        ("Reserved", c_uint32, 22),
-    ]
+    EmulationSuccessful: int = bit_field(u32, 1)
+    InternalEmulationFailure: int = bit_field(u32, 1)
+    IoPortCallbackFailed: int = bit_field(u32, 1)
+    MemoryCallbackFailed: int = bit_field(u32, 1)
+    TranslateGvaPageCallbackFailed: int = bit_field(u32, 1)
+    TranslateGvaPageCallbackGpaIsNotAligned: int = bit_field(u32, 1)
+    GetVirtualProcessorRegistersCallbackFailed: int = bit_field(u32, 1)
+    SetVirtualProcessorRegistersCallbackFailed: int = bit_field(u32, 1)
+    InterruptCausedIntercept: int = bit_field(u32, 1)
+    GuestCannotBeFaulted: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 22)
 
 
-class WHV_EMULATOR_STATUS(LittleEndianUnion):
+class WHV_EMULATOR_STATUS(LittleUnion):
     """union WHV_EMULATOR_STATUS, 4 bytes (winhvemulation.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    _struct = unnamed(WHV_EMULATOR_STATUS_struct)
     EmulationSuccessful: int
     InternalEmulationFailure: int
     IoPortCallbackFailed: int
@@ -2030,76 +1529,47 @@ class WHV_EMULATOR_STATUS(LittleEndianUnion):
     InterruptCausedIntercept: int
     GuestCannotBeFaulted: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_EMULATOR_STATUS_struct),
-        ("AsUINT32", c_uint32),
-    ]
+    AsUINT32: int = u32
 
 
-class WHV_ENABLE_PARTITION_VTL_FLAGS_struct(LittleEndianStructure):
+class WHV_ENABLE_PARTITION_VTL_FLAGS_struct(LittleStruct):
     """struct WHV_ENABLE_PARTITION_VTL_FLAGS.<struct>, 1 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    EnableMbec: int
-    EnableSupervisorShadowStack: int
-    EnableHardwareHvpt: int
-    Reserved: int
-    _fields_ = [
-        ("EnableMbec", c_uint8, 1),
-        ("EnableSupervisorShadowStack", c_uint8, 1),
-        ("EnableHardwareHvpt", c_uint8, 1),
-        ("Reserved", c_uint8, 5),
-    ]
+    EnableMbec: int = bit_field(u8, 1)
+    EnableSupervisorShadowStack: int = bit_field(u8, 1)
+    EnableHardwareHvpt: int = bit_field(u8, 1)
+    Reserved: int = bit_field(u8, 5)
 
 
-class WHV_ENABLE_PARTITION_VTL_FLAGS(LittleEndianUnion):
+class WHV_ENABLE_PARTITION_VTL_FLAGS(LittleUnion):
     """union WHV_ENABLE_PARTITION_VTL_FLAGS, 1 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT8: int
+    AsUINT8: int = u8
+    _struct = unnamed(WHV_ENABLE_PARTITION_VTL_FLAGS_struct)
     EnableMbec: int
     EnableSupervisorShadowStack: int
     EnableHardwareHvpt: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT8", c_uint8),
-        ("_struct", WHV_ENABLE_PARTITION_VTL_FLAGS_struct),
-    ]
 
 
-class WHV_X64_SEGMENT_REGISTER_struct(LittleEndianStructure):
+class WHV_X64_SEGMENT_REGISTER_struct(LittleStruct):
     """struct WHV_X64_SEGMENT_REGISTER.<struct>, 2 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    SegmentType: int
-    NonSystemSegment: int
-    DescriptorPrivilegeLevel: int
-    Present: int
-    Reserved: int
-    Available: int
-    Long: int
-    Default: int
-    Granularity: int
-    _fields_ = [
-        ("SegmentType", c_uint16, 4),
-        ("NonSystemSegment", c_uint16, 1),
-        ("DescriptorPrivilegeLevel", c_uint16, 2),
-        ("Present", c_uint16, 1),
-        ("Reserved", c_uint16, 4),
-        ("Available", c_uint16, 1),
-        ("Long", c_uint16, 1),
-        ("Default", c_uint16, 1),
-        ("Granularity", c_uint16, 1),
-    ]
+    SegmentType: int = bit_field(u16, 4)
+    NonSystemSegment: int = bit_field(u16, 1)
+    DescriptorPrivilegeLevel: int = bit_field(u16, 2)
+    Present: int = bit_field(u16, 1)
+    Reserved: int = bit_field(u16, 4)
+    Available: int = bit_field(u16, 1)
+    Long: int = bit_field(u16, 1)
+    Default: int = bit_field(u16, 1)
+    Granularity: int = bit_field(u16, 1)
 
 
-class WHV_X64_SEGMENT_REGISTER_union(LittleEndianUnion):
+class WHV_X64_SEGMENT_REGISTER_union(LittleUnion):
     """union WHV_X64_SEGMENT_REGISTER.<union>, 2 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Attributes: int
+    _struct = unnamed(WHV_X64_SEGMENT_REGISTER_struct)
     SegmentType: int
     NonSystemSegment: int
     DescriptorPrivilegeLevel: int
@@ -2109,21 +1579,16 @@ class WHV_X64_SEGMENT_REGISTER_union(LittleEndianUnion):
     Long: int
     Default: int
     Granularity: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_SEGMENT_REGISTER_struct),
-        ("Attributes", c_uint16),
-    ]
+    Attributes: int = u16
 
 
-class WHV_X64_SEGMENT_REGISTER(LittleEndianStructure):
+class WHV_X64_SEGMENT_REGISTER(LittleStruct):
     """struct WHV_X64_SEGMENT_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Base: int
-    Limit: int
-    Selector: int
-    Attributes: int
+    Base: int = u64
+    Limit: int = u32
+    Selector: int = u16
+    _union = unnamed(WHV_X64_SEGMENT_REGISTER_union)
     SegmentType: int
     NonSystemSegment: int
     DescriptorPrivilegeLevel: int
@@ -2133,668 +1598,392 @@ class WHV_X64_SEGMENT_REGISTER(LittleEndianStructure):
     Long: int
     Default: int
     Granularity: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("Base", c_uint64),
-        ("Limit", c_uint32),
-        ("Selector", c_uint16),
-        ("_union", WHV_X64_SEGMENT_REGISTER_union),
-    ]
+    Attributes: int
 
 
-class WHV_X64_TABLE_REGISTER(LittleEndianStructure):
+class WHV_X64_TABLE_REGISTER(LittleStruct):
     """struct WHV_X64_TABLE_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Pad: Array[c_uint16]
-    Limit: int
-    Base: int
-    _fields_ = [
-        ("Pad", c_uint16 * 3),
-        ("Limit", c_uint16),
-        ("Base", c_uint64),
-    ]
+    Pad: Array[c_uint16] = u16 * 3
+    Limit: int = u16
+    Base: int = u64
 
 
-class WHV_INITIAL_VP_CONTEXT(LittleEndianStructure):
+class WHV_INITIAL_VP_CONTEXT(LittleStruct):
     """struct WHV_INITIAL_VP_CONTEXT, 224 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Rip: int
-    Rsp: int
-    Rflags: int
-    Cs: WHV_X64_SEGMENT_REGISTER
-    Ds: WHV_X64_SEGMENT_REGISTER
-    Es: WHV_X64_SEGMENT_REGISTER
-    Fs: WHV_X64_SEGMENT_REGISTER
-    Gs: WHV_X64_SEGMENT_REGISTER
-    Ss: WHV_X64_SEGMENT_REGISTER
-    Tr: WHV_X64_SEGMENT_REGISTER
-    Ldtr: WHV_X64_SEGMENT_REGISTER
-    Idtr: WHV_X64_TABLE_REGISTER
-    Gdtr: WHV_X64_TABLE_REGISTER
-    Efer: int
-    Cr0: int
-    Cr3: int
-    Cr4: int
-    MsrCrPat: int
-    _fields_ = [
-        ("Rip", c_uint64),
-        ("Rsp", c_uint64),
-        ("Rflags", c_uint64),
-        ("Cs", WHV_X64_SEGMENT_REGISTER),
-        ("Ds", WHV_X64_SEGMENT_REGISTER),
-        ("Es", WHV_X64_SEGMENT_REGISTER),
-        ("Fs", WHV_X64_SEGMENT_REGISTER),
-        ("Gs", WHV_X64_SEGMENT_REGISTER),
-        ("Ss", WHV_X64_SEGMENT_REGISTER),
-        ("Tr", WHV_X64_SEGMENT_REGISTER),
-        ("Ldtr", WHV_X64_SEGMENT_REGISTER),
-        ("Idtr", WHV_X64_TABLE_REGISTER),
-        ("Gdtr", WHV_X64_TABLE_REGISTER),
-        ("Efer", c_uint64),
-        ("Cr0", c_uint64),
-        ("Cr3", c_uint64),
-        ("Cr4", c_uint64),
-        ("MsrCrPat", c_uint64),
-    ]
+    Rip: int = u64
+    Rsp: int = u64
+    Rflags: int = u64
+    Cs: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Ds: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Es: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Fs: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Gs: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Ss: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Tr: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Ldtr: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Idtr: WHV_X64_TABLE_REGISTER = of(WHV_X64_TABLE_REGISTER)
+    Gdtr: WHV_X64_TABLE_REGISTER = of(WHV_X64_TABLE_REGISTER)
+    Efer: int = u64
+    Cr0: int = u64
+    Cr3: int = u64
+    Cr4: int = u64
+    MsrCrPat: int = u64
 
 
-class WHV_INTERNAL_ACTIVITY_REGISTER_struct(LittleEndianStructure):
+class WHV_INTERNAL_ACTIVITY_REGISTER_struct(LittleStruct):
     """struct WHV_INTERNAL_ACTIVITY_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    StartupSuspend: int
-    HaltSuspend: int
-    IdleSuspend: int
-    Reserved: int
-    _fields_ = [
-        ("StartupSuspend", c_uint64, 1),
-        ("HaltSuspend", c_uint64, 1),
-        ("IdleSuspend", c_uint64, 1),
-        ("Reserved", c_uint64, 61),
-    ]
+    StartupSuspend: int = bit_field(u64, 1)
+    HaltSuspend: int = bit_field(u64, 1)
+    IdleSuspend: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 61)
 
 
-class WHV_INTERNAL_ACTIVITY_REGISTER(LittleEndianUnion):
+class WHV_INTERNAL_ACTIVITY_REGISTER(LittleUnion):
     """union WHV_INTERNAL_ACTIVITY_REGISTER, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_INTERNAL_ACTIVITY_REGISTER_struct)
     StartupSuspend: int
     HaltSuspend: int
     IdleSuspend: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_INTERNAL_ACTIVITY_REGISTER_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_INTERRUPT_CONTROL(LittleEndianStructure):
+class WHV_INTERRUPT_CONTROL(LittleStruct):
     """struct WHV_INTERRUPT_CONTROL, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Type: int
-    DestinationMode: int
-    TriggerMode: int
-    TargetVtl: int
-    Reserved: int
-    Destination: int
-    Vector: int
-    _fields_ = [
-        ("Type", c_uint64, 8),
-        ("DestinationMode", c_uint64, 4),
-        ("TriggerMode", c_uint64, 4),
-        ("TargetVtl", c_uint64, 8),
-        ("Reserved", c_uint64, 40),
-        ("Destination", c_uint32),
-        ("Vector", c_uint32),
-    ]
+    Type: int = bit_field(u64, 8)
+    DestinationMode: int = bit_field(u64, 4)
+    TriggerMode: int = bit_field(u64, 4)
+    TargetVtl: int = bit_field(u64, 8)
+    Reserved: int = bit_field(u64, 40)
+    Destination: int = u32
+    Vector: int = u32
 
 
-class WHV_MEMORY_ACCESS_INFO_struct(LittleEndianStructure):
+class WHV_MEMORY_ACCESS_INFO_struct(LittleStruct):
     """struct WHV_MEMORY_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AccessType: int
-    GpaUnmapped: int
-    GvaValid: int
-    Reserved: int
-    _fields_ = [
-        ("AccessType", c_uint32, 2),
-        ("GpaUnmapped", c_uint32, 1),
-        ("GvaValid", c_uint32, 1),
-        ("Reserved", c_uint32, 28),
-    ]
+    AccessType: int = bit_field(u32, 2)
+    GpaUnmapped: int = bit_field(u32, 1)
+    GvaValid: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 28)
 
 
-class WHV_MEMORY_ACCESS_INFO(LittleEndianUnion):
+class WHV_MEMORY_ACCESS_INFO(LittleUnion):
     """union WHV_MEMORY_ACCESS_INFO, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    _struct = unnamed(WHV_MEMORY_ACCESS_INFO_struct)
     AccessType: int
     GpaUnmapped: int
     GvaValid: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_MEMORY_ACCESS_INFO_struct),
-        ("AsUINT32", c_uint32),
-    ]
+    AsUINT32: int = u32
 
 
-class WHV_MEMORY_ACCESS_CONTEXT(LittleEndianStructure):
+class WHV_MEMORY_ACCESS_CONTEXT(LittleStruct):
     """struct WHV_MEMORY_ACCESS_CONTEXT, 40 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InstructionByteCount: int
-    Reserved: Array[c_uint8]
-    InstructionBytes: Array[c_uint8]
-    AccessInfo: WHV_MEMORY_ACCESS_INFO
-    Gpa: int
-    Gva: int
-    _fields_ = [
-        ("InstructionByteCount", c_uint8),
-        ("Reserved", c_uint8 * 3),
-        ("InstructionBytes", c_uint8 * 16),
-        ("AccessInfo", WHV_MEMORY_ACCESS_INFO),
-        ("Gpa", c_uint64),
-        ("Gva", c_uint64),
-    ]
+    InstructionByteCount: int = u8
+    Reserved: Array[c_uint8] = u8 * 3
+    InstructionBytes: Array[c_uint8] = u8 * 16
+    AccessInfo: WHV_MEMORY_ACCESS_INFO = of(WHV_MEMORY_ACCESS_INFO)
+    Gpa: int = u64
+    Gva: int = u64
 
 
-class WHV_MEMORY_RANGE_ENTRY(LittleEndianStructure):
+class WHV_MEMORY_RANGE_ENTRY(LittleStruct):
     """struct WHV_MEMORY_RANGE_ENTRY, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    GuestAddress: int
-    SizeInBytes: int
-    _fields_ = [
-        ("GuestAddress", c_uint64),
-        ("SizeInBytes", c_uint64),
-    ]
+    GuestAddress: int = u64
+    SizeInBytes: int = u64
 
 
-class WHV_MSR_ACTION_ENTRY(LittleEndianStructure):
+class WHV_MSR_ACTION_ENTRY(LittleStruct):
     """struct WHV_MSR_ACTION_ENTRY, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Index: int
-    ReadAction: int
-    WriteAction: int
-    Reserved: int
-    _fields_ = [
-        ("Index", c_uint32),
-        ("ReadAction", c_uint8),
-        ("WriteAction", c_uint8),
-        ("Reserved", c_uint16),
-    ]
+    Index: int = u32
+    ReadAction: int = u8
+    WriteAction: int = u8
+    Reserved: int = u16
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct(LittleEndianStructure):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct(LittleStruct):
     """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL.Features.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    DirectHypercall: int
-    VirtualizationException: int
-    Reserved: int
-    _fields_ = [
-        ("DirectHypercall", c_uint32, 1),
-        ("VirtualizationException", c_uint32, 1),
-        ("Reserved", c_uint32, 30),
-    ]
+    DirectHypercall: int = bit_field(u32, 1)
+    VirtualizationException: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 30)
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features(LittleEndianUnion):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features(LittleUnion):
     """union WHV_NESTED_ENLIGHTENMENTS_CONTROL.Features, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    AsUINT32: int = u32
+    _struct = unnamed(WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct)
     DirectHypercall: int
     VirtualizationException: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT32", c_uint32),
-        ("_struct", WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features_struct),
-    ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct(LittleEndianStructure):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct(LittleStruct):
     """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL.HypercallControls.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InterPartitionCommunication: int
-    Reserved: int
-    _fields_ = [
-        ("InterPartitionCommunication", c_uint32, 1),
-        ("Reserved", c_uint32, 31),
-    ]
+    InterPartitionCommunication: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 31)
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls(LittleEndianUnion):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls(LittleUnion):
     """union WHV_NESTED_ENLIGHTENMENTS_CONTROL.HypercallControls, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    AsUINT32: int = u32
+    _struct = unnamed(WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct)
     InterPartitionCommunication: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT32", c_uint32),
-        ("_struct", WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls_struct),
-    ]
 
 
-class WHV_NESTED_ENLIGHTENMENTS_CONTROL(LittleEndianStructure):
+class WHV_NESTED_ENLIGHTENMENTS_CONTROL(LittleStruct):
     """struct WHV_NESTED_ENLIGHTENMENTS_CONTROL, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Features: WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features
-    HypercallControls: WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls
-    _fields_ = [
-        ("Features", WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features),
-        ("HypercallControls", WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls),
-    ]
+    Features: WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features = of(
+        WHV_NESTED_ENLIGHTENMENTS_CONTROL_Features
+    )
+    HypercallControls: WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls = of(
+        WHV_NESTED_ENLIGHTENMENTS_CONTROL_HypercallControls
+    )
 
 
-class WHV_NOTIFICATION_PORT_PARAMETERS_Event(LittleEndianStructure):
+class WHV_NOTIFICATION_PORT_PARAMETERS_Event(LittleStruct):
     """struct WHV_NOTIFICATION_PORT_PARAMETERS.Event, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ConnectionId: int
-    _fields_ = [
-        ("ConnectionId", c_uint32),
-    ]
+    ConnectionId: int = u32
 
 
-class WHV_NOTIFICATION_PORT_PARAMETERS_union(LittleEndianUnion):
+class WHV_NOTIFICATION_PORT_PARAMETERS_union(LittleUnion):
     """union WHV_NOTIFICATION_PORT_PARAMETERS.<union>, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Doorbell: WHV_DOORBELL_MATCH_DATA
-    Event: WHV_NOTIFICATION_PORT_PARAMETERS_Event
-    _fields_ = [
-        ("Doorbell", WHV_DOORBELL_MATCH_DATA),
-        ("Event", WHV_NOTIFICATION_PORT_PARAMETERS_Event),
-    ]
+    Doorbell: WHV_DOORBELL_MATCH_DATA = of(WHV_DOORBELL_MATCH_DATA)
+    Event: WHV_NOTIFICATION_PORT_PARAMETERS_Event = of(WHV_NOTIFICATION_PORT_PARAMETERS_Event)
 
 
-class WHV_NOTIFICATION_PORT_PARAMETERS(LittleEndianStructure):
+class WHV_NOTIFICATION_PORT_PARAMETERS(LittleStruct):
     """struct WHV_NOTIFICATION_PORT_PARAMETERS, 32 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    NotificationPortType: int
-    Reserved: int
-    Reserved1: int
-    ConnectionVtl: int
+    NotificationPortType: int = one_of(u32, "WHvNotificationPortType")
+    Reserved: int = u16
+    Reserved1: int = u8
+    ConnectionVtl: int = u8
+    _union = unnamed(WHV_NOTIFICATION_PORT_PARAMETERS_union)
     Doorbell: WHV_DOORBELL_MATCH_DATA
     Event: WHV_NOTIFICATION_PORT_PARAMETERS_Event
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("NotificationPortType", c_uint32),
-        ("Reserved", c_uint16),
-        ("Reserved1", c_uint8),
-        ("ConnectionVtl", c_uint8),
-        ("_union", WHV_NOTIFICATION_PORT_PARAMETERS_union),
-    ]
 
 
-class WHV_PARTITION_MEMORY_COUNTERS(LittleEndianStructure):
+class WHV_PARTITION_MEMORY_COUNTERS(LittleStruct):
     """struct WHV_PARTITION_MEMORY_COUNTERS, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Mapped4KPageCount: int
-    Mapped2MPageCount: int
-    Mapped1GPageCount: int
-    _fields_ = [
-        ("Mapped4KPageCount", c_uint64),
-        ("Mapped2MPageCount", c_uint64),
-        ("Mapped1GPageCount", c_uint64),
-    ]
+    Mapped4KPageCount: int = u64
+    Mapped2MPageCount: int = u64
+    Mapped1GPageCount: int = u64
 
 
-class WHV_X64_CPUID_RESULT(LittleEndianStructure):
+class WHV_X64_CPUID_RESULT(LittleStruct):
     """struct WHV_X64_CPUID_RESULT, 32 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Function: int
-    Reserved: Array[c_uint32]
-    Eax: int
-    Ebx: int
-    Ecx: int
-    Edx: int
-    _fields_ = [
-        ("Function", c_uint32),
-        ("Reserved", c_uint32 * 3),
-        ("Eax", c_uint32),
-        ("Ebx", c_uint32),
-        ("Ecx", c_uint32),
-        ("Edx", c_uint32),
-    ]
+    Function: int = u32
+    Reserved: Array[c_uint32] = u32 * 3
+    Eax: int = u32
+    Ebx: int = u32
+    Ecx: int = u32
+    Edx: int = u32
 
 
-class WHV_X64_CPUID_RESULT2(LittleEndianStructure):
+class WHV_X64_CPUID_RESULT2(LittleStruct):
     """struct WHV_X64_CPUID_RESULT2, 48 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Function: int
-    Index: int
-    VpIndex: int
-    Flags: int
-    Output: WHV_CPUID_OUTPUT
-    Mask: WHV_CPUID_OUTPUT
-    _fields_ = [
-        ("Function", c_uint32),
-        ("Index", c_uint32),
-        ("VpIndex", c_uint32),
-        ("Flags", c_uint32),
-        ("Output", WHV_CPUID_OUTPUT),
-        ("Mask", WHV_CPUID_OUTPUT),
-    ]
+    Function: int = u32
+    Index: int = u32
+    VpIndex: int = u32
+    Flags: int = one_of(u32, "WHvX64CpuidResult2Flag")
+    Output: WHV_CPUID_OUTPUT = of(WHV_CPUID_OUTPUT)
+    Mask: WHV_CPUID_OUTPUT = of(WHV_CPUID_OUTPUT)
 
 
-class WHV_PARTITION_PROPERTY(LittleEndianUnion):
+class WHV_PARTITION_PROPERTY(LittleUnion):
     """union WHV_PARTITION_PROPERTY, 48 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ExtendedVmExits: WHV_EXTENDED_VM_EXITS
-    ProcessorFeatures: WHV_X64_PROCESSOR_FEATURES
-    SyntheticProcessorFeaturesBanks: WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS
-    ProcessorClFlushSize: int
-    ProcessorCount: int
-    SeparateSecurityDomain: int
-    NestedVirtualization: int
-    ProcessorClockFrequency: int
-    ProcessorFeaturesBanks: WHV_PROCESSOR_FEATURES_BANKS
-    ReferenceTime: int
-    PrimaryNumaNode: int
-    CpuReserve: int
-    CpuCap: int
-    CpuWeight: int
-    CpuGroupId: int
-    ProcessorFrequencyCap: int
-    AllowDeviceAssignment: int
-    DisableSmt: int
-    PhysicalAddressWidth: int
-    ProcessorXsaveFeatures: WHV_PROCESSOR_XSAVE_FEATURES
-    CpuidExitList: Array[c_uint32]
-    ExceptionExitBitmap: int
-    ApicRemoteRead: int
-    X64MsrExitBitmap: WHV_X64_MSR_EXIT_BITMAP
-    ProcessorPerfmonFeatures: WHV_PROCESSOR_PERFMON_FEATURES
-    InterruptClockFrequency: int
-    CpuidResultList: Array[WHV_X64_CPUID_RESULT]
-    CpuidResultList2: Array[WHV_X64_CPUID_RESULT2]
-    MsrActionList: Array[WHV_MSR_ACTION_ENTRY]
-    UnimplementedMsrAction: int
-    LocalApicEmulationMode: int
-    _fields_ = [
-        ("ExtendedVmExits", WHV_EXTENDED_VM_EXITS),
-        ("ProcessorFeatures", WHV_X64_PROCESSOR_FEATURES),
-        ("SyntheticProcessorFeaturesBanks", WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS),
-        ("ProcessorClFlushSize", c_uint8),
-        ("ProcessorCount", c_uint32),
-        ("SeparateSecurityDomain", c_int32),
-        ("NestedVirtualization", c_int32),
-        ("ProcessorClockFrequency", c_uint64),
-        ("ProcessorFeaturesBanks", WHV_PROCESSOR_FEATURES_BANKS),
-        ("ReferenceTime", c_uint64),
-        ("PrimaryNumaNode", c_uint16),
-        ("CpuReserve", c_uint32),
-        ("CpuCap", c_uint32),
-        ("CpuWeight", c_uint32),
-        ("CpuGroupId", c_uint64),
-        ("ProcessorFrequencyCap", c_uint32),
-        ("AllowDeviceAssignment", c_int32),
-        ("DisableSmt", c_int32),
-        ("PhysicalAddressWidth", c_uint32),
-        ("ProcessorXsaveFeatures", WHV_PROCESSOR_XSAVE_FEATURES),
-        ("CpuidExitList", c_uint32 * 1),
-        ("ExceptionExitBitmap", c_uint64),
-        ("ApicRemoteRead", c_int32),
-        ("X64MsrExitBitmap", WHV_X64_MSR_EXIT_BITMAP),
-        ("ProcessorPerfmonFeatures", WHV_PROCESSOR_PERFMON_FEATURES),
-        ("InterruptClockFrequency", c_uint64),
-        ("CpuidResultList", WHV_X64_CPUID_RESULT * 1),
-        ("CpuidResultList2", WHV_X64_CPUID_RESULT2 * 1),
-        ("MsrActionList", WHV_MSR_ACTION_ENTRY * 1),
-        ("UnimplementedMsrAction", c_uint32),
-        ("LocalApicEmulationMode", c_uint32),
-    ]
+    ExtendedVmExits: WHV_EXTENDED_VM_EXITS = of(WHV_EXTENDED_VM_EXITS)
+    ProcessorFeatures: WHV_X64_PROCESSOR_FEATURES = of(WHV_X64_PROCESSOR_FEATURES)
+    SyntheticProcessorFeaturesBanks: WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS = of(
+        WHV_SYNTHETIC_PROCESSOR_FEATURES_BANKS
+    )
+    ProcessorClFlushSize: int = u8
+    ProcessorCount: int = u32
+    SeparateSecurityDomain: int = i32
+    NestedVirtualization: int = i32
+    ProcessorClockFrequency: int = u64
+    ProcessorFeaturesBanks: WHV_PROCESSOR_FEATURES_BANKS = of(WHV_PROCESSOR_FEATURES_BANKS)
+    ReferenceTime: int = u64
+    PrimaryNumaNode: int = u16
+    CpuReserve: int = u32
+    CpuCap: int = u32
+    CpuWeight: int = u32
+    CpuGroupId: int = u64
+    ProcessorFrequencyCap: int = u32
+    AllowDeviceAssignment: int = i32
+    DisableSmt: int = i32
+    PhysicalAddressWidth: int = u32
+    ProcessorXsaveFeatures: WHV_PROCESSOR_XSAVE_FEATURES = of(WHV_PROCESSOR_XSAVE_FEATURES)
+    CpuidExitList: Array[c_uint32] = u32 * 1
+    ExceptionExitBitmap: int = u64
+    ApicRemoteRead: int = i32
+    X64MsrExitBitmap: WHV_X64_MSR_EXIT_BITMAP = of(WHV_X64_MSR_EXIT_BITMAP)
+    ProcessorPerfmonFeatures: WHV_PROCESSOR_PERFMON_FEATURES = of(WHV_PROCESSOR_PERFMON_FEATURES)
+    InterruptClockFrequency: int = u64
+    CpuidResultList: Array[WHV_X64_CPUID_RESULT] = of(WHV_X64_CPUID_RESULT * 1)
+    CpuidResultList2: Array[WHV_X64_CPUID_RESULT2] = of(WHV_X64_CPUID_RESULT2 * 1)
+    MsrActionList: Array[WHV_MSR_ACTION_ENTRY] = of(WHV_MSR_ACTION_ENTRY * 1)
+    UnimplementedMsrAction: int = one_of(u32, "WHvMsrAction")
+    LocalApicEmulationMode: int = one_of(u32, "WHvX64LocalApicEmulationMode")
 
 
-class WHV_PROCESSOR_APIC_COUNTERS(LittleEndianStructure):
+class WHV_PROCESSOR_APIC_COUNTERS(LittleStruct):
     """struct WHV_PROCESSOR_APIC_COUNTERS, 40 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    MmioAccessCount: int
-    EoiAccessCount: int
-    TprAccessCount: int
-    SentIpiCount: int
-    SelfIpiCount: int
-    _fields_ = [
-        ("MmioAccessCount", c_uint64),
-        ("EoiAccessCount", c_uint64),
-        ("TprAccessCount", c_uint64),
-        ("SentIpiCount", c_uint64),
-        ("SelfIpiCount", c_uint64),
-    ]
+    MmioAccessCount: int = u64
+    EoiAccessCount: int = u64
+    TprAccessCount: int = u64
+    SentIpiCount: int = u64
+    SelfIpiCount: int = u64
 
 
-class WHV_PROCESSOR_EVENT_COUNTERS(LittleEndianStructure):
+class WHV_PROCESSOR_EVENT_COUNTERS(LittleStruct):
     """struct WHV_PROCESSOR_EVENT_COUNTERS, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    PageFaultCount: int
-    ExceptionCount: int
-    InterruptCount: int
-    _fields_ = [
-        ("PageFaultCount", c_uint64),
-        ("ExceptionCount", c_uint64),
-        ("InterruptCount", c_uint64),
-    ]
+    PageFaultCount: int = u64
+    ExceptionCount: int = u64
+    InterruptCount: int = u64
 
 
-class WHV_PROCESSOR_INTERCEPT_COUNTER(LittleEndianStructure):
+class WHV_PROCESSOR_INTERCEPT_COUNTER(LittleStruct):
     """struct WHV_PROCESSOR_INTERCEPT_COUNTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Count: int
-    Time100ns: int
-    _fields_ = [
-        ("Count", c_uint64),
-        ("Time100ns", c_uint64),
-    ]
+    Count: int = u64
+    Time100ns: int = u64
 
 
-class WHV_PROCESSOR_INTERCEPT_COUNTERS(LittleEndianStructure):
+class WHV_PROCESSOR_INTERCEPT_COUNTERS(LittleStruct):
     """struct WHV_PROCESSOR_INTERCEPT_COUNTERS, 224 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    PageInvalidations: WHV_PROCESSOR_INTERCEPT_COUNTER
-    ControlRegisterAccesses: WHV_PROCESSOR_INTERCEPT_COUNTER
-    IoInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER
-    HaltInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER
-    CpuidInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER
-    MsrAccesses: WHV_PROCESSOR_INTERCEPT_COUNTER
-    OtherIntercepts: WHV_PROCESSOR_INTERCEPT_COUNTER
-    PendingInterrupts: WHV_PROCESSOR_INTERCEPT_COUNTER
-    EmulatedInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER
-    DebugRegisterAccesses: WHV_PROCESSOR_INTERCEPT_COUNTER
-    PageFaultIntercepts: WHV_PROCESSOR_INTERCEPT_COUNTER
-    NestedPageFaultIntercepts: WHV_PROCESSOR_INTERCEPT_COUNTER
-    Hypercalls: WHV_PROCESSOR_INTERCEPT_COUNTER
-    RdpmcInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER
-    _fields_ = [
-        ("PageInvalidations", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("ControlRegisterAccesses", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("IoInstructions", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("HaltInstructions", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("CpuidInstructions", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("MsrAccesses", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("OtherIntercepts", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("PendingInterrupts", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("EmulatedInstructions", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("DebugRegisterAccesses", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("PageFaultIntercepts", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("NestedPageFaultIntercepts", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("Hypercalls", WHV_PROCESSOR_INTERCEPT_COUNTER),
-        ("RdpmcInstructions", WHV_PROCESSOR_INTERCEPT_COUNTER),
-    ]
+    PageInvalidations: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    ControlRegisterAccesses: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    IoInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    HaltInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    CpuidInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    MsrAccesses: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    OtherIntercepts: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    PendingInterrupts: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    EmulatedInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    DebugRegisterAccesses: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    PageFaultIntercepts: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    NestedPageFaultIntercepts: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    Hypercalls: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
+    RdpmcInstructions: WHV_PROCESSOR_INTERCEPT_COUNTER = of(WHV_PROCESSOR_INTERCEPT_COUNTER)
 
 
-class WHV_PROCESSOR_RUNTIME_COUNTERS(LittleEndianStructure):
+class WHV_PROCESSOR_RUNTIME_COUNTERS(LittleStruct):
     """struct WHV_PROCESSOR_RUNTIME_COUNTERS, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    TotalRuntime100ns: int
-    HypervisorRuntime100ns: int
-    _fields_ = [
-        ("TotalRuntime100ns", c_uint64),
-        ("HypervisorRuntime100ns", c_uint64),
-    ]
+    TotalRuntime100ns: int = u64
+    HypervisorRuntime100ns: int = u64
 
 
-class WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS(LittleEndianStructure):
+class WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS(LittleStruct):
     """struct WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS, 48 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    SyntheticInterruptsCount: int
-    LongSpinWaitHypercallsCount: int
-    OtherHypercallsCount: int
-    SyntheticInterruptHypercallsCount: int
-    VirtualInterruptHypercallsCount: int
-    VirtualMmuHypercallsCount: int
-    _fields_ = [
-        ("SyntheticInterruptsCount", c_uint64),
-        ("LongSpinWaitHypercallsCount", c_uint64),
-        ("OtherHypercallsCount", c_uint64),
-        ("SyntheticInterruptHypercallsCount", c_uint64),
-        ("VirtualInterruptHypercallsCount", c_uint64),
-        ("VirtualMmuHypercallsCount", c_uint64),
-    ]
+    SyntheticInterruptsCount: int = u64
+    LongSpinWaitHypercallsCount: int = u64
+    OtherHypercallsCount: int = u64
+    SyntheticInterruptHypercallsCount: int = u64
+    VirtualInterruptHypercallsCount: int = u64
+    VirtualMmuHypercallsCount: int = u64
 
 
-class WHV_UINT128_struct(LittleEndianStructure):
+class WHV_UINT128_struct(LittleStruct):
     """struct WHV_UINT128.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Low64: int
-    High64: int
-    _fields_ = [
-        ("Low64", c_uint64),
-        ("High64", c_uint64),
-    ]
+    Low64: int = u64
+    High64: int = u64
 
 
-class WHV_UINT128(LittleEndianUnion):
+class WHV_UINT128(LittleUnion):
     """union WHV_UINT128, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Dword: Array[c_uint32]
+    _struct = unnamed(WHV_UINT128_struct)
     Low64: int
     High64: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_UINT128_struct),
-        ("Dword", c_uint32 * 4),
-    ]
+    Dword: Array[c_uint32] = u32 * 4
 
 
-class WHV_X64_FP_REGISTER_struct(LittleEndianStructure):
+class WHV_X64_FP_REGISTER_struct(LittleStruct):
     """struct WHV_X64_FP_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Mantissa: int
-    BiasedExponent: int
-    Sign: int
-    Reserved: int
-    _fields_ = [
-        ("Mantissa", c_uint64),
-        ("BiasedExponent", c_uint64, 15),
-        ("Sign", c_uint64, 1),
-        ("Reserved", c_uint64, 48),
-    ]
+    Mantissa: int = u64
+    BiasedExponent: int = bit_field(u64, 15)
+    Sign: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 48)
 
 
-class WHV_X64_FP_REGISTER(LittleEndianUnion):
+class WHV_X64_FP_REGISTER(LittleUnion):
     """union WHV_X64_FP_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_FP_REGISTER_struct)
     Mantissa: int
     BiasedExponent: int
     Sign: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_FP_REGISTER_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2(LittleEndianStructure):
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2(LittleStruct):
     """struct WHV_X64_FP_CONTROL_STATUS_REGISTER.<struct2>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    LastFpEip: int
-    LastFpCs: int
-    Reserved2: int
-    _fields_ = [
-        ("LastFpEip", c_uint32),
-        ("LastFpCs", c_uint16),
-        ("Reserved2", c_uint16),
-    ]
+    LastFpEip: int = u32
+    LastFpCs: int = u16
+    Reserved2: int = u16
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_union(LittleEndianUnion):
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_union(LittleUnion):
     """union WHV_X64_FP_CONTROL_STATUS_REGISTER.<union>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    LastFpRip: int
+    LastFpRip: int = u64
+    _struct2 = unnamed(WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2)
     LastFpEip: int
     LastFpCs: int
     Reserved2: int
-    _anonymous_ = ("_struct2",)
-    _fields_ = [
-        ("LastFpRip", c_uint64),
-        ("_struct2", WHV_X64_FP_CONTROL_STATUS_REGISTER_struct2),
-    ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct(LittleEndianStructure):
+class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct(LittleStruct):
     """struct WHV_X64_FP_CONTROL_STATUS_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    FpControl: int
-    FpStatus: int
-    FpTag: int
-    Reserved: int
-    LastFpOp: int
+    FpControl: int = u16
+    FpStatus: int = u16
+    FpTag: int = u8
+    Reserved: int = u8
+    LastFpOp: int = u16
+    _union = unnamed(WHV_X64_FP_CONTROL_STATUS_REGISTER_union)
     LastFpRip: int
     LastFpEip: int
     LastFpCs: int
     Reserved2: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("FpControl", c_uint16),
-        ("FpStatus", c_uint16),
-        ("FpTag", c_uint8),
-        ("Reserved", c_uint8),
-        ("LastFpOp", c_uint16),
-        ("_union", WHV_X64_FP_CONTROL_STATUS_REGISTER_union),
-    ]
 
 
-class WHV_X64_FP_CONTROL_STATUS_REGISTER(LittleEndianUnion):
+class WHV_X64_FP_CONTROL_STATUS_REGISTER(LittleUnion):
     """union WHV_X64_FP_CONTROL_STATUS_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_FP_CONTROL_STATUS_REGISTER_struct)
     FpControl: int
     FpStatus: int
     FpTag: int
@@ -2804,136 +1993,87 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER(LittleEndianUnion):
     LastFpEip: int
     LastFpCs: int
     Reserved2: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_FP_CONTROL_STATUS_REGISTER_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2(LittleEndianStructure):
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2(LittleStruct):
     """struct WHV_X64_XMM_CONTROL_STATUS_REGISTER.<struct2>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    LastFpDp: int
-    LastFpDs: int
-    Reserved: int
-    _fields_ = [
-        ("LastFpDp", c_uint32),
-        ("LastFpDs", c_uint16),
-        ("Reserved", c_uint16),
-    ]
+    LastFpDp: int = u32
+    LastFpDs: int = u16
+    Reserved: int = u16
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_union(LittleEndianUnion):
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_union(LittleUnion):
     """union WHV_X64_XMM_CONTROL_STATUS_REGISTER.<union>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    LastFpRdp: int
+    LastFpRdp: int = u64
+    _struct2 = unnamed(WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2)
     LastFpDp: int
     LastFpDs: int
     Reserved: int
-    _anonymous_ = ("_struct2",)
-    _fields_ = [
-        ("LastFpRdp", c_uint64),
-        ("_struct2", WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct2),
-    ]
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct(LittleEndianStructure):
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct(LittleStruct):
     """struct WHV_X64_XMM_CONTROL_STATUS_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    XmmStatusControl: int
-    XmmStatusControlMask: int
+    _union = unnamed(WHV_X64_XMM_CONTROL_STATUS_REGISTER_union)
     LastFpRdp: int
     LastFpDp: int
     LastFpDs: int
     Reserved: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("_union", WHV_X64_XMM_CONTROL_STATUS_REGISTER_union),
-        ("XmmStatusControl", c_uint32),
-        ("XmmStatusControlMask", c_uint32),
-    ]
+    XmmStatusControl: int = u32
+    XmmStatusControlMask: int = u32
 
 
-class WHV_X64_XMM_CONTROL_STATUS_REGISTER(LittleEndianUnion):
+class WHV_X64_XMM_CONTROL_STATUS_REGISTER(LittleUnion):
     """union WHV_X64_XMM_CONTROL_STATUS_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
-    XmmStatusControl: int
-    XmmStatusControlMask: int
+    _struct = unnamed(WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct)
     LastFpRdp: int
     LastFpDp: int
     LastFpDs: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    XmmStatusControl: int
+    XmmStatusControlMask: int
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_INTERRUPT_STATE_REGISTER_struct(LittleEndianStructure):
+class WHV_X64_INTERRUPT_STATE_REGISTER_struct(LittleStruct):
     """struct WHV_X64_INTERRUPT_STATE_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InterruptShadow: int
-    NmiMasked: int
-    Reserved: int
-    _fields_ = [
-        ("InterruptShadow", c_uint64, 1),
-        ("NmiMasked", c_uint64, 1),
-        ("Reserved", c_uint64, 62),
-    ]
+    InterruptShadow: int = bit_field(u64, 1)
+    NmiMasked: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 62)
 
 
-class WHV_X64_INTERRUPT_STATE_REGISTER(LittleEndianUnion):
+class WHV_X64_INTERRUPT_STATE_REGISTER(LittleUnion):
     """union WHV_X64_INTERRUPT_STATE_REGISTER, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_X64_INTERRUPT_STATE_REGISTER_struct)
     InterruptShadow: int
     NmiMasked: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_INTERRUPT_STATE_REGISTER_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_X64_PENDING_INTERRUPTION_REGISTER_struct(LittleEndianStructure):
+class WHV_X64_PENDING_INTERRUPTION_REGISTER_struct(LittleStruct):
     """struct WHV_X64_PENDING_INTERRUPTION_REGISTER.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InterruptionPending: int
-    InterruptionType: int
-    DeliverErrorCode: int
-    InstructionLength: int
-    NestedEvent: int
-    Reserved: int
-    InterruptionVector: int
-    ErrorCode: int
-    _fields_ = [
-        ("InterruptionPending", c_uint32, 1),
-        ("InterruptionType", c_uint32, 3),
-        ("DeliverErrorCode", c_uint32, 1),
-        ("InstructionLength", c_uint32, 4),
-        ("NestedEvent", c_uint32, 1),
-        ("Reserved", c_uint32, 6),
-        ("InterruptionVector", c_uint32, 16),
-        ("ErrorCode", c_uint32),
-    ]
+    InterruptionPending: int = bit_field(u32, 1)
+    InterruptionType: int = bit_field(u32, 3)
+    DeliverErrorCode: int = bit_field(u32, 1)
+    InstructionLength: int = bit_field(u32, 4)
+    NestedEvent: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 6)
+    InterruptionVector: int = bit_field(u32, 16)
+    ErrorCode: int = u32
 
 
-class WHV_X64_PENDING_INTERRUPTION_REGISTER(LittleEndianUnion):
+class WHV_X64_PENDING_INTERRUPTION_REGISTER(LittleUnion):
     """union WHV_X64_PENDING_INTERRUPTION_REGISTER, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_X64_PENDING_INTERRUPTION_REGISTER_struct)
     InterruptionPending: int
     InterruptionType: int
     DeliverErrorCode: int
@@ -2942,42 +2082,26 @@ class WHV_X64_PENDING_INTERRUPTION_REGISTER(LittleEndianUnion):
     Reserved: int
     InterruptionVector: int
     ErrorCode: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_INTERRUPTION_REGISTER_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_X64_PENDING_EXCEPTION_EVENT_struct(LittleEndianStructure):
+class WHV_X64_PENDING_EXCEPTION_EVENT_struct(LittleStruct):
     """struct WHV_X64_PENDING_EXCEPTION_EVENT.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    EventPending: int
-    EventType: int
-    Reserved0: int
-    DeliverErrorCode: int
-    Reserved1: int
-    Vector: int
-    ErrorCode: int
-    ExceptionParameter: int
-    _fields_ = [
-        ("EventPending", c_uint32, 1),
-        ("EventType", c_uint32, 3),
-        ("Reserved0", c_uint32, 4),
-        ("DeliverErrorCode", c_uint32, 1),
-        ("Reserved1", c_uint32, 7),
-        ("Vector", c_uint32, 16),
-        ("ErrorCode", c_uint32),
-        ("ExceptionParameter", c_uint64),
-    ]
+    EventPending: int = bit_field(u32, 1)
+    EventType: int = bit_field(u32, 3)
+    Reserved0: int = bit_field(u32, 4)
+    DeliverErrorCode: int = bit_field(u32, 1)
+    Reserved1: int = bit_field(u32, 7)
+    Vector: int = bit_field(u32, 16)
+    ErrorCode: int = u32
+    ExceptionParameter: int = u64
 
 
-class WHV_X64_PENDING_EXCEPTION_EVENT(LittleEndianUnion):
+class WHV_X64_PENDING_EXCEPTION_EVENT(LittleUnion):
     """union WHV_X64_PENDING_EXCEPTION_EVENT, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_EXCEPTION_EVENT_struct)
     EventPending: int
     EventType: int
     Reserved0: int
@@ -2986,500 +2110,323 @@ class WHV_X64_PENDING_EXCEPTION_EVENT(LittleEndianUnion):
     Vector: int
     ErrorCode: int
     ExceptionParameter: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_EXCEPTION_EVENT_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_EXT_INT_EVENT_struct(LittleEndianStructure):
+class WHV_X64_PENDING_EXT_INT_EVENT_struct(LittleStruct):
     """struct WHV_X64_PENDING_EXT_INT_EVENT.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    EventPending: int
-    EventType: int
-    Reserved0: int
-    Vector: int
-    Reserved1: int
-    Reserved2: int
-    _fields_ = [
-        ("EventPending", c_uint64, 1),
-        ("EventType", c_uint64, 3),
-        ("Reserved0", c_uint64, 4),
-        ("Vector", c_uint64, 8),
-        ("Reserved1", c_uint64, 48),
-        ("Reserved2", c_uint64),
-    ]
+    EventPending: int = bit_field(u64, 1)
+    EventType: int = bit_field(u64, 3)
+    Reserved0: int = bit_field(u64, 4)
+    Vector: int = bit_field(u64, 8)
+    Reserved1: int = bit_field(u64, 48)
+    Reserved2: int = u64
 
 
-class WHV_X64_PENDING_EXT_INT_EVENT(LittleEndianUnion):
+class WHV_X64_PENDING_EXT_INT_EVENT(LittleUnion):
     """union WHV_X64_PENDING_EXT_INT_EVENT, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_EXT_INT_EVENT_struct)
     EventPending: int
     EventType: int
     Reserved0: int
     Vector: int
     Reserved1: int
     Reserved2: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_EXT_INT_EVENT_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_DEBUG_EXCEPTION_struct(LittleEndianStructure):
+class WHV_X64_PENDING_DEBUG_EXCEPTION_struct(LittleStruct):
     """struct WHV_X64_PENDING_DEBUG_EXCEPTION.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Breakpoint0: int
-    Breakpoint1: int
-    Breakpoint2: int
-    Breakpoint3: int
-    SingleStep: int
-    Reserved0: int
-    _fields_ = [
-        ("Breakpoint0", c_uint64, 1),
-        ("Breakpoint1", c_uint64, 1),
-        ("Breakpoint2", c_uint64, 1),
-        ("Breakpoint3", c_uint64, 1),
-        ("SingleStep", c_uint64, 1),
-        ("Reserved0", c_uint64, 59),
-    ]
+    Breakpoint0: int = bit_field(u64, 1)
+    Breakpoint1: int = bit_field(u64, 1)
+    Breakpoint2: int = bit_field(u64, 1)
+    Breakpoint3: int = bit_field(u64, 1)
+    SingleStep: int = bit_field(u64, 1)
+    Reserved0: int = bit_field(u64, 59)
 
 
-class WHV_X64_PENDING_DEBUG_EXCEPTION(LittleEndianUnion):
+class WHV_X64_PENDING_DEBUG_EXCEPTION(LittleUnion):
     """union WHV_X64_PENDING_DEBUG_EXCEPTION, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    AsUINT64: int = u64
+    _struct = unnamed(WHV_X64_PENDING_DEBUG_EXCEPTION_struct)
     Breakpoint0: int
     Breakpoint1: int
     Breakpoint2: int
     Breakpoint3: int
     SingleStep: int
     Reserved0: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT64", c_uint64),
-        ("_struct", WHV_X64_PENDING_DEBUG_EXCEPTION_struct),
-    ]
 
 
-class WHV_X64_NESTED_GUEST_STATE_struct(LittleEndianStructure):
+class WHV_X64_NESTED_GUEST_STATE_struct(LittleStruct):
     """struct WHV_X64_NESTED_GUEST_STATE.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    NestedVirtActive: int
-    NestedGuestMode: int
-    VmEntryPending: int
-    Reserved0: int
-    Reserved1: int
-    _fields_ = [
-        ("NestedVirtActive", c_uint64, 1),
-        ("NestedGuestMode", c_uint64, 1),
-        ("VmEntryPending", c_uint64, 1),
-        ("Reserved0", c_uint64, 61),
-        ("Reserved1", c_uint64),
-    ]
+    NestedVirtActive: int = bit_field(u64, 1)
+    NestedGuestMode: int = bit_field(u64, 1)
+    VmEntryPending: int = bit_field(u64, 1)
+    Reserved0: int = bit_field(u64, 61)
+    Reserved1: int = u64
 
 
-class WHV_X64_NESTED_GUEST_STATE(LittleEndianUnion):
+class WHV_X64_NESTED_GUEST_STATE(LittleUnion):
     """union WHV_X64_NESTED_GUEST_STATE, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_NESTED_GUEST_STATE_struct)
     NestedVirtActive: int
     NestedGuestMode: int
     VmEntryPending: int
     Reserved0: int
     Reserved1: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_NESTED_GUEST_STATE_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_NESTED_INVEPT_REGISTER_struct(LittleEndianStructure):
+class WHV_X64_NESTED_INVEPT_REGISTER_struct(LittleStruct):
     """struct WHV_X64_NESTED_INVEPT_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Type: int
-    Reserved: Array[c_uint8]
-    Eptp: int
-    _fields_ = [
-        ("Type", c_uint8),
-        ("Reserved", c_uint8 * 7),
-        ("Eptp", c_uint64),
-    ]
+    Type: int = u8
+    Reserved: Array[c_uint8] = u8 * 7
+    Eptp: int = u64
 
 
-class WHV_X64_NESTED_INVEPT_REGISTER(LittleEndianUnion):
+class WHV_X64_NESTED_INVEPT_REGISTER(LittleUnion):
     """union WHV_X64_NESTED_INVEPT_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_NESTED_INVEPT_REGISTER_struct)
     Type: int
     Reserved: Array[c_uint8]
     Eptp: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_NESTED_INVEPT_REGISTER_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_NESTED_INVVPID_REGISTER_struct(LittleEndianStructure):
+class WHV_X64_NESTED_INVVPID_REGISTER_struct(LittleStruct):
     """struct WHV_X64_NESTED_INVVPID_REGISTER.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Type: int
-    Reserved: Array[c_uint8]
-    Vpid: int
-    LinearAddress: int
-    _fields_ = [
-        ("Type", c_uint8),
-        ("Reserved", c_uint8 * 3),
-        ("Vpid", c_uint32),
-        ("LinearAddress", c_uint64),
-    ]
+    Type: int = u8
+    Reserved: Array[c_uint8] = u8 * 3
+    Vpid: int = u32
+    LinearAddress: int = u64
 
 
-class WHV_X64_NESTED_INVVPID_REGISTER(LittleEndianUnion):
+class WHV_X64_NESTED_INVVPID_REGISTER(LittleUnion):
     """union WHV_X64_NESTED_INVVPID_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_NESTED_INVVPID_REGISTER_struct)
     Type: int
     Reserved: Array[c_uint8]
     Vpid: int
     LinearAddress: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_NESTED_INVVPID_REGISTER_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct(LittleEndianStructure):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct(LittleStruct):
     """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    EventPending: int
-    EventType: int
-    Reserved0: int
-    InstructionBytesValid: int
-    Reserved1: int
-    ExitCode: int
-    _fields_ = [
-        ("EventPending", c_uint64, 1),
-        ("EventType", c_uint64, 4),
-        ("Reserved0", c_uint64, 3),
-        ("InstructionBytesValid", c_uint64, 1),
-        ("Reserved1", c_uint64, 55),
-        ("ExitCode", c_uint64),
-    ]
+    EventPending: int = bit_field(u64, 1)
+    EventType: int = bit_field(u64, 4)
+    Reserved0: int = bit_field(u64, 3)
+    InstructionBytesValid: int = bit_field(u64, 1)
+    Reserved1: int = bit_field(u64, 55)
+    ExitCode: int = u64
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0(LittleEndianUnion):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0(LittleUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct)
     EventPending: int
     EventType: int
     Reserved0: int
     InstructionBytesValid: int
     Reserved1: int
     ExitCode: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct(LittleEndianStructure):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct(LittleStruct):
     """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ExitInfo1: int
-    ExitInfo2: int
-    _fields_ = [
-        ("ExitInfo1", c_uint64),
-        ("ExitInfo2", c_uint64),
-    ]
+    ExitInfo1: int = u64
+    ExitInfo2: int = u64
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1(LittleEndianUnion):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1(LittleUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct)
     ExitInfo1: int
     ExitInfo2: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct(LittleEndianStructure):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct(LittleStruct):
     """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    NextRip: int
-    InstructionBytesFetchedCount: int
-    InstructionBytes: Array[c_uint8]
-    _fields_ = [
-        ("NextRip", c_uint64),
-        ("InstructionBytesFetchedCount", c_uint8),
-        ("InstructionBytes", c_uint8 * 7),
-    ]
+    NextRip: int = u64
+    InstructionBytesFetchedCount: int = u8
+    InstructionBytes: Array[c_uint8] = u8 * 7
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2(LittleEndianUnion):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2(LittleUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct)
     NextRip: int
     InstructionBytesFetchedCount: int
     InstructionBytes: Array[c_uint8]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct(LittleEndianStructure):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct(LittleStruct):
     """struct WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InstructionBytes: Array[c_uint8]
-    Reserved2: int
-    _fields_ = [
-        ("InstructionBytes", c_uint8 * 8),
-        ("Reserved2", c_uint64),
-    ]
+    InstructionBytes: Array[c_uint8] = u8 * 8
+    Reserved2: int = u64
 
 
-class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3(LittleEndianUnion):
+class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3(LittleUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct)
     InstructionBytes: Array[c_uint8]
     Reserved2: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct(LittleEndianStructure):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct(LittleStruct):
     """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    EventPending: int
-    EventType: int
-    Reserved0: int
-    ExitReason: int
-    ExitQualification: int
-    _fields_ = [
-        ("EventPending", c_uint32, 1),
-        ("EventType", c_uint32, 4),
-        ("Reserved0", c_uint32, 27),
-        ("ExitReason", c_uint32),
-        ("ExitQualification", c_uint64),
-    ]
+    EventPending: int = bit_field(u32, 1)
+    EventType: int = bit_field(u32, 4)
+    Reserved0: int = bit_field(u32, 27)
+    ExitReason: int = u32
+    ExitQualification: int = u64
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0(LittleEndianUnion):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0(LittleUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct)
     EventPending: int
     EventType: int
     Reserved0: int
     ExitReason: int
     ExitQualification: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct(LittleEndianStructure):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct(LittleStruct):
     """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InstructionLength: int
-    InstructionInfo: int
-    ExitInterruptionInfo: int
-    ExitExceptionErrorCode: int
-    _fields_ = [
-        ("InstructionLength", c_uint32),
-        ("InstructionInfo", c_uint32),
-        ("ExitInterruptionInfo", c_uint32),
-        ("ExitExceptionErrorCode", c_uint32),
-    ]
+    InstructionLength: int = u32
+    InstructionInfo: int = u32
+    ExitInterruptionInfo: int = u32
+    ExitExceptionErrorCode: int = u32
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1(LittleEndianUnion):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1(LittleUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct)
     InstructionLength: int
     InstructionInfo: int
     ExitInterruptionInfo: int
     ExitExceptionErrorCode: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct(LittleEndianStructure):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct(LittleStruct):
     """struct WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2.<struct>, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    GuestLinearAddress: int
-    GuestPhysicalAddress: int
-    _fields_ = [
-        ("GuestLinearAddress", c_uint64),
-        ("GuestPhysicalAddress", c_uint64),
-    ]
+    GuestLinearAddress: int = u64
+    GuestPhysicalAddress: int = u64
 
 
-class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(LittleEndianUnion):
+class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(LittleUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT128: WHV_UINT128
+    _struct = unnamed(WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct)
     GuestLinearAddress: int
     GuestPhysicalAddress: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct),
-        ("AsUINT128", WHV_UINT128),
-    ]
+    AsUINT128: WHV_UINT128 = of(WHV_UINT128)
 
 
-class WHV_REGISTER_VALUE(LittleEndianUnion):
+class WHV_REGISTER_VALUE(LittleUnion):
     """union WHV_REGISTER_VALUE, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Reg128: WHV_UINT128
-    Reg64: int
-    Reg32: int
-    Reg16: int
-    Reg8: int
-    InternalActivity: WHV_INTERNAL_ACTIVITY_REGISTER
-    DeliverabilityNotifications: WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER
-    Fp: WHV_X64_FP_REGISTER
-    FpControlStatus: WHV_X64_FP_CONTROL_STATUS_REGISTER
-    XmmControlStatus: WHV_X64_XMM_CONTROL_STATUS_REGISTER
-    Segment: WHV_X64_SEGMENT_REGISTER
-    Table: WHV_X64_TABLE_REGISTER
-    InterruptState: WHV_X64_INTERRUPT_STATE_REGISTER
-    PendingInterruption: WHV_X64_PENDING_INTERRUPTION_REGISTER
-    ExceptionEvent: WHV_X64_PENDING_EXCEPTION_EVENT
-    ExtIntEvent: WHV_X64_PENDING_EXT_INT_EVENT
-    PendingDebugException: WHV_X64_PENDING_DEBUG_EXCEPTION
-    NestedState: WHV_X64_NESTED_GUEST_STATE
-    InvEpt: WHV_X64_NESTED_INVEPT_REGISTER
-    InvVpid: WHV_X64_NESTED_INVVPID_REGISTER
-    SvmNestedExit0: WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0
-    SvmNestedExit1: WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1
-    SvmNestedExit2: WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2
-    SvmNestedExit3: WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3
-    VmxNestedExit0: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0
-    VmxNestedExit1: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1
-    VmxNestedExit2: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2
-    _fields_ = [
-        ("Reg128", WHV_UINT128),
-        ("Reg64", c_uint64),
-        ("Reg32", c_uint32),
-        ("Reg16", c_uint16),
-        ("Reg8", c_uint8),
-        ("InternalActivity", WHV_INTERNAL_ACTIVITY_REGISTER),
-        ("DeliverabilityNotifications", WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER),
-        ("Fp", WHV_X64_FP_REGISTER),
-        ("FpControlStatus", WHV_X64_FP_CONTROL_STATUS_REGISTER),
-        ("XmmControlStatus", WHV_X64_XMM_CONTROL_STATUS_REGISTER),
-        ("Segment", WHV_X64_SEGMENT_REGISTER),
-        ("Table", WHV_X64_TABLE_REGISTER),
-        ("InterruptState", WHV_X64_INTERRUPT_STATE_REGISTER),
-        ("PendingInterruption", WHV_X64_PENDING_INTERRUPTION_REGISTER),
-        ("ExceptionEvent", WHV_X64_PENDING_EXCEPTION_EVENT),
-        ("ExtIntEvent", WHV_X64_PENDING_EXT_INT_EVENT),
-        ("PendingDebugException", WHV_X64_PENDING_DEBUG_EXCEPTION),
-        ("NestedState", WHV_X64_NESTED_GUEST_STATE),
-        ("InvEpt", WHV_X64_NESTED_INVEPT_REGISTER),
-        ("InvVpid", WHV_X64_NESTED_INVVPID_REGISTER),
-        ("SvmNestedExit0", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0),
-        ("SvmNestedExit1", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1),
-        ("SvmNestedExit2", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2),
-        ("SvmNestedExit3", WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3),
-        ("VmxNestedExit0", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0),
-        ("VmxNestedExit1", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1),
-        ("VmxNestedExit2", WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2),
-    ]
+    Reg128: WHV_UINT128 = of(WHV_UINT128)
+    Reg64: int = u64
+    Reg32: int = u32
+    Reg16: int = u16
+    Reg8: int = u8
+    InternalActivity: WHV_INTERNAL_ACTIVITY_REGISTER = of(WHV_INTERNAL_ACTIVITY_REGISTER)
+    DeliverabilityNotifications: WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER = of(
+        WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER
+    )
+    Fp: WHV_X64_FP_REGISTER = of(WHV_X64_FP_REGISTER)
+    FpControlStatus: WHV_X64_FP_CONTROL_STATUS_REGISTER = of(WHV_X64_FP_CONTROL_STATUS_REGISTER)
+    XmmControlStatus: WHV_X64_XMM_CONTROL_STATUS_REGISTER = of(WHV_X64_XMM_CONTROL_STATUS_REGISTER)
+    Segment: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Table: WHV_X64_TABLE_REGISTER = of(WHV_X64_TABLE_REGISTER)
+    InterruptState: WHV_X64_INTERRUPT_STATE_REGISTER = of(WHV_X64_INTERRUPT_STATE_REGISTER)
+    PendingInterruption: WHV_X64_PENDING_INTERRUPTION_REGISTER = of(
+        WHV_X64_PENDING_INTERRUPTION_REGISTER
+    )
+    ExceptionEvent: WHV_X64_PENDING_EXCEPTION_EVENT = of(WHV_X64_PENDING_EXCEPTION_EVENT)
+    ExtIntEvent: WHV_X64_PENDING_EXT_INT_EVENT = of(WHV_X64_PENDING_EXT_INT_EVENT)
+    PendingDebugException: WHV_X64_PENDING_DEBUG_EXCEPTION = of(WHV_X64_PENDING_DEBUG_EXCEPTION)
+    NestedState: WHV_X64_NESTED_GUEST_STATE = of(WHV_X64_NESTED_GUEST_STATE)
+    InvEpt: WHV_X64_NESTED_INVEPT_REGISTER = of(WHV_X64_NESTED_INVEPT_REGISTER)
+    InvVpid: WHV_X64_NESTED_INVVPID_REGISTER = of(WHV_X64_NESTED_INVVPID_REGISTER)
+    SvmNestedExit0: WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0 = of(
+        WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0
+    )
+    SvmNestedExit1: WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1 = of(
+        WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1
+    )
+    SvmNestedExit2: WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2 = of(
+        WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2
+    )
+    SvmNestedExit3: WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3 = of(
+        WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3
+    )
+    VmxNestedExit0: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0 = of(
+        WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0
+    )
+    VmxNestedExit1: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1 = of(
+        WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1
+    )
+    VmxNestedExit2: WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2 = of(
+        WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2
+    )
 
 
-class WHV_RUN_VP_CANCELED_CONTEXT(LittleEndianStructure):
+class WHV_RUN_VP_CANCELED_CONTEXT(LittleStruct):
     """struct WHV_RUN_VP_CANCELED_CONTEXT, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    CancelReason: int
-    _fields_ = [
-        ("CancelReason", c_uint32),
-    ]
+    CancelReason: int = u32
 
 
-class WHV_X64_VP_EXECUTION_STATE_struct(LittleEndianStructure):
+class WHV_X64_VP_EXECUTION_STATE_struct(LittleStruct):
     """struct WHV_X64_VP_EXECUTION_STATE.<struct>, 2 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Cpl: int
-    Cr0Pe: int
-    Cr0Am: int
-    EferLma: int
-    DebugActive: int
-    InterruptionPending: int
-    Reserved0: int
-    InterruptShadow: int
-    Reserved1: int
-    _fields_ = [
-        ("Cpl", c_uint16, 2),
-        ("Cr0Pe", c_uint16, 1),
-        ("Cr0Am", c_uint16, 1),
-        ("EferLma", c_uint16, 1),
-        ("DebugActive", c_uint16, 1),
-        ("InterruptionPending", c_uint16, 1),
-        ("Reserved0", c_uint16, 5),
-        ("InterruptShadow", c_uint16, 1),
-        ("Reserved1", c_uint16, 3),
-    ]
+    Cpl: int = bit_field(u16, 2)
+    Cr0Pe: int = bit_field(u16, 1)
+    Cr0Am: int = bit_field(u16, 1)
+    EferLma: int = bit_field(u16, 1)
+    DebugActive: int = bit_field(u16, 1)
+    InterruptionPending: int = bit_field(u16, 1)
+    Reserved0: int = bit_field(u16, 5)
+    InterruptShadow: int = bit_field(u16, 1)
+    Reserved1: int = bit_field(u16, 3)
 
 
-class WHV_X64_VP_EXECUTION_STATE(LittleEndianUnion):
+class WHV_X64_VP_EXECUTION_STATE(LittleUnion):
     """union WHV_X64_VP_EXECUTION_STATE, 2 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT16: int
+    _struct = unnamed(WHV_X64_VP_EXECUTION_STATE_struct)
     Cpl: int
     Cr0Pe: int
     Cr0Am: int
@@ -3489,424 +2436,253 @@ class WHV_X64_VP_EXECUTION_STATE(LittleEndianUnion):
     Reserved0: int
     InterruptShadow: int
     Reserved1: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_VP_EXECUTION_STATE_struct),
-        ("AsUINT16", c_uint16),
-    ]
+    AsUINT16: int = u16
 
 
-class WHV_X64_VP_EXIT_CONTEXT(LittleEndianStructure):
+class WHV_X64_VP_EXIT_CONTEXT(LittleStruct):
     """struct WHV_X64_VP_EXIT_CONTEXT, 40 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ExecutionState: WHV_X64_VP_EXECUTION_STATE
-    InstructionLength: int
-    Cr8: int
-    Reserved: int
-    Reserved2: int
-    Cs: WHV_X64_SEGMENT_REGISTER
-    Rip: int
-    Rflags: int
-    _fields_ = [
-        ("ExecutionState", WHV_X64_VP_EXECUTION_STATE),
-        ("InstructionLength", c_uint8, 4),
-        ("Cr8", c_uint8, 4),
-        ("Reserved", c_uint8),
-        ("Reserved2", c_uint32),
-        ("Cs", WHV_X64_SEGMENT_REGISTER),
-        ("Rip", c_uint64),
-        ("Rflags", c_uint64),
-    ]
+    ExecutionState: WHV_X64_VP_EXECUTION_STATE = of(WHV_X64_VP_EXECUTION_STATE)
+    InstructionLength: int = bit_field(u8, 4)
+    Cr8: int = bit_field(u8, 4)
+    Reserved: int = u8
+    Reserved2: int = u32
+    Cs: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Rip: int = u64
+    Rflags: int = u64
 
 
-class WHV_X64_HYPERCALL_CONTEXT(LittleEndianStructure):
+class WHV_X64_HYPERCALL_CONTEXT(LittleStruct):
     """struct WHV_X64_HYPERCALL_CONTEXT, 176 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Rax: int
-    Rbx: int
-    Rcx: int
-    Rdx: int
-    R8: int
-    Rsi: int
-    Rdi: int
-    Reserved0: int
-    XmmRegisters: Array[WHV_UINT128]
-    Reserved1: Array[c_uint64]
-    _fields_ = [
-        ("Rax", c_uint64),
-        ("Rbx", c_uint64),
-        ("Rcx", c_uint64),
-        ("Rdx", c_uint64),
-        ("R8", c_uint64),
-        ("Rsi", c_uint64),
-        ("Rdi", c_uint64),
-        ("Reserved0", c_uint64),
-        ("XmmRegisters", WHV_UINT128 * 6),
-        ("Reserved1", c_uint64 * 2),
-    ]
+    Rax: int = u64
+    Rbx: int = u64
+    Rcx: int = u64
+    Rdx: int = u64
+    R8: int = u64
+    Rsi: int = u64
+    Rdi: int = u64
+    Reserved0: int = u64
+    XmmRegisters: Array[WHV_UINT128] = of(WHV_UINT128 * 6)
+    Reserved1: Array[c_uint64] = u64 * 2
 
 
-class WHV_SYNIC_SINT_DELIVERABLE_CONTEXT(LittleEndianStructure):
+class WHV_SYNIC_SINT_DELIVERABLE_CONTEXT(LittleStruct):
     """struct WHV_SYNIC_SINT_DELIVERABLE_CONTEXT, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    DeliverableSints: int
-    Reserved1: int
-    Reserved2: int
-    _fields_ = [
-        ("DeliverableSints", c_uint16),
-        ("Reserved1", c_uint16),
-        ("Reserved2", c_uint32),
-    ]
+    DeliverableSints: int = u16
+    Reserved1: int = u16
+    Reserved2: int = u32
 
 
-class WHV_X64_IO_PORT_ACCESS_INFO_struct(LittleEndianStructure):
+class WHV_X64_IO_PORT_ACCESS_INFO_struct(LittleStruct):
     """struct WHV_X64_IO_PORT_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    IsWrite: int
-    AccessSize: int
-    StringOp: int
-    RepPrefix: int
-    Reserved: int
-    _fields_ = [
-        ("IsWrite", c_uint32, 1),
-        ("AccessSize", c_uint32, 3),
-        ("StringOp", c_uint32, 1),
-        ("RepPrefix", c_uint32, 1),
-        ("Reserved", c_uint32, 26),
-    ]
+    IsWrite: int = bit_field(u32, 1)
+    AccessSize: int = bit_field(u32, 3)
+    StringOp: int = bit_field(u32, 1)
+    RepPrefix: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 26)
 
 
-class WHV_X64_IO_PORT_ACCESS_INFO(LittleEndianUnion):
+class WHV_X64_IO_PORT_ACCESS_INFO(LittleUnion):
     """union WHV_X64_IO_PORT_ACCESS_INFO, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    _struct = unnamed(WHV_X64_IO_PORT_ACCESS_INFO_struct)
     IsWrite: int
     AccessSize: int
     StringOp: int
     RepPrefix: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_IO_PORT_ACCESS_INFO_struct),
-        ("AsUINT32", c_uint32),
-    ]
+    AsUINT32: int = u32
 
 
-class WHV_X64_IO_PORT_ACCESS_CONTEXT(LittleEndianStructure):
+class WHV_X64_IO_PORT_ACCESS_CONTEXT(LittleStruct):
     """struct WHV_X64_IO_PORT_ACCESS_CONTEXT, 96 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InstructionByteCount: int
-    Reserved: Array[c_uint8]
-    InstructionBytes: Array[c_uint8]
-    AccessInfo: WHV_X64_IO_PORT_ACCESS_INFO
-    PortNumber: int
-    Reserved2: Array[c_uint16]
-    Rax: int
-    Rcx: int
-    Rsi: int
-    Rdi: int
-    Ds: WHV_X64_SEGMENT_REGISTER
-    Es: WHV_X64_SEGMENT_REGISTER
-    _fields_ = [
-        ("InstructionByteCount", c_uint8),
-        ("Reserved", c_uint8 * 3),
-        ("InstructionBytes", c_uint8 * 16),
-        ("AccessInfo", WHV_X64_IO_PORT_ACCESS_INFO),
-        ("PortNumber", c_uint16),
-        ("Reserved2", c_uint16 * 3),
-        ("Rax", c_uint64),
-        ("Rcx", c_uint64),
-        ("Rsi", c_uint64),
-        ("Rdi", c_uint64),
-        ("Ds", WHV_X64_SEGMENT_REGISTER),
-        ("Es", WHV_X64_SEGMENT_REGISTER),
-    ]
+    InstructionByteCount: int = u8
+    Reserved: Array[c_uint8] = u8 * 3
+    InstructionBytes: Array[c_uint8] = u8 * 16
+    AccessInfo: WHV_X64_IO_PORT_ACCESS_INFO = of(WHV_X64_IO_PORT_ACCESS_INFO)
+    PortNumber: int = u16
+    Reserved2: Array[c_uint16] = u16 * 3
+    Rax: int = u64
+    Rcx: int = u64
+    Rsi: int = u64
+    Rdi: int = u64
+    Ds: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
+    Es: WHV_X64_SEGMENT_REGISTER = of(WHV_X64_SEGMENT_REGISTER)
 
 
-class WHV_X64_MSR_ACCESS_INFO_struct(LittleEndianStructure):
+class WHV_X64_MSR_ACCESS_INFO_struct(LittleStruct):
     """struct WHV_X64_MSR_ACCESS_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    IsWrite: int
-    Reserved: int
-    _fields_ = [
-        ("IsWrite", c_uint32, 1),
-        ("Reserved", c_uint32, 31),
-    ]
+    IsWrite: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 31)
 
 
-class WHV_X64_MSR_ACCESS_INFO(LittleEndianUnion):
+class WHV_X64_MSR_ACCESS_INFO(LittleUnion):
     """union WHV_X64_MSR_ACCESS_INFO, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    _struct = unnamed(WHV_X64_MSR_ACCESS_INFO_struct)
     IsWrite: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_MSR_ACCESS_INFO_struct),
-        ("AsUINT32", c_uint32),
-    ]
+    AsUINT32: int = u32
 
 
-class WHV_X64_MSR_ACCESS_CONTEXT(LittleEndianStructure):
+class WHV_X64_MSR_ACCESS_CONTEXT(LittleStruct):
     """struct WHV_X64_MSR_ACCESS_CONTEXT, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AccessInfo: WHV_X64_MSR_ACCESS_INFO
-    MsrNumber: int
-    Rax: int
-    Rdx: int
-    _fields_ = [
-        ("AccessInfo", WHV_X64_MSR_ACCESS_INFO),
-        ("MsrNumber", c_uint32),
-        ("Rax", c_uint64),
-        ("Rdx", c_uint64),
-    ]
+    AccessInfo: WHV_X64_MSR_ACCESS_INFO = of(WHV_X64_MSR_ACCESS_INFO)
+    MsrNumber: int = u32
+    Rax: int = u64
+    Rdx: int = u64
 
 
-class WHV_X64_CPUID_ACCESS_CONTEXT(LittleEndianStructure):
+class WHV_X64_CPUID_ACCESS_CONTEXT(LittleStruct):
     """struct WHV_X64_CPUID_ACCESS_CONTEXT, 64 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Rax: int
-    Rcx: int
-    Rdx: int
-    Rbx: int
-    DefaultResultRax: int
-    DefaultResultRcx: int
-    DefaultResultRdx: int
-    DefaultResultRbx: int
-    _fields_ = [
-        ("Rax", c_uint64),
-        ("Rcx", c_uint64),
-        ("Rdx", c_uint64),
-        ("Rbx", c_uint64),
-        ("DefaultResultRax", c_uint64),
-        ("DefaultResultRcx", c_uint64),
-        ("DefaultResultRdx", c_uint64),
-        ("DefaultResultRbx", c_uint64),
-    ]
+    Rax: int = u64
+    Rcx: int = u64
+    Rdx: int = u64
+    Rbx: int = u64
+    DefaultResultRax: int = u64
+    DefaultResultRcx: int = u64
+    DefaultResultRdx: int = u64
+    DefaultResultRbx: int = u64
 
 
-class WHV_VP_EXCEPTION_INFO_struct(LittleEndianStructure):
+class WHV_VP_EXCEPTION_INFO_struct(LittleStruct):
     """struct WHV_VP_EXCEPTION_INFO.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ErrorCodeValid: int
-    SoftwareException: int
-    Reserved: int
-    _fields_ = [
-        ("ErrorCodeValid", c_uint32, 1),
-        ("SoftwareException", c_uint32, 1),
-        ("Reserved", c_uint32, 30),
-    ]
+    ErrorCodeValid: int = bit_field(u32, 1)
+    SoftwareException: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 30)
 
 
-class WHV_VP_EXCEPTION_INFO(LittleEndianUnion):
+class WHV_VP_EXCEPTION_INFO(LittleUnion):
     """union WHV_VP_EXCEPTION_INFO, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    _struct = unnamed(WHV_VP_EXCEPTION_INFO_struct)
     ErrorCodeValid: int
     SoftwareException: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_VP_EXCEPTION_INFO_struct),
-        ("AsUINT32", c_uint32),
-    ]
+    AsUINT32: int = u32
 
 
-class WHV_VP_EXCEPTION_CONTEXT(LittleEndianStructure):
+class WHV_VP_EXCEPTION_CONTEXT(LittleStruct):
     """struct WHV_VP_EXCEPTION_CONTEXT, 40 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InstructionByteCount: int
-    Reserved: Array[c_uint8]
-    InstructionBytes: Array[c_uint8]
-    ExceptionInfo: WHV_VP_EXCEPTION_INFO
-    ExceptionType: int
-    Reserved2: Array[c_uint8]
-    ErrorCode: int
-    ExceptionParameter: int
-    _fields_ = [
-        ("InstructionByteCount", c_uint8),
-        ("Reserved", c_uint8 * 3),
-        ("InstructionBytes", c_uint8 * 16),
-        ("ExceptionInfo", WHV_VP_EXCEPTION_INFO),
-        ("ExceptionType", c_uint8),
-        ("Reserved2", c_uint8 * 3),
-        ("ErrorCode", c_uint32),
-        ("ExceptionParameter", c_uint64),
-    ]
+    InstructionByteCount: int = u8
+    Reserved: Array[c_uint8] = u8 * 3
+    InstructionBytes: Array[c_uint8] = u8 * 16
+    ExceptionInfo: WHV_VP_EXCEPTION_INFO = of(WHV_VP_EXCEPTION_INFO)
+    ExceptionType: int = u8
+    Reserved2: Array[c_uint8] = u8 * 3
+    ErrorCode: int = u32
+    ExceptionParameter: int = u64
 
 
-class WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT(LittleEndianStructure):
+class WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT(LittleStruct):
     """struct WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    DeliverableType: int
-    _fields_ = [
-        ("DeliverableType", c_uint32),
-    ]
+    DeliverableType: int = u32
 
 
-class WHV_X64_UNSUPPORTED_FEATURE_CONTEXT(LittleEndianStructure):
+class WHV_X64_UNSUPPORTED_FEATURE_CONTEXT(LittleStruct):
     """struct WHV_X64_UNSUPPORTED_FEATURE_CONTEXT, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    FeatureCode: int
-    Reserved: int
-    FeatureParameter: int
-    _fields_ = [
-        ("FeatureCode", c_uint32),
-        ("Reserved", c_uint32),
-        ("FeatureParameter", c_uint64),
-    ]
+    FeatureCode: int = one_of(u32, "WHvUnsupportedFeature")
+    Reserved: int = u32
+    FeatureParameter: int = u64
 
 
-class WHV_X64_APIC_EOI_CONTEXT(LittleEndianStructure):
+class WHV_X64_APIC_EOI_CONTEXT(LittleStruct):
     """struct WHV_X64_APIC_EOI_CONTEXT, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    InterruptVector: int
-    _fields_ = [
-        ("InterruptVector", c_uint32),
-    ]
+    InterruptVector: int = u32
 
 
-class WHV_X64_RDTSC_INFO_struct(LittleEndianStructure):
+class WHV_X64_RDTSC_INFO_struct(LittleStruct):
     """struct WHV_X64_RDTSC_INFO.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    IsRdtscp: int
-    Reserved: int
-    _fields_ = [
-        ("IsRdtscp", c_uint64, 1),
-        ("Reserved", c_uint64, 63),
-    ]
+    IsRdtscp: int = bit_field(u64, 1)
+    Reserved: int = bit_field(u64, 63)
 
 
-class WHV_X64_RDTSC_INFO(LittleEndianUnion):
+class WHV_X64_RDTSC_INFO(LittleUnion):
     """union WHV_X64_RDTSC_INFO, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_X64_RDTSC_INFO_struct)
     IsRdtscp: int
     Reserved: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_X64_RDTSC_INFO_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_X64_RDTSC_CONTEXT(LittleEndianStructure):
+class WHV_X64_RDTSC_CONTEXT(LittleStruct):
     """struct WHV_X64_RDTSC_CONTEXT, 40 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    TscAux: int
-    VirtualOffset: int
-    Tsc: int
-    ReferenceTime: int
-    RdtscInfo: WHV_X64_RDTSC_INFO
-    _fields_ = [
-        ("TscAux", c_uint64),
-        ("VirtualOffset", c_uint64),
-        ("Tsc", c_uint64),
-        ("ReferenceTime", c_uint64),
-        ("RdtscInfo", WHV_X64_RDTSC_INFO),
-    ]
+    TscAux: int = u64
+    VirtualOffset: int = u64
+    Tsc: int = u64
+    ReferenceTime: int = u64
+    RdtscInfo: WHV_X64_RDTSC_INFO = of(WHV_X64_RDTSC_INFO)
 
 
-class WHV_X64_APIC_SMI_CONTEXT(LittleEndianStructure):
+class WHV_X64_APIC_SMI_CONTEXT(LittleStruct):
     """struct WHV_X64_APIC_SMI_CONTEXT, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ApicIcr: int
-    _fields_ = [
-        ("ApicIcr", c_uint64),
-    ]
+    ApicIcr: int = u64
 
 
-class WHV_X64_APIC_INIT_SIPI_CONTEXT(LittleEndianStructure):
+class WHV_X64_APIC_INIT_SIPI_CONTEXT(LittleStruct):
     """struct WHV_X64_APIC_INIT_SIPI_CONTEXT, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ApicIcr: int
-    _fields_ = [
-        ("ApicIcr", c_uint64),
-    ]
+    ApicIcr: int = u64
 
 
-class WHV_X64_APIC_WRITE_CONTEXT(LittleEndianStructure):
+class WHV_X64_APIC_WRITE_CONTEXT(LittleStruct):
     """struct WHV_X64_APIC_WRITE_CONTEXT, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Type: int
-    Reserved: int
-    WriteValue: int
-    _fields_ = [
-        ("Type", c_uint32),
-        ("Reserved", c_uint32),
-        ("WriteValue", c_uint64),
-    ]
+    Type: int = one_of(u32, "WHvX64ApicWriteType")
+    Reserved: int = u32
+    WriteValue: int = u64
 
 
-class WHV_RUN_VP_EXIT_CONTEXT_union(LittleEndianUnion):
+class WHV_RUN_VP_EXIT_CONTEXT_union(LittleUnion):
     """union WHV_RUN_VP_EXIT_CONTEXT.<union>, 176 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    MemoryAccess: WHV_MEMORY_ACCESS_CONTEXT
-    CancelReason: WHV_RUN_VP_CANCELED_CONTEXT
-    Hypercall: WHV_X64_HYPERCALL_CONTEXT
-    SynicSintDeliverable: WHV_SYNIC_SINT_DELIVERABLE_CONTEXT
-    IoPortAccess: WHV_X64_IO_PORT_ACCESS_CONTEXT
-    MsrAccess: WHV_X64_MSR_ACCESS_CONTEXT
-    CpuidAccess: WHV_X64_CPUID_ACCESS_CONTEXT
-    VpException: WHV_VP_EXCEPTION_CONTEXT
-    InterruptWindow: WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT
-    UnsupportedFeature: WHV_X64_UNSUPPORTED_FEATURE_CONTEXT
-    ApicEoi: WHV_X64_APIC_EOI_CONTEXT
-    ReadTsc: WHV_X64_RDTSC_CONTEXT
-    ApicSmi: WHV_X64_APIC_SMI_CONTEXT
-    ApicInitSipi: WHV_X64_APIC_INIT_SIPI_CONTEXT
-    ApicWrite: WHV_X64_APIC_WRITE_CONTEXT
-    AsUINT64: Array[c_uint64]
-    _fields_ = [
-        ("MemoryAccess", WHV_MEMORY_ACCESS_CONTEXT),
-        ("CancelReason", WHV_RUN_VP_CANCELED_CONTEXT),
-        ("Hypercall", WHV_X64_HYPERCALL_CONTEXT),
-        ("SynicSintDeliverable", WHV_SYNIC_SINT_DELIVERABLE_CONTEXT),
-        ("IoPortAccess", WHV_X64_IO_PORT_ACCESS_CONTEXT),
-        ("MsrAccess", WHV_X64_MSR_ACCESS_CONTEXT),
-        ("CpuidAccess", WHV_X64_CPUID_ACCESS_CONTEXT),
-        ("VpException", WHV_VP_EXCEPTION_CONTEXT),
-        ("InterruptWindow", WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT),
-        ("UnsupportedFeature", WHV_X64_UNSUPPORTED_FEATURE_CONTEXT),
-        ("ApicEoi", WHV_X64_APIC_EOI_CONTEXT),
-        ("ReadTsc", WHV_X64_RDTSC_CONTEXT),
-        ("ApicSmi", WHV_X64_APIC_SMI_CONTEXT),
-        ("ApicInitSipi", WHV_X64_APIC_INIT_SIPI_CONTEXT),
-        ("ApicWrite", WHV_X64_APIC_WRITE_CONTEXT),
-        ("AsUINT64", c_uint64 * 22),
-    ]
+    MemoryAccess: WHV_MEMORY_ACCESS_CONTEXT = of(WHV_MEMORY_ACCESS_CONTEXT)
+    CancelReason: WHV_RUN_VP_CANCELED_CONTEXT = of(WHV_RUN_VP_CANCELED_CONTEXT)
+    Hypercall: WHV_X64_HYPERCALL_CONTEXT = of(WHV_X64_HYPERCALL_CONTEXT)
+    SynicSintDeliverable: WHV_SYNIC_SINT_DELIVERABLE_CONTEXT = of(
+        WHV_SYNIC_SINT_DELIVERABLE_CONTEXT
+    )
+    IoPortAccess: WHV_X64_IO_PORT_ACCESS_CONTEXT = of(WHV_X64_IO_PORT_ACCESS_CONTEXT)
+    MsrAccess: WHV_X64_MSR_ACCESS_CONTEXT = of(WHV_X64_MSR_ACCESS_CONTEXT)
+    CpuidAccess: WHV_X64_CPUID_ACCESS_CONTEXT = of(WHV_X64_CPUID_ACCESS_CONTEXT)
+    VpException: WHV_VP_EXCEPTION_CONTEXT = of(WHV_VP_EXCEPTION_CONTEXT)
+    InterruptWindow: WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT = of(
+        WHV_X64_INTERRUPTION_DELIVERABLE_CONTEXT
+    )
+    UnsupportedFeature: WHV_X64_UNSUPPORTED_FEATURE_CONTEXT = of(
+        WHV_X64_UNSUPPORTED_FEATURE_CONTEXT
+    )
+    ApicEoi: WHV_X64_APIC_EOI_CONTEXT = of(WHV_X64_APIC_EOI_CONTEXT)
+    ReadTsc: WHV_X64_RDTSC_CONTEXT = of(WHV_X64_RDTSC_CONTEXT)
+    ApicSmi: WHV_X64_APIC_SMI_CONTEXT = of(WHV_X64_APIC_SMI_CONTEXT)
+    ApicInitSipi: WHV_X64_APIC_INIT_SIPI_CONTEXT = of(WHV_X64_APIC_INIT_SIPI_CONTEXT)
+    ApicWrite: WHV_X64_APIC_WRITE_CONTEXT = of(WHV_X64_APIC_WRITE_CONTEXT)
+    AsUINT64: Array[c_uint64] = u64 * 22
 
 
-class WHV_RUN_VP_EXIT_CONTEXT(LittleEndianStructure):
+class WHV_RUN_VP_EXIT_CONTEXT(LittleStruct):
     """struct WHV_RUN_VP_EXIT_CONTEXT, 224 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ExitReason: int
-    Reserved: int
-    VpContext: WHV_X64_VP_EXIT_CONTEXT
+    ExitReason: int = one_of(u32, "WHvRunVpExitReason")
+    Reserved: int = u32
+    VpContext: WHV_X64_VP_EXIT_CONTEXT = of(WHV_X64_VP_EXIT_CONTEXT)
+    _union = unnamed(WHV_RUN_VP_EXIT_CONTEXT_union)
     MemoryAccess: WHV_MEMORY_ACCESS_CONTEXT
     CancelReason: WHV_RUN_VP_CANCELED_CONTEXT
     Hypercall: WHV_X64_HYPERCALL_CONTEXT
@@ -3923,148 +2699,82 @@ class WHV_RUN_VP_EXIT_CONTEXT(LittleEndianStructure):
     ApicInitSipi: WHV_X64_APIC_INIT_SIPI_CONTEXT
     ApicWrite: WHV_X64_APIC_WRITE_CONTEXT
     AsUINT64: Array[c_uint64]
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("ExitReason", c_uint32),
-        ("Reserved", c_uint32),
-        ("VpContext", WHV_X64_VP_EXIT_CONTEXT),
-        ("_union", WHV_RUN_VP_EXIT_CONTEXT_union),
-    ]
 
 
-class _LUID(LittleEndianStructure):
+class _LUID(LittleStruct):
     """struct _LUID, 8 bytes (shim:windows.h)."""
 
-    __slots__ = ()
-    LowPart: int
-    HighPart: int
-    _fields_ = [
-        ("LowPart", c_uint32),
-        ("HighPart", c_int32),
-    ]
+    LowPart: int = u32
+    HighPart: int = i32
 
 
-class WHV_SRIOV_RESOURCE_DESCRIPTOR(LittleEndianStructure):
+class WHV_SRIOV_RESOURCE_DESCRIPTOR(LittleStruct):
     """struct WHV_SRIOV_RESOURCE_DESCRIPTOR, 412 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    PnpInstanceId: Array[c_uint16]
-    VirtualFunctionId: _LUID
-    VirtualFunctionIndex: int
-    Reserved: int
-    _fields_ = [
-        ("PnpInstanceId", c_uint16 * 200),
-        ("VirtualFunctionId", _LUID),
-        ("VirtualFunctionIndex", c_uint16),
-        ("Reserved", c_uint16),
-    ]
+    PnpInstanceId: Array[c_uint16] = u16 * 200
+    VirtualFunctionId: _LUID = of(_LUID)
+    VirtualFunctionIndex: int = u16
+    Reserved: int = u16
 
 
-class WHV_SVM_VMCB_SELECTOR(LittleEndianStructure):
+class WHV_SVM_VMCB_SELECTOR(LittleStruct):
     """struct WHV_SVM_VMCB_SELECTOR, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Selector: int
-    Attrib: int
-    Limit: int
-    Base: int
-    _fields_ = [
-        ("Selector", c_uint16),
-        ("Attrib", c_uint16),
-        ("Limit", c_uint32),
-        ("Base", c_uint64),
-    ]
+    Selector: int = u16
+    Attrib: int = u16
+    Limit: int = u32
+    Base: int = u64
 
 
-class WHV_SVM_NESTED_HOST_STATE(LittleEndianStructure):
+class WHV_SVM_NESTED_HOST_STATE(LittleStruct):
     """struct WHV_SVM_NESTED_HOST_STATE, 216 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Rip: int
-    Rsp: int
-    Rflags: int
-    Rax: int
-    Es: WHV_SVM_VMCB_SELECTOR
-    Cs: WHV_SVM_VMCB_SELECTOR
-    Ss: WHV_SVM_VMCB_SELECTOR
-    Ds: WHV_SVM_VMCB_SELECTOR
-    Gdtr: WHV_SVM_VMCB_SELECTOR
-    Idtr: WHV_SVM_VMCB_SELECTOR
-    Efer: int
-    Cr0: int
-    Cr3: int
-    Cr4: int
-    VirtualTpr: int
-    Reserved: Array[c_uint64]
-    _fields_ = [
-        ("Rip", c_uint64),
-        ("Rsp", c_uint64),
-        ("Rflags", c_uint64),
-        ("Rax", c_uint64),
-        ("Es", WHV_SVM_VMCB_SELECTOR),
-        ("Cs", WHV_SVM_VMCB_SELECTOR),
-        ("Ss", WHV_SVM_VMCB_SELECTOR),
-        ("Ds", WHV_SVM_VMCB_SELECTOR),
-        ("Gdtr", WHV_SVM_VMCB_SELECTOR),
-        ("Idtr", WHV_SVM_VMCB_SELECTOR),
-        ("Efer", c_uint64),
-        ("Cr0", c_uint64),
-        ("Cr3", c_uint64),
-        ("Cr4", c_uint64),
-        ("VirtualTpr", c_uint64),
-        ("Reserved", c_uint64 * 6),
-    ]
+    Rip: int = u64
+    Rsp: int = u64
+    Rflags: int = u64
+    Rax: int = u64
+    Es: WHV_SVM_VMCB_SELECTOR = of(WHV_SVM_VMCB_SELECTOR)
+    Cs: WHV_SVM_VMCB_SELECTOR = of(WHV_SVM_VMCB_SELECTOR)
+    Ss: WHV_SVM_VMCB_SELECTOR = of(WHV_SVM_VMCB_SELECTOR)
+    Ds: WHV_SVM_VMCB_SELECTOR = of(WHV_SVM_VMCB_SELECTOR)
+    Gdtr: WHV_SVM_VMCB_SELECTOR = of(WHV_SVM_VMCB_SELECTOR)
+    Idtr: WHV_SVM_VMCB_SELECTOR = of(WHV_SVM_VMCB_SELECTOR)
+    Efer: int = u64
+    Cr0: int = u64
+    Cr3: int = u64
+    Cr4: int = u64
+    VirtualTpr: int = u64
+    Reserved: Array[c_uint64] = u64 * 6
 
 
-class WHV_SYNIC_EVENT_PARAMETERS(LittleEndianStructure):
+class WHV_SYNIC_EVENT_PARAMETERS(LittleStruct):
     """struct WHV_SYNIC_EVENT_PARAMETERS, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    VpIndex: int
-    TargetSint: int
-    TargetVtl: int
-    FlagNumber: int
-    _fields_ = [
-        ("VpIndex", c_uint32),
-        ("TargetSint", c_uint8),
-        ("TargetVtl", c_uint8),
-        ("FlagNumber", c_uint16),
-    ]
+    VpIndex: int = u32
+    TargetSint: int = u8
+    TargetVtl: int = u8
+    FlagNumber: int = u16
 
 
-class WHV_TRANSLATE_GVA_2_FLAGS_struct(LittleEndianStructure):
+class WHV_TRANSLATE_GVA_2_FLAGS_struct(LittleStruct):
     """struct WHV_TRANSLATE_GVA_2_FLAGS.<struct>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ValidateRead: int
-    ValidateWrite: int
-    ValidateExecute: int
-    PrivilegeExempt: int
-    SetPageTableBits: int
-    Reserved1: int
-    EnforceSmap: int
-    OverrideSmap: int
-    Reserved4: int
-    InputVtl: int
-    _fields_ = [
-        ("ValidateRead", c_uint64, 1),
-        ("ValidateWrite", c_uint64, 1),
-        ("ValidateExecute", c_uint64, 1),
-        ("PrivilegeExempt", c_uint64, 1),
-        ("SetPageTableBits", c_uint64, 1),
-        ("Reserved1", c_uint64, 3),
-        ("EnforceSmap", c_uint64, 1),
-        ("OverrideSmap", c_uint64, 1),
-        ("Reserved4", c_uint64, 46),
-        ("InputVtl", c_uint64, 8),
-    ]
+    ValidateRead: int = bit_field(u64, 1)
+    ValidateWrite: int = bit_field(u64, 1)
+    ValidateExecute: int = bit_field(u64, 1)
+    PrivilegeExempt: int = bit_field(u64, 1)
+    SetPageTableBits: int = bit_field(u64, 1)
+    Reserved1: int = bit_field(u64, 3)
+    EnforceSmap: int = bit_field(u64, 1)
+    OverrideSmap: int = bit_field(u64, 1)
+    Reserved4: int = bit_field(u64, 46)
+    InputVtl: int = bit_field(u64, 8)
 
 
-class WHV_TRANSLATE_GVA_2_FLAGS(LittleEndianUnion):
+class WHV_TRANSLATE_GVA_2_FLAGS(LittleUnion):
     """union WHV_TRANSLATE_GVA_2_FLAGS, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT64: int
+    _struct = unnamed(WHV_TRANSLATE_GVA_2_FLAGS_struct)
     ValidateRead: int
     ValidateWrite: int
     ValidateExecute: int
@@ -4075,412 +2785,245 @@ class WHV_TRANSLATE_GVA_2_FLAGS(LittleEndianUnion):
     OverrideSmap: int
     Reserved4: int
     InputVtl: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", WHV_TRANSLATE_GVA_2_FLAGS_struct),
-        ("AsUINT64", c_uint64),
-    ]
+    AsUINT64: int = u64
 
 
-class WHV_TRANSLATE_GVA_RESULT(LittleEndianStructure):
+class WHV_TRANSLATE_GVA_RESULT(LittleStruct):
     """struct WHV_TRANSLATE_GVA_RESULT, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    ResultCode: int
-    Reserved: int
-    _fields_ = [
-        ("ResultCode", c_uint32),
-        ("Reserved", c_uint32),
-    ]
+    ResultCode: int = one_of(u32, "WHvTranslateGvaResult")
+    Reserved: int = u32
 
 
-class WHV_TRIGGER_PARAMETERS_DeviceInterrupt(LittleEndianStructure):
+class WHV_TRIGGER_PARAMETERS_DeviceInterrupt(LittleStruct):
     """struct WHV_TRIGGER_PARAMETERS.DeviceInterrupt, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    LogicalDeviceId: int
-    MsiAddress: int
-    MsiData: int
-    Reserved: int
-    _fields_ = [
-        ("LogicalDeviceId", c_uint64),
-        ("MsiAddress", c_uint64),
-        ("MsiData", c_uint32),
-        ("Reserved", c_uint32),
-    ]
+    LogicalDeviceId: int = u64
+    MsiAddress: int = u64
+    MsiData: int = u32
+    Reserved: int = u32
 
 
-class WHV_TRIGGER_PARAMETERS_union(LittleEndianUnion):
+class WHV_TRIGGER_PARAMETERS_union(LittleUnion):
     """union WHV_TRIGGER_PARAMETERS.<union>, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Interrupt: WHV_INTERRUPT_CONTROL
-    SynicEvent: WHV_SYNIC_EVENT_PARAMETERS
-    DeviceInterrupt: WHV_TRIGGER_PARAMETERS_DeviceInterrupt
-    _fields_ = [
-        ("Interrupt", WHV_INTERRUPT_CONTROL),
-        ("SynicEvent", WHV_SYNIC_EVENT_PARAMETERS),
-        ("DeviceInterrupt", WHV_TRIGGER_PARAMETERS_DeviceInterrupt),
-    ]
+    Interrupt: WHV_INTERRUPT_CONTROL = of(WHV_INTERRUPT_CONTROL)
+    SynicEvent: WHV_SYNIC_EVENT_PARAMETERS = of(WHV_SYNIC_EVENT_PARAMETERS)
+    DeviceInterrupt: WHV_TRIGGER_PARAMETERS_DeviceInterrupt = of(
+        WHV_TRIGGER_PARAMETERS_DeviceInterrupt
+    )
 
 
-class WHV_TRIGGER_PARAMETERS(LittleEndianStructure):
+class WHV_TRIGGER_PARAMETERS(LittleStruct):
     """struct WHV_TRIGGER_PARAMETERS, 32 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    TriggerType: int
-    Reserved: int
+    TriggerType: int = one_of(u32, "WHvTriggerType")
+    Reserved: int = u32
+    _union = unnamed(WHV_TRIGGER_PARAMETERS_union)
     Interrupt: WHV_INTERRUPT_CONTROL
     SynicEvent: WHV_SYNIC_EVENT_PARAMETERS
     DeviceInterrupt: WHV_TRIGGER_PARAMETERS_DeviceInterrupt
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("TriggerType", c_uint32),
-        ("Reserved", c_uint32),
-        ("_union", WHV_TRIGGER_PARAMETERS_union),
-    ]
 
 
-class WHV_VIRTUAL_PROCESSOR_PROPERTY_union(LittleEndianUnion):
+class WHV_VIRTUAL_PROCESSOR_PROPERTY_union(LittleUnion):
     """union WHV_VIRTUAL_PROCESSOR_PROPERTY.<union>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    NumaNode: int
-    Padding: int
-    _fields_ = [
-        ("NumaNode", c_uint16),
-        ("Padding", c_uint64),
-    ]
+    NumaNode: int = u16
+    Padding: int = u64
 
 
-class WHV_VIRTUAL_PROCESSOR_PROPERTY(LittleEndianStructure):
+class WHV_VIRTUAL_PROCESSOR_PROPERTY(LittleStruct):
     """struct WHV_VIRTUAL_PROCESSOR_PROPERTY, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    PropertyCode: int
-    Reserved: int
+    PropertyCode: int = u32
+    Reserved: int = u32
+    _union = unnamed(WHV_VIRTUAL_PROCESSOR_PROPERTY_union)
     NumaNode: int
     Padding: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("PropertyCode", c_uint32),
-        ("Reserved", c_uint32),
-        ("_union", WHV_VIRTUAL_PROCESSOR_PROPERTY_union),
-    ]
 
 
-class WHV_VPCI_DEVICE_NOTIFICATION_union(LittleEndianUnion):
+class WHV_VPCI_DEVICE_NOTIFICATION_union(LittleUnion):
     """union WHV_VPCI_DEVICE_NOTIFICATION.<union>, 8 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Reserved2: int
-    _fields_ = [
-        ("Reserved2", c_uint64),
-    ]
+    Reserved2: int = u64
 
 
-class WHV_VPCI_DEVICE_NOTIFICATION(LittleEndianStructure):
+class WHV_VPCI_DEVICE_NOTIFICATION(LittleStruct):
     """struct WHV_VPCI_DEVICE_NOTIFICATION, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    NotificationType: int
-    Reserved1: int
+    NotificationType: int = one_of(u32, "WHvVpciDeviceNotification")
+    Reserved1: int = u32
+    _union = unnamed(WHV_VPCI_DEVICE_NOTIFICATION_union)
     Reserved2: int
-    _anonymous_ = ("_union",)
-    _fields_ = [
-        ("NotificationType", c_uint32),
-        ("Reserved1", c_uint32),
-        ("_union", WHV_VPCI_DEVICE_NOTIFICATION_union),
-    ]
 
 
-class WHV_VPCI_DEVICE_REGISTER(LittleEndianStructure):
+class WHV_VPCI_DEVICE_REGISTER(LittleStruct):
     """struct WHV_VPCI_DEVICE_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Location: int
-    SizeInBytes: int
-    OffsetInBytes: int
-    _fields_ = [
-        ("Location", c_int32),
-        ("SizeInBytes", c_uint32),
-        ("OffsetInBytes", c_uint64),
-    ]
+    Location: int = i32
+    SizeInBytes: int = u32
+    OffsetInBytes: int = u64
 
 
-class WHV_VPCI_HARDWARE_IDS(LittleEndianStructure):
+class WHV_VPCI_HARDWARE_IDS(LittleStruct):
     """struct WHV_VPCI_HARDWARE_IDS, 12 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    VendorID: int
-    DeviceID: int
-    RevisionID: int
-    ProgIf: int
-    SubClass: int
-    BaseClass: int
-    SubVendorID: int
-    SubSystemID: int
-    _fields_ = [
-        ("VendorID", c_uint16),
-        ("DeviceID", c_uint16),
-        ("RevisionID", c_uint8),
-        ("ProgIf", c_uint8),
-        ("SubClass", c_uint8),
-        ("BaseClass", c_uint8),
-        ("SubVendorID", c_uint16),
-        ("SubSystemID", c_uint16),
-    ]
+    VendorID: int = u16
+    DeviceID: int = u16
+    RevisionID: int = u8
+    ProgIf: int = u8
+    SubClass: int = u8
+    BaseClass: int = u8
+    SubVendorID: int = u16
+    SubSystemID: int = u16
 
 
-class WHV_VPCI_INTERRUPT_TARGET(LittleEndianStructure):
+class WHV_VPCI_INTERRUPT_TARGET(LittleStruct):
     """struct WHV_VPCI_INTERRUPT_TARGET, 16 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Vector: int
-    Flags: int
-    ProcessorCount: int
-    Processors: Array[c_uint32]
-    _fields_ = [
-        ("Vector", c_uint32),
-        ("Flags", c_uint32),
-        ("ProcessorCount", c_uint32),
-        ("Processors", c_uint32 * 1),
-    ]
+    Vector: int = u32
+    Flags: int = one_of(u32, "WHvVpciInterruptTargetFlag")
+    ProcessorCount: int = u32
+    Processors: Array[c_uint32] = u32 * 1
 
 
-class WHV_VPCI_MMIO_MAPPING(LittleEndianStructure):
+class WHV_VPCI_MMIO_MAPPING(LittleStruct):
     """struct WHV_VPCI_MMIO_MAPPING, 32 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Location: int
-    Flags: int
-    SizeInBytes: int
-    OffsetInBytes: int
-    VirtualAddress: int
-    _fields_ = [
-        ("Location", c_int32),
-        ("Flags", c_uint32),
-        ("SizeInBytes", c_uint64),
-        ("OffsetInBytes", c_uint64),
-        ("VirtualAddress", c_uint64),
-    ]
+    Location: int = i32
+    Flags: int = one_of(u32, "WHvVpciMmioRangeFlag")
+    SizeInBytes: int = u64
+    OffsetInBytes: int = u64
+    VirtualAddress: int = u64
 
 
-class WHV_VPCI_PROBED_BARS(LittleEndianStructure):
+class WHV_VPCI_PROBED_BARS(LittleStruct):
     """struct WHV_VPCI_PROBED_BARS, 24 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Value: Array[c_uint32]
-    _fields_ = [
-        ("Value", c_uint32 * 6),
-    ]
+    Value: Array[c_uint32] = u32 * 6
 
 
-class WHV_VTL_PERMISSION_SET_struct(LittleEndianStructure):
+class WHV_VTL_PERMISSION_SET_struct(LittleStruct):
     """struct WHV_VTL_PERMISSION_SET.<struct>, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    VtlPermissionFrom1: Array[c_uint16]
-    _fields_ = [
-        ("VtlPermissionFrom1", c_uint16 * 2),
-    ]
+    VtlPermissionFrom1: Array[c_uint16] = u16 * 2
 
 
-class WHV_VTL_PERMISSION_SET(LittleEndianUnion):
+class WHV_VTL_PERMISSION_SET(LittleUnion):
     """union WHV_VTL_PERMISSION_SET, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    AsUINT32: int
+    AsUINT32: int = u32
+    _struct = unnamed(WHV_VTL_PERMISSION_SET_struct)
     VtlPermissionFrom1: Array[c_uint16]
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("AsUINT32", c_uint32),
-        ("_struct", WHV_VTL_PERMISSION_SET_struct),
-    ]
 
 
-class WHV_X64_VMX_NESTED_STATE_Flags(LittleEndianStructure):
+class WHV_X64_VMX_NESTED_STATE_Flags(LittleStruct):
     """struct WHV_X64_VMX_NESTED_STATE.Flags, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    GuestMode: int
-    Vmxon: int
-    CurrentVmcsValid: int
-    VmEntryPending: int
-    VmcsEnlightened: int
-    EnlightenedVmEntry: int
-    Reserved: int
-    _fields_ = [
-        ("GuestMode", c_uint32, 1),
-        ("Vmxon", c_uint32, 1),
-        ("CurrentVmcsValid", c_uint32, 1),
-        ("VmEntryPending", c_uint32, 1),
-        ("VmcsEnlightened", c_uint32, 1),
-        ("EnlightenedVmEntry", c_uint32, 1),
-        ("Reserved", c_uint32, 26),
-    ]
+    GuestMode: int = bit_field(u32, 1)
+    Vmxon: int = bit_field(u32, 1)
+    CurrentVmcsValid: int = bit_field(u32, 1)
+    VmEntryPending: int = bit_field(u32, 1)
+    VmcsEnlightened: int = bit_field(u32, 1)
+    EnlightenedVmEntry: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 26)
 
 
-class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(LittleEndianStructure):
+class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(LittleStruct):
     """struct WHV_X64_VMX_NESTED_STATE.VirtualApicRegs, 80 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Tpr: int
-    Ppr: int
-    Isr: Array[c_uint32]
-    Irr: Array[c_uint32]
-    IcrLow: int
-    IcrHigh: int
-    _fields_ = [
-        ("Tpr", c_uint32),
-        ("Ppr", c_uint32),
-        ("Isr", c_uint32 * 8),
-        ("Irr", c_uint32 * 8),
-        ("IcrLow", c_uint32),
-        ("IcrHigh", c_uint32),
-    ]
+    Tpr: int = u32
+    Ppr: int = u32
+    Isr: Array[c_uint32] = u32 * 8
+    Irr: Array[c_uint32] = u32 * 8
+    IcrLow: int = u32
+    IcrHigh: int = u32
 
 
-class WHV_X64_VMX_NESTED_STATE(LittleEndianStructure):
+class WHV_X64_VMX_NESTED_STATE(LittleStruct):
     """struct WHV_X64_VMX_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Vendor: int
-    Flags: WHV_X64_VMX_NESTED_STATE_Flags
-    NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL
-    Pdpt: Array[c_uint64]
-    VmxonRegionGpa: int
-    VmcsGpa: int
-    CurrentEnlightenedVmcs: int
-    VirtualApicRegs: WHV_X64_VMX_NESTED_STATE_VirtualApicRegs
-    Reserved: Array[c_uint8]
-    VmcsBytes: Array[c_uint8]
-    _fields_ = [
-        ("Vendor", c_uint32),
-        ("Flags", WHV_X64_VMX_NESTED_STATE_Flags),
-        ("NestedEnlightenmentsControl", WHV_NESTED_ENLIGHTENMENTS_CONTROL),
-        ("Pdpt", c_uint64 * 4),
-        ("VmxonRegionGpa", c_uint64),
-        ("VmcsGpa", c_uint64),
-        ("CurrentEnlightenedVmcs", c_uint64),
-        ("VirtualApicRegs", WHV_X64_VMX_NESTED_STATE_VirtualApicRegs),
-        ("Reserved", c_uint8 * 3944),
-        ("VmcsBytes", c_uint8 * 4096),
-    ]
+    Vendor: int = one_of(u32, "WHvNestedStateType")
+    Flags: WHV_X64_VMX_NESTED_STATE_Flags = of(WHV_X64_VMX_NESTED_STATE_Flags)
+    NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
+        WHV_NESTED_ENLIGHTENMENTS_CONTROL
+    )
+    Pdpt: Array[c_uint64] = u64 * 4
+    VmxonRegionGpa: int = u64
+    VmcsGpa: int = u64
+    CurrentEnlightenedVmcs: int = u64
+    VirtualApicRegs: WHV_X64_VMX_NESTED_STATE_VirtualApicRegs = of(
+        WHV_X64_VMX_NESTED_STATE_VirtualApicRegs
+    )
+    Reserved: Array[c_uint8] = u8 * 3944
+    VmcsBytes: Array[c_uint8] = u8 * 4096
 
 
-class WHV_X64_SVM_NESTED_STATE_Flags(LittleEndianStructure):
+class WHV_X64_SVM_NESTED_STATE_Flags(LittleStruct):
     """struct WHV_X64_SVM_NESTED_STATE.Flags, 4 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    GuestMode: int
-    VmEntryPending: int
-    HostSaveGpaValid: int
-    CurrentVmcbValid: int
-    Reserved: int
-    _fields_ = [
-        ("GuestMode", c_uint32, 1),
-        ("VmEntryPending", c_uint32, 1),
-        ("HostSaveGpaValid", c_uint32, 1),
-        ("CurrentVmcbValid", c_uint32, 1),
-        ("Reserved", c_uint32, 28),
-    ]
+    GuestMode: int = bit_field(u32, 1)
+    VmEntryPending: int = bit_field(u32, 1)
+    HostSaveGpaValid: int = bit_field(u32, 1)
+    CurrentVmcbValid: int = bit_field(u32, 1)
+    Reserved: int = bit_field(u32, 28)
 
 
-class WHV_X64_SVM_NESTED_STATE(LittleEndianStructure):
+class WHV_X64_SVM_NESTED_STATE(LittleStruct):
     """struct WHV_X64_SVM_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Vendor: int
-    Flags: WHV_X64_SVM_NESTED_STATE_Flags
-    NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL
-    HostSaveGpa: int
-    VmControlMsr: int
-    VirtualTscRatioMsr: int
-    VmcbGpa: int
-    HostState: WHV_SVM_NESTED_HOST_STATE
-    Reserved: Array[c_uint8]
-    VmcbBytes: Array[c_uint8]
-    _fields_ = [
-        ("Vendor", c_uint32),
-        ("Flags", WHV_X64_SVM_NESTED_STATE_Flags),
-        ("NestedEnlightenmentsControl", WHV_NESTED_ENLIGHTENMENTS_CONTROL),
-        ("HostSaveGpa", c_uint64),
-        ("VmControlMsr", c_uint64),
-        ("VirtualTscRatioMsr", c_uint64),
-        ("VmcbGpa", c_uint64),
-        ("HostState", WHV_SVM_NESTED_HOST_STATE),
-        ("Reserved", c_uint8 * 3832),
-        ("VmcbBytes", c_uint8 * 4096),
-    ]
+    Vendor: int = one_of(u32, "WHvNestedStateType")
+    Flags: WHV_X64_SVM_NESTED_STATE_Flags = of(WHV_X64_SVM_NESTED_STATE_Flags)
+    NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
+        WHV_NESTED_ENLIGHTENMENTS_CONTROL
+    )
+    HostSaveGpa: int = u64
+    VmControlMsr: int = u64
+    VirtualTscRatioMsr: int = u64
+    VmcbGpa: int = u64
+    HostState: WHV_SVM_NESTED_HOST_STATE = of(WHV_SVM_NESTED_HOST_STATE)
+    Reserved: Array[c_uint8] = u8 * 3832
+    VmcbBytes: Array[c_uint8] = u8 * 4096
 
 
-class WHV_X64_NESTED_STATE(LittleEndianUnion):
+class WHV_X64_NESTED_STATE(LittleUnion):
     """union WHV_X64_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
-    __slots__ = ()
-    Vmx: WHV_X64_VMX_NESTED_STATE
-    Svm: WHV_X64_SVM_NESTED_STATE
-    _fields_ = [
-        ("Vmx", WHV_X64_VMX_NESTED_STATE),
-        ("Svm", WHV_X64_SVM_NESTED_STATE),
-    ]
+    Vmx: WHV_X64_VMX_NESTED_STATE = of(WHV_X64_VMX_NESTED_STATE)
+    Svm: WHV_X64_SVM_NESTED_STATE = of(WHV_X64_SVM_NESTED_STATE)
 
 
-class _GUID(LittleEndianStructure):
+class _GUID(LittleStruct):
     """struct _GUID, 16 bytes (shim:windows.h)."""
 
-    __slots__ = ()
-    Data1: int
-    Data2: int
-    Data3: int
-    Data4: Array[c_uint8]
-    _fields_ = [
-        ("Data1", c_uint32),
-        ("Data2", c_uint16),
-        ("Data3", c_uint16),
-        ("Data4", c_uint8 * 8),
-    ]
+    Data1: int = u32
+    Data2: int = u16
+    Data3: int = u16
+    Data4: Array[c_uint8] = u8 * 8
 
 
-class _LARGE_INTEGER_struct(LittleEndianStructure):
+class _LARGE_INTEGER_struct(LittleStruct):
     """struct _LARGE_INTEGER.<struct>, 8 bytes (shim:windows.h)."""
 
-    __slots__ = ()
-    LowPart: int
-    HighPart: int
-    _fields_ = [
-        ("LowPart", c_uint32),
-        ("HighPart", c_int32),
-    ]
+    LowPart: int = u32
+    HighPart: int = i32
 
 
-class _LARGE_INTEGER_u(LittleEndianStructure):
+class _LARGE_INTEGER_u(LittleStruct):
     """struct _LARGE_INTEGER.u, 8 bytes (shim:windows.h)."""
 
-    __slots__ = ()
-    LowPart: int
-    HighPart: int
-    _fields_ = [
-        ("LowPart", c_uint32),
-        ("HighPart", c_int32),
-    ]
+    LowPart: int = u32
+    HighPart: int = i32
 
 
-class _LARGE_INTEGER(LittleEndianUnion):
+class _LARGE_INTEGER(LittleUnion):
     """union _LARGE_INTEGER, 8 bytes (shim:windows.h)."""
 
-    __slots__ = ()
-    u: _LARGE_INTEGER_u
-    QuadPart: int
+    _struct = unnamed(_LARGE_INTEGER_struct)
     LowPart: int
     HighPart: int
-    _anonymous_ = ("_struct",)
-    _fields_ = [
-        ("_struct", _LARGE_INTEGER_struct),
-        ("u", _LARGE_INTEGER_u),
-        ("QuadPart", c_int64),
-    ]
+    u: _LARGE_INTEGER_u = of(_LARGE_INTEGER_u)
+    QuadPart: int = i64
 
 
 WHV_ADVISE_GPA_RANGE_CODE = c_uint32

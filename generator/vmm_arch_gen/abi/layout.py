@@ -45,8 +45,8 @@ class Layouts:
             "unsigned long": word,
             "long long": (8, 8),
             "unsigned long long": (8, 8),
-            "__int128": (16, 16),
-            "unsigned __int128": (16, 16),
+            "__int128": (16, model.int128_align),
+            "unsigned __int128": (16, model.int128_align),
             "float": (4, 4),
             "double": (8, 8),
         }

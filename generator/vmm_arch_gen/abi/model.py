@@ -27,14 +27,8 @@ class DataModel:
     signed_char: bool
     bit_fields: BitFieldRules
     """Whose rules place bit-fields: System V's, Arm's or Microsoft's."""
-
-
-@dataclass(frozen=True)
-class Header:
-    """A header that was read, relative to its include folder."""
-
-    name: str
-    sha256: str
+    int128_align: int = 16
+    """What an ``__int128`` is aligned to, in bytes: s390x has no such registers and says 8."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +141,10 @@ class Abi:
     model: DataModel
     origin: str
     """What the headers are and whose: ``Linux 7.2.0 headers, ziglang 0.17.1``."""
-    headers: tuple[Header, ...]
+    headers_digest: str
+    """The SHA-256 of the headers' names and contents."""
+    headers: tuple[str, ...]
+    """Those that were read, relative to their include folders."""
     constants: tuple[Constant, ...]
     enums: Mapping[str, Enum]
     functions: tuple[FunctionPrototype, ...]

@@ -1,23 +1,32 @@
-"""The .abi file: a target's facts as sorted text, one fact a line, made to be read in a diff.
+"""The .abi file: a target's facts as sorted text, made to be read in a diff.
 
 ::
 
     struct kvm_segment is 24 bytes aligned 8 in asm/kvm.h
-    struct kvm_segment @ 0 base __u64
-    struct kvm_segment @ 8 limit __u32
-    union WHV_UINT128 @ 0 - struct WHV_UINT128.<struct>
+      @ 0 base __u64
+      @ 8 limit __u32
+      @ 12 selector __u16
+      @ 14 type, present, dpl, db, s, l, g, avl, unusable, padding __u8
+    typedef union WHV_UINT128 is 16 bytes aligned 16 aligned(16) in winhvplatformdefs.h
+      @ 0 - struct WHV_UINT128.<struct> is 16 bytes aligned 8: @ 0 Low64, High64 UINT64
+      @ 0 Dword UINT32[4]
 
-``@`` gives a member's byte offset, for a bit-field ``byte.bit:width``. The last line is a digest of
-all lines before it, so that a cut, edited or wrongly merged file is noticed.
+A line is a fact, but neighbours of one type share a line, as C has it. ``@`` gives an offset in the
+record that the line belongs to: bytes, or for a bit-field ``byte.bit:width``. A type without a name
+stands where it is first used. What belongs to a line is indented, so that a diff's ``@@`` lines
+name the record. The last line is a digest of all lines before it, so that a cut, edited or wrongly
+merged file is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache
+from itertools import groupby
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from vmm_arch_gen.abi.layout import LayoutError, Layouts
 from vmm_arch_gen.abi.model import (
@@ -28,7 +37,6 @@ from vmm_arch_gen.abi.model import (
     Direction,
     Enum,
     FunctionPrototype,
-    Header,
     Ioctl,
     Layout,
     Member,
@@ -40,31 +48,31 @@ from vmm_arch_gen.abi.model import (
 from vmm_arch_gen.abi.types import Scalar, parse, spell
 from vmm_arch_gen.diagnostics import InputError, Problem
 
-FORMAT = 1
+FORMAT = 2
 MAGIC = "vmm-arch abi"
+_NAMES = 80
+"""How many characters the names of members on one line may take."""
 
 
 def write_abi(abi: VerifiedAbi) -> str:
     """The text of a target's .abi file."""
+    named = (record for record in abi.records.values() if not record.unnamed)
+    records = _Records(abi)
     lines = [
         f"{MAGIC} {FORMAT}",
         f"target {abi.target}",
         f"model long {abi.model.long}, pointer {abi.model.pointer}, {abi.model.byte_order} endian,"
         f" {'signed' if abi.model.signed_char else 'unsigned'} char,"
-        f" {abi.model.bit_fields} bit-fields",
-        f"origin {abi.origin}",
-        *(f"header {header.name} sha256 {header.sha256}" for header in abi.headers),
+        f" {abi.model.bit_fields} bit-fields, __int128 aligned {abi.model.int128_align}",
+        f"origin {abi.origin}, sha256 {abi.headers_digest}",
+        *(f"header {name}" for name in abi.headers),
         *(f"constant {c.name} = {_number(c)} in {c.header}" for c in abi.constants),
         *(line for key in sorted(abi.enums) for line in _enum_lines(abi.enums[key])),
         *(f"function {f.name} is {spell(f.type)} in {f.header}" for f in abi.functions),
         *(_ioctl_line(ioctl) for ioctl in abi.ioctls),
-        *(
-            line
-            for key in sorted(abi.records, key=_path)
-            for line in _record_lines(abi.records[key], abi.layouts[key])
-        ),
+        *(line for record in sorted(named, key=_without_kind) for line in records.lines(record)),
         *(_typedef_line(abi.typedefs[name]) for name in sorted(abi.typedefs)),
-        *(f"omitted {o.kind} {o.name} in {o.header}: {o.reason}" for o in abi.omissions),
+        *_omission_lines(abi.omissions),
     ]
     text = "".join(f"{line}\n" for line in lines)
     return f"{text}end sha256 {_digest(text)}\n"
@@ -79,10 +87,9 @@ def _number(constant: Constant) -> str:
 
 
 def _enum_lines(enum: Enum) -> Iterator[str]:
-    key = _definition("enum", enum.key)
-    yield f"{key} is {enum.underlying.name} in {enum.header}"
+    yield f"{_definition('enum', enum.key)} is {enum.underlying.name} in {enum.header}"
     for name, value in enum.enumerators:
-        yield f"{key} has {name} = {value}"
+        yield f"  {name} = {value}"
 
 
 def _ioctl_line(ioctl: Ioctl) -> str:
@@ -91,7 +98,7 @@ def _ioctl_line(ioctl: Ioctl) -> str:
 
 
 def _typedef_line(typedef: Typedef) -> str:
-    aligned = f" aligned({typedef.aligned})" if typedef.aligned else ""
+    aligned = _aligned(typedef.aligned)
     return f"typedef {typedef.name} is {spell(typedef.type)}{aligned} in {typedef.header}"
 
 
@@ -100,24 +107,94 @@ def _definition(kind: str, key: str) -> str:
     return key if key.startswith(f"{kind} ") else f"typedef {kind} {key}"
 
 
-def _path(key: str) -> tuple[str, str]:
-    """Sorts the types of a record's members behind the record, whatever their kind."""
-    return key.removeprefix("struct ").removeprefix("union "), key
+def _without_kind(record: Record) -> tuple[str, str]:
+    return record.key.removeprefix(f"{record.kind} "), record.key
 
 
-def _record_lines(record: Record, layout: Layout) -> Iterator[str]:
-    key = _definition(record.kind, record.key)
-    packed = " packed" if record.packed else ""
-    aligned = f" aligned({record.aligned})" if record.aligned else ""
-    yield (
-        f"{key} is {layout.size} bytes aligned {layout.align}{packed}{aligned} in {record.header}"
-    )
-    for member, offset in zip(record.members, layout.offsets, strict=True):
-        at = str(offset // 8)
-        if member.bits is not None:
-            at += f".{offset % 8}:{member.bits}"
-        aligned = f" aligned({member.aligned})" if member.aligned else ""
-        yield f"{key} @ {at} {member.name or '-'} {spell(member.type)}{aligned}"
+def _aligned(alignment: int | None) -> str:
+    return f" aligned({alignment})" if alignment else ""
+
+
+def _omission_lines(omissions: Iterable[Omission]) -> Iterator[str]:
+    """Those for one reason share a line."""
+    for (kind, header, reason), group in groupby(omissions, lambda o: (o.kind, o.header, o.reason)):
+        yield f"omitted {kind} {' '.join(o.name for o in group)} in {header}: {reason}"
+
+
+class _Records:
+    """The lines of a target's records."""
+
+    def __init__(self, abi: Abi) -> None:
+        self._abi = abi
+        self._layouts = Layouts.of_abi(abi)
+        self._written: set[str] = set()
+        """The records without a name that stand somewhere already."""
+
+    def lines(self, record: Record) -> Iterator[str]:
+        head = f"{_definition(record.kind, record.key)} is {self._measures(record)}"
+        yield from self._with_members(f"{head} in {record.header}", record, "  ")
+
+    def _measures(self, record: Record) -> str:
+        layout = self._abi.layouts[record.key]
+        packed = " packed" if record.packed else ""
+        return f"{layout.size} bytes aligned {layout.align}{packed}{_aligned(record.aligned)}"
+
+    def _with_members(self, head: str, record: Record, indent: str) -> Iterator[str]:
+        """A record's line, and those of its members: on the same line if there is only one."""
+        members = list(self._members(record, indent))
+        if len(members) == 1 and ": @ " not in members[0]:
+            yield f"{head}: {members[0].lstrip()}"
+        else:
+            yield head
+            yield from members
+
+    def _members(self, record: Record, indent: str) -> Iterator[str]:
+        for members, offset in self._runs(record):
+            member, names = members[0], ", ".join(member.name or "-" for member in members)
+            at = str(offset // 8)
+            if member.bits is not None:
+                at += f".{offset % 8}:{member.bits}"
+            line = f"{indent}@ {at} {names} {spell(member.type)}{_aligned(member.aligned)}"
+            inner = _unnamed_in(spell(member.type))
+            if inner is None or inner in self._written:
+                yield line
+            else:
+                self._written.add(inner)
+                kind = self._abi.records[inner]
+                head = f"{line} is {self._measures(kind)}"
+                yield from self._with_members(head, kind, f"{indent}  ")
+
+    def _runs(self, record: Record) -> Iterator[tuple[list[Member], int]]:
+        """The members by line, with the offset in bits of the first one on it."""
+        run: list[Member] = []
+        begin = following = 0
+        for member, offset in zip(
+            record.members, self._abi.layouts[record.key].offsets, strict=True
+        ):
+            alone = member.bits is not None or member.aligned or not member.name
+            full = sum(len(neighbour.name) + 2 for neighbour in run) + len(member.name) > _NAMES
+            if run and (alone or full or offset != following or member.type != run[0].type):
+                yield run, begin
+                run = []
+            if not run:
+                begin = offset
+            run.append(member)
+            if alone or _unnamed_in(spell(member.type)) not in {None, *self._written}:
+                yield run, begin
+                run = []
+            size = 0 if record.kind == "union" else self._layouts.of(member.type)[0] * 8
+            following = offset + size
+        if run:
+            yield run, begin
+
+
+def _unnamed_in(kind: str) -> str | None:
+    """The record without a name that a spelt type is made of, if any."""
+    match = _UNNAMED.search(kind)
+    return match[0] if match else None
+
+
+_UNNAMED = re.compile(r"(?:struct|union) \w+\.[\w.<>]+")
 
 
 def read_abi_file(path: Path) -> VerifiedAbi:
@@ -184,24 +261,44 @@ def read_abi(text: str, where: str, target: str) -> VerifiedAbi:
     return abi
 
 
+_Store: TypeAlias = "Callable[[_Reader, re.Match[str]], None]"
+_Patterns: TypeAlias = "Sequence[tuple[re.Pattern[str], _Store]]"
+
+
 class _Reader:
     """Collects facts line by line."""
 
     def __init__(self) -> None:
         self._single: dict[str, Any] = {}
-        self._headers: list[Header] = []
+        self._headers: list[str] = []
         self._constants: list[Constant] = []
         self._enums: dict[str, tuple[Scalar, str, list[tuple[str, int]]]] = {}
         self._functions: list[FunctionPrototype] = []
         self._ioctls: list[Ioctl] = []
-        self._records: dict[str, tuple[re.Match[str], list[Member]]] = {}
-        self._stated: dict[str, tuple[int, int, list[int]]] = {}
+        self._records: dict[
+            str, tuple[re.Match[str], Literal["struct", "union"], str, list[Member]]
+        ] = {}
+        self._stated: dict[str, tuple[int, int, list[int | None]]] = {}
+        """Size, alignment and offsets; None for members behind the first one on a line."""
         self._typedefs: dict[str, Typedef] = {}
         self._omissions: list[Omission] = []
+        self._open: list[str] = []
+        """The enum or record that lines are indented below, and those inside it."""
 
     def read(self, line: str) -> None:
-        for pattern, store in _FACTS:
-            if match := pattern.fullmatch(line):
+        text = line.lstrip(" ")
+        depth, odd = divmod(len(line) - len(text), 2)
+        if odd or depth > len(self._open):
+            raise ValueError("it is indented below nothing")
+        del self._open[depth:]
+        fact, colon, only_member = text.partition(": @ ")
+        self._read(fact, _MEMBERS if depth else _FACTS.get(fact.partition(" ")[0], ()))
+        if colon:
+            self._read(f"@ {only_member}", _MEMBERS)
+
+    def _read(self, text: str, patterns: _Patterns) -> None:
+        for pattern, store in patterns:
+            if match := pattern.fullmatch(text):
                 store(self, match)
                 return
         raise ValueError("nothing of that form is known")
@@ -211,16 +308,12 @@ class _Reader:
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))} line")
         model: DataModel = self._single["model"]
+        origin, digest = self._single["origin"]
         records = {
             key: Record(
-                key,
-                "union" if _defined(head["record"])[0] == "union" else "struct",
-                tuple(members),
-                bool(head["packed"]),
-                _optional(head["aligned"]),
-                head["header"],
+                key, kind, tuple(members), bool(head["packed"]), _optional(head["aligned"]), header
             )
-            for key, (head, members) in self._records.items()
+            for key, (head, kind, header, members) in self._records.items()
         }
         enums = {
             key: Enum(key, underlying, tuple(values), header)
@@ -228,13 +321,17 @@ class _Reader:
         }
         layouts = Layouts(model, records, self._typedefs, enums)
         for key, (size, align, offsets) in self._stated.items():
-            if (found := layouts.record(key)) != (stated := Layout(size, align, tuple(offsets))):
+            found = layouts.record(key)
+            places = zip(offsets, found.offsets, strict=True)
+            stated = Layout(size, align, tuple(f if s is None else s for s, f in places))
+            if stated != found:
                 raise ValueError(f"{key} is stated as {stated} but its members give {found}")
         return VerifiedAbi(
             Abi(
                 self._single["target"],
                 model,
-                self._single["origin"],
+                origin,
+                digest,
                 tuple(self._headers),
                 tuple(self._constants),
                 enums,
@@ -250,6 +347,9 @@ class _Reader:
     def target(self, match: re.Match[str]) -> None:
         self._single["target"] = match[1]
 
+    def origin(self, match: re.Match[str]) -> None:
+        self._single["origin"] = match.groups()
+
     def model(self, match: re.Match[str]) -> None:
         self._single["model"] = DataModel(
             int(match["long"]),
@@ -257,29 +357,28 @@ class _Reader:
             "big" if match["order"] == "big" else "little",
             match["char"] == "signed",
             cast(BitFieldRules, match["bits"]),  # the pattern allows no other
+            int(match["wide"]),
         )
 
-    def origin(self, match: re.Match[str]) -> None:
-        self._single["origin"] = match[1]
-
     def header(self, match: re.Match[str]) -> None:
-        self._headers.append(Header(match[1], match[2]))
+        self._headers.append(match[1])
 
     def constant(self, match: re.Match[str]) -> None:
         name, value, header = match.groups()
         self._constants.append(Constant(name, int(value, 0), 16 if "0x" in value else 10, header))
 
     def enum(self, match: re.Match[str]) -> None:
-        underlying = parse(match["type"])
+        underlying = _type(match["type"])
         if not isinstance(underlying, Scalar):
             raise ValueError(f"{match['type']} is no integer type")
-        _, key = _defined(match["enum"])
+        key = _key(match["enum"])
         self._enums[key] = (underlying, match["header"], [])
+        self._open = [key]
 
     def enumerator(self, match: re.Match[str]) -> None:
-        _, key = _defined(match["enum"])
-        if key not in self._enums:
-            raise ValueError(f"no line before it says what {key} is")
+        key = self._open[0]
+        if len(self._open) > 1 or key not in self._enums:
+            raise ValueError(f"{key} is no enum")
         self._enums[key][2].append((match["name"], int(match["value"])))
 
     def function(self, match: re.Match[str]) -> None:
@@ -287,79 +386,107 @@ class _Reader:
 
     def ioctl(self, match: re.Match[str]) -> None:
         name, value, direction, argument, header = match.groups()
-        kind = parse(argument) if argument else None
+        kind = _type(argument) if argument else None
         self._ioctls.append(Ioctl(name, int(value, 16), cast(Direction, direction), kind, header))
 
     def record(self, match: re.Match[str]) -> None:
-        _, key = _defined(match["record"])
-        self._records[key] = (match, [])
+        self._begin(_key(match["record"]), match["record"], match, match["header"])
+
+    def _begin(self, key: str, definition: str, match: re.Match[str], header: str) -> None:
+        union = definition.removeprefix("typedef ").startswith("union ")
+        self._records[key] = (match, "union" if union else "struct", header, [])
         self._stated[key] = (int(match["size"]), int(match["align"]), [])
+        self._open.append(key)
 
     def member(self, match: re.Match[str]) -> None:
-        _, key = _defined(match["record"])
+        key = self._open[-1]
         if key not in self._records:
-            raise ValueError(f"no line before it says what {key} is")
-        name = "" if match["name"] == "-" else match["name"]
-        bits, aligned = _optional(match["bits"]), _optional(match["aligned"])
-        self._records[key][1].append(Member(name, parse(match["type"]), bits, aligned))
-        self._stated[key][2].append(int(match["byte"]) * 8 + int(match["bit"] or 0))
+            raise ValueError(f"{key} is no record")
+        bits, aligned = _optional(match["bits"]), _optional(match["own"])
+        kind = _type(match["type"])
+        names = match["names"].replace("-", "").split(", ")
+        _, _, header, members = self._records[key]
+        members += [Member(name, kind, bits, aligned) for name in names]
+        offset = int(match["byte"]) * 8 + int(match["bit"] or 0)
+        self._stated[key][2].extend([offset, *[None] * (len(names) - 1)])
+        if match["size"]:
+            inner = _unnamed_in(match["type"])
+            if inner is None:
+                raise ValueError("it defines a type that has a name of its own")
+            self._begin(inner, inner, match, header)
 
     def typedef(self, match: re.Match[str]) -> None:
         name, kind, aligned, header = match.groups()
         self._typedefs[name] = Typedef(name, parse(kind), _optional(aligned), header)
 
     def omission(self, match: re.Match[str]) -> None:
-        self._omissions.append(Omission(*match.groups()))
+        kind, names, header, reason = match.groups()
+        self._omissions += [Omission(kind, name, header, reason) for name in names.split(" ")]
+
+
+_type = cache(parse)
 
 
 def _optional(text: str | None) -> int | None:
     return None if text is None else int(text)
 
 
-def _defined(definition: str) -> tuple[str, str]:
-    """The kind and key that :func:`_definition` made its text from."""
+def _key(definition: str) -> str:
+    """The key that :func:`_definition` made its text from."""
     head, _, rest = definition.partition(" ")
-    if head == "typedef":
-        kind, _, key = rest.partition(" ")
-        return kind, key
-    return head, definition
+    return rest.partition(" ")[2] if head == "typedef" else definition
 
 
-_RECORD = r"(?P<record>(?:typedef )?(?:struct|union) [\w.<>]+)"
-_ENUM = r"(?P<enum>(?:typedef )?enum [\w<>]+)"
-_ALIGNED = r"(?: aligned\((?P<aligned>\d+)\))?"
+_MEASURES = (
+    r"(?P<size>\d+) bytes aligned (?P<align>\d+)(?P<packed> packed)?"
+    r"(?: aligned\((?P<aligned>\d+)\))?"
+)
 _IN = r" in (?P<header>\S+)"
 
-_FACTS: list[tuple[re.Pattern[str], Callable[[_Reader, re.Match[str]], None]]] = [
-    (re.compile(pattern), store)
-    for pattern, store in (
-        (rf"constant (\w+) = (-?(?:0x[0-9a-f]+|\d+)){_IN}", _Reader.constant),
-        (
-            rf"{_RECORD} @ (?P<byte>\d+)(?:\.(?P<bit>\d):(?P<bits>\d+))? (?P<name>\S+)"
-            rf" (?P<type>.+?){_ALIGNED}",
-            _Reader.member,
-        ),
-        (rf"{_ENUM} has (?P<name>\w+) = (?P<value>-?\d+)", _Reader.enumerator),
-        (
-            rf"{_RECORD} is (?P<size>\d+) bytes aligned (?P<align>\d+)(?P<packed> packed)?"
-            rf"{_ALIGNED}{_IN}",
-            _Reader.record,
-        ),
-        (
-            rf"ioctl (\w+) = (0x[0-9a-f]+) (none|readwrite|read|write)(?: (.+?))?{_IN}",
-            _Reader.ioctl,
-        ),
-        (rf"function (\w+) is (.+){_IN}", _Reader.function),
-        (rf"{_ENUM} is (?P<type>[\w ]+?){_IN}", _Reader.enum),
-        (rf"typedef (\w+) is (.+?){_ALIGNED}{_IN}", _Reader.typedef),
-        (r"omitted (\w+) (\S+) in (\S+): (.+)", _Reader.omission),
-        (r"header (\S+) sha256 ([0-9a-f]{64})", _Reader.header),
-        (r"target (\w+)", _Reader.target),
+_RECORD = rf"(?P<record>(?:typedef )?(?:struct|union) \w+) is {_MEASURES}{_IN}"
+_ENUM = rf"(?P<enum>(?:typedef )?enum [\w<>]+) is (?P<type>[\w ]+?){_IN}"
+
+
+def _compiled(*facts: tuple[str, _Store]) -> _Patterns:
+    return [(re.compile(pattern), store) for pattern, store in facts]
+
+
+_FACTS = {
+    "constant": _compiled((rf"constant (\w+) = (-?(?:0x[0-9a-f]+|\d+)){_IN}", _Reader.constant)),
+    "struct": _compiled((_RECORD, _Reader.record)),
+    "union": _compiled((_RECORD, _Reader.record)),
+    "enum": _compiled((_ENUM, _Reader.enum)),
+    "typedef": _compiled(
+        (rf"typedef (\w+) is (.+?)(?: aligned\((\d+)\))?{_IN}", _Reader.typedef),
+        (_RECORD, _Reader.record),
+        (_ENUM, _Reader.enum),
+    ),
+    "ioctl": _compiled(
+        (rf"ioctl (\w+) = (0x[0-9a-f]+) (none|readwrite|read|write)(?: (.+?))?{_IN}", _Reader.ioctl)
+    ),
+    "function": _compiled((rf"function (\w+) is (.+){_IN}", _Reader.function)),
+    "omitted": _compiled((r"omitted (\w+) (\S+(?: \S+)*?) in (\S+): (.+)", _Reader.omission)),
+    "target": _compiled((r"target (\w+)", _Reader.target)),
+    "origin": _compiled((r"origin (.+), sha256 ([0-9a-f]{64})", _Reader.origin)),
+    "header": _compiled((r"header (\S+)", _Reader.header)),
+    "model": _compiled(
         (
             r"model long (?P<long>\d+), pointer (?P<pointer>\d+), (?P<order>big|little) endian,"
-            r" (?P<char>signed|unsigned) char, (?P<bits>sysv|aapcs|ms) bit-fields",
+            r" (?P<char>signed|unsigned) char, (?P<bits>sysv|aapcs|ms) bit-fields,"
+            r" __int128 aligned (?P<wide>\d+)",
             _Reader.model,
-        ),
-        (r"origin (.+)", _Reader.origin),
-    )
-]
+        )
+    ),
+}
+"""What lines that begin with a word may look like, and what stores them."""
+
+_MEMBERS = _compiled(
+    (
+        r"@ (?P<byte>\d+)(?:\.(?P<bit>\d):(?P<bits>\d+))? "
+        r"(?P<names>[\w-]+(?:, \w+)*) (?P<type>.+?)"
+        rf"(?: aligned\((?P<own>\d+)\))?(?: is {_MEASURES})?",
+        _Reader.member,
+    ),
+    (r"(?P<name>\w+) = (?P<value>-?\d+)", _Reader.enumerator),
+)
+"""The same for what is indented."""

@@ -26,6 +26,7 @@ def extract(target: Target, toolchain: Toolchain, shims_folder: Path) -> Abi:
         model=target.model,
         origin=toolchain.origin,
         headers=source.headers,
+        headers_digest=source.headers_digest,
         constants=folded.constants,
         enums=declarations.enums,
         functions=tuple(sorted(declarations.functions.values(), key=lambda f: f.name)),
@@ -38,4 +39,4 @@ def extract(target: Target, toolchain: Toolchain, shims_folder: Path) -> Abi:
 
 
 def _omission_order(omission: Omission) -> tuple[str, str, str, str]:
-    return omission.kind, omission.name, omission.header, omission.reason
+    return omission.kind, omission.header, omission.reason, omission.name

@@ -16,6 +16,7 @@ from vmm_arch_gen.extract.declarations import Declarations
 from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
 from vmm_arch_gen.extract.preprocess import Macro
 
+_CALL = re.compile(r"\b_IO(?:R|W|WR)?\s*\(")
 _IOCTL = re.compile(
     r"_IO(?P<direction>|R|W|WR)\s*\(.*?,.*?(?:,\s*(?P<argument>[\w\s*\[\]]+?)\s*)?\)"
 )
@@ -55,7 +56,9 @@ def fold(
     parsed = _parse_all(expansions, declarations)
     for name in sorted(macros):
         macro = macros[name]
-        match = _IOCTL.fullmatch(macro.body) if macro.body.count("_IO") == 1 else None
+        if expansions.get(name) == name and name in declarations.enumerators:
+            continue  # it tells #ifdef of the enumerator, which is a fact already
+        match = _IOCTL.fullmatch(macro.body) if len(_CALL.findall(macro.body)) == 1 else None
         try:
             value = _value(macro, expansions.get(name, ""), parsed.get(name), declarations)
             argument = _argument(match, declarations)
@@ -82,8 +85,6 @@ def _value(
         raise NotConstant("takes arguments")
     if not macro.body:
         raise NotConstant("is empty")
-    if macro.name in declarations.enumerators:
-        raise NotConstant("is the enumerator of the same name")
     if (literal := _literal(expansion)) is not None:
         return literal
     if not isinstance(parsed, _Expression):

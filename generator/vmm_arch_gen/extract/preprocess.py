@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmm_arch_gen.abi.model import Header
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.extract.toolchain import Toolchain
 from vmm_arch_gen.targets import Target
@@ -46,7 +45,9 @@ class Source:
     text: str
     """C with line markers that give each header's name."""
     macros: Mapping[str, Macro]
-    headers: tuple[Header, ...]
+    headers: tuple[str, ...]
+    headers_digest: str
+    """The SHA-256 of the names and contents of the headers."""
 
 
 def _includes(target: Target) -> str:
@@ -61,11 +62,14 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
     lines: list[str] = []
     macros: dict[str, Macro] = {}
     files: dict[str, str] = {}
+    names: dict[str, str] = {}
     header = ""
     for line in raw.splitlines():
         if marker := re.match(r'# (\d+) "(.*?)"', line):
             number, path = marker.groups()
-            header = toolchain.header_name(path, shims)
+            if path not in names:
+                names[path] = toolchain.header_name(path, shims)
+            header = names[path]
             files[header] = path
             lines.append(f'# {number} "{header}"')
         elif define := re.match(r"#define (\w+)(\()?(.*)", line):
@@ -79,12 +83,14 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
             lines.append("")
         else:
             lines.append(line)
-    headers = tuple(
-        Header(name, hashlib.sha256(Path(path).read_bytes()).hexdigest())
-        for name, path in sorted(files.items())
-        if not name.startswith(_NOT_HEADERS)
-    )
-    return Source(_standard_attributes("\n".join(lines)), macros, headers)
+    headers = tuple(sorted(name for name in files if not name.startswith(_NOT_HEADERS)))
+    digest = hashlib.sha256()
+    for name in headers:
+        digest.update(
+            f"{name} {hashlib.sha256(Path(files[name]).read_bytes()).hexdigest()}\n".encode()
+        )
+    text = _standard_attributes("\n".join(lines))
+    return Source(text, macros, headers, digest.hexdigest())
 
 
 def expand(

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vmm_arch_gen.abi.layout import LayoutError, Layouts
-from vmm_arch_gen.abi.model import Abi, Member, Record, VerifiedAbi
+from vmm_arch_gen.abi.members import Place, members
+from vmm_arch_gen.abi.model import Abi, Record, VerifiedAbi
 from vmm_arch_gen.abi.types import SCALARS, Array, Named, Pointer, Scalar, Type, declare, spell
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.extract.toolchain import Toolchain
@@ -163,7 +164,7 @@ def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
     includes = "".join(f"#include <{header}>\n" for header in target.headers)
     begin, end = (", ".join(map(str, mark)) for mark in (_BEGIN, _END))
     count = 1 + len(facts) + 2 * len(bits)
-    members = "".join(
+    holders = "".join(
         f"__typeof__({claim.record}) bits_{number};\n" for number, claim in enumerate(bits)
     )
     values = "".join(f"(unsigned long long)({fact.expression}),\n" for fact in facts)
@@ -183,7 +184,7 @@ def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
         "struct vmm_arch_proof {\n"
         "unsigned char begin[16];\n"
         f"unsigned long long numbers[{count}];\n"
-        f'#line 1 "bits"\n{members}#line 1 "proof"\n'
+        f'#line 1 "bits"\n{holders}#line 1 "proof"\n'
         "unsigned char end[16];\n"
         "};\n"
         "const struct vmm_arch_proof vmm_arch_proof = {\n"
@@ -199,6 +200,9 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     model = abi.model
     yield _Fact("long", "size", model.long, "sizeof(long)", abi.target)
     yield _Fact("void *", "size", model.pointer, "sizeof(void *)", abi.target)
+    if model.pointer == 8:  # there is none where it would take four registers
+        claimed = model.int128_align
+        yield _Fact("__int128", "alignment", claimed, "_Alignof(__int128)", abi.target)
     sign = int(model.signed_char)
     yield _Fact("char", "signedness", sign, "(char)-1 < 0", abi.target, _SIGNEDNESS)
     for constant in abi.constants:
@@ -227,9 +231,9 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
             yield _Fact(record.key, "size", layout.size, f"sizeof({record.key})", record.header)
             align = f"_Alignof({record.key})"
             yield _Fact(record.key, "alignment", layout.align, align, record.header)
-            for place in _members(record, abi, layouts):
+            for place in members(record, abi.records, layouts):
                 if place.member.bits is None:
-                    yield from _member(place, abi, layouts)
+                    yield from _member(record, place, abi, layouts)
 
 
 def _value(name: str, value: int, header: str) -> Iterator[_Fact]:
@@ -262,36 +266,8 @@ def _agreement(
     return _Fact(subject, f"type {spell(kind)}", 1, same, header, _AGREEMENT)
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A member that C can name, from the nearest record that it can name."""
-
-    record: Record
-    path: str
-    offset: int
-    """In bits, from the start of the record."""
-    member: Member
-
-
-def _members(
-    record: Record, abi: Abi, layouts: Layouts, path: str = "", base: int = 0, of: str = ""
-) -> Iterator[_Place]:
-    """The named members of a record, and of the types without a name inside it."""
-    inside = abi.records[of or record.key]
-    for member, offset in zip(inside.members, layouts.record(inside.key).offsets, strict=True):
-        here = path + member.name
-        if member.name:
-            yield _Place(record, here, base + offset, member)
-        kind = member.type
-        while isinstance(kind, Array):
-            kind, here = kind.of, f"{here}[0]"
-        if isinstance(kind, Named) and kind.name in abi.records and abi.records[kind.name].unnamed:
-            deeper = f"{here}." if member.name else path
-            yield from _members(record, abi, layouts, deeper, base + offset, kind.name)
-
-
-def _member(place: _Place, abi: Abi, layouts: Layouts) -> Iterator[_Fact]:
-    record, path, kind = place.record, place.path, place.member.type
+def _member(record: Record, place: Place, abi: Abi, layouts: Layouts) -> Iterator[_Fact]:
+    path, kind = place.path, place.member.type
     name, header = f"{record.key}.{path}", record.header
     member = f"(({record.key} *)0)->{path}"
     offset = f"__builtin_offsetof({record.key}, {path})"
@@ -319,7 +295,7 @@ def _bit_fields(abi: Abi) -> Iterator[_Bits]:
     layouts = Layouts.of_abi(abi)
     for record in abi.records.values():
         if not record.unnamed:
-            for place in _members(record, abi, layouts):
+            for place in members(record, abi.records, layouts):
                 if place.member.bits is not None:
                     name = f"{record.key}.{place.path}"
                     width = place.member.bits

@@ -18,6 +18,7 @@ from vmm_arch_gen.abi.types import Array, Function, Named, Type, declare
 from vmm_arch_gen.diagnostics import Problem, refuse
 from vmm_arch_gen.generate.ctypes_records import CtypesRecord, Inexpressible, Translator
 from vmm_arch_gen.generate.names import python_name
+from vmm_arch_gen.generate.values import Values
 
 T = TypeVar("T")
 
@@ -55,6 +56,8 @@ class AbiModule:
     origin: str
     imports: tuple[str, ...]
     """From ctypes."""
+    makers: tuple[str, ...]
+    """From templates/vmm_arch/abi/records.py."""
     constants: tuple[tuple[str, tuple[Constant, ...]], ...]
     """By header."""
     enums: tuple[Enum, ...]
@@ -67,9 +70,9 @@ class AbiModule:
     """By header."""
 
 
-def abi_module(abi: VerifiedAbi) -> AbiModule:
+def abi_module(abi: VerifiedAbi, values: Values | None = None) -> AbiModule:
     """Translate a target's facts; InputError names what Python cannot express."""
-    translator = Translator(abi)
+    translator = Translator(abi, values)
     problems: list[Problem] = []
 
     def inexpressible(error: Inexpressible) -> None:
@@ -104,6 +107,7 @@ def abi_module(abi: VerifiedAbi) -> AbiModule:
         target=abi.target,
         origin=abi.origin,
         imports=_imports(records, types, prototypes),
+        makers=_makers(records),
         constants=tuple(
             _by(sorted(abi.constants, key=lambda c: (c.header, c.name)), lambda c: c.header)
         ),
@@ -173,14 +177,19 @@ def _imports(
     for alias in types:
         texts += [alias.expression, *alias.callback, "CFUNCTYPE" if alias.callback else ""]
     for record in records:
-        texts.append(record.base)
-        texts += [f.type.expression for f in record.fields]
         texts += [annotation for _, annotation in record.annotations]
     for prototype in prototypes:
         texts += [prototype.result, *(argument.type for argument in prototype.arguments)]
     words = set(" ".join(texts).translate({ord(c): " " for c in "()[],*"}).split())
-    known = {"Array", "CFUNCTYPE"} | {record.base for record in records}
-    return tuple(sorted((w for w in words if w in known or w.startswith("c_")), key=_import_order))
+    ours = (w for w in words if w in ("Array", "CFUNCTYPE") or w.startswith("c_"))
+    return tuple(sorted(ours, key=_import_order))
+
+
+def _makers(records: Sequence[CtypesRecord]) -> tuple[str, ...]:
+    """The names of templates/vmm_arch/abi/records.py that the module uses."""
+    names = {record.base for record in records}
+    names.update(name for record in records for field in record.fields for name in field.makers)
+    return tuple(sorted(names, key=_import_order))
 
 
 def _import_order(name: str) -> tuple[int, str, int]:
@@ -201,7 +210,16 @@ def _clashes(module: AbiModule) -> Iterator[Problem]:
     names += [ioctl.name for ioctl in module.ioctls]
     names += [record.name for record in module.records]
     names += [alias.name for alias in module.types]
-    reserved = {*module.imports, "PROTOTYPES", "annotations", "bool", "bytes", "float", "int"}
+    reserved = {
+        *module.imports,
+        *module.makers,
+        "PROTOTYPES",
+        "annotations",
+        "bool",
+        "bytes",
+        "float",
+        "int",
+    }
     for name, count in Counter(names).items():
         if count > 1:
             yield _clash(module.target, name)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Literal
 
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi, Member, Record
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar, Type, spell
 from vmm_arch_gen.generate.names import member_name, python_name
+from vmm_arch_gen.generate.values import Values
 
 
 class Inexpressible(Exception):
@@ -38,15 +40,50 @@ class CType:
     """What ctypes aligns it to, on a machine that aligns every integer to its size."""
 
 
+_SHORT = {
+    **{f"c_{u}int{bits}": f"{u or 'i'}{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)},
+    "c_float": "f32",
+    "c_double": "f64",
+    "c_char": "char",
+    "c_bool": "boolean",
+}
+"""What templates/vmm_arch/abi/records.py calls the types of ctypes."""
+
+
 @dataclass(frozen=True)
 class Field:
     name: str
     type: CType
     bits: int | None
-    annotated: bool
-    """Whether it is the header's own: padding and unnamed members are not."""
+    role: Literal["member", "unnamed", "filler"]
+    """The header's own with a name, the header's own without one, or not in the header."""
     start: int
     """In bits."""
+    constants: tuple[str, str] | None = None
+    """What tells its values' names: one_of or any_of, and how the names begin."""
+    lends: tuple[tuple[str, str], ...] = ()
+    """Of an unnamed member, the names and annotations that the record around it has from it."""
+
+    @property
+    def makers(self) -> tuple[str, ...]:
+        """The names of templates/vmm_arch/abi/records.py that :attr:`made_with` uses."""
+        return tuple(word for word in re.findall(r"\w+", self.made_with) if word in MAKERS)
+
+    @property
+    def made_with(self) -> str:
+        """What a class body makes the member with."""
+        text = re.sub(r"\bc_\w+", lambda match: _SHORT[match[0]], self.type.expression)
+        if self.constants is not None:
+            maker, prefix = self.constants
+            return f'{maker}({text}, "{prefix}")'
+        if self.role == "unnamed":
+            return f"unnamed({text})"
+        if self.bits is not None:
+            return f"bit_field({text}, {self.bits})"
+        return f"of({text})" if text == self.type.expression else text
+
+
+MAKERS = (*_SHORT.values(), "any_of", "bit_field", "of", "one_of", "unnamed")
 
 
 @dataclass(frozen=True)
@@ -55,31 +92,22 @@ class CtypesRecord:
     record: Record
     size: int
     fields: tuple[Field, ...]
-    anonymous: tuple[str, ...]
     packed: bool
     """Whether members lie where ctypes would not put them without being told."""
 
     base: str
-    """The ctypes class that it derives from."""
-    inherited: tuple[tuple[str, str], ...]
-    """Names and annotations of the members that its unnamed members lend it."""
-
-    @property
-    def fields_apart(self) -> bool:
-        """Whether a member's type has a name that means something else inside the class.
-
-        Python mangles names that begin with two underscores; and a member may be called as a type
-        is: ``struct ist_info ist_info``.
-        """
-        members = "|".join(re.escape(name) for name, _ in self.annotations) or "$^"
-        elsewhere = re.compile(rf"(?<!\w)(__|({members})\b)")
-        return any(elsewhere.search(field.type.expression) for field in self.fields)
+    """The class of templates/vmm_arch/abi/records.py that it derives from."""
 
     @property
     def annotations(self) -> tuple[tuple[str, str], ...]:
         """Name and type of everything that C finds in it by name."""
-        own = tuple((f.name, f.type.annotation) for f in self.fields if f.annotated)
-        return own + self.inherited
+        return tuple(
+            pair
+            for field in self.fields
+            for pair in (
+                [(field.name, field.type.annotation)] if field.role == "member" else field.lends
+            )
+        )
 
 
 _RESERVED = {"_fields_", "_anonymous_", "_pack_", "_layout_", "_align_", "_swappedbytes_"}
@@ -88,8 +116,9 @@ _RESERVED = {"_fields_", "_anonymous_", "_pack_", "_layout_", "_align_", "_swapp
 class Translator:
     """Translates the types of one target."""
 
-    def __init__(self, abi: Abi) -> None:
+    def __init__(self, abi: Abi, values: Values | None = None) -> None:
         self._abi = abi
+        self._values = values or Values({})
         self._layouts = Layouts.of_abi(abi)
         self._records: dict[str, CtypesRecord] = {}
 
@@ -98,8 +127,10 @@ class Translator:
         match kind.name:
             case "char":
                 return CType("c_char", "bytes", 1, 1)
-            case "_Bool":
+            case "_Bool" if self._abi.model.byte_order == "little":
                 return CType("c_bool", "bool", 1, 1)
+            case "_Bool":  # ctypes has none for the other byte order
+                return self._integer(1, signed=False)
             case "float" | "double":
                 return CType(f"c_{kind.name}", "float", size, size)
             case "__int128" | "unsigned __int128":
@@ -179,28 +210,31 @@ class Translator:
         layout = self._layouts.record(record.key)
         placed = list(zip(record.members, layout.offsets, strict=True))
         build = self._union if record.kind == "union" else self._struct
-        fields = tuple(build(placed, layout.size))
+        fields = tuple(
+            (
+                replace(field, constants=self._values.of(self._abi, record, field.name))
+                if field.role == "member" and field.type.annotation == "int" and field.bits is None
+                else field
+            )
+            for field in build(placed, layout.size)
+        )
         aligns = [field.type.align for field in fields]
         packed = layout.size % max(aligns, default=1) != 0 or any(
             field.start % (field.type.align * 8) for field in fields if field.bits is None
         )
-        anonymous = tuple(member_name(m) for m in record.members if not m.name and m.bits is None)
-        inherited = tuple(
-            pair
-            for member in record.members
-            if not member.name and member.bits is None and isinstance(member.type, Named)
-            for pair in self.record(member.type.name).annotations
-        )
-        names = [field.name for field in fields] + [name for name, _ in inherited]
+        names = [name for field in fields for name in (field.name, *dict(field.lends))]
         if unusable := [n for n in names if names.count(n) > 1 or n in _RESERVED]:
             raise _Unsayable(f"ctypes cannot have a member called {unusable[0]} here")
-        order = "LittleEndian" if self._abi.model.byte_order == "little" else "BigEndian"
-        base = f"{order}{'Union' if record.kind == 'union' else 'Structure'}"
-        name = python_name(record.key)
-        return CtypesRecord(name, record, layout.size, fields, anonymous, packed, base, inherited)
+        base = f"{self._abi.model.byte_order.title()}{record.kind.title()}"
+        return CtypesRecord(python_name(record.key), record, layout.size, fields, packed, base)
 
     def _plain(self, member: Member, start: int) -> Field:
-        return Field(member_name(member), self.member(member.type), None, bool(member.name), start)
+        kind = self.member(member.type)
+        if member.name:
+            return Field(member_name(member), kind, None, "member", start)
+        assert isinstance(member.type, Named)  # only a record can be a member without a name
+        lends = self.record(member.type.name).annotations
+        return Field(member_name(member), kind, None, "unnamed", start, lends=lends)
 
     def _union(self, placed: Sequence[tuple[Member, int]], size: int) -> Iterator[Field]:
         if sum(member.bits is not None and bool(member.name) for member, _ in placed) > 1:
@@ -218,7 +252,7 @@ class Translator:
                     bits, _ = _smallest_unit(member, start, member.bits, 0, size * 8)
                     width = bits // 8
                 unit = self._unit(member, width)
-                field = Field(member_name(member), unit, member.bits, True, start)
+                field = Field(member_name(member), unit, member.bits, "member", start)
             longest = max(longest, field.type.size)
             yield field
         if longest < size:
@@ -278,7 +312,7 @@ class Translator:
                 unit = self._unit(member, size // 8)
                 if start > end:
                     fields.append(_filler(end, start - end, unit))
-                fields.append(Field(member_name(member), unit, member.bits, True, start))
+                fields.append(Field(member_name(member), unit, member.bits, "member", start))
                 end = start + (member.bits or 0)
             if end < first + size:
                 fields.append(_filler(end, first + size - end, unit))
@@ -296,7 +330,7 @@ def _smallest_unit(
 
 
 def _filler(start: int, bits: int, unit: CType) -> Field:
-    return Field(f"_bits_{start}", unit, bits, False, start)
+    return Field(f"_bits_{start}", unit, bits, "filler", start)
 
 
 def _padding(end: int, start: int) -> Iterator[Field]:
@@ -307,7 +341,8 @@ def _padding(end: int, start: int) -> Iterator[Field]:
 
 
 def _pad(name: str, start: int, size: int) -> Field:
-    return Field(name, CType(f"c_uint8 * {size}", "Array[c_uint8]", size, 1), None, False, start)
+    kind = CType(f"c_uint8 * {size}", "Array[c_uint8]", size, 1)
+    return Field(name, kind, None, "filler", start)
 
 
 def _class(expression: str) -> str:

@@ -1,0 +1,1 @@
+"""One thing of an ABI, shown to people: layouts, ioctl numbers, constants."""

@@ -1,0 +1,237 @@
+"""What the records of the raw ABIs are made of: a class body lists members, and that is the layout.
+
+The types of members have the same size on every machine, and all padding is a member. ::
+
+    class kvm_userspace_memory_region(LittleStruct):
+        slot: int = u32
+        flags: int = any_of(u32, "KVM_MEM_")
+
+A record's ``repr`` shows numbers in hexadecimal, and constants by their names where it is known
+which ones they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+# What a member is made with is not what reading it gives, so type checkers are told nothing.
+i8: Any = ctypes.c_int8
+i16: Any = ctypes.c_int16
+i32: Any = ctypes.c_int32
+i64: Any = ctypes.c_int64
+u8: Any = ctypes.c_uint8
+u16: Any = ctypes.c_uint16
+u32: Any = ctypes.c_uint32
+u64: Any = ctypes.c_uint64
+f32: Any = ctypes.c_float
+f64: Any = ctypes.c_double
+char: Any = ctypes.c_char
+boolean: Any = ctypes.c_bool
+
+
+def of(kind: Any) -> Any:
+    """A member that is a record, or an array of records."""
+    return kind
+
+
+class _BitField:
+    def __init__(self, kind: Any, width: int) -> None:
+        self.field = (kind, width)
+
+
+class _Unnamed:
+    def __init__(self, kind: Any) -> None:
+        self.field = (kind,)
+
+
+class _Constants:
+    def __init__(self, kind: Any, prefix: str, flags: bool) -> None:
+        self.field = (kind,)
+        self.names = (prefix, flags)
+
+
+def bit_field(kind: Any, width: int) -> Any:
+    """A member that is some bits of an integer, which it shares with its neighbours."""
+    return _BitField(kind, width)
+
+
+def unnamed(kind: Any) -> Any:
+    """A member without a name in C, whose members are those of the record that it is in."""
+    return _Unnamed(kind)
+
+
+def one_of(kind: Any, prefix: str) -> Any:
+    """A member whose value is one of the constants whose names begin like this."""
+    return _Constants(kind, prefix, False)
+
+
+def any_of(kind: Any, prefix: str) -> Any:
+    """A member whose bits are constants whose names begin like this."""
+    return _Constants(kind, prefix, True)
+
+
+class _Body(dict[str, Any]):
+    """The names of a class body, without the members.
+
+    So the name of a type means that type, also behind a member of the same name, as it does in C.
+    And a name that begins with two underscores is what it is in C: Python puts the class's name
+    before it.
+    """
+
+    def __init__(self, name: str, outside: Mapping[str, Any]) -> None:
+        self._prefix = f"_{name.lstrip('_')}"
+        self._outside = outside
+        self.members: list[tuple[str, Any]] = []
+
+    def _plain(self, name: str) -> str:
+        return name.removeprefix(self._prefix) if name.startswith(f"{self._prefix}__") else name
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "_pack_" or (name.startswith("__") and name.endswith("__")):
+            super().__setitem__(name, value)
+        else:
+            self.members.append((self._plain(name), value))
+
+    def __missing__(self, name: str) -> Any:
+        plain = self._plain(name)
+        if plain == name:
+            raise KeyError(name)
+        return self._outside[plain]
+
+
+def _prepare(name: str, bases: tuple[type, ...]) -> _Body:
+    return _Body(name, sys._getframe(1).f_globals)
+
+
+def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: _Body) -> Any:
+    """Make a record of a class body."""
+    namespace: dict[str, Any] = {"__slots__": (), **body}  # there are no other attributes
+    if "_pack_" in body:
+        namespace["_layout_"] = "ms"  # Python 3.14 wants the name of rules that allow it
+    if type(bases[0]) is metaclass:  # else it is one of the classes below
+        namespace["_anonymous_"] = tuple(
+            name for name, kind in body.members if isinstance(kind, _Unnamed)
+        )
+        namespace["_fields_"] = [
+            (
+                name,
+                *(kind.field if isinstance(kind, _BitField | _Unnamed | _Constants) else (kind,)),
+            )
+            for name, kind in body.members
+        ]
+        namespace["_names_"] = {
+            name: kind.names for name, kind in body.members if isinstance(kind, _Constants)
+        }
+    record: Any = metaclass.__base__.__new__(metaclass, name, bases, namespace)
+    # Python 3.11 knows not that a union can be in a record of the other byte order.
+    record.__ctype_le__ = record.__ctype_be__ = record
+    return record
+
+
+_FILLER = re.compile(r"_(pad|bits|unit)_\d+")
+
+
+def _repr(record: Any) -> str:
+    return f"{type(record).__name__}({', '.join(_parts(record))})"
+
+
+def _parts(record: Any) -> Iterator[str]:
+    """The members of a record, as its ``repr`` lists them; of a union its bytes.
+
+    A small union is often a number and the bits that it is made of: then the bits are shown.
+    """
+    kind = type(record)
+    if isinstance(record, ctypes.Union):
+        size = ctypes.sizeof(record)
+        inside = (getattr(record, name) for name in kind._anonymous_)
+        alike = [value for value in inside if ctypes.sizeof(value) == size]
+        if size <= 8 and len(alike) == 1:
+            yield from _parts(alike[0])
+        else:
+            yield _bytes(bytes(record))
+        return
+    for name, *_ in kind._fields_:
+        value = getattr(record, name)
+        if _FILLER.fullmatch(name):
+            continue
+        if name in kind._anonymous_:
+            yield from _parts(value)
+        elif name in kind._names_:
+            yield f"{name}={_named(kind.__module__, value, *kind._names_[name])}"
+        else:
+            yield f"{name}={_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool | bytes | float):
+        return repr(value)
+    if isinstance(value, int):
+        return hex(value) if abs(value) > 9 else str(value)
+    if isinstance(value, ctypes.Array):
+        if value._type_ is ctypes.c_uint8:
+            return _bytes(bytes(value))
+        return f"[{', '.join(_runs(map(_shown, value)))}]"
+    return repr(value)
+
+
+def _runs(texts: Iterable[str]) -> Iterator[str]:
+    """The texts, those that are repeated once and with their number."""
+    for text, group in groupby(texts):
+        count = len(list(group))
+        yield text if count == 1 else f"{text} x {count}"
+
+
+def _bytes(data: bytes) -> str:
+    """Bytes in hexadecimal, without the zeros at the end."""
+    said = data.rstrip(b"\0").hex(" ")
+    return f"<{len(data)} bytes: {said or 0}{' 0...' * (0 < len(said) < 3 * len(data) - 1)}>"
+
+
+def _named(module: str, value: int, prefix: str, flags: bool) -> str:
+    names = _constants(module, prefix)
+    if not flags:
+        return names.get(value, hex(value))
+    bits = [bit for bit in names if bit & value == bit and bit.bit_count() == 1]
+    rest = value & ~sum(bits)
+    return "|".join([*map(names.__getitem__, bits), *([_shown(rest)] if rest or not bits else [])])
+
+
+@cache
+def _constants(module: str, prefix: str) -> dict[int, str]:
+    """The constants of a module whose names begin with a prefix, by their values.
+
+    Those whose names go on where another one's ends belong to that one: KVM_EXIT_IO_IN is no reason
+    for an exit, but the direction of KVM_EXIT_IO.
+    """
+    found = {n: v for n, v in vars(sys.modules[module]).items() if n.startswith(prefix)}
+    plain = {n: v for n, v in found.items() if isinstance(v, int)}
+    heads = tuple(f"{name}_" for name in plain)
+    return {v: n for n, v in plain.items() if not n.startswith(heads)}
+
+
+def _base(name: str, kind: type) -> Any:
+    """What records derive from: ``kind``, with bodies that are read as above."""
+    how = {"__prepare__": staticmethod(_prepare), "__new__": _record}
+    metaclass: Any = type(f"_{name}", (type(kind),), how)
+    body = _Body(name, globals())
+    body["__module__"] = __name__
+    body["__repr__"] = _repr
+    return metaclass(name, (kind,), body)
+
+
+if TYPE_CHECKING:  # to whom a record is nothing but a record of ctypes
+    LittleStruct = ctypes.LittleEndianStructure
+    LittleUnion = ctypes.LittleEndianUnion
+    BigStruct = ctypes.BigEndianStructure
+    BigUnion = ctypes.BigEndianUnion
+else:
+    LittleStruct = _base("LittleStruct", ctypes.LittleEndianStructure)
+    LittleUnion = _base("LittleUnion", ctypes.LittleEndianUnion)
+    BigStruct = _base("BigStruct", ctypes.BigEndianStructure)
+    BigUnion = _base("BigUnion", ctypes.BigEndianUnion)

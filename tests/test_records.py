@@ -1,0 +1,108 @@
+"""What records of the raw ABIs are at run time: how they print, and what their bodies mean."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import pytest
+from vmm_arch.abi import kvm_s390x, kvm_x86_64, whp_x86_64
+from vmm_arch.abi.records import BigStruct, BigUnion, LittleStruct, of, u8, u16, u32
+from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.diagnostics import InputError
+from vmm_arch_gen.generate.values import load_values
+from vmm_arch_gen.project import Project
+
+
+def made(kind: Any, **values: Any) -> Any:
+    """A record with members set, also those inside others: ``io__port``."""
+    record = kind()
+    for path, value in values.items():
+        *outer, name = path.split("__")
+        inner = record
+        for step in outer:
+            inner = getattr(inner, step)
+        setattr(inner, name, value)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("record", "printed"),
+    [
+        (
+            kvm_x86_64.kvm_dtable(base=0x1000, limit=0x7F),
+            "kvm_dtable(base=0x1000, limit=0x7f, padding=[0 x 3])",
+        ),
+        (
+            kvm_x86_64.kvm_create_device(type=4, fd=3),
+            "kvm_create_device(type=KVM_DEV_TYPE_VFIO, fd=3, flags=0)",
+        ),
+        (kvm_x86_64.kvm_mp_state(77), "kvm_mp_state(mp_state=0x4d)"),
+        (
+            kvm_x86_64.kvm_irqfd(gsi=5, flags=0x13),
+            "kvm_irqfd(fd=0, gsi=5, flags=KVM_IRQFD_FLAG_DEASSIGN|KVM_IRQFD_FLAG_RESAMPLE|0x10,"
+            " resamplefd=0, pad=<16 bytes: 0>)",
+        ),
+        (
+            whp_x86_64.WHV_X64_VP_EXECUTION_STATE(AsUINT16=3),
+            "WHV_X64_VP_EXECUTION_STATE(Cpl=3, Cr0Pe=0, Cr0Am=0, EferLma=0, DebugActive=0,"
+            " InterruptionPending=0, Reserved0=0, InterruptShadow=0, Reserved1=0)",
+        ),
+        (kvm_s390x.kvm_s390_psw(mask=2), "kvm_s390_psw(mask=2, addr=0)"),
+    ],
+)
+def test_a_record_prints_itself(record: Any, printed: str) -> None:
+    assert repr(record) == printed
+
+
+def test_an_exit_prints_its_reason_and_its_bytes() -> None:
+    run = made(kvm_x86_64.kvm_run, exit_reason=2, io__port=0x3F8)
+    assert "exit_reason=KVM_EXIT_IO, " in repr(run)
+    assert "<256 bytes: 00 00 f8 03 0...>" in repr(run)
+    assert "ExitReason=WHvRunVpExitReasonX64Halt" in repr(
+        made(whp_x86_64.WHV_RUN_VP_EXIT_CONTEXT, ExitReason=8)
+    )
+
+
+def test_names_in_a_class_body_mean_what_they_do_in_c() -> None:
+    class inner(LittleStruct):
+        u16: int = u16
+        after: int = u16  # still the type, not the member above
+        __x: int = u8
+
+    assert vars(inner)["after"].size == 2
+    assert inner(__x=3)._fields_[2][0] == "__x"
+    assert ctypes.sizeof(inner) == 6
+    with pytest.raises(AttributeError):
+        inner().nothing = 1
+
+
+def test_a_union_may_be_in_a_record_of_the_other_byte_order() -> None:
+    class both(BigUnion):
+        number: int = u32
+        bytes: Any = u8 * 4
+
+    class outer(BigStruct):
+        inner: both = of(both)
+
+    assert bytes(made(outer, inner__number=1)) == b"\0\0\0\1"
+
+
+def test_every_entry_of_the_table_of_values_is_used(paths: Project) -> None:
+    """A member that is misspelt, or constants that are, would only be missing."""
+    values = load_values(paths.values_file)
+    used: set[str] = set()
+    for path in sorted(paths.abi.glob("*.abi")):
+        abi = read_abi_file(path)
+        for record in abi.records.values():
+            for member in record.members:
+                key = f"{record.key.rpartition(' ')[2]}.{member.name}"
+                if key in values.table and values.of(abi, record, member.name):
+                    used.add(key)
+    assert used == set(values.table)
+
+
+def test_the_wrong_table_of_values_is_refused(tmp_path: Any) -> None:
+    (tmp_path / "values.toml").write_text("[none_of]")
+    with pytest.raises(InputError, match="has an unknown table: none_of; its tables are one_of"):
+        load_values(tmp_path / "values.toml")

@@ -1,0 +1,316 @@
+"""What ``show`` says of things, and how it draws records."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+from requirements import require
+from test_abi_text import sealed
+from test_cli import Copy
+from test_cli import copy as copy  # a fixture
+from vmm_arch_gen.abi.text import write_abi
+from vmm_arch_gen.diagnostics import InputError
+from vmm_arch_gen.project import Project
+from vmm_arch_gen.show.find import find
+from vmm_arch_gen.show.picture import picture
+from vmm_arch_gen.show.text import as_json, as_text
+from vmm_arch_gen.targets import TargetTable
+
+import headers
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+HEADER = """
+#define RUN_FLAG_FAST 0x1
+#define RUN_FLAG_MASK 0xf0
+#define RUN_LIMIT 12
+enum mode { OFF, ON };
+struct inner { char a; short b; };
+struct run {
+    unsigned char c;
+    struct inner inner;
+    union { int x; struct { short lo, hi; } parts; };
+    unsigned on : 1, : 3, level : 4;
+    void (*callback)(int);
+    struct { char k; } many[2];
+    long rest[];
+};
+int go(struct run *run, int times);
+"""
+
+
+@pytest.fixture
+def folder(table: TargetTable, tmp_path: Path) -> Path:
+    """A folder with the facts of the header above."""
+    abi = headers.prove(HEADER, table.targets["kvm_x86_64"], table, tmp_path)
+    (tmp_path / "kvm_x86_64.abi").write_text(write_abi(abi))
+    return tmp_path
+
+
+def shown(folder: Path, name: str, *, expand: bool = False) -> str:
+    found, others = find(folder, name, ())
+    lines = [line for line, _ in as_text(found, others, expand=expand)]
+    return "\n".join(lines[2:]) + "\n"
+
+
+def test_a_record_as_pahole_shows_it(folder: Path) -> None:
+    assert shown(folder, "run") == """\
+struct run: 32 bytes, aligned 8, in test.h
+offset   size
+     0      1  unsigned char c;
+     1      1  /* hole */
+     2      4  struct inner inner;
+     6      2  /* hole */
+     8      4  union {
+     8      4    int x;
+     8      4    struct {
+     8      2      short lo;
+    10      2      short hi;
+                 } parts;
+               };
+  12.0  1 bit  unsigned int on : 1;
+  12.1  3 bit  /* hole */
+  12.4  4 bit  unsigned int level : 4;
+    13      3  /* hole */
+    16      8  void(int)* callback;
+    24      2  struct {
+    24      1    char k;
+               } many[2];
+    26      6  /* hole */
+    32      0  long rest[];
+5 holes, 12 bytes and 3 bits
+"""  # fmt: skip
+
+
+def test_records_with_names_are_shown_when_asked(folder: Path) -> None:
+    expanded = shown(folder, "struct run", expand=True)
+    assert "     2      4  struct inner {\n     2      1    char a;\n" in expanded
+    assert "     4      2    short b;\n               } inner;\n" in expanded
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("RUN_*", "RUN_FLAG_FAST  0x1 = bit 0, in test.h\nRUN_FLAG_MASK  0xf0 = bits 4 to 7, in test.h\nRUN_LIMIT      12 = 0xc, in test.h\n"),
+        ("ON", "ON  1, in enum mode\n"),
+        ("enum mode", "enum mode: unsigned int, in test.h\n  OFF  0\n  ON   1\n"),
+        ("go", "go, in test.h\nint go(\n    struct run *run,\n    int times,\n);\n"),
+    ],
+)  # fmt: skip
+def test_other_things(name: str, text: str, folder: Path) -> None:
+    assert shown(folder, name) == text
+
+
+def test_ioctls_are_taken_apart_by_the_targets_own_rules(paths: Project) -> None:
+    for target, value in (("kvm_x86_64", "0x4090ae82"), ("kvm_powerpc64le", "0x8188ae82")):
+        for name in ("KVM_SET_REGS", value):
+            found, _ = find(paths.abi, name, (target,))
+            (line,) = [
+                t for t, _ in as_text(found, (), expand=False) if t.startswith("KVM_SET_REGS")
+            ]
+            size = int(value, 16) >> 16 & 0x1FFF
+            assert line == f"KVM_SET_REGS  {value} = write 0xae/0x82, {size} bytes: struct kvm_regs"
+
+
+def test_the_other_targets_are_named(paths: Project) -> None:
+    found, others = find(paths.abi, "kvm_regs", ())
+    assert len(found) == 1
+    assert {found[0].abi.target, *others} == {p.stem for p in paths.abi.glob("kvm_*.abi")}
+
+
+@pytest.mark.parametrize(
+    ("name", "targets", "message"),
+    [
+        ("kvm_rum", (), "kvm_rum: nothing in the headers is called so in any target; did you mean kvm_run"),
+        ("kvm_sregs", ("mshv_x86_64",), "kvm_sregs: nothing in the headers is called so in mshv_x86_64"),
+        ("NOTHING_AT_ALL_*", (), "a wildcard finds parts of names"),
+        ("kvm_regs", ("kvm_x8664",), "--target kvm_x8664: there is no such target; did you mean kvm_x86_64"),
+    ],
+)  # fmt: skip
+def test_what_is_not_there(
+    name: str, targets: tuple[str, ...], message: str, paths: Project
+) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        find(paths.abi, name, targets)
+
+
+def test_json_has_offsets_bits_and_holes(folder: Path) -> None:
+    (facts,) = json.loads(as_json(find(folder, "run", ())[0], expand=False))
+    (record,) = facts["records"]
+    assert (record["size"], record["align"], record["header"]) == (32, 8, "test.h")
+    assert [m.get("name", "hole") for m in record["members"][:5]] == [
+        "c",
+        "hole",
+        "inner",
+        "hole",
+        "",
+    ]
+    assert {"name": "level", "type": "unsigned int", "offset": 12, "bit": 4, "bits": 4} in record[
+        "members"
+    ]
+    assert {"hole": True, "offset": 13, "size": 3} in record["members"]
+
+
+def test_every_record_of_every_target_can_be_shown_and_drawn(paths: Project) -> None:
+    for path in sorted(paths.abi.glob("*.abi")):
+        found, _ = find(paths.abi, "*", (path.stem,))
+        for line, _ in as_text(found, (), expand=True):
+            assert line == line.rstrip()
+        ElementTree.fromstring(picture(found, path.stem, expand=False, page=False))
+
+
+def test_a_picture_is_to_scale(folder: Path) -> None:
+    found, _ = find(folder, "run", ())
+    svg = ElementTree.fromstring(picture(found, "run", expand=False, page=False))
+    widths = {}
+    for group in svg.iter(f"{SVG}g"):
+        (title,) = group.iter(f"{SVG}title")
+        rect = next(iter(group.iter(f"{SVG}rect")))
+        widths[str(title.text).partition(":")[0]] = (
+            float(rect.get("x", 0)),
+            float(rect.get("width", 0)),
+        )
+    byte = widths["unsigned char c"][1]
+    start = widths["unsigned char c"][0]
+    assert widths["struct inner inner"] == pytest.approx((start + 2 * byte, 4 * byte))
+    assert widths["unsigned int on"] == pytest.approx((start + 4 * byte, byte / 8))
+    assert widths["union"] == pytest.approx((start, 4 * byte))
+    assert widths["void(int)* callback"] == pytest.approx((start, 8 * byte))
+
+
+def test_only_records_are_drawn(folder: Path) -> None:
+    with pytest.raises(InputError, match="RUN_LIMIT: this is no record, and only a record can be"):
+        picture(find(folder, "RUN_LIMIT", ())[0], "RUN_LIMIT", expand=False, page=False)
+
+
+def test_the_readmes_picture_is_what_show_draws(paths: Project, checkout: Path) -> None:
+    found, _ = find(paths.abi, "kvm_run", ("kvm_x86_64",))
+    svg = picture(found, "kvm_run", expand=False, page=False)
+    assert (checkout / "docs/kvm_run.svg").read_text() == f"{svg}\n"
+
+
+CHECK = """
+<script>
+addEventListener("load", () => {
+  const wrong = [];
+  for (const group of document.querySelectorAll("svg g")) {
+    const boxes = [...group.querySelectorAll("rect")].map(box => box.getBBox());
+    for (const text of group.querySelectorAll("text")) {
+      const said = text.getBBox();
+      if (!boxes.some(box => said.x >= box.x - 1 && said.x + said.width <= box.x + box.width + 1
+          && said.y >= box.y - 2 && said.y + said.height <= box.y + box.height + 2))
+        wrong.push(text.textContent);
+    }
+  }
+  const ink = getComputedStyle(document.querySelector("svg text")).fill;
+  const page = getComputedStyle(document.querySelector("svg .page")).fill;
+  document.title = `outside: ${wrong.join(" ")}; ${ink} on ${page}`;
+});
+</script>
+"""
+
+
+@pytest.mark.parametrize(("scheme", "colours"), [(1, "rgb(31, 35, 40) on rgb(255, 255, 255)"), (0, "rgb(240, 246, 252) on rgb(13, 17, 23)")])  # fmt: skip
+def test_a_browser_shows_it_in_light_and_dark(
+    scheme: int, colours: str, paths: Project, tmp_path: Path
+) -> None:
+    """No text stands outside its box, with the browser's own fonts."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    require(browser is not None, "no chromium")
+    assert browser is not None
+    found, _ = find(paths.abi, "kvm_run", ("kvm_x86_64",))
+    page = tmp_path / "page.html"
+    page.write_text(
+        picture(found, "kvm_run", expand=False, page=True).replace("</body>", f"{CHECK}</body>")
+    )
+    done = subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile", f"--blink-settings=preferredColorScheme={scheme}", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    title = re.search("<title>(.*?)</title>", done.stdout)
+    assert title is not None, done.stderr
+    assert title[1] == f"outside: ; {colours}"
+
+
+# -- the commands, as they are used ------------------------------------------------------------
+
+
+def git(copy: Copy, *arguments: str) -> None:
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", *identity, *arguments], cwd=copy.root, check=True, capture_output=True)
+
+
+def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
+    git(copy, "init", "-q")
+    git(copy, "add", "headers")
+    git(copy, "commit", "-qm", "before")
+    riscv = copy.root / "headers/abi/kvm_riscv64.abi"
+    before = copy.root / "before.abi"
+    shutil.copy(riscv, before)
+    assert copy.run("diff", "HEAD") == (0, "no changes\n", "")
+    text = riscv.read_text()
+    changed = text.replace("constant KVM_API_VERSION = 12", "constant KVM_API_VERSION = 13")
+    riscv.write_text(sealed(changed))
+    for old in ("HEAD", "HEAD:headers/abi", "before.abi"):
+        status, out, err = copy.run("diff", old)
+        assert (status, err) == (11, "")
+        assert out.splitlines()[0] == "kvm_riscv64: 1 breaking change"
+        assert out.splitlines()[-2:] == ["renumbered: 1 constant", "! KVM_API_VERSION  12 -> 13"]
+    riscv.write_text(
+        sealed(text.replace("constant KVM_A", "constant KVM_AA = 1 in x.h\nconstant KVM_A", 1))
+    )
+    assert copy.run("diff", "before.abi", "headers/abi/kvm_riscv64.abi")[0] == 10
+    status, out, _ = copy.run("diff", "HEAD", "--format", "json")
+    assert json.loads(out)["status"] == status == 10
+    status, out, _ = copy.run("diff", "HEAD", "--format", "markdown")
+    assert out.startswith(
+        "### `kvm_riscv64`: 1 compatible change\n\n<details><summary>added: 1 con"
+    )
+    riscv.unlink()
+    status, out, _ = copy.run("diff", "HEAD")
+    assert (status, out) == (11, "kvm_riscv64: the target is gone\n  from Linux 7.2.0 headers, ziglang 0.17.1\n")  # fmt: skip
+    status, out, _ = copy.run("diff", "headers/abi", "HEAD")
+    assert (status, out.splitlines()[0]) == (10, "kvm_riscv64: a new target")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["diff", "nosuch"], "nosuch: there is no such file or folder, and no such git revision here; name .abi files"),
+        (["diff", "HEAD:nosuch"], "HEAD:nosuch: there is no folder nosuch in this revision; git ls-tree HEAD"),
+        (["diff", "HEAD"], "HEAD: this git revision has no .abi files; name one that has, or extract"),
+        (["diff", "generator/README.md"], "generator/README.md: is no .abi file; name .abi files"),
+        (["diff", "generator"], "generator: there are neither .abi files nor headers in this folder"),
+        (["diff", "headers/abi/kvm_s390x.abi", "headers/abi/kvm_riscv64.abi"], "holds the facts of target 'kvm_s390x', but headers/abi/kvm_riscv64.abi those of kvm_riscv64; name two"),
+        (["diff", "old.abi"], "old.abi: has the outdated format 1; this generator reads 2; extract its headers"),
+        (["diff", "newer.abi"], "newer.abi:1: has format 99, newer than the 2"),
+        (["diff", "headers/abi", "--only", "kvm_vax"], "kvm_vax: neither version has this target; did you mean kvm_"),
+        (["diff", "headers/shims", "headers/shims"], "headers/shims: nothing says which target these headers are for; name it with --only"),
+        (["show", "kvm_regz"], "kvm_regz: nothing in the headers is called so in any target; did you mean kvm_regs"),
+        (["show", "kvm_regs", "--abi", "templates"], "templates: there are no .abi files here"),
+        (["show", "KVM_RUN", "--format", "svg"], "KVM_RUN: this is no record, and only a record can be drawn"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(arguments: list[str], message: str, copy: Copy) -> None:
+    git(copy, "init", "-q")
+    git(copy, "commit", "-qm", "empty", "--allow-empty")
+    (copy.root / "old.abi").write_text("vmm-arch abi 1\ntarget kvm_x86_64\n")
+    (copy.root / "newer.abi").write_text("vmm-arch abi 99\ntarget kvm_x86_64\n")
+    status, out, err = copy.run(*arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_they_need_no_templates_and_no_parser(copy: Copy) -> None:
+    """So that they answer at once."""
+    for module in ("jinja2", "black", "pycparser"):
+        (copy.root / "generator" / f"{module}.py").write_text(f"raise SystemError('{module}')")
+    assert copy.run("show", "kvm_regs")[0] == 0
+    assert copy.run("diff", "headers/abi", "headers/abi")[0] == 0
