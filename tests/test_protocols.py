@@ -87,7 +87,7 @@ def test_all_backends_export_the_same_names_with_the_same_signatures() -> None:
         if inspect.isfunction(ours):
             assert str(inspect.signature(ours)) == str(inspect.signature(theirs))
             assert inspect.getdoc(ours) == inspect.getdoc(theirs)
-        assert ours is theirs or type(ours) is type(theirs)
+        assert isinstance(ours, type) == isinstance(theirs, type)
 
 
 @pytest.mark.parametrize("record", ["Regs", "Sregs", "Fpu"])

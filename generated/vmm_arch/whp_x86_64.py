@@ -270,6 +270,7 @@ from vmm_arch.x86_64.whp_registers import (
     REGS,
     SEGMENTS,
     SREGS,
+    ApicState,
     Fpu,
     RegisterImage,
     Regs,
@@ -355,12 +356,10 @@ __all__ = [
 # Records: the hypervisor's own, under the contract's names
 
 
-class Lapic(LapicPage, ctypes.LittleEndianStructure):
+class Lapic(LapicPage, ApicState):
     """The local APIC's registers by their offset in its page: ``lapic[0x350]`` is LVT LINT0."""
 
     __slots__ = ()
-    regs: ctypes.Array[ctypes.c_uint8]
-    _fields_ = [("regs", ctypes.c_uint8 * 0x1000)]
 
 
 # Calls

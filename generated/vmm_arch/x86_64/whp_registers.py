@@ -8,10 +8,11 @@ a call reads or writes, one behind the other, under the names that they have on 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ctypes import Array, LittleEndianStructure, c_uint8, c_uint16, c_uint32, c_uint64
-from typing import Any, Final
+from ctypes import Array, c_uint8, c_uint32
+from typing import Final
 
 from vmm_arch.abi import whp_x86_64 as abi
+from vmm_arch.abi.records import LittleStruct, bit_field, of, u8, u16, u32, u64
 from vmm_arch.abi.whp_x86_64 import WHV_REGISTER_VALUE, WHV_X64_SEGMENT_REGISTER
 from vmm_arch.x86_64 import msr
 
@@ -75,166 +76,143 @@ def segment_image(selector: int, base: int, limit: int, attributes: int) -> WHV_
     return WHV_REGISTER_VALUE(Segment=segment)
 
 
-class Segment(LittleEndianStructure):
+class Segment(LittleStruct):
     """WHV_X64_SEGMENT_REGISTER under the names that a segment's fields have everywhere."""
 
-    __slots__ = ()
-    base: int
-    limit: int
-    selector: int
-    type: int
-    s: int
-    dpl: int
-    present: int
-    avl: int
-    l: int  # noqa: E741 - the field's name
-    db: int
-    g: int
-    _fields_ = [
-        ("base", c_uint64),
-        ("limit", c_uint32),
-        ("selector", c_uint16),
-        ("type", c_uint16, 4),
-        ("s", c_uint16, 1),
-        ("dpl", c_uint16, 2),
-        ("present", c_uint16, 1),
-        ("_reserved", c_uint16, 4),
-        ("avl", c_uint16, 1),
-        ("l", c_uint16, 1),
-        ("db", c_uint16, 1),
-        ("g", c_uint16, 1),
-    ]
+    base: int = u64
+    limit: int = u32
+    selector: int = u16
+    type: int = bit_field(u16, 4)
+    s: int = bit_field(u16, 1)
+    dpl: int = bit_field(u16, 2)
+    present: int = bit_field(u16, 1)
+    _bits_0: int = bit_field(u16, 4)
+    avl: int = bit_field(u16, 1)
+    l: int = bit_field(u16, 1)  # noqa: E741 - the field's name
+    db: int = bit_field(u16, 1)
+    g: int = bit_field(u16, 1)
 
 
-class Table(LittleEndianStructure):
+class Table(LittleStruct):
     """WHV_X64_TABLE_REGISTER under the names that GDTR and IDTR have everywhere."""
 
-    __slots__ = ()
-    limit: int
-    base: int
-    _fields_ = [("_pad", c_uint8 * 6), ("limit", c_uint16), ("base", c_uint64)]
+    _pad_0: Array[c_uint8] = u8 * 6
+    limit: int = u16
+    base: int = u64
 
 
-_GENERAL: Final = (
-    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp"),
-    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags"),
-)
-_SEGMENTS: Final = ("cs", "ds", "es", "fs", "gs", "ss", "tr")
-_CONTROL: Final = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer")
+class Regs(LittleStruct):
+    """The general registers."""
+
+    rax: int = u64
+    _pad_0: int = u64
+    rbx: int = u64
+    _pad_1: int = u64
+    rcx: int = u64
+    _pad_2: int = u64
+    rdx: int = u64
+    _pad_3: int = u64
+    rsi: int = u64
+    _pad_4: int = u64
+    rdi: int = u64
+    _pad_5: int = u64
+    rsp: int = u64
+    _pad_6: int = u64
+    rbp: int = u64
+    _pad_7: int = u64
+    r8: int = u64
+    _pad_8: int = u64
+    r9: int = u64
+    _pad_9: int = u64
+    r10: int = u64
+    _pad_10: int = u64
+    r11: int = u64
+    _pad_11: int = u64
+    r12: int = u64
+    _pad_12: int = u64
+    r13: int = u64
+    _pad_13: int = u64
+    r14: int = u64
+    _pad_14: int = u64
+    r15: int = u64
+    _pad_15: int = u64
+    rip: int = u64
+    _pad_16: int = u64
+    rflags: int = u64
+    _pad_17: int = u64
 
 
-def _numbers(*names: str) -> Any:
-    """Fields for registers of 64 bits, each in its 16 bytes."""
-    return [pair for n in names for pair in ((n, c_uint64), (f"_{n}_high", c_uint64))]
+class Sregs(LittleStruct):
+    """Segments, descriptor tables and control registers. Each segment is a view, not a copy."""
+
+    cs: Segment = of(Segment)
+    ds: Segment = of(Segment)
+    es: Segment = of(Segment)
+    fs: Segment = of(Segment)
+    gs: Segment = of(Segment)
+    ss: Segment = of(Segment)
+    tr: Segment = of(Segment)
+    ldt: Segment = of(Segment)
+    gdt: Table = of(Table)
+    idt: Table = of(Table)
+    cr0: int = u64
+    _pad_0: int = u64
+    cr2: int = u64
+    _pad_1: int = u64
+    cr3: int = u64
+    _pad_2: int = u64
+    cr4: int = u64
+    _pad_3: int = u64
+    cr8: int = u64
+    _pad_4: int = u64
+    efer: int = u64
+    _pad_5: int = u64
+    apic_base: int = u64
+    _pad_6: int = u64
+
+
+class Fpu(LittleStruct):
+    """x87 and SSE state: the beginning of the FXSAVE area (Intel SDM volume 1, 10.5.1).
+
+    The values of FpControlStatus, XmmControlStatus and the data registers make it up, in that order.
+    The abridged tag word ``ftw`` has a bit for each register that is not empty; of the 16 bytes of
+    an x87 register in ``st`` 10 are in use.
+    """
+
+    fcw: int = u16
+    fsw: int = u16
+    ftw: int = u8
+    _pad_0: int = u8
+    fop: int = u16
+    fip: int = u64
+    fdp: int = u64
+    mxcsr: int = u32
+    mxcsr_mask: int = u32
+    st: Array[Array[c_uint8]] = u8 * 16 * 8
+    xmm: Array[Array[c_uint8]] = u8 * 16 * 16
+
+
+class ApicState(LittleStruct):
+    """The local APIC's page, as WHvGetVirtualProcessorInterruptControllerState2 gives it."""
+
+    regs: Array[c_uint8] = u8 * 0x1000
 
 
 def _register_names(*names: str) -> Array[c_uint32]:
     return names_array([getattr(abi, f"WHvX64Register{name.capitalize()}") for name in names])
 
 
-class Regs(LittleEndianStructure):
-    """The general registers."""
-
-    __slots__ = ()
-    rax: int
-    rbx: int
-    rcx: int
-    rdx: int
-    rsi: int
-    rdi: int
-    rsp: int
-    rbp: int
-    r8: int
-    r9: int
-    r10: int
-    r11: int
-    r12: int
-    r13: int
-    r14: int
-    r15: int
-    rip: int
-    rflags: int
-    _fields_ = _numbers(*_GENERAL)
-
-
-REGS: Final = _register_names(*_GENERAL)
-
-
-class Sregs(LittleEndianStructure):
-    """Segments, descriptor tables and control registers. Each segment is a view, not a copy."""
-
-    __slots__ = ()
-    cs: Segment
-    ds: Segment
-    es: Segment
-    fs: Segment
-    gs: Segment
-    ss: Segment
-    tr: Segment
-    ldt: Segment
-    gdt: Table
-    idt: Table
-    cr0: int
-    cr2: int
-    cr3: int
-    cr4: int
-    cr8: int
-    efer: int
-    apic_base: int
-    _fields_ = [
-        *[(name, Segment) for name in (*_SEGMENTS, "ldt")],
-        ("gdt", Table),
-        ("idt", Table),
-        *_numbers(*_CONTROL, "apic_base"),
-    ]
-
-
+REGS: Final = _register_names(
+    *("rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp"),
+    *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip", "rflags"),
+)
 SREGS: Final = names_array(
     [
-        *_register_names(*_SEGMENTS),
-        abi.WHvX64RegisterLdtr,
-        abi.WHvX64RegisterGdtr,
-        abi.WHvX64RegisterIdtr,
-        *_register_names(*_CONTROL),
+        *_register_names("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldtr", "gdtr", "idtr"),
+        *_register_names("cr0", "cr2", "cr3", "cr4", "cr8", "efer"),
         abi.WHvX64RegisterApicBase,
     ]
 )
-
-
-class Fpu(LittleEndianStructure):
-    """x87 and SSE state: the beginning of the FXSAVE area (Intel SDM volume 1, 10.5.1).
-
-    The values of FpControlStatus, XmmControlStatus and the data registers make it up, in that order.
-    """
-
-    __slots__ = ()
-    fcw: int
-    fsw: int
-    ftw: int
-    """The abridged tag word: a bit for each register that is not empty."""
-    fop: int
-    fip: int
-    fdp: int
-    mxcsr: int
-    mxcsr_mask: int
-    st: Array[Array[c_uint8]]
-    """The x87 registers, 10 bytes of each 16 in use."""
-    xmm: Array[Array[c_uint8]]
-    _fields_ = [
-        ("fcw", c_uint16),
-        ("fsw", c_uint16),
-        ("ftw", c_uint8),
-        ("_reserved", c_uint8),
-        ("fop", c_uint16),
-        ("fip", c_uint64),
-        ("fdp", c_uint64),
-        ("mxcsr", c_uint32),
-        ("mxcsr_mask", c_uint32),
-        ("st", c_uint8 * 16 * 8),
-        ("xmm", c_uint8 * 16 * 16),
-    ]
-
-
 FPU: Final = names_array(
     [
         abi.WHvX64RegisterFpControlStatus,
