@@ -36,8 +36,8 @@ PLATFORM, EMULATION = "WinHvPlatform.dll", "WinHvEmulation.dll"
 SOURCES = Path(__file__).parent / "platform"
 _PARTS = {
     PLATFORM: "partition capabilities memory walk cpuid msrs registers interrupts xsave time"
-    " instruction run builtins",
-    EMULATION: "emulator instruction builtins",
+    " instruction undo run builtins",
+    EMULATION: "emulator arithmetic instruction builtins",
 }
 
 _OPTIONS = [

@@ -10,7 +10,7 @@
 #include <winhvemulation.h>
 
 #include "hresult.h"
-#include "instruction.h"
+#include "arithmetic.h"
 
 #ifdef _WIN32
 #define EXPORT __declspec(dllexport)
@@ -19,7 +19,6 @@
 #endif
 
 enum { PAGE = 4096, DIRECTION_READ = 0, DIRECTION_WRITE = 1 };
-enum { CF = 1 << 0, PF = 1 << 2, AF = 1 << 4, ZF = 1 << 6, SF = 1 << 7, DF = 1 << 10, OF = 1 << 11 };
 static const u64 GENUINE = 0x726f74616c756d65ull;
 
 typedef struct {
@@ -143,60 +142,6 @@ static int port(emulation *e, u16 number, u64 *value, u32 size, int write)
     if (!write)
         *value = info.Data & mask((int)size);
     return 1;
-}
-
-/* Flags. */
-
-static void set_flags(machine *m, u64 which, u64 values)
-{
-    m->rflags = (m->rflags & ~which) | (values & which);
-}
-
-static u64 result_flags(u64 result, int size)
-{
-    u64 parity = result ^ result >> 4;
-    parity ^= parity >> 2;
-    parity ^= parity >> 1;
-    return (result & mask(size) ? 0 : ZF) | (result >> (size * 8 - 1) & 1 ? SF : 0) |
-           (parity & 1 ? 0 : PF);
-}
-
-enum { ADD, OR, ADC, SBB, AND, SUB, XOR, CMP };
-
-static u64 compute(machine *m, int alu, u64 a, u64 b, int size)
-{
-    u64 carry = (alu == ADC || alu == SBB) && m->rflags & CF, top = 1ull << (size * 8 - 1);
-    u64 result, flags;
-    a &= mask(size);
-    b &= mask(size);
-    switch (alu) {
-    case ADD:
-    case ADC:
-        result = (a + b + carry) & mask(size);
-        flags = (result < a || (carry && result == a) ? CF : 0) |
-                ((a ^ result) & (b ^ result) & top ? OF : 0);
-        break;
-    case SBB:
-    case SUB:
-    case CMP:
-        result = (a - b - carry) & mask(size);
-        flags = (a < b || (carry && a == b) ? CF : 0) | ((a ^ b) & (a ^ result) & top ? OF : 0);
-        break;
-    default:
-        result = alu == OR ? a | b : alu == AND ? a & b : a ^ b;
-        flags = 0;
-        set_flags(m, CF | OF | AF | ZF | SF | PF, result_flags(result, size));
-        return result;
-    }
-    flags |= result_flags(result, size) | ((a ^ b ^ result) & AF);
-    set_flags(m, CF | OF | AF | ZF | SF | PF, flags);
-    return result;
-}
-
-static u64 extend(u64 value, int from, int is_signed)
-{
-    int unused = 64 - from * 8;
-    return is_signed ? (u64)((i64)(value << unused) >> unused) : value & mask(from);
 }
 
 /* An instruction that reads its memory operand, computes, and perhaps writes it again. */
