@@ -36,6 +36,7 @@ def main() -> None:
             "race.py": RACE,
             "qemu/usr/bin": root / "usr/bin",
             "qemu/usr/lib/x86_64-linux-gnu": root / "usr/lib/x86_64-linux-gnu",
+            "qemu/lib/x86_64-linux-gnu": root / "lib/x86_64-linux-gnu",
             "qemu/usr/share/qemu": root / "usr/share/qemu",
             "qemu/usr/share/seabios": root / "usr/share/seabios",
             "bzImage": stock_kernel(),

@@ -35,7 +35,7 @@ PATIENCE = 200
 
 
 def main(runs: int) -> None:
-    libraries = f"{ROOT}/lib/x86_64-linux-gnu"
+    libraries = f"{ROOT}/lib/x86_64-linux-gnu:qemu/lib/x86_64-linux-gnu"
     times: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
     for _ in range(runs):
         for name, command in CONTESTANTS.items():
