@@ -123,7 +123,8 @@ void free_cpuid(struct kvm_cpuid2 *list)
 
 /*
  * What a processor sees. KVM_GET_CPUID2 would tell as well, but a KVM in software mixes the host's
- * bits in. Of those that follow the processor's state, OSXSAVE is the one that is looked at.
+ * bits in. Of what follows the processor's state, OSXSAVE and the size of XSAVE's area are looked at:
+ * for XCR0 in the standard format (subleaf 0) and, as no supervisor state is there, the compacted one.
  */
 void find_cpuid(partition *p, processor *vp, u32 leaf, u32 subleaf, u32 out[4])
 {
@@ -134,6 +135,19 @@ void find_cpuid(partition *p, processor *vp, u32 leaf, u32 subleaf, u32 out[4])
         int any = !(e->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX);
         if (e->function == leaf && (any || e->index == subleaf))
             copy(out, &e->eax, 16);
+    }
+    if (leaf == 0xd && subleaf < 2) {
+        need(vp, XCRS);
+        out[1] = 576; /* the legacy region and the header: Intel SDM volume 1, 13.2 */
+        for (u32 i = 0; list && i < list->nent; i++) {
+            const struct kvm_cpuid_entry2 *e = &list->entries[i];
+            int enabled = e->function == leaf && e->index > 1 && e->index < 63 &&
+                          vp->state.xcrs.xcrs[0].value >> e->index & 1;
+            u32 compacted = e->ecx & 2 ? (out[1] + 63) & ~63u : out[1];
+            u32 end = (subleaf ? compacted : e->ebx) + e->eax;
+            if (enabled && end > out[1])
+                out[1] = end;
+        }
     }
     free_cpuid(list);
     if (leaf == 1) {

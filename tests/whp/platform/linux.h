@@ -15,6 +15,7 @@ typedef long long i64;
 
 /* Numbers of x86_64's system calls (arch/x86/entry/syscalls/syscall_64.tbl). */
 enum {
+    SYS_read = 0,
     SYS_open = 2,
     SYS_close = 3,
     SYS_mmap = 9,

@@ -30,7 +30,7 @@ static u32 property_index(u32 code)
     u32 i = 0;
     while (i < PROPERTY_COUNT && PROPERTIES[i].code != code)
         i++;
-    return i;
+    return lacks('p', code) ? PROPERTY_COUNT : i;
 }
 
 partition *find_partition(WHV_PARTITION_HANDLE handle)

@@ -100,6 +100,9 @@ partition *set_up_partition(WHV_PARTITION_HANDLE handle, HRESULT *error);
 processor *enter(WHV_PARTITION_HANDLE handle, UINT32 index, partition **of, HRESULT *error);
 void leave(processor *vp);
 
+/* older.c: whether a register (r) or property (p) is to be unknown here. */
+int lacks(char kind, u32 number);
+
 /* capabilities.c: what this platform can do with this host's KVM. */
 extern const u64 EXTENDED_EXITS, EXCEPTION_EXITS, MSR_EXITS;
 u64 synthetic_features(int kvm);

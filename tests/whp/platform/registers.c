@@ -343,6 +343,8 @@ static HRESULT move(partition *p, processor *vp, u32 name, value *v, int set)
     u32 part = 0;
     int is_msr;
     HRESULT done = S_OK;
+    if (lacks('r', name))
+        return WHV_E_INVALID_VP_REGISTER_NAME;
     if (is_apic_register(name)) {
         if (!p->properties.apic_mode)
             return WHV_E_INVALID_VP_REGISTER_NAME;

@@ -159,18 +159,20 @@ int undo(partition *p, processor *vp, access *a, instruction *i, u8 bytes[16], u
     *count = code_at(p, s, &m, m.rip, bytes);
     if (!decode(i, bytes, *count, m.bits))
         i->length = 0;
-    int loads = !a->write && i->length && i->to == MEMORY && is_string(i);
-    if (loads) { /* finishing it writes zeros to memory */
-        overwritten = destination_string(i, &m);
-        loads = read_linear(p, s, overwritten, saved, i->size) == i->size;
+    u32 there = 0; /* a bit for each byte of memory to which finishing writes what zeros lead to */
+    if (!a->write && i->length && i->to == MEMORY) {
+        overwritten = is_string(i) ? destination_string(i, &m) : memory_operand(i, &m);
+        for (u32 k = 0; k < i->size; k++)
+            there |= read_linear(p, s, overwritten + k, saved + k, 1) << k;
     }
     finish(vp, i);
     ioctl(vp->fd, KVM_GET_REGS, &after);
     int stepped_over = a->write && (!a->port_access || after.rip == before.rip);
     if (stepped_over && !rewind(p, vp, a, i))
         return 0;
-    if (loads)
-        write_linear(p, s, overwritten, saved, i->size);
+    for (u32 k = 0; k < sizeof saved; k++)
+        if (there >> k & 1)
+            write_linear(p, s, overwritten + k, saved + k, 1);
     ioctl(vp->fd, KVM_SET_REGS, &s->regs);
     if (s->events.interrupt.shadow) { /* finishing the instruction has ended it */
         s->events.flags = KVM_VCPUEVENT_VALID_SHADOW;

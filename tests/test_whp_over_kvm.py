@@ -1,0 +1,275 @@
+"""What is WHP's own in whp_x86_64, where guests run: over the stand-in of tests/whp."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from backends import BackendUnderTest, backend_module
+from requirements import PYTHON
+from vcpu_state import WHP_REGISTERS, differences, set_whp_register, whp_register, whp_state
+from vmm_arch import whp
+from vmm_arch import whp_x86_64 as arch
+from vmm_arch.abi import whp_x86_64 as abi
+from whp.build import PLATFORM, libraries
+
+SPIN = b"\xeb\xfe"  # jmp $
+Guest = Callable[[bytes], arch.Vcpu]
+ENTRIES = [arch.RealMode(0x1000), arch.Protected32(0x1000), arch.Long64(0x1000)]
+CREATE, RUN = "WHvCreateVirtualProcessor", "WHvRunVirtualProcessor"
+GET, SET = "WHvGetVirtualProcessorRegisters", "WHvSetVirtualProcessorRegisters"
+
+
+@pytest.fixture(name="arch", autouse=True)
+def only_whp() -> Any:
+    """Have the shared fixtures make guests of WHP's."""
+    return backend_module("whp_x86_64")
+
+
+@pytest.fixture
+def calls(backend: BackendUnderTest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The platform's functions that are called, as they are."""
+    called: list[str] = []
+    backend.before_calls(monkeypatch, called.append)
+    return called
+
+
+class TestCalls:
+    @pytest.mark.parametrize("irqchip", [False, True], ids=["bare", "irqchip"])
+    @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: type(entry).__name__)
+    def test_configure_makes_one_call(
+        self, memory: arch.GuestMemory, entry: arch.Entry, irqchip: bool, calls: list[str]
+    ) -> None:
+        with arch.Vm(memory, irqchip=irqchip) as vm:
+            calls.clear()
+            arch.configure_vcpu(vm.vcpus[0], entry)
+            assert calls == [SET]
+
+    @pytest.mark.parametrize("irqchip", [False, True], ids=["bare", "irqchip"])
+    def test_two_calls_lead_from_creation_to_the_first_run(
+        self, memory: arch.GuestMemory, irqchip: bool, calls: list[str]
+    ) -> None:
+        memory.write(0x1000, b"\xe6\x11")  # out 0x11, al
+        with arch.Vm(memory, irqchip=irqchip) as vm:
+            arch.configure_vcpu(vm.vcpus[0], ENTRIES[0])
+            vm.vcpus[0].run()
+        created = len(calls) - calls[::-1].index(CREATE)
+        assert calls[created : calls.index(RUN, created)] == [GET, SET]
+
+    def test_secondaries_take_one_call_as_well(
+        self, memory: arch.GuestMemory, calls: list[str]
+    ) -> None:
+        with arch.Vm(memory, vcpus=3, irqchip=True) as vm:
+            calls.clear()
+            for vcpu in vm.vcpus:
+                arch.configure_vcpu(vcpu, ENTRIES[0])
+            assert calls == [SET] * 3
+
+    def test_a_port_access_takes_the_run_and_one_write(
+        self, guest: Guest, calls: list[str]
+    ) -> None:
+        vcpu = guest(b"\xe4\x10\xe6\x11\xf4")  # in al, 0x10; out 0x11, al; hlt
+        calls.clear()
+        vcpu.run().ignore()
+        vcpu.run()
+        vcpu.run()
+        assert calls == [RUN, SET, RUN, SET, RUN]
+
+
+def test_no_register_that_can_be_written_survives_a_reset(memory: arch.GuestMemory) -> None:
+    """Whatever a guest could have left in one: each bit that is taken is tried."""
+    entry = arch.RealMode(0x1000)
+    with arch.Vm(memory, irqchip=True) as fresh, arch.Vm(memory, irqchip=True) as used:
+        arch.configure_vcpu(fresh.vcpus[0], entry)
+        arch.configure_vcpu(used.vcpus[0], entry)
+        wanted = whp_state(fresh.vcpus[0])
+        vcpu = used.vcpus[0]
+        for number in WHP_REGISTERS.values():
+            if (value := whp_register(vcpu, number)) is None:
+                continue
+            for bit in (63, 40, 20, 12, 11, 7, 1, 0):
+                changed = int.from_bytes(value, "little") ^ 1 << bit
+                try:
+                    set_whp_register(vcpu, number, changed.to_bytes(16, "little"))
+                except arch.HypervisorError:
+                    continue
+        assert len(differences(whp_state(vcpu), wanted)) > 100
+        arch.reset_vcpu(vcpu, entry)
+        assert differences(whp_state(vcpu), wanted) == []
+
+
+class TestRefusals:
+    """Every refusal says the operation, the HRESULT's name and the usual cause."""
+
+    def test_a_register_that_is_refused_is_named_with_its_value(self, guest: Guest) -> None:
+        vcpu = guest(SPIN)
+        complaint = f"{SET}: .*: WHvX64RegisterPat cannot be 0x1234 on this host"
+        with pytest.raises(arch.HypervisorError, match=complaint):
+            vcpu.set_msrs({0x174: 1, 0x277: 0x1234, 0xC0000082: 2})
+
+    def test_registers_that_contradict_each_other(self, guest: Guest) -> None:
+        vcpu = guest(SPIN)
+        sregs = vcpu.get_sregs()
+        sregs.efer, sregs.cr0 = 0x100, 0x80000011  # LME and PG without LMA
+        with pytest.raises(arch.HypervisorError, match=rf"{SET}: ERROR_HV_INVALID_PARAMETER: "):
+            vcpu.set_sregs(sregs)
+
+    def test_a_property_that_comes_too_late(self, memory: arch.GuestMemory) -> None:
+        with arch.Vm(memory) as vm:
+            complaint = "WHvSetPartitionProperty: E_INVALIDARG: the property cannot be set any more"
+            with pytest.raises(arch.HypervisorError, match=complaint):
+                vm.set_property(abi.WHvPartitionPropertyCodeProcessorCount, ctypes.c_uint32(2))
+
+    def test_a_property_that_nobody_knows(self, memory: arch.GuestMemory) -> None:
+        with arch.Vm(memory) as vm:
+            complaint = "WHvSetPartitionProperty: WHV_E_UNKNOWN_PROPERTY: this version of Windows"
+            with pytest.raises(arch.HypervisorError, match=complaint):
+                vm.set_property(0x7777, ctypes.c_uint32(2))
+
+    def test_a_capability_that_nobody_knows(self) -> None:
+        complaint = "WHvGetCapability: WHV_E_UNKNOWN_CAPABILITY: this version of Windows"
+        with pytest.raises(arch.HypervisorError, match=complaint):
+            vars(arch)["capability"](0x7777)
+
+    def test_memory_that_is_not_aligned(self, memory: arch.GuestMemory) -> None:
+        host = memory.host_address(memory.regions[0])
+        flags = abi.WHvMapGpaRangeFlagRead
+        with arch.Vm(memory) as vm:
+            for where in ((host + 1, 1 << 32, 0x1000), (host, 0x800, 0x1000), (host, 1 << 32, 7)):
+                complaint = "WHvMapGpaRange: E_INVALIDARG: the memory or its size is not aligned"
+                with pytest.raises(arch.HypervisorError, match=complaint):
+                    arch.platform.WHvMapGpaRange(vm.partition, *where, flags)
+
+    def test_memory_that_was_never_mapped(self, memory: arch.GuestMemory) -> None:
+        with arch.Vm(memory) as vm:
+            complaint = "WHvUnmapGpaRange: WHV_E_GPA_RANGE_NOT_FOUND: nothing is mapped there"
+            with pytest.raises(arch.HypervisorError, match=complaint):
+                arch.platform.WHvUnmapGpaRange(vm.partition, 1 << 32, 0x1000)
+
+    def test_a_processor_twice_too_many_or_none(self, memory: arch.GuestMemory) -> None:
+        with arch.Vm(memory) as vm:
+            with pytest.raises(arch.HypervisorError, match=f"{CREATE}: WHV_E_VP_ALREADY_EXISTS: "):
+                arch.platform.WHvCreateVirtualProcessor(vm.partition, 0, 0)
+            with pytest.raises(
+                arch.HypervisorError, match=f"{CREATE}: E_INVALIDARG: the partition"
+            ):
+                arch.platform.WHvCreateVirtualProcessor(vm.partition, 1, 0)
+            missing = "WHvDeleteVirtualProcessor: WHV_E_VP_DOES_NOT_EXIST: the partition has no"
+            with pytest.raises(arch.HypervisorError, match=missing):
+                arch.platform.WHvDeleteVirtualProcessor(vm.partition, 1)
+
+    def test_a_guest_that_executes_where_there_is_no_memory(self, guest: Guest) -> None:
+        vcpu = guest(SPIN)
+        sregs = vcpu.get_sregs()
+        sregs.cs.base = 0x40000000
+        vcpu.set_sregs(sregs)
+        failure = vcpu.run()
+        assert isinstance(failure, arch.Failure)
+        assert failure.operation == RUN
+        assert failure.code == "WHvRunVpExitReasonMemoryAccess"
+        assert failure.message.startswith("the guest executes at 0x40001000, where there is no")
+        assert vcpu.run_context.ExitReason == abi.WHvRunVpExitReasonMemoryAccess
+
+
+class TestOlderWindows:
+    """A platform that does not know what newer versions do: in a process of its own."""
+
+    def run(self, code: str, *lacking: str) -> str:
+        environment = {whp.VARIABLE: str(libraries() / PLATFORM)}
+        kinds = {True: "p", False: "r"}
+        environment["VMM_ARCH_WHP_LACKS"] = ",".join(
+            f"{kinds['Property' in name]}{getattr(abi, name):x}" for name in lacking
+        )
+        done = subprocess.run(
+            [PYTHON, "-c", code],
+            capture_output=True,
+            text=True,
+            env=os.environ | environment,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    CONFIGURED = """
+from vmm_arch import whp_x86_64 as arch
+entry = arch.RealMode(0x1000)
+for irqchip in (False, True):
+    with arch.GuestMemory(0x10000) as memory, arch.Vm(memory, irqchip=irqchip) as vm:
+        memory.write(0x1000, bytes([0xE6, 0x11, 0xF4]))  # out 0x11, al; hlt
+        vcpu = vm.vcpus[0]
+        arch.configure_vcpu(vcpu, entry)
+        print(vcpu.run())
+        arch.reset_vcpu(vcpu, entry)
+        print(vcpu.run())
+        if irqchip:
+            lapic = vcpu.get_lapic()
+            print(*(hex(lapic[at]) for at in (0x20, 0x80, 0xF0, 0x320, 0x350, 0x360, 0x370)))
+        try:
+            print(hex(vcpu.get_msrs([0x1A0])[0x1A0]))
+        except arch.HypervisorError as error:
+            print(error)
+"""
+    OUT = "IoOut(port=0x11, data=b'\\x00', size=1)"
+    LAPIC = "0x0 0x0 0xff 0x10000 0x700 0x400 0x10000"
+
+    def test_one_that_lacks_nothing(self) -> None:
+        said = self.run(self.CONFIGURED).splitlines()
+        assert said == [self.OUT, self.OUT, "0x1", self.OUT, self.OUT, self.LAPIC, "0x1"]
+
+    def test_one_without_misc_enable(self) -> None:
+        said = self.run(self.CONFIGURED, "WHvX64RegisterMsrIa32MiscEnable").splitlines()
+        gone = f"{GET}: WHV_E_INVALID_VP_REGISTER_NAME: MSR 0x1a0 does not exist on this host or"
+        assert said == [
+            *(self.OUT, self.OUT, f"{gone} with this CPUID"),
+            *(self.OUT, self.OUT, self.LAPIC, f"{gone} with this CPUID"),
+        ]
+
+    @pytest.mark.parametrize(
+        "lacking",
+        [
+            ["WHvX64RegisterApicLvtLint0", "WHvX64RegisterApicLvtLint1"],
+            ["WHvX64RegisterApicLvtLint1"],
+            [name for name in WHP_REGISTERS if name.startswith("WHvX64RegisterApic")][1:],
+        ],
+        ids=["LINT0 and LINT1", "LINT1", "all of the APIC's"],
+    )
+    def test_one_without_the_local_apics_registers(self, lacking: list[str]) -> None:
+        """They are written with the APIC's page."""
+        said = self.run(self.CONFIGURED, *lacking).splitlines()
+        assert said == [self.OUT, self.OUT, "0x1", self.OUT, self.OUT, self.LAPIC, "0x1"]
+
+    def test_one_without_a_register_that_is_needed_says_which(self) -> None:
+        code = (
+            "from vmm_arch import whp_x86_64 as arch\n"
+            "memory = arch.GuestMemory(0x2000)\n"
+            "try: arch.configure_vcpu(arch.Vm(memory).vcpus[0], arch.RealMode(0x1000))\n"
+            "except arch.HypervisorError as error: print(error)\n"
+        )
+        said = self.run(code, "WHvX64RegisterPat")
+        name = "WHV_E_INVALID_VP_REGISTER_NAME"
+        assert said.startswith(f"{SET}: {name}: WHvX64RegisterPat cannot be 0x7040600070406 on")
+
+    CPUID = """
+from vmm_arch import whp_x86_64 as arch
+with arch.GuestMemory(0x10000) as memory, arch.Vm(memory, vcpus=2) as vm:
+    memory.write(0x1000, bytes([0x0F, 0xA2, 0xF4]))  # cpuid; hlt
+    for vcpu in vm.vcpus:
+        arch.configure_vcpu(vcpu, arch.RealMode(0x1000))
+        asked = [(entry.function, entry.index or 0) for entry in vm.cpuid]
+        for function, index in [*asked, (0xB, 0), (0xB, 1), (0x40000000, 0)]:
+            vcpu.set_regs(arch.Regs(rax=function, rcx=index, rip=0x1000, rflags=2))
+            vcpu.run()
+            regs = vcpu.get_regs()
+            print(hex(function), index, *map(hex, (regs.rax, regs.rbx, regs.rcx, regs.rdx)))
+"""
+
+    def test_one_without_answers_for_subleaves_and_processors(self) -> None:
+        """CPUID is answered by exits then, to the same effect."""
+        listed = self.run(self.CPUID)
+        assert len(listed.splitlines()) > 50
+        by_exits = self.run(self.CPUID, "WHvPartitionPropertyCodeCpuidResultList2")
+        assert by_exits.splitlines() == listed.splitlines()
