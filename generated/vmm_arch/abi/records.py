@@ -14,7 +14,6 @@ which ones they are.
 from __future__ import annotations
 
 import ctypes
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
@@ -36,9 +35,24 @@ char: Any = ctypes.c_char
 boolean: Any = ctypes.c_bool
 
 
-def of(kind: Any) -> Any:
-    """A member that is a record, or an array of records."""
-    return kind
+def of(kind: Any, *counts: int) -> Any:
+    """A member that is a record, or an array of records.
+
+    Where its name means something else in the class body, it is given as a string, with the
+    dimensions of the array.
+    """
+    return _Named(kind, counts) if isinstance(kind, str) else kind
+
+
+class _Named:
+    def __init__(self, name: str, counts: tuple[int, ...]) -> None:
+        self.name, self.counts = name, counts
+
+    def resolve(self, names: Mapping[str, Any]) -> Any:
+        kind = names[self.name]
+        for count in reversed(self.counts):
+            kind *= count
+        return kind
 
 
 class _BitField:
@@ -77,65 +91,38 @@ def any_of(kind: Any, prefix: str) -> Any:
     return _Constants(kind, prefix, True)
 
 
-class _Body(dict[str, Any]):
-    """The names of a class body, without the members.
-
-    So the name of a type means that type, also behind a member of the same name, as it does in C.
-    And a name that begins with two underscores is what it is in C: Python puts the class's name
-    before it.
-    """
-
-    def __init__(self, name: str, outside: Mapping[str, Any]) -> None:
-        self._prefix = f"_{name.lstrip('_')}"
-        self._outside = outside
-        self.members: list[tuple[str, Any]] = []
-
-    def _plain(self, name: str) -> str:
-        return name.removeprefix(self._prefix) if name.startswith(f"{self._prefix}__") else name
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name == "_pack_" or (name.startswith("__") and name.endswith("__")):
-            super().__setitem__(name, value)
-        else:
-            self.members.append((self._plain(name), value))
-
-    def __missing__(self, name: str) -> Any:
-        plain = self._plain(name)
-        if plain == name:
-            raise KeyError(name)
-        return self._outside[plain]
+_MADE = (_BitField, _Unnamed, _Constants)
 
 
-def _prepare(name: str, bases: tuple[type, ...]) -> _Body:
-    return _Body(name, sys._getframe(1).f_globals)
-
-
-def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: _Body) -> Any:
+def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
     """Make a record of a class body."""
-    namespace: dict[str, Any] = {"__slots__": (), **body}  # there are no other attributes
-    if "_pack_" in body:
-        namespace["_layout_"] = "ms"  # Python 3.14 wants the name of rules that allow it
+    mangled = f"_{name.lstrip('_')}__"  # how Python begins what C begins with two underscores
+    namespace: dict[str, Any] = {"__slots__": ()}  # so that there are no other attributes
+    fields: list[tuple[Any, ...]] = []
+    anonymous: list[str] = []
+    names: dict[str, tuple[str, bool]] = {}
+    for key, value in body.items():
+        if key == "_pack_":
+            # Python 3.14 wants the name of rules that allow it.
+            namespace |= {"_pack_": value, "_layout_": "ms"}
+        elif key.startswith("__"):
+            namespace[key] = value
+        else:
+            member = key[len(mangled) - 2 :] if key.startswith(mangled) else key
+            kind, *width = value.field if isinstance(value, _MADE) else (value,)
+            if isinstance(kind, _Named):
+                kind = kind.resolve(sys._getframe(1).f_globals)
+            fields.append((member, kind, *width))
+            if isinstance(value, _Unnamed):
+                anonymous.append(member)
+            elif isinstance(value, _Constants):
+                names[member] = value.names
     if type(bases[0]) is metaclass:  # else it is one of the classes below
-        namespace["_anonymous_"] = tuple(
-            name for name, kind in body.members if isinstance(kind, _Unnamed)
-        )
-        namespace["_fields_"] = [
-            (
-                name,
-                *(kind.field if isinstance(kind, _BitField | _Unnamed | _Constants) else (kind,)),
-            )
-            for name, kind in body.members
-        ]
-        namespace["_names_"] = {
-            name: kind.names for name, kind in body.members if isinstance(kind, _Constants)
-        }
+        namespace |= {"_anonymous_": anonymous, "_names_": names, "_fields_": fields}
     record: Any = metaclass.__base__.__new__(metaclass, name, bases, namespace)
     # Python 3.11 knows not that a union can be in a record of the other byte order.
     record.__ctype_le__ = record.__ctype_be__ = record
     return record
-
-
-_FILLER = re.compile(r"_(pad|bits|unit)_\d+")
 
 
 def _repr(record: Any) -> str:
@@ -159,8 +146,8 @@ def _parts(record: Any) -> Iterator[str]:
         return
     for name, *_ in kind._fields_:
         value = getattr(record, name)
-        if _FILLER.fullmatch(name):
-            continue
+        if name.startswith(("_pad_", "_bits_", "_unit_")):
+            continue  # not the header's own
         if name in kind._anonymous_:
             yield from _parts(value)
         elif name in kind._names_:
@@ -218,12 +205,8 @@ def _constants(module: str, prefix: str) -> dict[int, str]:
 
 def _base(name: str, kind: type) -> Any:
     """What records derive from: ``kind``, with bodies that are read as above."""
-    how = {"__prepare__": staticmethod(_prepare), "__new__": _record}
-    metaclass: Any = type(f"_{name}", (type(kind),), how)
-    body = _Body(name, globals())
-    body["__module__"] = __name__
-    body["__repr__"] = _repr
-    return metaclass(name, (kind,), body)
+    metaclass: Any = type(f"_{name}", (type(kind),), {"__new__": _record})
+    return metaclass(name, (kind,), {"__module__": __name__, "__repr__": _repr})
 
 
 if TYPE_CHECKING:  # to whom a record is nothing but a record of ctypes
