@@ -16,8 +16,6 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 # What a member is made with is not what reading it gives, so type checkers are told nothing.
@@ -47,6 +45,7 @@ def of(kind: Any, *counts: int) -> Any:
 class _Named:
     def __init__(self, name: str, counts: tuple[int, ...]) -> None:
         self.name, self.counts = name, counts
+        self.field = (self,)
 
     def resolve(self, names: Mapping[str, Any]) -> Any:
         kind = names[self.name]
@@ -91,37 +90,47 @@ def any_of(kind: Any, prefix: str) -> Any:
     return _Constants(kind, prefix, True)
 
 
-_MADE = (_BitField, _Unnamed, _Constants)
+_MADE = (_BitField, _Unnamed, _Constants, _Named)
 
 
 def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
-    """Make a record of a class body."""
-    mangled = f"_{name.lstrip('_')}__"  # how Python begins what C begins with two underscores
-    namespace: dict[str, Any] = {"__slots__": ()}  # so that there are no other attributes
+    """Make a record of a class body. There are hundreds, so this is written to be quick."""
     fields: list[tuple[Any, ...]] = []
     anonymous: list[str] = []
     names: dict[str, tuple[str, bool]] = {}
-    for key, value in body.items():
-        if key == "_pack_":
-            # Python 3.14 wants the name of rules that allow it.
-            namespace |= {"_pack_": value, "_layout_": "ms"}
-        elif key.startswith("__"):
-            namespace[key] = value
-        else:
-            member = key[len(mangled) - 2 :] if key.startswith(mangled) else key
-            kind, *width = value.field if isinstance(value, _MADE) else (value,)
-            if isinstance(kind, _Named):
-                kind = kind.resolve(sys._getframe(1).f_globals)
-            fields.append((member, kind, *width))
-            if isinstance(value, _Unnamed):
-                anonymous.append(member)
-            elif isinstance(value, _Constants):
-                names[member] = value.names
+    namespace: dict[str, Any] = {
+        "__slots__": (),  # so that there are no other attributes
+        "_names_": names,
+    }
+    for member, value in body.items():
+        if member[0] == "_":
+            if member[:2] == "__":
+                namespace[member] = value
+                continue
+            if member == "_pack_":  # Python 3.14 wants the name of rules that allow it
+                namespace |= {"_pack_": value, "_layout_": "ms"}
+                continue
+            mangled = f"_{name.lstrip('_')}"  # what Python puts before two underscores
+            if member.startswith(f"{mangled}__"):
+                member = member[len(mangled) :]
+        if not isinstance(value, _MADE):
+            fields.append((member, value))
+            continue
+        kind, *width = value.field
+        if isinstance(kind, _Named):
+            kind = kind.resolve(sys._getframe(1).f_globals)
+        fields.append((member, kind, *width))
+        if isinstance(value, _Unnamed):
+            anonymous.append(member)
+        elif isinstance(value, _Constants):
+            names[member] = value.names
+    if anonymous:
+        namespace["_anonymous_"] = anonymous
     if type(bases[0]) is metaclass:  # else it is one of the classes below
-        namespace |= {"_anonymous_": anonymous, "_names_": names, "_fields_": fields}
+        namespace["_fields_"] = fields
     record: Any = metaclass.__base__.__new__(metaclass, name, bases, namespace)
-    # Python 3.11 knows not that a union can be in a record of the other byte order.
-    record.__ctype_le__ = record.__ctype_be__ = record
+    if issubclass(record, ctypes.Union):  # Python 3.11 knows not that it can be in another byte order
+        record.__ctype_le__ = record.__ctype_be__ = record
     return record
 
 
@@ -137,18 +146,19 @@ def _parts(record: Any) -> Iterator[str]:
     kind = type(record)
     if isinstance(record, ctypes.Union):
         size = ctypes.sizeof(record)
-        inside = (getattr(record, name) for name in kind._anonymous_)
+        inside = (getattr(record, name) for name in getattr(kind, "_anonymous_", ()))
         alike = [value for value in inside if ctypes.sizeof(value) == size]
         if size <= 8 and len(alike) == 1:
             yield from _parts(alike[0])
         else:
             yield _bytes(bytes(record))
         return
+    anonymous = getattr(kind, "_anonymous_", ())
     for name, *_ in kind._fields_:
         value = getattr(record, name)
         if name.startswith(("_pad_", "_bits_", "_unit_")):
             continue  # not the header's own
-        if name in kind._anonymous_:
+        if name in anonymous:
             yield from _parts(value)
         elif name in kind._names_:
             yield f"{name}={_named(kind.__module__, value, *kind._names_[name])}"
@@ -170,6 +180,8 @@ def _shown(value: Any) -> str:
 
 def _runs(texts: Iterable[str]) -> Iterator[str]:
     """The texts, those that are repeated once and with their number."""
+    from itertools import groupby
+
     for text, group in groupby(texts):
         count = len(list(group))
         yield text if count == 1 else f"{text} x {count}"
@@ -190,7 +202,6 @@ def _named(module: str, value: int, prefix: str, flags: bool) -> str:
     return "|".join([*map(names.__getitem__, bits), *([_shown(rest)] if rest or not bits else [])])
 
 
-@cache
 def _constants(module: str, prefix: str) -> dict[int, str]:
     """The constants of a module whose names begin with a prefix, by their values.
 
