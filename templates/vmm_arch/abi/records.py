@@ -128,7 +128,9 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, 
     if type(bases[0]) is metaclass:  # else it is one of the classes below
         namespace["_fields_"] = fields
     record: Any = metaclass.__base__.__new__(metaclass, name, bases, namespace)
-    if issubclass(record, ctypes.Union):  # Python 3.11 knows not that it can be in another byte order
+    if issubclass(
+        record, ctypes.Union
+    ):  # Python 3.11 knows not that it can be in another byte order
         record.__ctype_le__ = record.__ctype_be__ = record
     return record
 
