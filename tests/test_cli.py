@@ -176,7 +176,7 @@ def test_check_fails_on_changed_facts(copy: Copy) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "--only", "kvm_x8664"], "kvm_x8664: there is no such target; did you mean kvm_x86_64? targets: kvm_x86_64, kvm_a"),
+        (["generate", "--only", "kvm_x8664"], "kvm_x8664: there is no such target; did you mean kvm_x86_64 or"),
         (["extract", "--only", "vax"], "vax: there is no such target; targets: kvm_x86_64"),
         (["extract", *RISCV, "--include", "/no/such"], "--include /no/such: there is no such folder"),
         (["extract", *RISCV, "--cc", "no-such-cc"], "--cc no-such-cc: there is no such command; install"),
@@ -317,7 +317,7 @@ def test_the_systems_headers_with_gcc(copy: Copy) -> None:
     text = (facts / "kvm_x86_64.abi").read_text()
     assert "\norigin Linux " in text
     assert "constant KVM_API_VERSION = 12 in linux/kvm.h" in text
-    assert "struct kvm_regs @ 128 rip __u64" in text
+    assert "  @ 128 rip, rflags __u64" in text
     assert "struct kvm_regs is 144 bytes aligned 8 in asm/kvm.h" in text
     assert copy.run("generate", "-q", *only, "--abi", str(facts), "--output", str(out)) == (
         0,

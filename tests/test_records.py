@@ -64,17 +64,22 @@ def test_an_exit_prints_its_reason_and_its_bytes() -> None:
     )
 
 
-def test_names_in_a_class_body_mean_what_they_do_in_c() -> None:
-    class inner(LittleStruct):
-        u16: int = u16
-        after: int = u16  # still the type, not the member above
-        __x: int = u8
+class __hidden(LittleStruct):
+    x: int = u16
 
-    assert vars(inner)["after"].size == 2
-    assert inner(__x=3)._fields_[2][0] == "__x"
-    assert ctypes.sizeof(inner) == 6
+
+def test_names_in_a_class_body_mean_what_they_do_in_c() -> None:
+    class outer(LittleStruct):
+        u16: int = u8
+        after: int = of("u16")  # the type, not the member above
+        rows: Any = of("u16", 2, 3)
+        __hidden: Any = of("__hidden")
+
+    described = [(field[0], ctypes.sizeof(field[1])) for field in outer._fields_]
+    assert described == [("u16", 1), ("after", 2), ("rows", 12), ("__hidden", 2)]
+    assert len(outer().rows) == 2
     with pytest.raises(AttributeError):
-        inner().nothing = 1
+        outer().nothing = 1
 
 
 def test_a_union_may_be_in_a_record_of_the_other_byte_order() -> None:

@@ -189,6 +189,13 @@ def test_only_records_are_drawn(folder: Path) -> None:
         picture(find(folder, "RUN_LIMIT", ())[0], "RUN_LIMIT", expand=False, page=False)
 
 
+def test_the_readmes_example_is_what_show_says(paths: Project, checkout: Path) -> None:
+    found, _ = find(paths.abi, "kvm_msr_entry", ("kvm_x86_64",))
+    said = "\n".join(line for line, _ in as_text(found, (), expand=False))
+    shown = f"$ vmm-arch-gen show kvm_msr_entry\n{said}\n$ "
+    assert shown in (checkout / "README.md").read_text()
+
+
 def test_the_readmes_picture_is_what_show_draws(paths: Project, checkout: Path) -> None:
     found, _ = find(paths.abi, "kvm_run", ("kvm_x86_64",))
     svg = picture(found, "kvm_run", expand=False, page=False)

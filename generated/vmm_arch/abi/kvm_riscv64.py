@@ -841,7 +841,7 @@ class __riscv_extra_ext_header(LittleStruct):
 
     __padding: Array[c_uint32] = u32 * 129
     reserved: int = u32
-    hdr: __riscv_ctx_hdr = of(__riscv_ctx_hdr)
+    hdr: __riscv_ctx_hdr = of("__riscv_ctx_hdr")
 
 
 class __riscv_f_ext_state(LittleStruct):
@@ -862,9 +862,9 @@ class __riscv_q_ext_state(LittleStruct):
 class __riscv_fp_state(LittleUnion):
     """union __riscv_fp_state, 528 bytes (asm/ptrace.h)."""
 
-    f: __riscv_f_ext_state = of(__riscv_f_ext_state)
-    d: __riscv_d_ext_state = of(__riscv_d_ext_state)
-    q: __riscv_q_ext_state = of(__riscv_q_ext_state)
+    f: __riscv_f_ext_state = of("__riscv_f_ext_state")
+    d: __riscv_d_ext_state = of("__riscv_d_ext_state")
+    q: __riscv_q_ext_state = of("__riscv_q_ext_state")
 
 
 class __riscv_v_ext_state(LittleStruct):
@@ -2065,7 +2065,7 @@ class kvm_vfio_spapr_tce(LittleStruct):
 class user_cfi_state(LittleStruct):
     """struct user_cfi_state, 16 bytes (asm/ptrace.h)."""
 
-    cfi_status: __cfi_status = of(__cfi_status)
+    cfi_status: __cfi_status = of("__cfi_status")
     shstk_ptr: int = u64
 
 

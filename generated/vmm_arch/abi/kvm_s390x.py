@@ -814,7 +814,7 @@ class __vector128_struct(BigStruct):
 class __vector128_union(BigUnion):
     """union __vector128.<union>, 16 bytes (asm/types.h)."""
 
-    _struct = unnamed(__vector128_struct)
+    _struct = unnamed(of("__vector128_struct"))
     high: int
     low: int
     u: Array[c_uint32] = u32 * 4
@@ -823,7 +823,7 @@ class __vector128_union(BigUnion):
 class __vector128(BigStruct):
     """__vector128, 16 bytes (asm/types.h)."""
 
-    _union = unnamed(__vector128_union)
+    _union = unnamed(of("__vector128_union"))
     high: int
     low: int
     u: Array[c_uint32]

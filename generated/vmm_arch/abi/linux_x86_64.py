@@ -945,24 +945,24 @@ class edd_info(LittleStruct):
 class boot_params(LittleStruct):
     """struct boot_params, 4096 bytes (asm/bootparam.h)."""
 
-    screen_info: screen_info = of(screen_info)
-    apm_bios_info: apm_bios_info = of(apm_bios_info)
+    screen_info: screen_info = of("screen_info")
+    apm_bios_info: apm_bios_info = of("apm_bios_info")
     _pad2: Array[c_uint8] = u8 * 4
     tboot_addr: int = u64
-    ist_info: ist_info = of(ist_info)
+    ist_info: ist_info = of("ist_info")
     acpi_rsdp_addr: int = u64
     _pad3: Array[c_uint8] = u8 * 8
     hd0_info: Array[c_uint8] = u8 * 16
     hd1_info: Array[c_uint8] = u8 * 16
-    sys_desc_table: sys_desc_table = of(sys_desc_table)
-    olpc_ofw_header: olpc_ofw_header = of(olpc_ofw_header)
+    sys_desc_table: sys_desc_table = of("sys_desc_table")
+    olpc_ofw_header: olpc_ofw_header = of("olpc_ofw_header")
     ext_ramdisk_image: int = u32
     ext_ramdisk_size: int = u32
     ext_cmd_line_ptr: int = u32
     _pad4: Array[c_uint8] = u8 * 112
     cc_blob_address: int = u32
-    edid_info: edid_info = of(edid_info)
-    efi_info: efi_info = of(efi_info)
+    edid_info: edid_info = of("edid_info")
+    efi_info: efi_info = of("efi_info")
     alt_mem_k: int = u32
     scratch: int = u32
     e820_entries: int = u8
@@ -986,7 +986,7 @@ class edd(LittleStruct):
     """struct edd, 560 bytes (linux/edd.h)."""
 
     mbr_signature: Array[c_uint32] = u32 * 16
-    edd_info: Array[edd_info] = of(edd_info * 6)
+    edd_info: Array[edd_info] = of("edd_info", 6)
     mbr_signature_nr: int = u8
     edd_info_nr: int = u8
     _pad_558 = u8 * 2

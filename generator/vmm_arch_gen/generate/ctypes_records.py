@@ -7,7 +7,7 @@ no choice: every type has a fixed width, all padding is a member, and bit-fields
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
@@ -61,6 +61,8 @@ class Field:
     """In bits."""
     constants: tuple[str, str] | None = None
     """What tells its values' names: one_of or any_of, and how the names begin."""
+    hidden: bool = False
+    """Whether the type's name means something else inside the class."""
     lends: tuple[tuple[str, str], ...] = ()
     """Of an unnamed member, the names and annotations that the record around it has from it."""
 
@@ -73,6 +75,11 @@ class Field:
     def made_with(self) -> str:
         """What a class body makes the member with."""
         text = re.sub(r"\bc_\w+", lambda match: _SHORT[match[0]], self.type.expression)
+        if self.hidden:
+            counts = re.findall(r"\* (\d+)", text)
+            named = ", ".join([f'"{_head(text)}"', *reversed(counts)])
+            named = f"of({named})"
+            return f"unnamed({named})" if self.role == "unnamed" else named
         if self.constants is not None:
             maker, prefix = self.constants
             return f'{maker}({text}, "{prefix}")'
@@ -210,13 +217,11 @@ class Translator:
         layout = self._layouts.record(record.key)
         placed = list(zip(record.members, layout.offsets, strict=True))
         build = self._union if record.kind == "union" else self._struct
+        built = tuple(build(placed, layout.size))
+        members = {field.name for field in built if field.role == "member"}
         fields = tuple(
-            (
-                replace(field, constants=self._values.of(self._abi, record, field.name))
-                if field.role == "member" and field.type.annotation == "int" and field.bits is None
-                else field
-            )
-            for field in build(placed, layout.size)
+            replace(field, constants=self._constants(record, field), hidden=_hidden(field, members))
+            for field in built
         )
         aligns = [field.type.align for field in fields]
         packed = layout.size % max(aligns, default=1) != 0 or any(
@@ -227,6 +232,10 @@ class Translator:
             raise _Unsayable(f"ctypes cannot have a member called {unusable[0]} here")
         base = f"{self._abi.model.byte_order.title()}{record.kind.title()}"
         return CtypesRecord(python_name(record.key), record, layout.size, fields, packed, base)
+
+    def _constants(self, record: Record, field: Field) -> tuple[str, str] | None:
+        number = field.role == "member" and field.type.annotation == "int" and field.bits is None
+        return self._values.of(self._abi, record, field.name) if number else None
 
     def _plain(self, member: Member, start: int) -> Field:
         kind = self.member(member.type)
@@ -317,6 +326,25 @@ class Translator:
             if end < first + size:
                 fields.append(_filler(end, first + size - end, unit))
         return fields
+
+
+def _head(text: str) -> str:
+    """The first name in a text."""
+    match = re.search(r"[^\W\d]\w*", text)
+    assert match is not None
+    return match[0]
+
+
+def _hidden(field: Field, members: Collection[str]) -> bool:
+    """Whether a class body cannot use the name of a member's type.
+
+    Python puts the class's name before names that begin with two underscores; and a member may be
+    called as a type is: ``struct ist_info ist_info``.
+    """
+    name = _head(_SHORT.get(_head(field.type.expression), field.type.expression))
+    if field.bits is not None and name in members:
+        raise _Unsayable(f"a member called {name} hides the type of the bit-fields")
+    return name.startswith("__") or name in members
 
 
 def _smallest_unit(

@@ -13,11 +13,8 @@ which ones they are.
 from __future__ import annotations
 
 import ctypes
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 # What a member is made with is not what reading it gives, so type checkers are told nothing.
@@ -35,9 +32,25 @@ char: Any = ctypes.c_char
 boolean: Any = ctypes.c_bool
 
 
-def of(kind: Any) -> Any:
-    """A member that is a record, or an array of records."""
-    return kind
+def of(kind: Any, *counts: int) -> Any:
+    """A member that is a record, or an array of records.
+
+    Where its name means something else in the class body, it is given as a string, with the
+    dimensions of the array.
+    """
+    return _Named(kind, counts) if isinstance(kind, str) else kind
+
+
+class _Named:
+    def __init__(self, name: str, counts: tuple[int, ...]) -> None:
+        self.name, self.counts = name, counts
+        self.field = (self,)
+
+    def resolve(self, names: Mapping[str, Any]) -> Any:
+        kind = names[self.name]
+        for count in reversed(self.counts):
+            kind *= count
+        return kind
 
 
 class _BitField:
@@ -76,65 +89,50 @@ def any_of(kind: Any, prefix: str) -> Any:
     return _Constants(kind, prefix, True)
 
 
-class _Body(dict[str, Any]):
-    """The names of a class body, without the members.
-
-    So the name of a type means that type, also behind a member of the same name, as it does in C.
-    And a name that begins with two underscores is what it is in C: Python puts the class's name
-    before it.
-    """
-
-    def __init__(self, name: str, outside: Mapping[str, Any]) -> None:
-        self._prefix = f"_{name.lstrip('_')}"
-        self._outside = outside
-        self.members: list[tuple[str, Any]] = []
-
-    def _plain(self, name: str) -> str:
-        return name.removeprefix(self._prefix) if name.startswith(f"{self._prefix}__") else name
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name == "_pack_" or (name.startswith("__") and name.endswith("__")):
-            super().__setitem__(name, value)
-        else:
-            self.members.append((self._plain(name), value))
-
-    def __missing__(self, name: str) -> Any:
-        plain = self._plain(name)
-        if plain == name:
-            raise KeyError(name)
-        return self._outside[plain]
+_MADE = (_BitField, _Unnamed, _Constants, _Named)
 
 
-def _prepare(name: str, bases: tuple[type, ...]) -> _Body:
-    return _Body(name, sys._getframe(1).f_globals)
-
-
-def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: _Body) -> Any:
-    """Make a record of a class body."""
-    namespace: dict[str, Any] = {"__slots__": (), **body}  # there are no other attributes
-    if "_pack_" in body:
-        namespace["_layout_"] = "ms"  # Python 3.14 wants the name of rules that allow it
+def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
+    """Make a record of a class body. There are hundreds, so this is written to be quick."""
+    fields: list[tuple[Any, ...]] = []
+    anonymous: list[str] = []
+    names: dict[str, tuple[str, bool]] = {}
+    namespace: dict[str, Any] = {
+        "__slots__": (),  # so that there are no other attributes
+        "_names_": names,
+    }
+    for member, value in body.items():
+        if member[0] == "_":
+            if member[:2] == "__":
+                namespace[member] = value
+                continue
+            if member == "_pack_":  # Python 3.14 wants the name of rules that allow it
+                namespace |= {"_pack_": value, "_layout_": "ms"}
+                continue
+            mangled = f"_{name.lstrip('_')}"  # what Python puts before two underscores
+            if member.startswith(f"{mangled}__"):
+                member = member[len(mangled) :]
+        if not isinstance(value, _MADE):
+            fields.append((member, value))
+            continue
+        kind, *width = value.field
+        if isinstance(kind, _Named):
+            kind = kind.resolve(sys._getframe(1).f_globals)
+        fields.append((member, kind, *width))
+        if isinstance(value, _Unnamed):
+            anonymous.append(member)
+        elif isinstance(value, _Constants):
+            names[member] = value.names
+    if anonymous:
+        namespace["_anonymous_"] = anonymous
     if type(bases[0]) is metaclass:  # else it is one of the classes below
-        namespace["_anonymous_"] = tuple(
-            name for name, kind in body.members if isinstance(kind, _Unnamed)
-        )
-        namespace["_fields_"] = [
-            (
-                name,
-                *(kind.field if isinstance(kind, _BitField | _Unnamed | _Constants) else (kind,)),
-            )
-            for name, kind in body.members
-        ]
-        namespace["_names_"] = {
-            name: kind.names for name, kind in body.members if isinstance(kind, _Constants)
-        }
+        namespace["_fields_"] = fields
     record: Any = metaclass.__base__.__new__(metaclass, name, bases, namespace)
-    # Python 3.11 knows not that a union can be in a record of the other byte order.
-    record.__ctype_le__ = record.__ctype_be__ = record
+    if issubclass(
+        record, ctypes.Union
+    ):  # Python 3.11 knows not that it can be in another byte order
+        record.__ctype_le__ = record.__ctype_be__ = record
     return record
-
-
-_FILLER = re.compile(r"_(pad|bits|unit)_\d+")
 
 
 def _repr(record: Any) -> str:
@@ -149,18 +147,19 @@ def _parts(record: Any) -> Iterator[str]:
     kind = type(record)
     if isinstance(record, ctypes.Union):
         size = ctypes.sizeof(record)
-        inside = (getattr(record, name) for name in kind._anonymous_)
+        inside = (getattr(record, name) for name in getattr(kind, "_anonymous_", ()))
         alike = [value for value in inside if ctypes.sizeof(value) == size]
         if size <= 8 and len(alike) == 1:
             yield from _parts(alike[0])
         else:
             yield _bytes(bytes(record))
         return
+    anonymous = getattr(kind, "_anonymous_", ())
     for name, *_ in kind._fields_:
         value = getattr(record, name)
-        if _FILLER.fullmatch(name):
-            continue
-        if name in kind._anonymous_:
+        if name.startswith(("_pad_", "_bits_", "_unit_")):
+            continue  # not the header's own
+        if name in anonymous:
             yield from _parts(value)
         elif name in kind._names_:
             yield f"{name}={_named(kind.__module__, value, *kind._names_[name])}"
@@ -182,6 +181,8 @@ def _shown(value: Any) -> str:
 
 def _runs(texts: Iterable[str]) -> Iterator[str]:
     """The texts, those that are repeated once and with their number."""
+    from itertools import groupby
+
     for text, group in groupby(texts):
         count = len(list(group))
         yield text if count == 1 else f"{text} x {count}"
@@ -202,7 +203,6 @@ def _named(module: str, value: int, prefix: str, flags: bool) -> str:
     return "|".join([*map(names.__getitem__, bits), *([_shown(rest)] if rest or not bits else [])])
 
 
-@cache
 def _constants(module: str, prefix: str) -> dict[int, str]:
     """The constants of a module whose names begin with a prefix, by their values.
 
@@ -217,12 +217,8 @@ def _constants(module: str, prefix: str) -> dict[int, str]:
 
 def _base(name: str, kind: type) -> Any:
     """What records derive from: ``kind``, with bodies that are read as above."""
-    how = {"__prepare__": staticmethod(_prepare), "__new__": _record}
-    metaclass: Any = type(f"_{name}", (type(kind),), how)
-    body = _Body(name, globals())
-    body["__module__"] = __name__
-    body["__repr__"] = _repr
-    return metaclass(name, (kind,), body)
+    metaclass: Any = type(f"_{name}", (type(kind),), {"__new__": _record})
+    return metaclass(name, (kind,), {"__module__": __name__, "__repr__": _repr})
 
 
 if TYPE_CHECKING:  # to whom a record is nothing but a record of ctypes
