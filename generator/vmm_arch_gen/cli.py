@@ -118,6 +118,13 @@ def _common(function: _F) -> _F:
         click.option(
             "--only", "only", multiple=True, metavar="TARGET", help="This target; may be repeated."
         ),
+        click.option(
+            "--targets",
+            "more_targets",
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Know these targets too: rows as in headers/targets.toml.",
+        ),
         click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong."),
     ):
         function = option(function)
@@ -143,6 +150,7 @@ def extract(
     include: tuple[Path, ...],
     cc: str | None,
     output: Path | None,
+    more_targets: Path | None,
     **mode: bool,
 ) -> None:
     """Read headers, prove what they declare with a C compiler, and write TARGET.abi.
@@ -161,7 +169,7 @@ def extract(
     from vmm_arch_gen.targets import largest_first, load_targets
 
     paths = project()
-    table = load_targets(paths.targets_file)
+    table = load_targets(paths.targets_file, more_targets)
     targets = table.select(only)
     if cc is not None and len(targets) > 1:
         what = "one compiler command compiles for one target"
@@ -217,20 +225,39 @@ def _extract(
 @_common
 @click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
 @click.option("--output", type=_FOLDER, metavar="DIR", help="Write the package vmm_arch there.")
-def generate(only: tuple[str, ...], abi: Path | None, output: Path | None, **mode: bool) -> None:
-    """Generate the modules of vmm_arch from the .abi files and the templates."""
+@click.option(
+    "--templates",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Lay these templates over the package's: a file takes the place of the one with its name.",
+)
+def generate(
+    only: tuple[str, ...],
+    abi: Path | None,
+    output: Path | None,
+    templates: Path | None,
+    more_targets: Path | None,
+    **mode: bool,
+) -> None:
+    """Generate the modules of vmm_arch from the .abi files and the templates.
+
+    With --templates or --targets, name the folder to write to as well: --output.
+    """
     from vmm_arch_gen.generate.generate import MARKER, Inputs, generate
+    from vmm_arch_gen.generate.overlay import overlaid
     from vmm_arch_gen.outputs import compare
     from vmm_arch_gen.targets import load_targets
 
     paths = project()
-    targets = load_targets(paths.targets_file).select(only)
+    table = load_targets(paths.targets_file, more_targets)
+    targets = table.select([*only, *(name for name in table.always if only)])
+    if (templates or more_targets) and output is None:
+        what = "what is made with templates or targets of one's own is none of this checkout's"
+        raise InputError(Problem("--output", what, "name the folder to write to: --output DIR"))
     root = paths.output(output, "generated")
-    files = generate(
-        Inputs(paths.templates, abi or paths.abi, paths.values_file),
-        targets,
-        _progress(mode["quiet"]),
-    )
+    with overlaid(paths.templates, templates) as folder:
+        inputs = Inputs(folder, abi or paths.abi, paths.abi, paths.values_file)
+        files = generate(inputs, targets, _progress(mode["quiet"]))
     orphans = [] if only else _orphans(root, files, "vmm_arch/**/*", MARKER)
     _finish(compare(root, files, orphans=orphans), root, mode)
 

@@ -46,12 +46,18 @@ class Target:
     shims: str | None
     proof: tuple[str, ...]
     backend: bool
+    always: bool
 
 
 @dataclass(frozen=True)
 class TargetTable:
     package: Package
     targets: Mapping[str, Target]
+
+    @property
+    def always(self) -> list[str]:
+        """The targets that are generated whatever is asked for."""
+        return [name for name, target in self.targets.items() if target.always]
 
     def select(self, names: Iterable[str]) -> list[Target]:
         """The named targets, or all of them if none is named."""
@@ -77,30 +83,35 @@ def largest_first(targets: Sequence[Target], abi: Path) -> list[Target]:
     return sorted(targets, key=lambda target: -sizes[target.name])
 
 
-def load_targets(path: Path) -> TargetTable:
-    """Read the table; InputError names the entry that is wrong."""
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(
-            Problem(str(path), f"cannot be read: {error}", "restore it from the repository")
-        ) from None
-    origin_rows = table.pop("origins", {})
+def load_targets(path: Path, more: Path | None = None) -> TargetTable:
+    """Read the table, and a user's rows; InputError names the entry that is wrong."""
+    table = _read(path, "restore it from the repository")
     section = "package"
+    origins: dict[str, Origin] = {}
+    targets: dict[str, Target] = {}
     try:
         package = Package(**table.pop("package"))
-        origins = {}
-        for section, row in origin_rows.items():
-            origins[section] = Origin(row["name"], row["header"], tuple(row["macros"]))
-        targets = {}
-        for section, row in table.items():
-            targets[section] = _target(section, row, origins)
-    except (KeyError, TypeError) as error:
+        for file, rows in [(path, table)] + ([(more, _read(more, "write it"))] if more else []):
+            path = file
+            for section, row in rows.pop("origins", {}).items():
+                origins[section] = Origin(row["name"], row["header"], tuple(row["macros"]))
+            for section, row in rows.items():
+                if section in targets:
+                    raise TypeError("there is a target of this name already")
+                targets[section] = _target(section, row, origins)
+    except (AttributeError, KeyError, TypeError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
             Problem(f"{path}: [{section}]", what, "compare it with the other tables")
         ) from None
     return TargetTable(package, targets)
+
+
+def _read(path: Path, remedy: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(Problem(str(path), f"cannot be read: {error}", remedy)) from None
 
 
 def _strings(row: dict[str, Any], column: str) -> tuple[str, ...]:
@@ -139,6 +150,7 @@ def _target(name: str, row: dict[str, Any], origins: Mapping[str, Origin]) -> Ta
         shims=row.pop("shims", None),
         proof=_strings(row, "proof") if "proof" in row else (),
         backend=bool(row.pop("backend", False)),
+        always=bool(row.pop("always", False)),
     )
     if row:
         raise TypeError(f"has an unknown entry: {', '.join(row)}")

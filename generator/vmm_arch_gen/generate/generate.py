@@ -27,7 +27,14 @@ class Inputs:
 
     templates: Path
     abi: Path
+    package_abi: Path
+    """Where the facts are that copied modules need, if ``abi`` does not have them."""
     values: Path
+
+    def facts(self, target: Target) -> Path:
+        """The .abi file of a target."""
+        own = self.abi / f"{target.name}.abi"
+        return self.package_abi / own.name if target.always and not own.exists() else own
 
 
 def generate(
@@ -54,7 +61,7 @@ def generate(
 
 def _modules(inputs: Inputs, target: Target) -> dict[PurePosixPath, bytes]:
     """The modules of one target: its raw ABI, and its backend if it has one."""
-    abi = read_abi_file(inputs.abi / f"{target.name}.abi")
+    abi = read_abi_file(inputs.facts(target))
     values = load_values(inputs.values)
     name = f"{target.name}.py"
     modules = {

@@ -1,0 +1,61 @@
+"""The guide to adding a hypervisor, followed literally."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+GUIDE = "generator/ADDING.md"
+
+
+def test_what_the_guide_says_works(checkout: Path, tmp_path: Path) -> None:
+    text = (checkout / GUIDE).read_text()
+    followed = 0
+    for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.S | re.M):
+        if kind == "console":
+            follow(block, tmp_path)
+            followed += 1
+        elif name := re.match(r"(?://|#|\{#) (paper/\S+)", block):
+            file = tmp_path / name[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block)
+    assert followed == 4
+    check_types(tmp_path)
+
+
+def follow(block: str, folder: Path) -> None:
+    """Run a block's command, which prints what is below it: an error, or what is to come."""
+    command, *said = block.removeprefix("$ ").splitlines()
+    program, *arguments = shlex.split(command)
+    python = {"vmm-arch-gen": ["-m", "vmm_arch_gen"], "python3": []}[program]
+    done = subprocess.run(
+        [sys.executable, *python, *arguments],
+        cwd=folder,
+        env=os.environ | ({} if python else {"PYTHONPATH": str(folder / "paper/src")}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    printed = done.stdout + done.stderr
+    assert done.returncode == (2 if said[0].startswith("error") else 0), printed
+    for line in said:
+        assert line in printed
+
+
+def check_types(folder: Path) -> None:
+    """The module of the guide is as well typed as the others."""
+    environment = os.environ | {"MYPYPATH": str(folder / "paper/src")}
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder / "mypy")]
+    done = subprocess.run(
+        [*command, "-m", "vmm_arch.paper_x86_64"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
