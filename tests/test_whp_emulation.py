@@ -6,15 +6,21 @@ devices saw, and the memory and the registers that it left.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from types import FrameType
 from typing import Any
 
 import pytest
 from backends import backend_module
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vmm_arch.exits import Halt, IoIn, IoOut, MmioRead, MmioWrite
+from vmm_arch.errors import HypervisorError, UnansweredReadError
+from vmm_arch.exits import Failure, Halt, IoIn, IoOut, MmioRead, MmioWrite
+from vmm_arch.x86_64 import whp_emulation
 from vmm_arch.x86_64.entry import Protected32
 
 MEMORY = 0x100000
@@ -218,6 +224,166 @@ def test_no_repetition_at_all(machines: list[Machine]) -> None:
     did = agreed(machines, repeated(MOVS, 4, 0, DEVICE, DATA))
     assert did.accesses == []
     assert did.registers["rsi"] == DEVICE
+
+
+@contextmanager
+def control_c(at: int) -> Iterator[list[str]]:
+    """Raise KeyboardInterrupt where the ``at``th call of a Python function begins, as a signal may.
+
+    In the package's own functions; yields the name of the one that it was. An exception in a
+    callback before its first line is lost to ctypes: nobody can catch it there.
+    """
+    calls = 0
+    interrupted: list[str] = []
+
+    def trace(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        inside = "/vmm_arch/" in frame.f_code.co_filename and frame.f_code.co_name != "guarded"
+        if event == "call" and inside and not interrupted:
+            calls += 1
+            if calls == at:
+                interrupted.append(frame.f_code.co_name)
+                raise KeyboardInterrupt
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield interrupted
+    finally:
+        sys.settrace(before)
+
+
+def interrupted_run(machine: Machine, program: bytes, at: int) -> tuple[Result, list[str]]:
+    """Run a program with one KeyboardInterrupt, after which the same thing is tried again."""
+    vcpu, devices = machine.start(program), Devices()
+    with control_c(at) as interrupted:
+        while True:
+            try:
+                exit = vcpu.run()
+            except KeyboardInterrupt:
+                continue
+            if isinstance(exit, Halt):
+                break
+            said = devices.said
+            try:
+                devices.serve(exit)
+            except KeyboardInterrupt:
+                devices.said = said
+                devices.serve(exit)
+            with suppress(UnansweredReadError, KeyboardInterrupt):
+                vcpu.get_regs()
+    return machine.result(devices), interrupted
+
+
+INTERRUPTED = [
+    repeated(MOVS, 1, 2, DEVICE, DATA),
+    repeated(MOVS, 4, 2, DEVICE, BOTH),
+    load(RDX, PORT) + repeated(OUTS, 1, 3, DATA, DATA),
+    load(RDX, PORT) + repeated(INS, 2, 2, DATA, BOTH),
+    load(RAX, 0x1234) + memory_operand(b"\x00", 4, EDGE),
+    memory_operand(b"\xf6", 4, BOTH, 3),
+    load(RAX, 7) + b"\xe6\x60\xe4\x61",  # out 0x60, al; in al, 0x61
+]
+interrupted_programs = pytest.mark.parametrize("program", INTERRUPTED, ids=bytes.hex)
+
+
+@interrupted_programs
+def test_an_exception_anywhere_loses_nothing_and_does_nothing_twice(
+    whp: Machine, program: bytes
+) -> None:
+    wanted = whp.run(program)
+    for at in range(1, 1000):
+        result, interrupted = interrupted_run(whp, program, at)
+        assert result == wanted, interrupted
+        if not interrupted:
+            break
+    assert at > 5
+
+
+@pytest.mark.parametrize("where", ["before", "behind"])
+@interrupted_programs
+def test_an_exception_at_any_call_of_the_platform(
+    whp: Machine, program: bytes, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = whp.run(program)
+    calls = failing = 0
+
+    def watched(real: Callable[..., Any], *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls != failing:
+            return real(*arguments)
+        if where == "behind":
+            real(*arguments)
+        raise KeyboardInterrupt
+
+    while failing <= calls:
+        vcpu, devices = whp.start(program), Devices()
+        failing, calls = failing + 1, 0
+        with monkeypatch.context() as patch:
+            for library, name in (
+                (whp.arch.platform, "WHvRunVirtualProcessor"),
+                (whp.arch.platform, "WHvSetVirtualProcessorRegisters"),
+                (whp_emulation.EMULATOR, "WHvEmulatorTryMmioEmulation"),
+                (whp_emulation.EMULATOR, "WHvEmulatorTryIoEmulation"),
+            ):
+                patch.setattr(library, name, partial(watched, getattr(library, name)))
+            while True:
+                with suppress(KeyboardInterrupt):
+                    if isinstance(exit := vcpu.run(), Halt):
+                        break
+                    devices.serve(exit)
+        assert whp.result(devices) == wanted, failing
+    assert failing > 3
+
+
+def test_a_read_without_an_answer_is_named_and_waits(whp: Machine) -> None:
+    vcpu = whp.start(repeated(MOVS, 1, 2, DEVICE, DATA))
+    read = vcpu.run()
+    for use in (vcpu.run, vcpu.get_regs, vcpu.get_sregs):
+        with pytest.raises(UnansweredReadError, match="vCPU 0: the guest waits"):
+            use()
+    read.complete(0x77)
+    with pytest.raises(UnansweredReadError, match=r"goes on with another access: call run\(\)"):
+        vcpu.get_regs()
+    second = vcpu.run()
+    assert (second.address, second.size) == (DEVICE + 1, 1)
+    second.ignore()
+    assert isinstance(vcpu.run(), Halt)
+    assert whp.vm.memory.read(DATA, 3) == b"\x77\xff\x02"
+
+
+@pytest.mark.parametrize("instruction", ["ff37", "ff17"], ids=["push", "call"])
+def test_an_instruction_that_the_emulator_cannot_do_is_a_failure(
+    whp: Machine, instruction: str
+) -> None:
+    vcpu = whp.start(load(RDI, DEVICE) + bytes.fromhex(instruction))
+    failure = vcpu.run()
+    assert isinstance(failure, Failure)
+    assert failure.operation == "WHvEmulatorTry"
+    assert failure.message == "InternalEmulationFailure"
+    with pytest.raises(HypervisorError, match=failure.message):
+        failure.ignore()
+    assert vcpu.get_regs().rip == CODE + 5  # it is still before it
+
+
+def test_what_the_emulator_cannot_do_later_is_a_failure_of_the_next_run(
+    whp: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """State is asked for in between, which already tries the next repetition."""
+    vcpu = whp.start(repeated(MOVS, 1, 2, DATA, DEVICE))
+    assert isinstance(vcpu.run(), MmioWrite)
+
+    def failing(*_: Any) -> Any:
+        raise HypervisorError("WHvEmulatorTryMmioEmulation", "E_FAIL", "as if")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(whp_emulation.EMULATOR, "WHvEmulatorTryMmioEmulation", failing)
+        with pytest.raises(UnansweredReadError, match=r"call run\(\)"):
+            vcpu.get_regs()
+        failure = vcpu.run()
+    assert isinstance(failure, Failure)
+    assert "E_FAIL: as if" in failure.message
 
 
 in_memory = st.integers(DATA + 0x200, DATA + 0x1000)

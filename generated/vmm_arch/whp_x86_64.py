@@ -792,7 +792,7 @@ class Vcpu:
     _asked: IoIn | MmioRead
     """The read that waits for an answer, if one does."""
     _emulated: EmulatedAccess | None
-    """The access of an emulated instruction that the last exit told of."""
+    """The read of an emulated instruction that waits for an answer."""
     _settled: int
     """How many registers the last instruction still has to change: RIP, then RAX."""
 
@@ -860,10 +860,14 @@ class Vcpu:
             self.write_registers(self._names, self._settled, self._values)
             self._settled = 0
         elif self._emulation.active:
-            self._emulated = self._emulation.next_access()
-        self._state = QUEUED if self._emulated else IDLE
-        if self._state == QUEUED:
-            raise refusal(QUEUED, self.index)
+            try:
+                queued = self._emulation.next_access() is not None
+            except EmulationFailed:  # which the next run() says as well
+                queued = True
+            if queued:
+                self._state = QUEUED
+                raise refusal(QUEUED, self.index)
+        self._state = IDLE
 
     def _answer(self, data: bytes) -> None:
         """Answer the read that the guest waits for."""
@@ -884,16 +888,27 @@ class Vcpu:
     def _next_access(self) -> Exit | None:
         """Go on with an emulated instruction: tell its next access; None if it is at its end."""
         try:
-            access = self._emulated or self._emulation.next_access()
+            access = self._emulation.next_access()
         except EmulationFailed as error:
+            failed = failure("WHvEmulatorTry", "WHV_EMULATOR_STATUS", str(error))
             self._emulation.active = False
             self._state = IDLE
-            return failure("WHvEmulatorTry", "WHV_EMULATOR_STATUS", str(error))
-        self._emulated = None
+            return failed
         if access is None:
             return None
+        told = self._described(access)
+        # No call between these: an exit is told once, whatever exception comes.
+        self._emulation.current = None
         if access.direction == WRITE:
             self._state = SETTLING
+        else:
+            self._emulated = access
+            self._state = UNANSWERED
+        return told
+
+    def _described(self, access: EmulatedAccess) -> Exit:
+        """An emulated instruction's access as an exit."""
+        if access.direction == WRITE:
             if access.is_port:
                 io_out = self._io_out
                 io_out.port, io_out.size, io_out.count = access.address, access.size, access.count
@@ -909,8 +924,6 @@ class Vcpu:
             asked.address = access.address
         asked.size, asked.count = access.size, access.count
         self._asked = asked
-        self._emulated = access
-        self._state = UNANSWERED
         return asked
 
     def _instruction(self, known: Any, count: int) -> bytes:
@@ -936,9 +949,12 @@ class Vcpu:
             case abi.WHvRunVpExitReasonMemoryAccess:
                 access = context.MemoryAccess
                 if access.AccessInfo.AccessType == WHvMemoryAccessExecute:
-                    self._state = IDLE
                     what = f"the guest executes at {access.Gpa:#x}, where there is no memory"
-                    return failure("WHvRunVirtualProcessor", "WHvRunVpExitReasonMemoryAccess", what)
+                    failed = failure(
+                        "WHvRunVirtualProcessor", "WHvRunVpExitReasonMemoryAccess", what
+                    )
+                    self._state = IDLE
+                    return failed
                 instruction = self._instruction(
                     access.InstructionBytes, access.InstructionByteCount
                 )
@@ -952,16 +968,18 @@ class Vcpu:
                 return None
             case abi.WHvRunVpExitReasonCanceled:
                 return None  # the kicks are counted: this one may have been told of
+        rare = rare_exit(reason, context)
         self._state = IDLE
-        return rare_exit(reason, context)
+        return rare
 
     def _kicked(self) -> Kicked:
         """Tell of all kicks so far; the platform may tell of them later, or have done so in vain."""
-        self._kicks_seen = self._kicks
         if self._closing:
             raise refusal(CLOSED, self.index)
+        kicked = Kicked()
+        self._kicks_seen = self._kicks
         self._state = IDLE
-        return Kicked()
+        return kicked
 
     def _port_access(self) -> Exit | None:
         context = self._context

@@ -9,14 +9,17 @@ reads get what they got, and nothing is written twice. Registers change when all
 
 Each step of a repeated string instruction is emulated as if it were the last one, since nobody
 could play back a million accesses for each new one.
+
+An exception such as KeyboardInterrupt may come at any call. Where two things have to change together
+there is no call between them, and whatever can be begun again leaves its result for the end.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any, Final, Protocol
 
 from vmm_arch.abi.whp_x86_64 import (
@@ -125,6 +128,8 @@ class Emulation:
         )
         self.active = False
         """Whether an instruction is not at its end."""
+        self.current: EmulatedAccess | None = None
+        """The access that is to be told next: who has told it sets this to None."""
 
     def begin(self, context: WHV_RUN_VP_EXIT_CONTEXT, instruction: bytes) -> None:
         """Take on the instruction that an exit tells of; its bytes as far as they are known."""
@@ -132,8 +137,8 @@ class Emulation:
         self._is_port = context.ExitReason == WHvRunVpExitReasonX64IoPortAccess
         self._changed: dict[int, bytes] = {}
         self._log: list[bytes] = []
-        self._answers: deque[bytes] = deque()
-        self._told: deque[EmulatedAccess] = deque()
+        self._answers: list[bytes] = []
+        self._written: list[EmulatedAccess] = []
         self._asked: EmulatedAccess | None = None
         self._bytes_told = 0
         self._ended = False
@@ -141,27 +146,31 @@ class Emulation:
         self._left = self._count() if self._mask else 1
         if self._left == 0:  # which is no access, so that a whole emulation can be tried
             self._mask, self._left = 0, 1
+        self.current = None
         self.active = True
 
     def next_access(self) -> EmulatedAccess | None:
         """Go on to the next access that is not the machine's own; None once all is done.
 
-        A read waits for :meth:`answer`. Raises EmulationFailed.
+        It is :attr:`current` until it has been told. A read then waits for :meth:`answer`. Raises
+        EmulationFailed.
         """
-        while not self._told and self._asked is None and not self._ended:
+        if self.current is not None:
+            return self.current
+        while not self._written and self._asked is None and not self._ended:
             self._step()
-        if self._told:
-            return self._all_as_one()
-        if self._asked is not None:
-            asked, self._asked = self._asked, None
-            return asked
-        self.active = False
-        self._commit()
-        return None
+        if self._written:
+            self._take_written()
+        elif self._asked is not None:
+            self.current, self._asked = self._asked, None
+        else:
+            self._commit()
+            self.active = False
+        return self.current
 
     def answer(self, access: EmulatedAccess, data: bytes) -> None:
         """Answer a read with all of its values."""
-        self._answers.extend(data[at : at + access.size] for at in range(0, len(data), access.size))
+        self._answers = [data[at : at + access.size] for at in range(0, len(data), access.size)]
 
     def close(self) -> None:
         """Let go of the emulator."""
@@ -170,13 +179,13 @@ class Emulation:
             EMULATOR.WHvEmulatorDestroyEmulator(self._handle)
             self._handle = None
 
-    def _all_as_one(self) -> EmulatedAccess:
-        """All values that are written to a port one after the other."""
-        first = self._told.popleft()
-        while self._told and first.goes_on_with(self._told[0]):
-            first.data += self._told.popleft().data
-            first.count += 1
-        return first
+    def _take_written(self) -> None:
+        """Have a write told: all values that are written to a port one after the other as one."""
+        first, *others = self._written
+        same = [first, *takewhile(first.goes_on_with, others)]
+        data = b"".join(access.data for access in same)
+        access, rest = replace(first, data=data, count=len(same)), self._written[len(same) :]
+        self.current, self._written = access, rest
 
     def _step(self) -> None:
         """Emulate the instruction, or one repetition, as far as the answers go."""
@@ -195,7 +204,6 @@ class Emulation:
             return
         if not status.EmulationSuccessful:
             raise EmulationFailed(_status(status))
-        self._changed |= self._fresh
         self._end_step()
 
     def _attempt(self, status: WHV_EMULATOR_STATUS) -> None:
@@ -218,18 +226,18 @@ class Emulation:
 
     def _end_step(self) -> None:
         """Count a repetition, and go back to the instruction if it is not the last one."""
-        self._log.clear()
-        if not self._mask:
-            self._ended = True
-            return
-        self._left -= 1
-        count = self._original_count & ~self._mask | self._left
-        self._changed[WHvX64RegisterRcx] = count.to_bytes(16, "little")
-        much = self._bytes_told >= MOST_AT_ONCE and not self._answers
-        self._ended = self._left == 0 or much
-        if self._left:
+        changed = self._changed | self._fresh
+        left, ended = 0, True
+        if self._mask:
+            left = self._left - 1
+            count = self._original_count & ~self._mask | left
+            changed[WHvX64RegisterRcx] = count.to_bytes(16, "little")
+            much = self._bytes_told >= MOST_AT_ONCE and not self._answers
+            ended = left == 0 or much
+        if left:
             rip: int = self._context.VpContext.Rip
-            self._changed[WHvX64RegisterRip] = rip.to_bytes(16, "little")
+            changed[WHvX64RegisterRip] = rip.to_bytes(16, "little")
+        self._changed, self._left, self._ended, self._log = changed, left, ended, []
 
     def _count_mask(self, instruction: bytes) -> int:
         """Of a repeated string instruction the mask of its counter; 0 for any other."""
@@ -298,7 +306,7 @@ class Emulation:
         if data is None:
             if not self._answers:
                 return self._asks(EmulatedAccess(True, READ, port, size, count=self._at_once(size)))
-            data = self._recorded(self._answers.popleft())
+            data = self._answered()
         info.Data = int.from_bytes(data, "little")
         return _DONE
 
@@ -313,21 +321,22 @@ class Emulation:
             if data is None:
                 if not self._answers:
                     return self._asks(EmulatedAccess(False, READ, place, size))
-                data = self._answers.popleft()
-            self._recorded(data)
+                data = self._answered()
+            else:
+                self._log += [data]
         info.Data[:size] = list(data)
         return _DONE
 
     def _played_back(self) -> bytes | None:
         """What the next access of the record was; None if it is a new one."""
-        if self._played == len(self._log):
-            return None
-        self._played += 1
-        return self._log[self._played - 1]
+        at, self._played = self._played, self._played + 1
+        return self._log[at] if at < len(self._log) else None
 
-    def _recorded(self, data: bytes) -> bytes:
-        self._log.append(data)
-        self._played += 1
+    def _answered(self) -> bytes:
+        """The next answer, which goes over to the record."""
+        data = self._answers[0]
+        self._log += [data]
+        del self._answers[0]
         return data
 
     def _at_once(self, size: int) -> int:
@@ -341,10 +350,12 @@ class Emulation:
 
     def _writes(self, access: EmulatedAccess) -> int:
         if self._played_back() is None:
-            self._recorded(access.data)
-            if access.is_port or not self._write_own(access):
+            if not access.is_port and self._write_own(access):  # the same again, if interrupted
+                self._log += [access.data]
+            else:
                 self._bytes_told += access.size
-                self._told.append(access)
+                self._written += [access]
+                self._log += [access.data]
         return _DONE
 
     def _own(self, place: int, size: int) -> bytes | None:
