@@ -74,10 +74,11 @@ def _comparisons(old: Texts, new: Texts, targets: Sequence[str]) -> Iterator[Com
             continue
         versions = []
         for version in (before, after):
+            if version is None:
+                continue
+            _check_format(version)  # one is as outdated as the next: said once is enough
             try:
-                if version is not None:
-                    _check_format(version)
-                    versions.append(read_abi(version.text, version.where, name))
+                versions.append(read_abi(version.text, version.where, name))
             except InputError as error:
                 problems += error.problems
         if problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from textwrap import wrap
 from typing import Any
 
 from vmm_arch_gen.abi.ioctls import IoctlRules
@@ -26,7 +27,8 @@ def as_text(found: Iterable[Found], others: Iterable[str], *, expand: bool) -> I
             yield from part
     if listed := ", ".join(others):
         yield "", None
-        yield f"also in {listed}: --target shows it there", None
+        for line in wrap(f"also in {listed}: --target shows it there", 80):
+            yield line, None
 
 
 def _parts(found: Found, expand: bool) -> Iterator[list[Line]]:
