@@ -84,7 +84,7 @@ def test_check_fails_on_an_edited_template(copy: Copy) -> None:
     assert '-"""The raw ABI of kvm_riscv64' in out
     assert '+"""The edited ABI of kvm_riscv64' in out
     assert err.endswith(
-        "1 file would be written differently; run: vmm-arch-gen generate --only kvm_riscv64\n"
+        "2 files would be written differently; run: vmm-arch-gen generate --only kvm_riscv64\n"
     )
     assert snapshot(copy.root / "generated") == before
 

@@ -36,7 +36,7 @@ def run(command: list[str], folder: Path, **environment: str) -> tuple[int, str]
 @pytest.fixture
 def recipe(checkout: Path) -> str:
     # With small headers: those of a target with a backend have to have what that needs.
-    text = (checkout / "docs/own-headers.md").read_text()
+    text = (checkout / "headers/own-headers.md").read_text()
     return text.replace("kvm_x86_64", "linux_x86_64")
 
 

@@ -199,7 +199,7 @@ def test_the_readmes_example_is_what_show_says(paths: Project, checkout: Path) -
 def test_the_readmes_picture_is_what_show_draws(paths: Project, checkout: Path) -> None:
     found, _ = find(paths.abi, "kvm_run", ("kvm_x86_64",))
     svg = picture(found, "kvm_run", expand=False, page=False)
-    assert (checkout / "docs/kvm_run.svg").read_text() == f"{svg}\n"
+    assert (checkout / "headers/kvm_run.svg").read_text() == f"{svg}\n"
 
 
 CHECK = """
