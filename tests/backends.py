@@ -101,6 +101,16 @@ BACKENDS = {
 }
 
 
+def pytest_report_header() -> list[str]:
+    """Say what a hypervisor cannot do, by name, so that nobody looks for a test of it."""
+    modules = (importlib.import_module(f"vmm_arch.{name}") for name in BACKENDS)
+    return [
+        f"{module.__name__} has no {operation}: {reason}"
+        for module in modules
+        for operation, reason in module.ABSENT.items()
+    ]
+
+
 def backend_module(name: str) -> Any:
     """A backend's module, ready for use on this machine."""
     require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")

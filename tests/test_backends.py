@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 from backends import BackendUnderTest, Start
 from vcpu_state import differences, msrs_of, parts
-from vmm_arch.errors import ClosedError, HypervisorError, NotFreshError
+from vmm_arch.errors import (
+    ClosedError,
+    HypervisorError,
+    HypervisorUnavailableError,
+    NotFreshError,
+)
 from vmm_arch.exits import Kicked
 from vmm_arch.memory import MemoryInUseError
 from vmm_arch.selftest.harness import AnyBackend
@@ -402,3 +407,14 @@ def test_names_of_the_documentation_are_exported(arch: Any) -> None:
     for name in arch.__all__:
         assert hasattr(arch, name)
     assert {"Vm", "Vcpu", "GuestMemory", "IoIn", "configure_vcpu", "probe"} <= set(arch.__all__)
+
+
+def test_what_a_hypervisor_lacks_says_so_when_it_is_asked_for(
+    arch: AnyBackend, memory: GuestMemory
+) -> None:
+    with arch.Vm(memory) as vm:
+        for operation, reason in arch.ABSENT.items():
+            owner: Any = vm if hasattr(vm, operation) else vm.vcpus[0]
+            with pytest.raises(HypervisorUnavailableError) as refused:
+                getattr(owner, operation)()
+            assert str(refused.value) == f"{operation}: ENOTSUP: {reason}"

@@ -240,6 +240,7 @@ from vmm_arch.x86_64.system import (
 )
 
 __all__ = [
+    "ABSENT",
     "Bus",
     "BusyError",
     "Check",
@@ -312,6 +313,12 @@ __all__ = [
     "setup_sregs_real_mode",
     "supported_cpuid",
 ]
+
+ABSENT: Final[Mapping[str, str]] = {
+    "suspend_time": "KVM's clocks stop with the vCPUs or run on, as each sees fit",
+    "resume_time": "KVM's clocks stop with the vCPUs or run on, as each sees fit",
+}
+"""The operations that this hypervisor does not have, each with the reason that it raises."""
 
 # Records: the hypervisor's own, under the contract's names
 

@@ -280,6 +280,7 @@ from vmm_arch.x86_64.whp_registers import (
 )
 
 __all__ = [
+    "ABSENT",
     "Bus",
     "BusyError",
     "Check",
@@ -352,6 +353,9 @@ __all__ = [
     "setup_sregs_real_mode",
     "supported_cpuid",
 ]
+
+ABSENT: Final[Mapping[str, str]] = {}
+"""The operations that this hypervisor does not have, each with the reason that it raises."""
 
 # Records: the hypervisor's own, under the contract's names
 

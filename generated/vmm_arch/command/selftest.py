@@ -63,6 +63,8 @@ def selftest(options: argparse.Namespace) -> int:
         about = _about(options.hypervisor, arch)
         for key, value in about.items():
             print(f"{key:12} {value}")
+        for operation, reason in arch.ABSENT.items():
+            print(f"{'absent':12} {operation}: {reason}")
         outcomes = _play(arch, names, options.patience)
     except (HypervisorUnavailableError, ValueError) as error:
         print(f"vmm-arch selftest: {error}", file=sys.stderr)
@@ -71,7 +73,12 @@ def selftest(options: argparse.Namespace) -> int:
     print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
     if options.report:
         scenarios = {o.name: {"failure": o.failure, "seconds": o.seconds} for o in outcomes}
-        report = {"about": about, "probe": str(arch.probe()), "scenarios": scenarios}
+        report = {
+            "about": about,
+            "probe": str(arch.probe()),
+            "absent": dict(arch.ABSENT),
+            "scenarios": scenarios,
+        }
         options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return FAILED if failed else 0
 

@@ -74,6 +74,11 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         reset=emitter.reset,
         images=emitter.images,
         has=lambda operation: operation not in hypervisor.absent,
+        lacking={
+            operation.name: hypervisor.absent[operation.macro]
+            for operation in contract.operations.values()
+            if operation.public and operation.macro in hypervisor.absent
+        },
         modes=states.modes.items(),
         init_keeps=states.init_keeps,
         imports=partial(_imports, providers=providers, exports=exports),
@@ -110,7 +115,7 @@ def _exported(
     """What the module is for: what it hands on, and the contract's classes and functions."""
     arch = [node.name for node in ast.parse(functions).body if isinstance(node, ast.FunctionDef)]
     host = [operation.name for operation in contract.of("Host")]
-    own = [*contract.types, "Vcpu", "Vm", *host, *arch]
+    own = ["ABSENT", *contract.types, "Vcpu", "Vm", *host, *arch]
     names = {*chain.from_iterable(exports.values()), *own}
     # ruff compares the names of __all__ with their case, and those of imports without.
     public = (name for name in names if not name.startswith("_"))

@@ -350,6 +350,10 @@ class Backend(Host, Protocol[VcpuT]):
     Its parameter is its class :class:`Vcpu`.
     """
 
+    @property
+    def ABSENT(self) -> Mapping[str, str]:
+        """The operations that the hypervisor does not have, each with the reason that it raises."""
+
     def Vm(
         self,
         memory: Memory,
