@@ -154,7 +154,17 @@ def tests(session: nox.Session) -> None:
             install_debian_packages(packages, purpose)
     # pytest's summary is to be the last thing that is printed.
     logging.getLogger("nox").disabled = bool(os.environ.get("CI"))
-    run(session, "pytest", *session.posargs)
+    run(
+        session,
+        "pytest",
+        "-n",
+        "auto",
+        "--maxprocesses",
+        "4",
+        "--dist",
+        "loadgroup",
+        *session.posargs,
+    )
 
 
 @nox.session(venv_backend="none")

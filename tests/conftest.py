@@ -17,6 +17,15 @@ if os.environ.get("CI"):
 
 pytest_plugins = ["backends"]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep together, where several processes test, what shares something that is slow to make."""
+    top = Path(__file__).parent
+    for item in items:
+        shared = item.path.stem if item.path.parent == top else item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 TARGETS = load_targets(project().targets_file)
 
 
