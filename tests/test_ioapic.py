@@ -92,6 +92,17 @@ def test_a_level_that_waited_behind_the_mask_is_sent(guest: Guest) -> None:
     assert guest.sent == [LEVEL | VECTOR]
 
 
+def test_a_level_that_cannot_be_sent_may_be_sent_again(guest: Guest) -> None:
+    def refuses(entry: int) -> None:
+        raise OSError("refused")
+
+    guest.ioapic = IoApic(refuses)
+    guest.program(9, LEVEL | VECTOR)
+    with pytest.raises(OSError, match="refused"):
+        guest.ioapic.set_line(9, True)
+    assert guest.entry(9) == LEVEL | VECTOR
+
+
 def test_an_edge_behind_the_mask_is_lost(guest: Guest) -> None:
     guest.ioapic.set_line(4, True)
     guest.program(4, VECTOR)

@@ -360,7 +360,7 @@ def test_an_instruction_that_the_emulator_cannot_do_is_a_failure(
     vcpu = whp.start(load(RDI, DEVICE) + bytes.fromhex(instruction))
     failure = vcpu.run()
     assert isinstance(failure, Failure)
-    assert failure.operation == "WHvEmulatorTry"
+    assert failure.operation == "WinHvEmulation"
     assert failure.message == "InternalEmulationFailure"
     with pytest.raises(HypervisorError, match=failure.message):
         failure.ignore()

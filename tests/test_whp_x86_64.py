@@ -125,7 +125,7 @@ def test_an_image_is_copied_with_its_own_values() -> None:
     [
         (0xC0351000, "WHvGetCapability", "ERROR_HV_NOT_PRESENT: no hypervisor runs: enable the"),
         (0x80370302, "WHvSetPartitionProperty", "WHV_E_UNKNOWN_PROPERTY: this version of Windows"),
-        (0x80070057, "WHvMapGpaRange", "E_INVALIDARG: the memory or its size is not aligned"),
+        (0x80070057, "WHvMapGpaRange", "E_INVALIDARG: the memory is beyond the processor's"),
         (0x80370309, "WHvSetVirtualProcessorRegisters", "WHV_E_INVALID_VP_REGISTER_NAME: this"),
         (0x8BADF00D, "WHvRunVirtualProcessor", "0x8badf00d: see winerror.h"),
     ],

@@ -698,6 +698,10 @@ class Vcpu:
         if self._state == QUEUED:
             raise refusal(QUEUED, self.index)
 
+    def _take_queued(self) -> None:
+        """Let nobody be told of the exit that is queued."""
+        self.run()
+
     def _answer(self, data: bytes) -> None:
         """Answer the read that the guest waits for."""
         if self._state != UNANSWERED:
@@ -774,7 +778,7 @@ class Vcpu:
             if self._state == UNANSWERED:
                 self._asked.ignore()
             elif self._state == QUEUED:
-                self.run()
+                self._take_queued()
             else:
                 with suppress(UnansweredReadError):
                     self._settle()
@@ -1137,7 +1141,7 @@ class Vm:
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
-        Lines 0 to 15 lead to both 8259s and the I/O APIC, 16 to 23 to the I/O APIC.
+        Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
         """
         self._check_open()
         level = kvm_irq_level(level=active)
@@ -1455,6 +1459,7 @@ def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
 def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
     vcpu._abandon()
+    vcpu._page[WINDOW_REQUEST] = 0
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -1478,6 +1483,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
     vcpu._abandon()
+    vcpu._page[WINDOW_REQUEST] = 0
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -1500,6 +1506,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
     vcpu._abandon()
+    vcpu._page[WINDOW_REQUEST] = 0
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -1523,6 +1530,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
 def reset_secondary(vcpu: Vcpu) -> None:
     """Give any vCPU all of its state anew, to wait until another one starts it."""
     vcpu._abandon()
+    vcpu._page[WINDOW_REQUEST] = 0
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _SECONDARY_ACTIVITY)

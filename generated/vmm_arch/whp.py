@@ -61,7 +61,8 @@ CAUSES: Final = {
     ("WHvSetupPartition", "E_INVALIDARG"): "the properties contradict each other",
     ("WHvSetPartitionProperty", "E_INVALIDARG"): "the property cannot be set any more, or has no"
     " such value on this host",
-    ("WHvMapGpaRange", "E_INVALIDARG"): "the memory or its size is not aligned to pages",
+    ("WHvMapGpaRange", "E_INVALIDARG"): "the memory is beyond the processor's physical addresses,"
+    " or not aligned to pages",
     ("WHvCreateVirtualProcessor", "E_INVALIDARG"): "the partition has fewer processors",
     ("WHvSetVirtualProcessorRegisters", "E_INVALIDARG"): "the registers contradict each other",
     ("WHvSetVirtualProcessorRegisters", "ERROR_HV_INVALID_PARAMETER"): "the registers contradict"

@@ -68,6 +68,10 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvTranslateGvaResultSuccess,
     WHvX64CpuidResult2FlagSubleafSpecific,
     WHvX64CpuidResult2FlagVpSpecific,
+    WHvX64InterruptTypeFixed,
+    WHvX64InterruptTypeInit,
+    WHvX64InterruptTypeLowestPriority,
+    WHvX64InterruptTypeNmi,
     WHvX64LocalApicEmulationModeXApic,
     WHvX64PendingInterrupt,
     WHvX64PendingNmi,
@@ -383,12 +387,20 @@ OTHER_REGISTERS: Final = (
     WHvX64RegisterDeliverabilityNotifications,
 )
 """What a guest, or who runs it, may have changed and what can be put back."""
+DELIVERED: Final = (
+    WHvX64InterruptTypeFixed,
+    WHvX64InterruptTypeLowestPriority,
+    WHvX64InterruptTypeNmi,
+    WHvX64InterruptTypeInit,
+)
+"""The kinds of interrupt that an I/O APIC sends and the platform has."""
 APIC_ID: Final = 0x20
 PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
 WINDOW_REQUEST: Final = names_array([WHvX64RegisterDeliverabilityNotifications])
 OPTIONAL_CALLS: Final = {
-    "WHvGetVirtualProcessorInterruptControllerState2": "the local APIC's state",
-    "WHvCreateVirtualProcessor2": "nested and synthetic features",
+    "WHvGetVirtualProcessorInterruptControllerState2": "get_lapic() and set_lapic()",
+    "WHvQueryGpaRangeDirtyBitmap": "dirty_pages()",
+    "WHvSuspendPartitionTime": "suspend_time()",
 }
 
 platform: Final = whp.Library(whp.PLATFORM, "winhvplatform.h", abi.PROTOTYPES)
@@ -783,6 +795,7 @@ class Vcpu:
         "_settled",
         "_state",
         "_values",
+        "_window_wanted",
         "cpuid",
         "index",
         "is_secondary",
@@ -815,8 +828,9 @@ class Vcpu:
         self._names = names_array([WHvX64RegisterRip, WHvX64RegisterRax])
         self._values = (WHV_REGISTER_VALUE * 2)()
         self._settled = 0
+        self._window_wanted = False
         self._emulated = None
-        self._emulation = Emulation(self, vm.memory, vm.devices)
+        self._emulation = Emulation(self, vm.memory, vm.devices, vm.note_written)
         self._io_in = IoIn(self._answer)
         self._io_out = IoOut()
         self._mmio_read = MmioRead(self._answer)
@@ -873,6 +887,12 @@ class Vcpu:
                 raise refusal(QUEUED, self.index)
         self._state = IDLE
 
+    def _take_queued(self) -> None:
+        """Let nobody be told of the exit or access that is queued; the guest does not run."""
+        told = self._next_access() if self._emulation.active else self._told()
+        if told is None:
+            self._state = IDLE
+
     def _answer(self, data: bytes) -> None:
         """Answer the read that the guest waits for."""
         if self._state != UNANSWERED:
@@ -894,7 +914,7 @@ class Vcpu:
         try:
             access = self._emulation.next_access()
         except EmulationFailed as error:
-            failed = failure("WHvEmulatorTry", "WHV_EMULATOR_STATUS", str(error))
+            failed = failure("WinHvEmulation", "WHV_EMULATOR_STATUS", str(error))
             self._emulation.active = False
             self._state = IDLE
             return failed
@@ -972,9 +992,16 @@ class Vcpu:
                 return None
             case abi.WHvRunVpExitReasonCanceled:
                 return None  # the kicks are counted: this one may have been told of
+            case abi.WHvRunVpExitReasonX64InterruptWindow if self._window_wanted:
+                self._ask_for_window()  # the platform tells of one only
         rare = rare_exit(reason, context)
         self._state = IDLE
         return rare
+
+    def _ask_for_window(self) -> None:
+        wish = WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(InterruptNotification=self._window_wanted)
+        value = WHV_REGISTER_VALUE(DeliverabilityNotifications=wish)
+        self.write_registers(WINDOW_REQUEST, 1, ctypes.byref(value))
 
     def _kicked(self) -> Kicked:
         """Tell of all kicks so far; the platform may tell of them later, or have done so in vain."""
@@ -1059,7 +1086,7 @@ class Vcpu:
             if self._state == UNANSWERED:
                 self._asked.ignore()
             elif self._state == QUEUED:
-                self.run()
+                self._take_queued()
             else:
                 with suppress(UnansweredReadError):
                     self._settle()
@@ -1182,9 +1209,8 @@ class Vcpu:
         """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
         if self._state:
             self._settle()
-        wish = WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(InterruptNotification=bool(wanted))
-        value = WHV_REGISTER_VALUE(DeliverabilityNotifications=wish)
-        self.write_registers(WINDOW_REQUEST, 1, ctypes.byref(value))
+        self._window_wanted = bool(wanted)
+        self._ask_for_window()
 
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.
@@ -1262,6 +1288,7 @@ class Vm:
         "partition",
         "track_dirty",
         "vcpus",
+        "written",
     )
     partition: int
     """The platform's handle, for its own calls."""
@@ -1276,9 +1303,17 @@ class Vm:
     """What answers at addresses by itself."""
     lacking: frozenset[int]
     """The registers that the host, or a machine like this one, does not have."""
+    written: set[int]
+    """The pages that instructions wrote which the platform did not execute."""
     _opened: ExitStack | None
     """What close() undoes; None once it has."""
     _other_state: OtherState | None
+
+    def note_written(self, address: int, size: int) -> None:
+        """Keep account of what the guest wrote through the emulator."""
+        if self.track_dirty:
+            pages = range(address // PAGE_SIZE, (address + size - 1) // PAGE_SIZE + 1)
+            self.written.update(page * PAGE_SIZE for page in pages)
 
     def other_state(self) -> OtherState:
         """All state that the arch functions do not write, as a new vCPU has it here.
@@ -1300,9 +1335,11 @@ class Vm:
     def _create(self, opened: ExitStack, vcpus: int) -> None:
         """Make the partition; what undoes it is left to ``opened``."""
         self._other_state = None
+        self.written = set()
         self.ioapic = IoApic(self._deliver)
         self.devices = {IO_APIC_ADDRESSES: self.ioapic} if self.irqchip else {}
         whp_is_there()
+        self._check_features()
         if not 0 < vcpus <= MAX_VCPUS:
             raise ValueError(f"a machine has 1 to {MAX_VCPUS} vCPUs, not {vcpus}")
         handle = ctypes.c_void_p()
@@ -1318,6 +1355,16 @@ class Vm:
             self.vcpus.append(Vcpu(self, index, for_vcpu(self.cpuid, index, vcpus)))
             opened.callback(self.vcpus[-1]._close)
         self.lacking = lacking_registers(self.vcpus[0])
+
+    def _check_features(self) -> None:
+        features = capability(WHvCapabilityCodeFeatures).Features
+        for wanted, offered, argument in (
+            (self.irqchip, features.LocalApicEmulation, "irqchip=True"),
+            (self.track_dirty, features.DirtyPageTracking, "track_dirty=True"),
+        ):
+            if wanted and not offered:
+                cause = "this host cannot do that: a newer version of Windows is needed"
+                raise HypervisorUnavailableError(f"Vm({argument})", "ERROR_NOT_SUPPORTED", cause)
 
     def _set_properties(self, vcpus: int) -> None:
         self.set_property(WHvPartitionPropertyCodeProcessorCount, ctypes.c_uint32(vcpus))
@@ -1357,7 +1404,9 @@ class Vm:
         platform.WHvUnmapGpaRange(self.partition, region.address, region.size)
 
     def _deliver(self, entry: int) -> None:
-        """Send the interrupt that an entry of the I/O APIC's table describes."""
+        """Send the interrupt that an entry of the I/O APIC's table describes, if there is such."""
+        if entry >> 8 & 7 not in DELIVERED:  # which hardware would drop as well
+            return
         control = WHV_INTERRUPT_CONTROL(
             Type=entry >> 8 & 7,
             DestinationMode=entry >> 11 & 1,
@@ -1411,7 +1460,7 @@ class Vm:
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
-        Lines 0 to 15 lead to both 8259s and the I/O APIC, 16 to 23 to the I/O APIC.
+        Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
         """
         self._check_open()
         if not self.irqchip:
@@ -1429,14 +1478,14 @@ class Vm:
         self._check_open()
         if not self.track_dirty:
             raise not_tracked("WHvQueryGpaRangeDirtyBitmap")
-        found: list[int] = []
+        found, self.written = self.written, set()
         for region in self.memory.regions:
             bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
             platform.WHvQueryGpaRangeDirtyBitmap(
                 self.partition, region.address, region.size, address_of(bitmap), len(bitmap)
             )
-            found += pages_of(bitmap, region.address)
-        return found
+            found.update(pages_of(bitmap, region.address))
+        return sorted(found)
 
     def suspend_time(self) -> None:
         """Stop the clocks of the guest until :meth:`resume_time`."""
@@ -1887,6 +1936,7 @@ def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
 def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
     vcpu._abandon()
+    vcpu._window_wanted = False
     vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -1902,6 +1952,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
     vcpu._abandon()
+    vcpu._window_wanted = False
     vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -1916,6 +1967,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
     vcpu._abandon()
+    vcpu._window_wanted = False
     vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -1931,6 +1983,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
 def reset_secondary(vcpu: Vcpu) -> None:
     """Give any vCPU all of its state anew, to wait until another one starts it."""
     vcpu._abandon()
+    vcpu._window_wanted = False
     vcpu.vm.other_state().restore(vcpu)
     write_state(vcpu, _SECONDARY_REGISTERS)
 

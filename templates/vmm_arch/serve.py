@@ -45,9 +45,9 @@ def serve(
     called with a vCPU's index and its exit, before the bus answers it. ``timeout`` is in seconds.
 
     When this returns or raises, no vCPU runs and no thread is left. What a device, ``trace`` or a
-    hypervisor raises in any thread is raised here, and so is KeyboardInterrupt. Called again, it
-    goes on where the guest was. A vCPU may have a kick left, which its next ``run()`` returns. A
-    device that does not return keeps this from returning.
+    hypervisor raises in any thread is raised here, and so is KeyboardInterrupt (on Windows at the
+    first vCPU's next exit). Called again, it goes on where the guest was. A vCPU may have a kick
+    left, which its next ``run()`` returns. A device that does not return keeps this from returning.
     """
     return _Service(vm, bus, trace).run(timeout)
 

@@ -1,4 +1,4 @@
-// Writes to some pages of memory and reads others, twice.
+// Writes to some pages of memory and reads others, twice; then has a port write to some.
 
     .intel_syntax noprefix
     .code16
@@ -9,5 +9,11 @@
     out 0x10, al
     mov al, [0x5000]
     mov word ptr [0x9fff], 0x0101   // across a border
+    out 0x10, al
+    mov di, 0xcffe
+    mov cx, 4
+    mov dx, 0x12
+    cld
+    rep insb                        // across another
     out 0x10, al
     hlt

@@ -12,9 +12,10 @@
     out 0x10, al                    // nobody can interrupt yet
     mov al, 2
     sti
-    mov cx, 1000                    // there is time enough to
+    mov ecx, 200000                 // there is time enough to, and more than once
 next:
-    loop next
+    dec ecx
+    jnz next
     out 0x10, al
     cli
     mov al, 3

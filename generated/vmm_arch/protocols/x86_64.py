@@ -287,7 +287,7 @@ class Vm(Protocol[VcpuT_co]):
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
-        Lines 0 to 15 lead to both 8259s and the I/O APIC, 16 to 23 to the I/O APIC.
+        Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
         """
 
     def dirty_pages(self) -> list[int]:

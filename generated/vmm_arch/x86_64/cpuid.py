@@ -15,6 +15,8 @@ HTT = 1 << 28
 """In EDX of leaf 1: the package has more than one logical processor."""
 OSXSAVE = 1 << 27
 """In ECX of leaf 1: what CR4 says."""
+X2APIC = 1 << 21
+"""In ECX of leaf 1: whether there is one is for who emulates the local APIC to say."""
 APIC = 1 << 9
 """In EDX of leaf 1: what the APIC's base says."""
 OSPKE = 1 << 4
@@ -100,7 +102,7 @@ def processors_own(function: int, index: int) -> Answer:
     """The bits of an answer that depend on what the guest has switched on, or where it runs."""
     match function, index:
         case 0x1, _:
-            return 0, 0, OSXSAVE, APIC
+            return 0, 0, OSXSAVE | X2APIC, APIC
         case 0x7, 0:
             return 0, 0, OSPKE, 0
         case 0xD, 0 | 1:  # the size of what XCR0 and XSS enable

@@ -80,9 +80,9 @@ class IoApic:
         entry = self._table[line]
         if entry & (MASKED | REMOTE_IRR) or (entry & LEVEL and not self._active[line]):
             return
+        self._deliver(entry)
         if entry & LEVEL:
             self._table[line] |= REMOTE_IRR
-        self._deliver(entry)
 
     def _read_selected(self) -> int:
         line, high = divmod(self._selected - TABLE, 2)

@@ -16,6 +16,9 @@ from vmm_arch.abi.records import LittleStruct, bit_field, of, u8, u16, u32, u64
 from vmm_arch.abi.whp_x86_64 import WHV_REGISTER_VALUE, WHV_X64_SEGMENT_REGISTER
 from vmm_arch.x86_64 import msr
 
+VALUE_SIZE: Final = 16
+"""The bytes of a register's value."""
+
 
 def names_array(names: Sequence[int]) -> Array[c_uint32]:
     """Lay out names as the calls take them."""
@@ -25,12 +28,16 @@ def names_array(names: Sequence[int]) -> Array[c_uint32]:
 class RegisterImage:
     """Registers with their values: what WHvSetVirtualProcessorRegisters takes."""
 
-    __slots__ = ("_at", "names", "values")
+    __slots__ = ("_at", "_parts", "names", "values")
+    _at: dict[int, int]
+    _parts: dict[frozenset[int], tuple[RegisterImage, list[slice]]]
+    """For each set of registers the others, and where they lie: images of one make share this."""
 
     def __init__(self, registers: Mapping[int, int | WHV_REGISTER_VALUE]) -> None:
         self.names = names_array(list(registers))
         self.values = (WHV_REGISTER_VALUE * len(registers))()
         self._at = {name: i for i, name in enumerate(registers)}
+        self._parts = {}
         for i, value in enumerate(registers.values()):
             if isinstance(value, int):
                 self.values[i].Reg64 = value
@@ -43,7 +50,7 @@ class RegisterImage:
         copy = cls.__new__(cls)
         copy.names = image.names
         copy.values = type(image.values).from_buffer_copy(image.values)
-        copy._at = image._at
+        copy._at, copy._parts = image._at, image._parts
         return copy
 
     def __or__(self, other: RegisterImage) -> RegisterImage:
@@ -65,7 +72,28 @@ class RegisterImage:
 
     def without(self, names: frozenset[int]) -> RegisterImage:
         """The same registers but for some."""
-        return RegisterImage({n: self.values[at] for n, at in self._at.items() if n not in names})
+        if names not in self._parts:
+            left = [name for name in self._at if name not in names]
+            runs = _runs([self._at[name] for name in left])
+            self._parts[names] = RegisterImage(dict.fromkeys(left, 0)), runs
+        like, runs = self._parts[names]
+        values = memoryview(self.values).cast("B")
+        rest = RegisterImage.__new__(RegisterImage)
+        rest.names, rest._at, rest._parts = like.names, like._at, like._parts
+        rest.values = type(like.values).from_buffer_copy(b"".join([values[run] for run in runs]))
+        return rest
+
+
+def _runs(places: Sequence[int]) -> list[slice]:
+    """The bytes of the values at some places, as slices that are as long as can be."""
+    runs: list[slice] = []
+    for place in places:
+        begin, end = place * VALUE_SIZE, (place + 1) * VALUE_SIZE
+        if runs and runs[-1].stop == begin:
+            runs[-1] = slice(runs[-1].start, end)
+        else:
+            runs.append(slice(begin, end))
+    return runs
 
 
 def segment_image(selector: int, base: int, limit: int, attributes: int) -> WHV_REGISTER_VALUE:

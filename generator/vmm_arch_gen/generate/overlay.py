@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,10 @@ def overlaid(templates: Path, own: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
         folder = Path(temporary, "templates")
         for layer in (templates, own):
-            shutil.copytree(
-                layer, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            for source in layer.rglob("*"):
+                file = folder / source.relative_to(layer)
+                if source.is_file() and "__pycache__" not in file.parts:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    # Without its mode: a package's files may be there to be read only.
+                    file.write_bytes(source.read_bytes())
         yield folder

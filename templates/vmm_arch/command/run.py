@@ -39,7 +39,8 @@ BAD: Final = (Reason.SHUTDOWN, Reason.HALTED, Reason.FAILED, Reason.TIMEOUT)
 """The endings after which one wants to know where the guest was."""
 
 EPILOG: Final = """\
-Standard input and output are the guest's serial console, ttyS0. On a terminal Control-] ends it.
+Standard input and output are the guest's serial console, ttyS0. On a terminal Control-] ends it;
+on Windows, where keys arrive line by line, Enter behind it.
 
 exit status:
   0  the guest switched itself off, or asked for a reset

@@ -36,7 +36,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterRip,
     WHvX64RegisterRsi,
 )
-from vmm_arch.errors import HypervisorError
+from vmm_arch.errors import HypervisorError, HypervisorUnavailableError
 from vmm_arch.memory import GuestMemory
 from vmm_arch.whp import EMULATION, Library
 
@@ -112,11 +112,17 @@ class Emulation:
     """The instruction that a vCPU is at, if it is one that has to be emulated."""
 
     def __init__(
-        self, registers: Registers, memory: GuestMemory, devices: dict[range, EmulatedDevice]
+        self,
+        registers: Registers,
+        memory: GuestMemory,
+        devices: dict[range, EmulatedDevice],
+        written: Callable[[int, int], object],
     ) -> None:
+        """Work on a vCPU; ``written`` is told of each write to memory: its address and size."""
         self._registers = registers
         self._memory = memory
         self._devices = devices
+        self._memory_written = written
         self._handle: ctypes.c_void_p | None = None
         self._callbacks = (
             _IO_CALLBACK(self._guarded(self._port_access)),
@@ -156,7 +162,7 @@ class Emulation:
         """
         if self.current is not None:
             return self.current
-        while not self._written and self._asked is None and not self._ended:
+        while self._asked is None and not self._ended and not self._told_apart():
             self._step()
         if self._written:
             self._take_written()
@@ -178,6 +184,13 @@ class Emulation:
             EMULATOR.WHvEmulatorDestroyEmulator(self._handle)
             self._handle = None
 
+    def _told_apart(self) -> bool:
+        """Whether there is a write to tell with which what comes next cannot be told."""
+        if not self._written:
+            return False
+        first, last = self._written[0], self._written[-1]
+        return not (self._mask and first.is_port and first.goes_on_with(last))
+
     def _take_written(self) -> None:
         """Have a write told: all values that are written to a port one after the other as one."""
         first, *others = self._written
@@ -194,6 +207,8 @@ class Emulation:
         self._trouble: BaseException | None = None
         try:
             self._attempt(status)
+        except HypervisorUnavailableError:  # there is no emulator
+            raise
         except HypervisorError as error:
             if self._trouble is None and self._asked is None:
                 raise EmulationFailed(str(error)) from None
@@ -375,6 +390,7 @@ class Emulation:
             if region.address <= access.address and end <= region.end:
                 if not region.read_only:
                     self._memory.write(access.address, access.data)
+                    self._memory_written(access.address, access.size)
                 return not region.read_only
         for addresses, device in self._devices.items():
             if access.address in addresses:

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from vmm_arch.selftest.harness import Guest, Machine, agree
+from vmm_arch.exits import IoIn
+from vmm_arch.selftest.harness import Guest, Machine, ScenarioFailed, agree
 from vmm_arch.x86_64.entry import RealMode
 
 MACHINE = Machine(RealMode(0x1000), track_dirty=True)
+TEXT = b"port"
 
 
 def scenario(guest: Guest) -> None:
@@ -18,5 +20,19 @@ def scenario(guest: Guest) -> None:
     agree("pages written since", vm.dirty_pages(), [])
     guest.expects_out(0x10, 1, 1)
     agree("pages written then", vm.dirty_pages(), [0x9000, 0xA000])
+
+    # What a port's answer is written to counts when it is written, not when it is asked for.
+    given = 0
+    while given < len(TEXT):
+        exit = guest.run()
+        if not isinstance(exit, IoIn):
+            raise ScenarioFailed(f"expected INS, but the vCPU came back with {exit!r}")
+        if given == 0:
+            vm.dirty_pages()
+        exit.complete(TEXT[given : given + exit.count])
+        given += exit.count
+    guest.expects_out(0x10, 1, 1)
+    guest.has_memory(0xCFFE, TEXT)
+    agree("pages written with the answer", vm.dirty_pages(), [0xC000, 0xD000])
     guest.halts()
     agree("pages written at the end", vm.dirty_pages(), [])

@@ -124,7 +124,9 @@ SLOTS = {
             "pending_exception": "WHvRegisterPendingEvent.ExceptionEvent.EventPending",
             "pending_interrupt": "WHvRegisterPendingInterruption.PendingInterruption"
             ".InterruptionPending",
-            "pending_nmi": absent("it is a pending interruption of its own type"),
+            "pending_nmi": absent(
+                "it is pending as an interruption, or in the APIC's page, which a reset writes"
+            ),
             "nmi_masked": "WHvRegisterInterruptState.InterruptState.NmiMasked",
             "interrupt_shadow": "WHvRegisterInterruptState.InterruptState.InterruptShadow",
         },
