@@ -1151,8 +1151,9 @@ class Vm:
     def dirty_pages(self) -> list[int]:
         """Tell which pages the guest has written since this was last asked, and forget them.
 
-        Guest-physical addresses, in order. What the host writes does not count. Needs a VM with
-        ``track_dirty``, and that no vCPU runs.
+        Guest-physical addresses, in order. A page that the guest reads for the first time may be
+        among them; what the host writes does not count. Needs a VM with ``track_dirty``, and that
+        no vCPU runs.
         """
         self._check_open()
         if not self.track_dirty:
