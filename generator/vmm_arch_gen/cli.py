@@ -302,7 +302,7 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
             for target in table.select(names)
         }
 
-    comparisons = compare_versions(old, new or str(paths.abi), only, headers)
+    comparisons = compare_versions(old, str(paths.abi) if new is None else new, only, headers)
     match form:
         case "json":
             _print(as_json(comparisons))

@@ -45,6 +45,9 @@ def find_source(given: str) -> Texts | HeaderFolders:
 
     Folders of headers are one folder, or several as in PATH.
     """
+    if not all(given.split(os.pathsep)):  # an unset variable; Path would make it this folder
+        what = "is empty" if not given else "a part of it is empty"
+        raise InputError(Problem(repr(given), what, _HOW))
     path = Path(given)
     if path.is_file():
         return Texts(given, _by_target([(given, _decoded(path.read_bytes(), given))]), True)
