@@ -6,12 +6,13 @@ import random
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mutations import MUTATIONS, users
 from requirements import require
-from vmm_arch_gen.abi.model import Abi
+from vmm_arch_gen.abi.model import Abi, Omission
 from vmm_arch_gen.abi.text import read_abi_file, write_abi
 from vmm_arch_gen.compare.compare import compare
 from vmm_arch_gen.compare.model import Kind
@@ -183,6 +184,63 @@ renumbered: 1 enumerator
 ! A  0 -> -1
 """,
         ),
+        (
+            "struct s { unsigned int a; }; typedef unsigned int t; int f(unsigned int a);",
+            "struct s { unsigned short a, b; }; typedef unsigned short t; int f(unsigned short a);",
+            """\
+resized: fields of 1 record
+  struct s  4 bytes, aligned 4 -> 2
+!     0  a  unsigned int -> unsigned short, 4 -> 2 bytes
++     2  b  unsigned short
+
+resized: 1 typedef
+! t  unsigned int -> unsigned short, 4 -> 2 bytes
+
+retyped: 1 function
+! f  int(unsigned int a) -> int(unsigned short a)
+""",
+        ),
+        (
+            "#define _IOC(d, s) (((d) << 30) | ((s) << 16) | 0xAE01)\n"
+            "#define _IOW(t, n, a) _IOC(1U, sizeof(a))\nstruct what_it_was_before { int a; };\n"
+            "struct what_it_is_now_and_that_is_long { int a, b[0]; };\n"
+            "#define KVM_DO_SOMETHING_LONG _IOW(0xAE, 1, struct what_it_was_before)",
+            "#define _IOC(d, s) (((d) << 30) | ((s) << 16) | 0xAE01)\n"
+            "#define _IOW(t, n, a) _IOC(1U, sizeof(a))\nstruct what_it_was_before { int a; };\n"
+            "struct what_it_is_now_and_that_is_long { int a, b[0]; };\n"
+            "#define KVM_DO_SOMETHING_LONG _IOW(0xAE, 1, struct what_it_is_now_and_that_is_long)",
+            """\
+retyped: 1 ioctl
+! KVM_DO_SOMETHING_LONG  write 0xae/0x01, 4 bytes
+      struct what_it_was_before -> struct what_it_is_now_and_that_is_long
+""",
+        ),
+        (
+            "struct a { int x; }; struct b { int x; short y; short z; }; struct c { char x; };",
+            "struct b { int x; short y; };",
+            """\
+removed: 2 records
+- struct a  4 bytes, aligned 4
+- struct c  1 byte, aligned 1
+
+removed: fields of 1 record
+  struct b  8 bytes, aligned 4
+         ...
+      4  y  short
+-     6  z  short
+""",
+        ),
+        (
+            "int set_up(int first_of_many, unsigned long second_of_many, char *third_of_many);",
+            "int set_up(int first_of_many, unsigned int second_of_many, char *third_of_many);",
+            """\
+retyped: 1 function
+! set_up
+      int(int first_of_many, unsigned long second_of_many, char* third_of_many)
+      -> int(int first_of_many, unsigned int second_of_many, char*
+          third_of_many)
+""",
+        ),
         ("#define A 16", "#define A 0x10", ""),
         ("struct s { int a[0]; };", "struct s { int a[]; };", """\
 declared otherwise, with the same meaning: fields of 1 record
@@ -200,6 +258,21 @@ def test_what_is_said_of_a_header(
     groups = "\n".join(line for line in lines if not line.startswith("  from")).partition("\n\n")[2]
     assert groups + "\n" * bool(report) == report
     assert all(len(line) <= 80 for line in lines)
+
+
+def test_why_something_is_gone_is_said_however_long_it_is(paths: Project) -> None:
+    abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
+    (gone,) = (c for c in abi.constants if c.name == "KVM_CAP_ARM_WRITABLE_IMP_ID_REGS")
+    reason = f"names {'QUITE_LONG_' * 3}PAGE_SIZE, which the headers do not define"
+    omission = Omission("macro", gone.name, gone.header, reason)
+    kept = tuple(c for c in abi.constants if c is not gone)
+    after = replace(abi, constants=kept, omissions=(*abi.omissions, omission))
+    lines = [line for line, _ in as_text([compare(abi, after)])]
+    assert lines[-3:] == [
+        "- KVM_CAP_ARM_WRITABLE_IMP_ID_REGS  239",
+        "      now left out: it names QUITE_LONG_QUITE_LONG_QUITE_LONG_PAGE_SIZE, which",
+        "          the headers do not define",
+    ]
 
 
 def test_linux_6_1_to_the_pinned_headers(
