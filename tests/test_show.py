@@ -14,10 +14,11 @@ from requirements import require
 from test_abi_text import sealed
 from test_cli import Copy
 from test_cli import copy as copy  # a fixture
-from vmm_arch_gen.abi.text import write_abi
+from test_compare import names
+from vmm_arch_gen.abi.text import read_abi_file, write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.project import Project
-from vmm_arch_gen.show.find import find
+from vmm_arch_gen.show.find import defined, find
 from vmm_arch_gen.show.picture import picture
 from vmm_arch_gen.show.text import as_json, as_text
 from vmm_arch_gen.targets import TargetTable
@@ -118,6 +119,29 @@ def test_ioctls_are_taken_apart_by_the_targets_own_rules(paths: Project) -> None
             assert line == f"KVM_SET_REGS  {value} = write 0xae/0x82, {size} bytes: struct kvm_regs"
 
 
+def test_an_ioctls_number_may_be_written_in_any_way(paths: Project) -> None:
+    for name in ("1083223682", "0X4090AE82", "0x04090ae82"):
+        (found,), _ = find(paths.abi, name, ("kvm_x86_64",))
+        assert found.ioctls == ("KVM_SET_REGS",)
+
+
+def test_every_name_of_every_target_is_found_where_it_is_defined(paths: Project) -> None:
+    for path in sorted(paths.abi.glob("*.abi")):
+        abi = read_abi_file(path)
+        numbers = {hex(ioctl.value) for ioctl in abi.ioctls}
+        plain = {name.rpartition(" ")[2] for name in names(abi)}
+        assert defined(path.read_text()) == plain | numbers
+
+
+def test_only_targets_that_can_show_a_name_are_named(paths: Project) -> None:
+    """Others leave it out, or have longer names with it inside."""
+    (found,), others = find(paths.abi, "KVM_GET_CPUID2", ())
+    assert (found.abi.target, others) == ("kvm_x86_64", [])
+    (found,), others = find(paths.abi, "KVM_CAP_XSAVE", ())
+    text = (paths.abi / "kvm_s390x.abi").read_text()
+    assert ("KVM_CAP_XSAVE" in text, "kvm_s390x" in others) == (True, False)
+
+
 def test_the_other_targets_are_named(paths: Project) -> None:
     found, others = find(paths.abi, "kvm_regs", ())
     assert len(found) == 1
@@ -129,6 +153,12 @@ def test_the_other_targets_are_named(paths: Project) -> None:
     [
         ("kvm_rum", (), "kvm_rum: nothing in the headers is called so in any target; did you mean kvm_run"),
         ("kvm_sregs", ("mshv_x86_64",), "kvm_sregs: nothing in the headers is called so in mshv_x86_64"),
+        ("KVM_RUM", (), "in any target; did you mean KVM_RUN or kvm_run or "),
+        ("Kvm_Run", (), "in any target; did you mean kvm_run or KVM_RUN or "),
+        ("KVM_COALESCED_MMIO_MAX", (), "KVM_COALESCED_MMIO_MAX: left out of linux/kvm.h: names PAGE_SIZE, which the headers do not define; only the header itself has it"),
+        ("KVM_GET_CPUID2", ("kvm_s390x",), "KVM_GET_CPUID2: left out of linux/kvm.h: names kvm_cpuid2, which"),
+        ("r15", (), "r15: is no name of its own, but a member of kvm_regs"),
+        ("Low64", (), "is no name of its own, but a member of WHV_UINT128; show WHV_UINT128"),
         ("NOTHING_AT_ALL_*", (), "a wildcard finds parts of names"),
         ("kvm_regs", ("kvm_x8664",), "--target kvm_x8664: there is no such target; did you mean kvm_x86_64"),
     ],
