@@ -48,6 +48,9 @@ def check(abi: Abi, after: Abi, expected: set[tuple[Kind, str]], mutation: str) 
     said = {(change.kind, change.name) for change in comparison.changes}
     assert expected <= said, f"{mutation}: {expected - said} not in {said}"
     names = {name for _, name in expected}
+    assert {(kind, name) for kind, name in said if name in names} == expected, f"{mutation}: {said}"
+    headings = [line for line, style in as_text([comparison]) if style == "bold"]
+    assert len(headings) == len(set(headings)), f"{mutation}: {headings}"
     others = {name for _, name in said} - names
     assert others <= users(abi, names) | users(after, names), f"{mutation}: {said}"
     kinds = {kind for kind, _ in expected}
@@ -241,6 +244,20 @@ retyped: 1 function
           third_of_many)
 """,
         ),
+        (
+            "struct s { int a; int b; int c; }; struct t { char a[16]; };",
+            "struct s { int a; int c; }; struct t { char a[16]; } __attribute__((aligned(8)));",
+            """\
+removed: fields of 1 record
+! struct s  12 -> 8 bytes, aligned 4
+           0  a  int
+-          4  b  int
+!     8 -> 4  c  int
+
+aligned otherwise: 1 record
+! struct t  16 bytes, aligned 1 -> 8
+""",
+        ),
         ("#define A 16", "#define A 0x10", ""),
         ("struct s { int a[0]; };", "struct s { int a[]; };", """\
 declared otherwise, with the same meaning: fields of 1 record
@@ -275,6 +292,32 @@ def test_why_something_is_gone_is_said_however_long_it_is(paths: Project) -> Non
     ]
 
 
+def test_another_data_model_is_a_breaking_change(paths: Project) -> None:
+    abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
+    model = replace(abi.model, byte_order="big", signed_char=False)
+    lines = [line for line, _ in as_text([compare(abi, replace(abi, model=model))])]
+    assert lines == [
+        "kvm_x86_64: 1 breaking change",
+        "",
+        "retyped: 1 model",
+        "! the data model  little -> big endian, signed -> unsigned char",
+    ]
+
+
+def test_what_is_left_out_from_now_on_is_said_with_the_reason(paths: Project) -> None:
+    abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
+    new = Omission("macro", "KVM_NEW", "linux/kvm.h", "names NEW, which the headers do not define")
+    lines = [
+        text for text, _ in as_text([compare(abi, replace(abi, omissions=(*abi.omissions, new)))])
+    ]
+    assert lines == [
+        "kvm_x86_64: 1 compatible change",
+        "",
+        "now left out: 1 declaration",
+        "+ KVM_NEW  names NEW, which the headers do not define",
+    ]
+
+
 def test_linux_6_1_to_the_pinned_headers(
     table: TargetTable, paths: Project, tmp_path: Path
 ) -> None:
@@ -288,7 +331,8 @@ def test_linux_6_1_to_the_pinned_headers(
     old = verify(extract(kvm, toolchain, paths.shims), kvm, toolchain)
     new = read_abi_file(paths.abi / "kvm_x86_64.abi")
     changes = compare(old, new).changes
-    come_or_gone = [c for c in changes if c.kind in (Kind.REMOVED, Kind.ADDED) and not c.fields]
+    things = [c for c in changes if c.what != "omission"]
+    come_or_gone = [c for c in things if c.kind in (Kind.REMOVED, Kind.ADDED) and not c.fields]
     assert {c.name for c in come_or_gone} == names(old) ^ names(new)
     count = Counter(c.what for c in come_or_gone)
     assert count["struct"] + count["union"] == 53

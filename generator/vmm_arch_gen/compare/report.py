@@ -103,16 +103,27 @@ def _group(change: Change) -> tuple[str, str]:
     """What happened, and to what."""
     what = "record" if change.what in ("struct", "union") else change.what
     heading = _HEADINGS.get(change.kind, change.kind.value)
+    if change.what == "omission":
+        return "now left out:", "declaration"
+    if change.kind is Kind.RESIZED and _only_aligned_otherwise(change):
+        heading = "aligned otherwise"
     return f"{heading}: fields of" if _inside(change) else f"{heading}:", what
 
 
 def _inside(change: Change) -> bool:
-    """Whether only members of a record changed."""
-    return bool(change.fields) and all(
-        (facts or {}).get("size") == (change.new or {}).get("size")
-        and change.kind in {field.kind for field in change.fields}
-        for facts in (change.old, change.new)
-    )
+    """Whether what a record is listed for are its members."""
+    if change.kind not in {field.kind for field in change.fields} or change.renamed_to:
+        return False
+    return change.kind is Kind.REMOVED or _same(change, "size")
+
+
+def _only_aligned_otherwise(change: Change) -> bool:
+    resized = any(field.kind is Kind.RESIZED for field in change.fields)
+    return not resized and _same(change, "size") and not _same(change, "align")
+
+
+def _same(change: Change, fact: str) -> bool:
+    return (change.old or {}).get(fact) == (change.new or {}).get(fact)
 
 
 def _summary(comparison: Comparison) -> str:
@@ -147,11 +158,17 @@ def _lines(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
             line += f" ({aside})"
         elif aside:
             more.append(aside)
-        yield " " if _inside(change) else _SIGNS.get(change.kind, "!"), line
+        yield _sign(change), line
         for text in more:
             for part in _wrapped(text, "    "):
                 yield " ", part
         yield from _fields(change.fields)
+
+
+def _sign(change: Change) -> str:
+    if _inside(change):  # the members have signs of their own
+        return " " if _same(change, "size") else "!"
+    return _SIGNS.get(change.kind, "!")
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
@@ -198,6 +215,9 @@ def _detail(change: Change) -> str:
             before, after = _said(change.what, old), _said(change.what, new)
             if before == after and old["header"] != new["header"]:
                 return f"{', '.join(after)}, {_from_to(str(old['header']), str(new['header']))}"
+            if change.what == "model":  # of which most is the same
+                pairs = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+                before, after = [a for a, _ in pairs], [b for _, b in pairs]
             return _arrows(before, after, typed=change.what in _WITH_A_TYPE)
     raise AssertionError("a change without either version")
 
@@ -244,6 +264,17 @@ def _said(what: str, facts: Facts) -> list[str]:
             return [_bytes(facts["size"]), f"aligned {facts['align']}"]
         case "constant" | "enumerator":
             return [str(facts.get("hex", facts["value"]))]
+        case "omission":
+            return [str(facts["reason"])]
+        case "model":
+            return [
+                f"long {facts['long']}",
+                f"pointer {facts['pointer']}",
+                f"{facts['byte_order']} endian",
+                f"{'signed' if facts['signed_char'] else 'unsigned'} char",
+                f"{facts['bit_fields']} bit-fields",
+                f"__int128 aligned {facts['int128_align']}",
+            ]
         case "typedef" | "enum":
             return [str(facts["type"]), *([_bytes(facts["size"])] if "size" in facts else [])]
     return [str(facts["type"])]
