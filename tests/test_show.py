@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -294,7 +296,7 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
     text = riscv.read_text()
     changed = text.replace("constant KVM_API_VERSION = 12", "constant KVM_API_VERSION = 13")
     riscv.write_text(sealed(changed))
-    for old in ("HEAD", "HEAD:headers/abi", "before.abi"):
+    for old in ("HEAD", "HEAD:headers/abi", "HEAD:headers/abi/kvm_riscv64.abi", "before.abi"):
         status, out, err = copy.run("diff", old)
         assert (status, err) == (11, "")
         assert out.splitlines()[0] == "kvm_riscv64: 1 breaking change"
@@ -320,7 +322,7 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
     ("arguments", "message"),
     [
         (["diff", "nosuch"], "nosuch: there is no such file or folder, and no such git revision here; name .abi files"),
-        (["diff", "HEAD:nosuch"], "HEAD:nosuch: there is no folder nosuch in this revision; git ls-tree HEAD"),
+        (["diff", "HEAD:nosuch"], "HEAD:nosuch: there is no file or folder nosuch in this revision; git ls-tree HEAD"),
         (["diff", "HEAD"], "HEAD: this git revision has no .abi files; name one that has, or extract"),
         (["diff", "generator/README.md"], "generator/README.md: is no .abi file; name .abi files"),
         (["diff", "generator"], "generator: there are neither .abi files nor headers in this folder"),
@@ -328,6 +330,7 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
         (["diff", "old.abi"], "old.abi: has the outdated format 1; this generator reads 2; extract its headers"),
         (["diff", "newer.abi"], "newer.abi:1: has format 99, newer than the 2"),
         (["diff", "headers/abi", "--only", "kvm_vax"], "kvm_vax: neither version has this target; did you mean kvm_"),
+        (["diff", "headers/shims", "--only", "kvm_x86_64"], "name the folder that has it with --include DIR, for diff as in FOLDER:FOLDER"),
         (["diff", "headers/abi/kvm_s390x.abi", "--only", "kvm_x86_64"], "headers/abi/kvm_s390x.abi: holds the facts of kvm_s390x, but --only names kvm_x86_64; leave --only away"),
         (["diff", ""], "'': is empty; name .abi files"),
         (["diff", "headers/abi", ""], "'': is empty; name .abi files"),
@@ -348,6 +351,25 @@ def test_bad_input_is_named(arguments: list[str], message: str, copy: Copy) -> N
     assert (status, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_outside_a_repository_that_is_said(copy: Copy) -> None:
+    environment = {"GIT_CEILING_DIRECTORIES": str(copy.root.parent)}
+    status, out, err = copy.run("diff", "HEAD", environment=environment)
+    assert (status, out) == (2, "")
+    assert "HEAD: there is no such file or folder, and this is no git repository" in err
+
+
+def test_a_full_disk_is_named(copy: Copy) -> None:
+    for arguments in ("show kvm_run", "show kvm_run --format json", "diff headers/abi headers/abi"):
+        command = [sys.executable, "-m", "vmm_arch_gen", *arguments.split(" ")]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command, cwd=copy.root, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+                env=os.environ | {"PYTHONPATH": str(copy.root / "generator")},
+            )  # fmt: skip
+        message = "error: standard output: cannot be written: No space left on device; send it elsewhere\n"
+        assert (done.returncode, done.stderr) == (2, message)
 
 
 def test_they_need_no_templates_and_no_parser(copy: Copy) -> None:

@@ -356,8 +356,21 @@ def _print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
 
 
 def _print(text: str) -> None:
-    with suppress(BrokenPipeError):  # whoever reads it has seen enough
+    try:
         click.echo(text)
+    except BrokenPipeError:  # whoever reads it has seen enough
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        what = f"cannot be written: {error.strerror}"
+        raise InputError(Problem("standard output", what, "send it elsewhere")) from None
+
+
+def _discard_output() -> None:
+    """Have what is left in the buffer go nowhere, or Python complains when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:
