@@ -144,6 +144,14 @@ def test_only_targets_that_can_show_a_name_are_named(paths: Project) -> None:
     assert ("KVM_CAP_XSAVE" in text, "kvm_s390x" in others) == (True, False)
 
 
+def test_what_does_not_fit_stands_below(paths: Project) -> None:
+    found, _ = find(paths.abi, "KVM_REGISTER_COALESCED_MMIO", ("kvm_x86_64",))
+    assert [line for line, _ in as_text(found, (), expand=False)][2:] == [
+        "KVM_REGISTER_COALESCED_MMIO  0x4010ae67 = write 0xae/0x67, 16 bytes",
+        "    : struct kvm_coalesced_mmio_zone",
+    ]
+
+
 def test_the_other_targets_are_named(paths: Project) -> None:
     found, others = find(paths.abi, "kvm_regs", ())
     assert len(found) == 1
@@ -194,6 +202,9 @@ def test_every_record_of_every_target_can_be_shown_and_drawn(paths: Project) -> 
         found, _ = find(paths.abi, "*", (path.stem,))
         for line, _ in as_text(found, (), expand=True):
             assert line == line.rstrip()
+            assert (
+                len(line) <= 80 or len(" ".join(line.split()[2:])) > 60
+            ), line  # a long name and type
         ElementTree.fromstring(picture(found, path.stem, expand=False, page=False))
 
 
