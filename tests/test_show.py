@@ -144,6 +144,20 @@ def test_only_targets_that_can_show_a_name_are_named(paths: Project) -> None:
     assert ("KVM_CAP_XSAVE" in text, "kvm_s390x" in others) == (True, False)
 
 
+def test_the_facts_are_checked_but_not_their_order(folder: Path) -> None:
+    """Which would take longer than all the rest."""
+    path = folder / "kvm_x86_64.abi"
+    text = path.read_text()
+    fast, limit = (next(ln for ln in text.splitlines() if n in ln) for n in ("_FAST", "_LIMIT"))
+    swapped = text.replace(fast, "?").replace(limit, fast).replace("?", limit)
+    path.write_text(sealed(swapped))
+    assert shown(folder, "RUN_LIMIT") == "RUN_LIMIT  12 = 0xc, in test.h\n"
+    for wrong, message in ((text.replace("= 12", "= 13"), "digest"), (sealed(text.replace("is 32 bytes", "is 40 bytes")), "contradicts itself")):  # fmt: skip
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=message):
+            find(folder, "run", ())
+
+
 def test_what_does_not_fit_stands_below(paths: Project) -> None:
     found, _ = find(paths.abi, "KVM_REGISTER_COALESCED_MMIO", ("kvm_x86_64",))
     assert [line for line, _ in as_text(found, (), expand=False)][2:] == [

@@ -81,7 +81,7 @@ def _comparisons(old: Texts, new: Texts, targets: Sequence[str]) -> Iterator[Com
                 continue
             _check_format(version)  # one is as outdated as the next: said once is enough
             try:
-                versions.append(read_abi(version.text, version.where, name))
+                versions.append(read_abi(version.text, version.where, name, exact=False))
             except InputError as error:
                 problems += error.problems
         if problems:

@@ -7,7 +7,6 @@ import platform
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from vmm_arch_gen.abi.model import Abi
@@ -68,7 +67,9 @@ def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], 
     cpu = platform.machine().lower()
     defining.sort(key=lambda t: not t.endswith(_CPUS.get(cpu, cpu)))
     shown = defining if targets else defining[:1]
-    found = [_find(read_abi_file(folder / f"{target}.abi"), pattern) for target in shown]
+    found = [
+        _find(read_abi_file(folder / f"{target}.abi", exact=False), pattern) for target in shown
+    ]
     return found, defining[len(shown) :]
 
 
@@ -113,6 +114,8 @@ def _missing(name: str, plain: str, where: str, texts: Iterable[str]) -> Problem
         listed = ", ".join(records[:_FEW]) + ", ..." * (len(records) > _FEW)
         remedy = f"show {records[0]}" if len(records) == 1 else "show one of them"
         return Problem(name, f"is no name of its own, but a member of {listed}", remedy)
+    from difflib import get_close_matches  # not at the top: few runs need it
+
     spellings: dict[str, list[str]] = {}
     for known in sorted(set().union(*map(defined, texts))):
         spellings.setdefault(known.lower(), []).append(known)

@@ -56,7 +56,7 @@ def _parts(found: Found, expand: bool) -> Iterator[list[Line]]:
     for name in found.typedefs:
         typedef = abi.typedefs[name]
         text = f"typedef {declare(typedef.type, name)}, in {typedef.header}"
-        lines = wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=False)
+        lines = wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
         yield [(line, None) for line in lines]
     for function in abi.functions:
         if function.name in found.functions:
