@@ -51,6 +51,8 @@ def check(abi: Abi, after: Abi, expected: set[tuple[Kind, str]], mutation: str) 
     assert {(kind, name) for kind, name in said if name in names} == expected, f"{mutation}: {said}"
     headings = [line for line, style in as_text([comparison]) if style == "bold"]
     assert len(headings) == len(set(headings)), f"{mutation}: {headings}"
+    for line, _ in as_text([comparison]):
+        assert len(line) <= 80 or max(map(len, line.split())) > 34, line  # a long name
     others = {name for _, name in said} - names
     assert others <= users(abi, names) | users(after, names), f"{mutation}: {said}"
     kinds = {kind for kind, _ in expected}

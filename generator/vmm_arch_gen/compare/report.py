@@ -306,7 +306,13 @@ def _fields(fields: Sequence[FieldChange]) -> Iterator[tuple[str, str]]:
         for row in group:
             if row is not None:
                 sign, offset, name, kind = row
-                yield sign, f"    {offset:>{offsets}}  {name:{names}}  {kind}"
+                place = f"    {offset:>{offsets}}  {name:{names}}"
+                if len(f"- {place}  {kind}") <= _WIDTH:
+                    yield sign, f"{place}  {kind}"
+                    continue
+                yield sign, place
+                for part in _wrapped(kind, f"    {'':{offsets}}      "):
+                    yield " ", part
 
 
 def _field(change: FieldChange) -> tuple[str, str, str]:
