@@ -373,12 +373,6 @@ def with_members(abi: Abi, r: Record, members: list[Member]) -> Abi:
     return rebuilt(abi, records={**abi.records, r.key: replace(r, members=tuple(members))})
 
 
-def changed_kind(before: Abi, after: Abi, key: str, otherwise: Kind) -> Kind:
-    """What has to be said of a record, a member of which changed: that it has another size."""
-    old, new = before.layouts[key], after.layouts[key]
-    return otherwise if (old.size, old.align) == (new.size, new.align) else Kind.RESIZED
-
-
 @mutation
 def record_removed(abi: Abi, chance: random.Random) -> Mutated | None:
     if (r := record(abi, chance, used=False)) is None:
@@ -436,8 +430,7 @@ def field_removed(abi: Abi, chance: random.Random) -> Mutated | None:
     r, at = found
     members = list(r.members)
     del members[at]
-    changed = with_members(abi, r, members)
-    return changed, {(changed_kind(abi, changed, r.key, Kind.REMOVED), r.key)}
+    return with_members(abi, r, members), {(Kind.REMOVED, r.key)}
 
 
 @mutation
@@ -458,6 +451,17 @@ def field_appended(abi: Abi, chance: random.Random) -> Mutated | None:
     changed = with_members(
         abi, r, [*r.members, Member("vmm_arch_new", Array(Scalar("long long"), 2))]
     )
+    return changed, {(Kind.RESIZED, r.key)}
+
+
+@mutation
+def field_inserted(abi: Abi, chance: random.Random) -> Mutated | None:
+    """Those behind it move, which goes without saying where the size changes."""
+    if (found := struct(abi, chance, lambda m: True)) is None:
+        return None
+    r, at = found
+    new = Member("vmm_arch_new", Array(Scalar("long long"), 8))
+    changed = with_members(abi, r, [*r.members[:at], new, *r.members[at:]])
     return changed, {(Kind.RESIZED, r.key)}
 
 
@@ -645,6 +649,30 @@ def bit_field_narrowed(abi: Abi, chance: random.Random) -> Mutated | None:
 
 
 @mutation
+def bit_field_widened(abi: Abi, chance: random.Random) -> Mutated | None:
+    """Into the space behind it that was kept for later."""
+    found = pick(
+        chance,
+        (
+            (r, at)
+            for r in abi.records.values()
+            for at, (m, n) in enumerate(zip(r.members, r.members[1:], strict=False))
+            if m.name and not RESERVED.fullmatch(m.name) and m.bits is not None and r.kind == "struct"
+            and (n.bits or 0) > 1 and (not n.name or RESERVED.fullmatch(n.name))
+        ),
+    )  # fmt: skip
+    if found is None:
+        return None
+    r, at = found
+    m, n = r.members[at : at + 2]
+    assert m.bits is not None
+    assert n.bits is not None
+    members = list(r.members)
+    members[at : at + 2] = [replace(m, bits=m.bits + 1), replace(n, bits=n.bits - 1)]
+    return with_members(abi, r, members), {(Kind.RESIZED, owner(abi, r))}
+
+
+@mutation
 def bit_fields_exchanged(abi: Abi, chance: random.Random) -> Mutated | None:
     found = pick(
         chance,
@@ -699,6 +727,17 @@ def typedef_resized(abi: Abi, chance: random.Random) -> Mutated | None:
 
 
 @mutation
+def typedef_to_a_smaller_unsigned_type(abi: Abi, chance: random.Random) -> Mutated | None:
+    large = (Scalar("unsigned int"), Scalar("unsigned long"), Scalar("unsigned long long"))
+    unused = (t for t in abi.typedefs.values() if not users(abi, [t.name]))
+    t = pick(chance, (t for t in unused if t.type in large))
+    if t is None:
+        return None
+    typedefs = {**abi.typedefs, t.name: replace(t, type=Scalar("unsigned short"))}
+    return rebuilt(abi, typedefs=typedefs), {(Kind.RESIZED, t.name)}
+
+
+@mutation
 def typedef_added(abi: Abi, chance: random.Random) -> Mutated | None:
     new = Typedef("vmm_arch_new", Scalar("int"), None, "new.h")
     return rebuilt(abi, typedefs={**abi.typedefs, new.name: new}), {(Kind.ADDED, new.name)}
@@ -709,6 +748,14 @@ def function_removed(abi: Abi, chance: random.Random) -> Mutated | None:
     if (f := pick(chance, iter(abi.functions))) is None:
         return None
     return replace(abi, functions=without(abi.functions, f)), {(Kind.REMOVED, f.name)}
+
+
+@mutation
+def function_renamed(abi: Abi, chance: random.Random) -> Mutated | None:
+    if (f := pick(chance, iter(abi.functions))) is None:
+        return None
+    new = replace(f, name=fresh_name(f.name))
+    return replace(abi, functions=instead(abi.functions, f, new)), {(Kind.RENAMED, f.name)}
 
 
 def with_parameter(
@@ -733,6 +780,25 @@ def parameter_retyped(abi: Abi, chance: random.Random) -> Mutated | None:
 @mutation
 def parameter_renamed(abi: Abi, chance: random.Random) -> Mutated | None:
     return with_parameter(abi, chance, lambda name, of: ("vmm_arch_new", of), Kind.RESTATED)
+
+
+# -- what is not declared ---------------------------------------------------------------------
+
+
+@mutation
+def model_changed(abi: Abi, chance: random.Random) -> Mutated | None:
+    changes: list[dict[str, Any]] = [
+        {"byte_order": "big" if abi.model.byte_order == "little" else "little"},
+        {"signed_char": not abi.model.signed_char},
+    ]
+    change = chance.choice(changes)
+    return replace(abi, model=replace(abi.model, **change)), {(Kind.RETYPED, "the data model")}
+
+
+@mutation
+def omission_added(abi: Abi, chance: random.Random) -> Mutated | None:
+    new = Omission("macro", "VMM_ARCH_NEW", "new.h", "takes arguments")
+    return replace(abi, omissions=(*abi.omissions, new)), {(Kind.ADDED, new.name)}
 
 
 @mutation

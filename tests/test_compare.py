@@ -6,12 +6,13 @@ import random
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mutations import MUTATIONS, users
 from requirements import require
-from vmm_arch_gen.abi.model import Abi
+from vmm_arch_gen.abi.model import Abi, Omission
 from vmm_arch_gen.abi.text import read_abi_file, write_abi
 from vmm_arch_gen.compare.compare import compare
 from vmm_arch_gen.compare.model import Kind
@@ -47,6 +48,11 @@ def check(abi: Abi, after: Abi, expected: set[tuple[Kind, str]], mutation: str) 
     said = {(change.kind, change.name) for change in comparison.changes}
     assert expected <= said, f"{mutation}: {expected - said} not in {said}"
     names = {name for _, name in expected}
+    assert {(kind, name) for kind, name in said if name in names} == expected, f"{mutation}: {said}"
+    headings = [line for line, style in as_text([comparison]) if style == "bold"]
+    assert len(headings) == len(set(headings)), f"{mutation}: {headings}"
+    for line, _ in as_text([comparison]):
+        assert len(line) <= 80 or max(map(len, line.split())) > 34, line  # a long name
     others = {name for _, name in said} - names
     assert others <= users(abi, names) | users(after, names), f"{mutation}: {said}"
     kinds = {kind for kind, _ in expected}
@@ -183,6 +189,77 @@ renumbered: 1 enumerator
 ! A  0 -> -1
 """,
         ),
+        (
+            "struct s { unsigned int a; }; typedef unsigned int t; int f(unsigned int a);",
+            "struct s { unsigned short a, b; }; typedef unsigned short t; int f(unsigned short a);",
+            """\
+resized: fields of 1 record
+  struct s  4 bytes, aligned 4 -> 2
+!     0  a  unsigned int -> unsigned short, 4 -> 2 bytes
++     2  b  unsigned short
+
+resized: 1 typedef
+! t  unsigned int -> unsigned short, 4 -> 2 bytes
+
+retyped: 1 function
+! f  int(unsigned int a) -> int(unsigned short a)
+""",
+        ),
+        (
+            "#define _IOC(d, s) (((d) << 30) | ((s) << 16) | 0xAE01)\n"
+            "#define _IOW(t, n, a) _IOC(1U, sizeof(a))\nstruct what_it_was_before { int a; };\n"
+            "struct what_it_is_now_and_that_is_long { int a, b[0]; };\n"
+            "#define KVM_DO_SOMETHING_LONG _IOW(0xAE, 1, struct what_it_was_before)",
+            "#define _IOC(d, s) (((d) << 30) | ((s) << 16) | 0xAE01)\n"
+            "#define _IOW(t, n, a) _IOC(1U, sizeof(a))\nstruct what_it_was_before { int a; };\n"
+            "struct what_it_is_now_and_that_is_long { int a, b[0]; };\n"
+            "#define KVM_DO_SOMETHING_LONG _IOW(0xAE, 1, struct what_it_is_now_and_that_is_long)",
+            """\
+retyped: 1 ioctl
+! KVM_DO_SOMETHING_LONG  write 0xae/0x01, 4 bytes
+      struct what_it_was_before -> struct what_it_is_now_and_that_is_long
+""",
+        ),
+        (
+            "struct a { int x; }; struct b { int x; short y; short z; }; struct c { char x; };",
+            "struct b { int x; short y; };",
+            """\
+removed: 2 records
+- struct a  4 bytes, aligned 4
+- struct c  1 byte, aligned 1
+
+removed: fields of 1 record
+  struct b  8 bytes, aligned 4
+         ...
+      4  y  short
+-     6  z  short
+""",
+        ),
+        (
+            "int set_up(int first_of_many, unsigned long second_of_many, char *third_of_many);",
+            "int set_up(int first_of_many, unsigned int second_of_many, char *third_of_many);",
+            """\
+retyped: 1 function
+! set_up
+      int(int first_of_many, unsigned long second_of_many, char* third_of_many)
+      -> int(int first_of_many, unsigned int second_of_many, char*
+          third_of_many)
+""",
+        ),
+        (
+            "struct s { int a; int b; int c; }; struct t { char a[16]; };",
+            "struct s { int a; int c; }; struct t { char a[16]; } __attribute__((aligned(8)));",
+            """\
+removed: fields of 1 record
+! struct s  12 -> 8 bytes, aligned 4
+           0  a  int
+-          4  b  int
+!     8 -> 4  c  int
+
+aligned otherwise: 1 record
+! struct t  16 bytes, aligned 1 -> 8
+""",
+        ),
         ("#define A 16", "#define A 0x10", ""),
         ("struct s { int a[0]; };", "struct s { int a[]; };", """\
 declared otherwise, with the same meaning: fields of 1 record
@@ -202,6 +279,47 @@ def test_what_is_said_of_a_header(
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_why_something_is_gone_is_said_however_long_it_is(paths: Project) -> None:
+    abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
+    (gone,) = (c for c in abi.constants if c.name == "KVM_CAP_ARM_WRITABLE_IMP_ID_REGS")
+    reason = f"names {'QUITE_LONG_' * 3}PAGE_SIZE, which the headers do not define"
+    omission = Omission("macro", gone.name, gone.header, reason)
+    kept = tuple(c for c in abi.constants if c is not gone)
+    after = replace(abi, constants=kept, omissions=(*abi.omissions, omission))
+    lines = [line for line, _ in as_text([compare(abi, after)])]
+    assert lines[-3:] == [
+        "- KVM_CAP_ARM_WRITABLE_IMP_ID_REGS  239",
+        "      now left out: it names QUITE_LONG_QUITE_LONG_QUITE_LONG_PAGE_SIZE, which",
+        "          the headers do not define",
+    ]
+
+
+def test_another_data_model_is_a_breaking_change(paths: Project) -> None:
+    abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
+    model = replace(abi.model, byte_order="big", signed_char=False)
+    lines = [line for line, _ in as_text([compare(abi, replace(abi, model=model))])]
+    assert lines == [
+        "kvm_x86_64: 1 breaking change",
+        "",
+        "retyped: 1 model",
+        "! the data model  little -> big endian, signed -> unsigned char",
+    ]
+
+
+def test_what_is_left_out_from_now_on_is_said_with_the_reason(paths: Project) -> None:
+    abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
+    new = Omission("macro", "KVM_NEW", "linux/kvm.h", "names NEW, which the headers do not define")
+    lines = [
+        text for text, _ in as_text([compare(abi, replace(abi, omissions=(*abi.omissions, new)))])
+    ]
+    assert lines == [
+        "kvm_x86_64: 1 compatible change",
+        "",
+        "now left out: 1 declaration",
+        "+ KVM_NEW  names NEW, which the headers do not define",
+    ]
+
+
 def test_linux_6_1_to_the_pinned_headers(
     table: TargetTable, paths: Project, tmp_path: Path
 ) -> None:
@@ -215,7 +333,8 @@ def test_linux_6_1_to_the_pinned_headers(
     old = verify(extract(kvm, toolchain, paths.shims), kvm, toolchain)
     new = read_abi_file(paths.abi / "kvm_x86_64.abi")
     changes = compare(old, new).changes
-    come_or_gone = [c for c in changes if c.kind in (Kind.REMOVED, Kind.ADDED) and not c.fields]
+    things = [c for c in changes if c.what != "omission"]
+    come_or_gone = [c for c in things if c.kind in (Kind.REMOVED, Kind.ADDED) and not c.fields]
     assert {c.name for c in come_or_gone} == names(old) ^ names(new)
     count = Counter(c.what for c in come_or_gone)
     assert count["struct"] + count["union"] == 53

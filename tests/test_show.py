@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -14,10 +16,11 @@ from requirements import require
 from test_abi_text import sealed
 from test_cli import Copy
 from test_cli import copy as copy  # a fixture
-from vmm_arch_gen.abi.text import write_abi
+from test_compare import names
+from vmm_arch_gen.abi.text import read_abi_file, write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.project import Project
-from vmm_arch_gen.show.find import find
+from vmm_arch_gen.show.find import defined, find
 from vmm_arch_gen.show.picture import picture
 from vmm_arch_gen.show.text import as_json, as_text
 from vmm_arch_gen.targets import TargetTable
@@ -118,6 +121,51 @@ def test_ioctls_are_taken_apart_by_the_targets_own_rules(paths: Project) -> None
             assert line == f"KVM_SET_REGS  {value} = write 0xae/0x82, {size} bytes: struct kvm_regs"
 
 
+def test_an_ioctls_number_may_be_written_in_any_way(paths: Project) -> None:
+    for name in ("1083223682", "0X4090AE82", "0x04090ae82"):
+        (found,), _ = find(paths.abi, name, ("kvm_x86_64",))
+        assert found.ioctls == ("KVM_SET_REGS",)
+
+
+def test_every_name_of_every_target_is_found_where_it_is_defined(paths: Project) -> None:
+    for path in sorted(paths.abi.glob("*.abi")):
+        abi = read_abi_file(path)
+        numbers = {hex(ioctl.value) for ioctl in abi.ioctls}
+        plain = {name.rpartition(" ")[2] for name in names(abi)}
+        assert defined(path.read_text()) == plain | numbers
+
+
+def test_only_targets_that_can_show_a_name_are_named(paths: Project) -> None:
+    """Others leave it out, or have longer names with it inside."""
+    (found,), others = find(paths.abi, "KVM_GET_CPUID2", ())
+    assert (found.abi.target, others) == ("kvm_x86_64", [])
+    (found,), others = find(paths.abi, "KVM_CAP_XSAVE", ())
+    text = (paths.abi / "kvm_s390x.abi").read_text()
+    assert ("KVM_CAP_XSAVE" in text, "kvm_s390x" in others) == (True, False)
+
+
+def test_the_facts_are_checked_but_not_their_order(folder: Path) -> None:
+    """Which would take longer than all the rest."""
+    path = folder / "kvm_x86_64.abi"
+    text = path.read_text()
+    fast, limit = (next(ln for ln in text.splitlines() if n in ln) for n in ("_FAST", "_LIMIT"))
+    swapped = text.replace(fast, "?").replace(limit, fast).replace("?", limit)
+    path.write_text(sealed(swapped))
+    assert shown(folder, "RUN_LIMIT") == "RUN_LIMIT  12 = 0xc, in test.h\n"
+    for wrong, message in ((text.replace("= 12", "= 13"), "digest"), (sealed(text.replace("is 32 bytes", "is 40 bytes")), "contradicts itself")):  # fmt: skip
+        path.write_text(wrong)
+        with pytest.raises(InputError, match=message):
+            find(folder, "run", ())
+
+
+def test_what_does_not_fit_stands_below(paths: Project) -> None:
+    found, _ = find(paths.abi, "KVM_REGISTER_COALESCED_MMIO", ("kvm_x86_64",))
+    assert [line for line, _ in as_text(found, (), expand=False)][2:] == [
+        "KVM_REGISTER_COALESCED_MMIO  0x4010ae67 = write 0xae/0x67, 16 bytes",
+        "    : struct kvm_coalesced_mmio_zone",
+    ]
+
+
 def test_the_other_targets_are_named(paths: Project) -> None:
     found, others = find(paths.abi, "kvm_regs", ())
     assert len(found) == 1
@@ -129,6 +177,12 @@ def test_the_other_targets_are_named(paths: Project) -> None:
     [
         ("kvm_rum", (), "kvm_rum: nothing in the headers is called so in any target; did you mean kvm_run"),
         ("kvm_sregs", ("mshv_x86_64",), "kvm_sregs: nothing in the headers is called so in mshv_x86_64"),
+        ("KVM_RUM", (), "in any target; did you mean KVM_RUN or kvm_run or "),
+        ("Kvm_Run", (), "in any target; did you mean kvm_run or KVM_RUN or "),
+        ("KVM_COALESCED_MMIO_MAX", (), "KVM_COALESCED_MMIO_MAX: left out of linux/kvm.h: names PAGE_SIZE, which the headers do not define; only the header itself has it"),
+        ("KVM_GET_CPUID2", ("kvm_s390x",), "KVM_GET_CPUID2: left out of linux/kvm.h: names kvm_cpuid2, which"),
+        ("r15", (), "r15: is no name of its own, but a member of kvm_regs"),
+        ("Low64", (), "is no name of its own, but a member of WHV_UINT128; show WHV_UINT128"),
         ("NOTHING_AT_ALL_*", (), "a wildcard finds parts of names"),
         ("kvm_regs", ("kvm_x8664",), "--target kvm_x8664: there is no such target; did you mean kvm_x86_64"),
     ],
@@ -162,6 +216,9 @@ def test_every_record_of_every_target_can_be_shown_and_drawn(paths: Project) -> 
         found, _ = find(paths.abi, "*", (path.stem,))
         for line, _ in as_text(found, (), expand=True):
             assert line == line.rstrip()
+            assert (
+                len(line) <= 80 or len(" ".join(line.split()[2:])) > 60
+            ), line  # a long name and type
         ElementTree.fromstring(picture(found, path.stem, expand=False, page=False))
 
 
@@ -264,7 +321,7 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
     text = riscv.read_text()
     changed = text.replace("constant KVM_API_VERSION = 12", "constant KVM_API_VERSION = 13")
     riscv.write_text(sealed(changed))
-    for old in ("HEAD", "HEAD:headers/abi", "before.abi"):
+    for old in ("HEAD", "HEAD:headers/abi", "HEAD:headers/abi/kvm_riscv64.abi", "before.abi"):
         status, out, err = copy.run("diff", old)
         assert (status, err) == (11, "")
         assert out.splitlines()[0] == "kvm_riscv64: 1 breaking change"
@@ -290,7 +347,7 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
     ("arguments", "message"),
     [
         (["diff", "nosuch"], "nosuch: there is no such file or folder, and no such git revision here; name .abi files"),
-        (["diff", "HEAD:nosuch"], "HEAD:nosuch: there is no folder nosuch in this revision; git ls-tree HEAD"),
+        (["diff", "HEAD:nosuch"], "HEAD:nosuch: there is no file or folder nosuch in this revision; git ls-tree HEAD"),
         (["diff", "HEAD"], "HEAD: this git revision has no .abi files; name one that has, or extract"),
         (["diff", "generator/README.md"], "generator/README.md: is no .abi file; name .abi files"),
         (["diff", "generator"], "generator: there are neither .abi files nor headers in this folder"),
@@ -298,6 +355,12 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
         (["diff", "old.abi"], "old.abi: has the outdated format 1; this generator reads 2; extract its headers"),
         (["diff", "newer.abi"], "newer.abi:1: has format 99, newer than the 2"),
         (["diff", "headers/abi", "--only", "kvm_vax"], "kvm_vax: neither version has this target; did you mean kvm_"),
+        (["diff", "headers/shims", "--only", "kvm_x86_64"], "name the folder that has it with --include DIR, for diff as in FOLDER:FOLDER"),
+        (["diff", "headers/abi/kvm_s390x.abi", "--only", "kvm_x86_64"], "headers/abi/kvm_s390x.abi: holds the facts of kvm_s390x, but --only names kvm_x86_64; leave --only away"),
+        (["diff", ""], "'': is empty; name .abi files"),
+        (["diff", "headers/abi", ""], "'': is empty; name .abi files"),
+        (["diff", ":headers/abi"], "':headers/abi': a part of it is empty; name .abi files"),
+        (["diff", "headers/shims:"], "'headers/shims:': a part of it is empty; name .abi files"),
         (["diff", "headers/shims", "headers/shims"], "headers/shims: nothing says which target these headers are for; name it with --only"),
         (["show", "kvm_regz"], "kvm_regz: nothing in the headers is called so in any target; did you mean kvm_regs"),
         (["show", "kvm_regs", "--abi", "templates"], "templates: there are no .abi files here"),
@@ -313,6 +376,25 @@ def test_bad_input_is_named(arguments: list[str], message: str, copy: Copy) -> N
     assert (status, out) == (2, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_outside_a_repository_that_is_said(copy: Copy) -> None:
+    environment = {"GIT_CEILING_DIRECTORIES": str(copy.root.parent)}
+    status, out, err = copy.run("diff", "HEAD", environment=environment)
+    assert (status, out) == (2, "")
+    assert "HEAD: there is no such file or folder, and this is no git repository" in err
+
+
+def test_a_full_disk_is_named(copy: Copy) -> None:
+    for arguments in ("show kvm_run", "show kvm_run --format json", "diff headers/abi headers/abi"):
+        command = [sys.executable, "-m", "vmm_arch_gen", *arguments.split(" ")]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command, cwd=copy.root, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+                env=os.environ | {"PYTHONPATH": str(copy.root / "generator")},
+            )  # fmt: skip
+        message = "error: standard output: cannot be written: No space left on device; send it elsewhere\n"
+        assert (done.returncode, done.stderr) == (2, message)
 
 
 def test_they_need_no_templates_and_no_parser(copy: Copy) -> None:

@@ -283,11 +283,12 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
     OLD and NEW are each one of these; NEW is the facts of the checkout if it is not given:
       an .abi file            my/kvm_x86_64.abi
       a folder of them        headers/abi
-      a git revision          HEAD~1, or v1.0:headers/abi for a folder in it
+      a git revision          HEAD~1, or v1.0:headers/abi for a folder or file in it
       folders of headers      linux-6.1/include, or /usr/include:/usr/include/x86_64-linux-gnu
 
     Exit status: 0 nothing changed, 10 additions only, 11 a breaking change, 2 it cannot be told.
     """
+    _keep_garbage()
     from vmm_arch_gen.compare.report import as_json, as_markdown, as_text, exit_status
     from vmm_arch_gen.compare.versions import compare_versions
 
@@ -302,7 +303,7 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
             for target in table.select(names)
         }
 
-    comparisons = compare_versions(old, new or str(paths.abi), only, headers)
+    comparisons = compare_versions(old, str(paths.abi) if new is None else new, only, headers)
     match form:
         case "json":
             _print(as_json(comparisons))
@@ -334,6 +335,7 @@ def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path 
       show 'KVM_EXIT_*'       what the exit reasons are
       show 0x4090ae82         which ioctl that is
     """
+    _keep_garbage()
     from vmm_arch_gen.show.find import find
     from vmm_arch_gen.show.text import as_json, as_text
 
@@ -349,6 +351,13 @@ def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path 
             _print_lines(as_text(found, others, expand=expand))
 
 
+def _keep_garbage() -> None:
+    """Let the end of a short command clean up: to look for garbage in all the facts takes long."""
+    import gc
+
+    gc.disable()
+
+
 def _print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
     """Print lines that each have a colour, or "bold", or None."""
     styles: dict[str | None, dict[str, Any]] = {None: {}, "bold": {"bold": True}}
@@ -356,8 +365,21 @@ def _print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
 
 
 def _print(text: str) -> None:
-    with suppress(BrokenPipeError):  # whoever reads it has seen enough
+    try:
         click.echo(text)
+    except BrokenPipeError:  # whoever reads it has seen enough
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        what = f"cannot be written: {error.strerror}"
+        raise InputError(Problem("standard output", what, "send it elsewhere")) from None
+
+
+def _discard_output() -> None:
+    """Have what is left in the buffer go nowhere, or Python complains when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _progress(quiet: bool) -> Callable[[str], None]:

@@ -44,6 +44,7 @@ def compare(old: Abi, new: Abi) -> Comparison:
     versions = _Version(old, {}), _Version(new, {v: k for k, v in renamed.items()})
     before, after = versions
     changes = [
+        *_changes(before.model(), after.model(), _retyped, alike=0.0),
         *_changes(before.ioctls(), after.ioctls(), _renumbered, alike=0.0),
         *_records(before, after, renamed),
         *_changes(before.types(), after.types(), _type_change, alike=ALIKE),
@@ -59,6 +60,11 @@ def compare(old: Abi, new: Abi) -> Comparison:
         )
         for change in changes
     ]
+    said = {o.name for o in old.omissions} | {change.name for change in changes}
+    for o in new.omissions:
+        if o.name not in said:
+            facts = {"reason": o.reason, "header": o.header}
+            changes.append(Change(Kind.ADDED, "omission", o.name, None, facts))
     order = list(Kind)
     changes.sort(key=lambda change: order.index(change.kind))
     return Comparison(new.target, old.origin, new.origin, tuple(changes))
@@ -137,6 +143,10 @@ class _Version:
     def __init__(self, abi: Abi, renamed: Mapping[str, str]) -> None:
         self.abi = abi
         self.meaning = Meaning(abi, renamed)
+
+    def model(self) -> _Things:
+        """What types mean though nothing declares them otherwise."""
+        return {"the data model": _Thing("model", self.abi.model, vars(self.abi.model), None)}
 
     def integers(self) -> _Things:
         things: dict[str, _Thing] = {}
@@ -301,7 +311,8 @@ def _record_kind(
     if renamed:
         kinds.add(Kind.RENAMED)
     if any(old.facts[measure] != new.facts[measure] for measure in ("size", "align")):
-        return Kind.RENAMED if renamed else Kind.RESIZED  # whatever became of its members
+        # Whatever became of its members; but one that is gone is worse.
+        return min(kinds & {Kind.RENAMED, Kind.REMOVED}, key=list(Kind).index, default=Kind.RESIZED)
     if old.what != new.what:
         kinds.add(Kind.RETYPED)
     if not kinds and old.restated != new.restated:

@@ -47,7 +47,7 @@ class FieldChange:
 class Change:
     kind: Kind
     what: str
-    """constant, enumerator, ioctl, struct, union, typedef, enum or function."""
+    """constant, enumerator, ioctl, struct, union, typedef, enum, function, model or omission."""
     name: str
     old: Facts | None
     new: Facts | None

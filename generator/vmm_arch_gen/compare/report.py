@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
+from textwrap import wrap
 
 from vmm_arch_gen.compare.model import Change, Comparison, Facts, FieldChange, Kind
 
@@ -14,6 +15,8 @@ NOTHING, ADDITIVE, BREAKING = 0, 10, 11
 _SIGNS = {Kind.REMOVED: "-", Kind.ADDED: "+", Kind.RESTATED: "=", None: " "}
 _COLOURS = {"-": "red", "+": "green", "!": "yellow"}
 _HEADINGS = {Kind.RESTATED: "declared otherwise, with the same meaning"}
+_WITH_A_TYPE = ("typedef", "enum", "function")
+"""Of these the first thing that is said is a type, whose words belong together."""
 _WIDTH = 80
 _NAMES = 44
 """Names are followed by what there is to say of them in a column no further right than this."""
@@ -89,25 +92,38 @@ def as_markdown(comparisons: Sequence[Comparison]) -> Iterator[str]:
 
 def _groups(comparison: Comparison) -> Iterator[tuple[str, list[Change]]]:
     """The changes of one kind to things of one kind, with a heading: ``removed: 3 constants``."""
-    for (kind, what, _), changes in groupby(comparison.changes, _group):
-        listed = list(changes)
-        count = f"{len(listed)} {what}{'s' * (len(listed) != 1)}"
-        inside = "fields of " if _inside(listed[0]) else ""
-        yield f"{_HEADINGS.get(kind, kind.value)}: {inside}{count}", listed
+    groups: dict[tuple[str, str], list[Change]] = {}
+    for change in comparison.changes:
+        groups.setdefault(_group(change), []).append(change)
+    for (heading, what), changes in groups.items():
+        yield f"{heading} {len(changes)} {what}{'s' * (len(changes) != 1)}", changes
 
 
-def _group(change: Change) -> tuple[Kind, str, bool]:
+def _group(change: Change) -> tuple[str, str]:
+    """What happened, and to what."""
     what = "record" if change.what in ("struct", "union") else change.what
-    return change.kind, what, _inside(change)
+    heading = _HEADINGS.get(change.kind, change.kind.value)
+    if change.what == "omission":
+        return "now left out:", "declaration"
+    if change.kind is Kind.RESIZED and _only_aligned_otherwise(change):
+        heading = "aligned otherwise"
+    return f"{heading}: fields of" if _inside(change) else f"{heading}:", what
 
 
 def _inside(change: Change) -> bool:
-    """Whether only members of a record changed."""
-    return bool(change.fields) and all(
-        (facts or {}).get("size") == (change.new or {}).get("size")
-        and change.kind in {field.kind for field in change.fields}
-        for facts in (change.old, change.new)
-    )
+    """Whether what a record is listed for are its members."""
+    if change.kind not in {field.kind for field in change.fields} or change.renamed_to:
+        return False
+    return change.kind is Kind.REMOVED or _same(change, "size")
+
+
+def _only_aligned_otherwise(change: Change) -> bool:
+    resized = any(field.kind is Kind.RESIZED for field in change.fields)
+    return not resized and _same(change, "size") and not _same(change, "align")
+
+
+def _same(change: Change, fact: str) -> bool:
+    return (change.old or {}).get(fact) == (change.new or {}).get(fact)
 
 
 def _summary(comparison: Comparison) -> str:
@@ -134,12 +150,46 @@ def _lines(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
     """What changed, one thing a line, with a sign; below a record the fields that changed."""
     width = min(_NAMES, max(len(_title(change)) for change in changes))
     for change in changes:
-        line = f"{_title(change):{width}}  {_detail(change)}"
+        line, more = f"{_title(change):{width}}  {_detail(change)}", []
+        if len(line) > _WIDTH - len("- "):
+            line, more = _title(change), _versions_of(change)
         aside = change.note or _argument(change)
-        if aside and len(line) + len(aside) + len("-  ()") <= _WIDTH:
+        if aside and not more and len(line) + len(aside) + len("-  ()") <= _WIDTH:
             line += f" ({aside})"
-        yield " " if _inside(change) else _SIGNS.get(change.kind, "!"), line
+        elif aside:
+            more.append(aside)
+        yield _sign(change), line
+        for text in more:
+            for part in _wrapped(text, "    "):
+                yield " ", part
         yield from _fields(change.fields)
+
+
+def _sign(change: Change) -> str:
+    if _inside(change):  # the members have signs of their own
+        return " " if _same(change, "size") else "!"
+    return _SIGNS.get(change.kind, "!")
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """A long text in lines below what it is about; names are never broken."""
+    return wrap(
+        text,
+        _WIDTH - len("- "),
+        initial_indent=indent,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _versions_of(change: Change) -> list[str]:
+    """What there is to say of a change, before and after apart if it does not fit together."""
+    detail = _detail(change)
+    if len(detail) + len("-     ") <= _WIDTH or change.old is None or change.new is None:
+        return [detail]
+    before, after = (", ".join(_said(change.what, facts)) for facts in (change.old, change.new))
+    return [detail] if before == after else [before, f"-> {after}"]
 
 
 def _title(change: Change) -> str:
@@ -147,30 +197,48 @@ def _title(change: Change) -> str:
 
 
 def _argument(change: Change) -> str:
-    """The argument's type of an ioctl."""
-    facts = change.new or change.old or {}
-    return str(facts.get("argument", ""))
+    """The argument's type of an ioctl, before and after."""
+    if change.what != "ioctl":
+        return ""
+    versions = (str(facts.get("argument", "")) for facts in (change.old, change.new) if facts)
+    said = list(dict.fromkeys(versions))
+    return " -> ".join(argument or "no argument" for argument in said) if any(said) else ""
 
 
 def _detail(change: Change) -> str:
     match change.old, change.new:
         case None, facts if facts is not None:
-            return _said(change.what, facts)
+            return ", ".join(_said(change.what, facts))
         case facts, None if facts is not None:
-            return _said(change.what, facts)
+            return ", ".join(_said(change.what, facts))
         case old, new if old is not None and new is not None:
             before, after = _said(change.what, old), _said(change.what, new)
             if before == after and old["header"] != new["header"]:
-                return f"{after}, {_arrow(str(old['header']), str(new['header']))}"
-            return _arrow(before, after)
+                return f"{', '.join(after)}, {_from_to(str(old['header']), str(new['header']))}"
+            if change.what == "model":  # of which most is the same
+                pairs = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+                before, after = [a for a, _ in pairs], [b for _, b in pairs]
+            return _arrows(before, after, typed=change.what in _WITH_A_TYPE)
     raise AssertionError("a change without either version")
 
 
-def _arrow(before: str, after: str) -> str:
-    """``write 0xae/0x82, 24 -> 32 bytes``: words that are the same at both ends are said once."""
-    parts, new_parts = before.split(", "), after.split(", ")
-    if len(parts) == len(new_parts) > 1:
-        return ", ".join(map(_arrow, parts, new_parts))
+def _arrows(before: Sequence[str], after: Sequence[str], *, typed: bool) -> str:
+    """Two versions of what there is to say; if ``typed``, the first thing said is a type."""
+    if len(before) != len(after):
+        return _from_to(", ".join(before), ", ".join(after))
+    how = [_from_to if typed else _measure, *[_measure] * len(after)]
+    return ", ".join(say(a, b) for say, a, b in zip(how, before, after, strict=False))
+
+
+def _from_to(before: str, after: str) -> str:
+    return before if before == after else f"{before} -> {after}"
+
+
+def _measure(before: str, after: str) -> str:
+    """``24 -> 32 bytes``: words that are the same at both ends are said once.
+
+    Not for types: ``unsigned int -> short`` is no ``unsigned int -> unsigned short``.
+    """
     if before == after:
         return before
     old, new = before.split(" "), after.split(" ")
@@ -185,21 +253,31 @@ def _arrow(before: str, after: str) -> str:
     return " ".join([*old[:head], " -> ".join(middle), *old[len(old) - tail :]])
 
 
-def _said(what: str, facts: Facts) -> str:
+def _said(what: str, facts: Facts) -> list[str]:
     """What there is to say of one version of something."""
     match what:
         case "ioctl":
-            size = f", {_bytes(facts['size'])}" if facts["size"] else ""
             type_, number = facts["type"], facts["number"]
-            return f"{facts['direction']} {type_:#04x}/{number:#04x}{size}"
+            size = [_bytes(facts["size"])] if facts["size"] else []
+            return [f"{facts['direction']} {type_:#04x}/{number:#04x}", *size]
         case "struct" | "union":
-            return f"{_bytes(facts['size'])}, aligned {facts['align']}"
+            return [_bytes(facts["size"]), f"aligned {facts['align']}"]
         case "constant" | "enumerator":
-            return str(facts.get("hex", facts["value"]))
+            return [str(facts.get("hex", facts["value"]))]
+        case "omission":
+            return [str(facts["reason"])]
+        case "model":
+            return [
+                f"long {facts['long']}",
+                f"pointer {facts['pointer']}",
+                f"{facts['byte_order']} endian",
+                f"{'signed' if facts['signed_char'] else 'unsigned'} char",
+                f"{facts['bit_fields']} bit-fields",
+                f"__int128 aligned {facts['int128_align']}",
+            ]
         case "typedef" | "enum":
-            size = f", {_bytes(facts['size'])}" if "size" in facts else ""
-            return f"{facts['type']}{size}"
-    return str(facts["type"])
+            return [str(facts["type"]), *([_bytes(facts["size"])] if "size" in facts else [])]
+    return [str(facts["type"])]
 
 
 def _bytes(size: str | int) -> str:
@@ -228,7 +306,13 @@ def _fields(fields: Sequence[FieldChange]) -> Iterator[tuple[str, str]]:
         for row in group:
             if row is not None:
                 sign, offset, name, kind = row
-                yield sign, f"    {offset:>{offsets}}  {name:{names}}  {kind}"
+                place = f"    {offset:>{offsets}}  {name:{names}}"
+                if len(f"- {place}  {kind}") <= _WIDTH:
+                    yield sign, f"{place}  {kind}"
+                    continue
+                yield sign, place
+                for part in _wrapped(kind, f"    {'':{offsets}}      "):
+                    yield " ", part
 
 
 def _field(change: FieldChange) -> tuple[str, str, str]:
@@ -238,13 +322,10 @@ def _field(change: FieldChange) -> tuple[str, str, str]:
     assert new is not None
     if change.kind is Kind.RESTATED:
         old = new
-    columns = (
-        (_place(old), _place(new)),
-        (str(old["path"]), str(new["path"])),
-        (_kind(old, change.kind), _kind(new, change.kind)),
-    )
-    offset, name, kind = (_arrow(a, b) for a, b in columns)
-    return offset, name, kind
+    offset = _from_to(_place(old), _place(new))
+    name = _from_to(str(old["path"]), str(new["path"]))
+    kinds = (_kind(old, change.kind), _kind(new, change.kind))
+    return offset, name, _arrows(*kinds, typed=True)
 
 
 def _place(facts: Facts) -> str:
@@ -253,10 +334,10 @@ def _place(facts: Facts) -> str:
     return str(facts["offset"])
 
 
-def _kind(facts: Facts, change: Kind | None) -> str:
+def _kind(facts: Facts, change: Kind | None) -> list[str]:
     """The type; and the size, where that is what changed."""
     kind = str(facts["type"])
     if "." in kind:  # a path, for want of a name
         kind = kind.partition(" ")[0]
     resized = change is Kind.RESIZED and "bits" not in facts
-    return f"{kind}, {_bytes(facts['size'])}" if resized else kind
+    return [kind, *([_bytes(facts["size"])] if resized else [])]

@@ -45,6 +45,9 @@ def find_source(given: str) -> Texts | HeaderFolders:
 
     Folders of headers are one folder, or several as in PATH.
     """
+    if not all(given.split(os.pathsep)):  # an unset variable; Path would make it this folder
+        what = "is empty" if not given else "a part of it is empty"
+        raise InputError(Problem(repr(given), what, _HOW))
     path = Path(given)
     if path.is_file():
         return Texts(given, _by_target([(given, _decoded(path.read_bytes(), given))]), True)
@@ -57,7 +60,7 @@ def find_source(given: str) -> Texts | HeaderFolders:
             what = "there are neither .abi files nor headers in this folder"
             raise InputError(Problem(given, what, _HOW))
         return HeaderFolders(given, folders)
-    return Texts(given, _revision(given))
+    return _revision(given)
 
 
 def _decoded(data: bytes, where: str) -> str:
@@ -85,34 +88,45 @@ def _by_target(texts: Sequence[tuple[str, str]]) -> dict[str, Text]:
     return found
 
 
-def _revision(given: str) -> dict[str, Text]:
-    """The .abi files of a git revision, or with ``REVISION:FOLDER`` those in a folder of it."""
-    revision, _, folder = given.partition(":")
+def _revision(given: str) -> Texts:
+    """The .abi files of a git revision; of a folder or a file in it with ``REVISION:PATH``."""
+    revision, _, path = given.partition(":")
+    tree = f"{revision}:{path}"
     try:
-        commit = _git(
-            "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
-        )
+        listed = _git("ls-tree", "-r", "-z", "--full-tree", "--end-of-options", tree)
     except FileNotFoundError:
         what = "there is no such file or folder, and git, to look for a revision, is not installed"
         raise InputError(Problem(given, what, f"install git, or {_HOW}")) from None
-    if commit is None:
-        what = "there is no such file or folder, and no such git revision here"
-        raise InputError(Problem(given, what, _HOW))
-    tree = f"{commit.decode().strip()}:{folder}"
-    listed = _git("ls-tree", "-r", "-z", "--full-tree", tree)
     if listed is None:
-        what = f"there is no folder {folder} in this revision"
-        raise InputError(Problem(given, what, f"git ls-tree {revision} lists what there is"))
+        if path and (text := _git("cat-file", "blob", tree)) is not None:
+            return Texts(given, _by_target([(given, _decoded(text, given))]), True)
+        raise InputError(_no_revision(given, revision, path))
     entries = [entry.partition("\t") for entry in listed.decode().split("\0") if entry]
-    blobs = [(head.split()[2], path) for head, _, path in entries if path.endswith(".abi")]
+    blobs = [(head.split()[2], name) for head, _, name in entries if name.endswith(".abi")]
     if not blobs:
         what = "this git revision has no .abi files"
         remedy = "name one that has, or extract them from its headers: vmm-arch-gen extract"
         raise InputError(Problem(given, what, remedy))
-    prefix = f"{revision}:{folder.rstrip('/')}/" if folder else f"{revision}:"
+    prefix = f"{revision}:{path.rstrip('/')}/" if path else f"{revision}:"
     contents = _contents([blob for blob, _ in blobs])
     texts = zip(blobs, contents, strict=True)
-    return _by_target([(prefix + path, _decoded(text, prefix + path)) for (_, path), text in texts])
+    return Texts(
+        given,
+        _by_target([(prefix + name, _decoded(text, prefix + name)) for (_, name), text in texts]),
+    )
+
+
+def _no_revision(given: str, revision: str, path: str) -> Problem:
+    """Why git has nothing of that name."""
+    if _git("rev-parse", "--git-dir") is None:
+        what = "there is no such file or folder, and this is no git repository, to have a revision"
+        return Problem(given, what, _HOW)
+    commit = f"{revision}^{{commit}}"
+    if _git("rev-parse", "--verify", "--quiet", "--end-of-options", commit) is None:
+        what = "there is no such file or folder, and no such git revision here"
+        return Problem(given, what, _HOW)
+    what = f"there is no file or folder {path} in this revision"
+    return Problem(given, what, f"git ls-tree {revision} lists what there is")
 
 
 def _contents(blobs: Sequence[str]) -> list[bytes]:

@@ -58,6 +58,9 @@ def _targets(old: Texts, new: Texts, only: Sequence[str]) -> list[str]:
     for side, other in (sides, sides[::-1]):
         if side.one_file:  # what else the other has is not meant
             (name,) = side.by_target
+            if only and name not in only:
+                what = f"holds the facts of {name}, but --only names {', '.join(only)}"
+                raise InputError(Problem(side.given, what, "leave --only away"))
             if name not in other.by_target:
                 has = ", ".join(sorted(other.by_target))
                 what = f"holds the facts of target {name!r}, but {other.given} those of {has}"
@@ -78,7 +81,7 @@ def _comparisons(old: Texts, new: Texts, targets: Sequence[str]) -> Iterator[Com
                 continue
             _check_format(version)  # one is as outdated as the next: said once is enough
             try:
-                versions.append(read_abi(version.text, version.where, name))
+                versions.append(read_abi(version.text, version.where, name, exact=False))
             except InputError as error:
                 problems += error.problems
         if problems:

@@ -70,7 +70,7 @@ class Toolchain:
             Problem(
                 path,
                 "this header is included from outside the include folders",
-                "name its folder with --include DIR",
+                "name its folder with --include DIR, for diff as in FOLDER:FOLDER",
             )
         )
 
@@ -118,7 +118,7 @@ class Toolchain:
                 yield Problem(
                     missing,
                     f"this header is in none of the include folders ({searched})",
-                    "name the folder that has it with --include DIR",
+                    "name the folder that has it with --include DIR, for diff as in FOLDER:FOLDER",
                 )
             else:
                 yield Problem(where, f"the compiler says: {what}", "mend the header or its source")

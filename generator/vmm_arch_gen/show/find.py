@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean, refuse
 
 _CPUS = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "powerpc64le"}
 """What this machine's CPU is called where it is not as the targets call it."""
+_FEW = 3
+"""How many names are offered instead of one that is not there."""
 
 
 @dataclass(frozen=True)
@@ -54,43 +56,96 @@ def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], 
         for target in targets
         if target not in texts
     )
-    pattern = _pattern(name)
-    mentioning = [t for t in targets or texts if _mentions(texts[t], name, pattern)]
-    cpu = platform.machine().lower()
-    mentioning.sort(key=lambda t: not t.endswith(_CPUS.get(cpu, cpu)))
-    found: list[Found] = []
-    for number, target in enumerate(mentioning):
-        things = _find(read_abi_file(folder / f"{target}.abi"), pattern)
-        if things:
-            found.append(things)
-            if not targets:
-                return found, mentioning[number + 1 :]
-    if not found:
-        known = {word for t in targets or texts for word in _words(texts[t])}
-        what = "nothing in the headers is called so"
-        where = f"in {', '.join(targets)}" if targets else "in any target"
-        remedy = did_you_mean(name, known) or "a wildcard finds parts of names: '*NAME*'; "
-        raise InputError(Problem(name, f"{what} {where}", f"{remedy}.abi files have all names"))
-    return found, []
-
-
-def _pattern(name: str) -> re.Pattern[str]:
     plain = re.sub(r"^(struct|union|enum) ", "", name)
-    if re.fullmatch(r"0[xX][0-9a-fA-F]+", plain):
-        return re.compile(re.escape(plain.lower()))
+    pattern = _pattern(plain)
+    searched = {target: texts[target] for target in targets or texts}
+    defining = [t for t, text in searched.items() if _defines(text, plain, pattern)]
+    if not defining:
+        refuse(_left_out(plain, searched.values()))
+        where = f"in {', '.join(targets)}" if targets else "in any target"
+        raise InputError(_missing(name, plain, where, searched.values()))
+    cpu = platform.machine().lower()
+    defining.sort(key=lambda t: not t.endswith(_CPUS.get(cpu, cpu)))
+    shown = defining if targets else defining[:1]
+    found = [
+        _find(read_abi_file(folder / f"{target}.abi", exact=False), pattern) for target in shown
+    ]
+    return found, defining[len(shown) :]
+
+
+def _pattern(plain: str) -> re.Pattern[str]:
+    if re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", plain):
+        number = int(plain, 16 if plain[:2] in ("0x", "0X") else 10)
+        return re.compile(hex(number))
     return re.compile(fnmatch.translate(plain))
 
 
-def _mentions(text: str, name: str, pattern: re.Pattern[str]) -> bool:
-    """Whether a name is anywhere in a text, which is quicker to tell than what it is there."""
-    if name.isidentifier():
-        return name in text
-    return any(map(pattern.fullmatch, _words(text)))
+_DEFINITION = re.compile(
+    r"^(?:  |(?:constant|function|struct|union|enum|typedef(?: struct| union| enum)?) )(\w+) "
+    r"(?:=|is) |^ioctl (\w+) = (0x[0-9a-f]+)",
+    re.MULTILINE,
+)
+"""A line that defines something: its name, or an ioctl's name and number. Others only mention it."""
 
 
-def _words(text: str) -> set[str]:
-    """Everything in a text that can be a name, or a number in hexadecimal."""
-    return set(re.findall(r"\w+", text))
+def defined(text: str) -> set[str]:
+    """Every name in an .abi file's text that can be shown, and every ioctl's number."""
+    return {word for words in _DEFINITION.findall(text) for word in words if word}
+
+
+def _defines(text: str, plain: str, pattern: re.Pattern[str]) -> bool:
+    if plain.isidentifier() and plain not in text:  # quicker to tell
+        return False
+    return any(map(pattern.fullmatch, defined(text)))
+
+
+def _left_out(plain: str, texts: Iterable[str]) -> Iterator[Problem]:
+    """Why there is nothing to show of something that the headers do have."""
+    for text in texts:
+        for line in text.splitlines():
+            head, _, rest = line.partition(" in ")
+            if head.startswith("omitted ") and plain in head.split(" ")[2:]:
+                yield Problem(plain, f"left out of {rest}", "only the header itself has it")
+
+
+def _missing(name: str, plain: str, where: str, texts: Iterable[str]) -> Problem:
+    texts = list(texts)
+    if records := _with_member(plain, texts):
+        listed = ", ".join(records[:_FEW]) + ", ..." * (len(records) > _FEW)
+        remedy = f"show {records[0]}" if len(records) == 1 else "show one of them"
+        return Problem(name, f"is no name of its own, but a member of {listed}", remedy)
+    from difflib import get_close_matches  # not at the top: few runs need it
+
+    spellings: dict[str, list[str]] = {}
+    for known in sorted(set().union(*map(defined, texts))):
+        spellings.setdefault(known.lower(), []).append(known)
+    near = get_close_matches(plain.lower(), spellings, n=_FEW)
+    nearest = [
+        name
+        for key in near
+        for name in sorted(spellings[key], key=lambda n: n.isupper() != plain.isupper())
+    ]
+    remedy = (
+        f"did you mean {' or '.join(nearest[:_FEW])}?"
+        if near
+        else "a wildcard finds parts of names: '*NAME*';"
+    )
+    what = f"nothing in the headers is called so {where}"
+    return Problem(name, what, f"{remedy} .abi files have all names")
+
+
+def _with_member(plain: str, texts: Iterable[str]) -> list[str]:
+    """The records that have a member of that name."""
+    if not plain.isidentifier():
+        return []
+    member = re.compile(rf"@ [\d.:]+ (?:\w+, )*{plain}(?:, \w+)* \S")
+    records: dict[str, None] = {}
+    for text in texts:
+        if plain in text:
+            for block in re.split(r"^(?=\S)", text, flags=re.MULTILINE):
+                if (head := _DEFINITION.match(block)) and member.search(block):
+                    records[head[1]] = None
+    return list(records)
 
 
 def _find(abi: Abi, pattern: re.Pattern[str]) -> Found:

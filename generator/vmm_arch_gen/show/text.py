@@ -16,6 +16,10 @@ from vmm_arch_gen.show.layout import Node, layout
 Line = tuple[str, str | None]
 """With its colour, or "bold", or None."""
 
+_WIDTH = 80
+_NAMES = 36
+"""Names are followed by what there is to say of them in a column no further right than this."""
+
 
 def as_text(found: Iterable[Found], others: Iterable[str], *, expand: bool) -> Iterator[Line]:
     for number, things in enumerate(found):
@@ -27,7 +31,7 @@ def as_text(found: Iterable[Found], others: Iterable[str], *, expand: bool) -> I
             yield from part
     if listed := ", ".join(others):
         yield "", None
-        for line in wrap(f"also in {listed}: --target shows it there", 80):
+        for line in wrap(f"also in {listed}: --target shows it there", _WIDTH):
             yield line, None
 
 
@@ -40,15 +44,20 @@ def _parts(found: Found, expand: bool) -> Iterator[list[Line]]:
         yield list(_columns(_ioctl(abi, i) for i in abi.ioctls if i.name in wanted))
     for key in found.enums:
         enum = abi.enums[key]
-        head = f"{key}: {enum.underlying.name}, in {enum.header}"
-        yield [(head, "bold"), *_columns((f"  {n}", str(v)) for n, v in enum.enumerators)]
+        values = (("  " + name, str(value), "") for name, value in enum.enumerators)
+        head = f"{key}: {enum.underlying.name}"
+        yield [*_fitted(head, f", in {enum.header}", "bold"), *_columns(values)]
     inside = {n for key in found.enums for n, _ in abi.enums[key].enumerators}
     if constants := [name for name in found.constants if name not in inside]:
-        values, flags = integers(abi), {c.name for c in abi.constants if c.radix == 16}
-        yield list(_columns((n, _value(*values[n], n in flags)) for n in constants))
+        known, flags = integers(abi), {c.name for c in abi.constants if c.radix == 16}
+        yield list(
+            _columns((n, _value(known[n][0], n in flags), f", in {known[n][1]}") for n in constants)
+        )
     for name in found.typedefs:
         typedef = abi.typedefs[name]
-        yield [(f"typedef {declare(typedef.type, name)}, in {typedef.header}", None)]
+        text = f"typedef {declare(typedef.type, name)}, in {typedef.header}"
+        lines = wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+        yield [(line, None) for line in lines]
     for function in abi.functions:
         if function.name in found.functions:
             yield list(_prototype(function))
@@ -71,29 +80,38 @@ def integers(abi: Abi) -> dict[str, tuple[int, str]]:
     return known
 
 
-def _value(value: int, source: str, flags: bool) -> str:
+def _value(value: int, flags: bool) -> str:
     """A value, and where the header writes it like flags the bits that it has."""
     text = f"{value:#x}" if flags else f"{value} = {value:#x}" if value > 9 else str(value)
     if flags and value > 0:
         low, high = (value & -value).bit_length() - 1, value.bit_length() - 1
         if value == (2 << high) - (1 << low):  # without a gap
             text += f" = bit {low}" if low == high else f" = bits {low} to {high}"
-    return f"{text}, in {source}"
+    return text
 
 
-def _columns(rows: Iterable[tuple[str, str]]) -> Iterator[Line]:
+def _columns(rows: Iterable[tuple[str, str, str]]) -> Iterator[Line]:
+    """Names, and what there is to say of each; the last of it below where it does not fit."""
     listed = list(rows)
-    width = max((len(name) for name, _ in listed), default=0)
-    for name, text in listed:
-        yield f"{name:{width}}  {text}", None
+    width = min(_NAMES, max((len(name) for name, _, _ in listed), default=0))
+    for name, text, rest in listed:
+        yield from _fitted(f"{name:{width}}  {text}", rest)
 
 
-def _ioctl(abi: Abi, ioctl: Ioctl) -> tuple[str, str]:
+def _fitted(line: str, rest: str, colour: str | None = None) -> Iterator[Line]:
+    if len(line + rest) <= _WIDTH:
+        yield line + rest, colour
+    else:
+        yield line, colour
+        yield f"    {rest.lstrip(', ')}", None
+
+
+def _ioctl(abi: Abi, ioctl: Ioctl) -> tuple[str, str, str]:
     parts = IoctlRules(abi).parts(ioctl)
     size = f", {parts.size} bytes" if parts.size else ""
     argument = f": {spell(ioctl.argument)}" if ioctl.argument else ""
     text = f"{ioctl.value:#x} = {parts.direction} {parts.type:#x}/{parts.number:#x}"
-    return ioctl.name, f"{text}{size}{argument}"
+    return ioctl.name, f"{text}{size}", argument
 
 
 # -- records ----------------------------------------------------------------------------------
@@ -103,7 +121,8 @@ def _record(abi: Abi, key: str, expand: bool) -> Iterator[Line]:
     record, root = abi.records[key], layout(abi, key, expand=expand)
     placed = abi.layouts[key]
     packed = ", packed" if record.packed else ""
-    yield f"{key}: {placed.size} bytes, aligned {placed.align}{packed}, in {record.header}", "bold"
+    head = f"{key}: {placed.size} bytes, aligned {placed.align}{packed}"
+    yield from _fitted(head, f", in {record.header}", "bold")
     rows = list(_rows(root.inside, 0))
     offsets = max([len("offset"), *(len(row[0]) for row in rows)])
     sizes = max([len("size"), *(len(row[1]) for row in rows)])
