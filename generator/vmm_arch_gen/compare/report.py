@@ -153,11 +153,10 @@ def _lines(changes: Sequence[Change]) -> Iterator[tuple[str, str]]:
         line, more = f"{_title(change):{width}}  {_detail(change)}", []
         if len(line) > _WIDTH - len("- "):
             line, more = _title(change), _versions_of(change)
-        aside = change.note or _argument(change)
-        if aside and not more and len(line) + len(aside) + len("-  ()") <= _WIDTH:
-            line += f" ({aside})"
-        elif aside:
-            more.append(aside)
+        asides = [aside for aside in (_argument(change), change.note) if aside]
+        if asides and not more and len(f"- {line} ({asides[0]})") <= _WIDTH:
+            line += f" ({asides.pop(0)})"
+        more += asides
         yield _sign(change), line
         for text in more:
             for part in _wrapped(text, "    "):
