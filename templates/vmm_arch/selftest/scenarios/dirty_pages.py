@@ -10,7 +10,7 @@ from vmm_arch.selftest.harness import Guest, Machine, ScenarioFailed, agree
 from vmm_arch.x86_64.entry import RealMode
 
 MACHINE = Machine(RealMode(0x1000), track_dirty=True)
-CODE, READ_ONLY, HOSTS = 0x1000, 0x6000, 0xB000
+CODE, ONLY_READ, HOSTS = 0x1000, 0x6000, 0xB000
 TEXT = b"port"
 
 
@@ -19,7 +19,7 @@ def scenario(guest: Guest) -> None:
     guest.memory.write(HOSTS, b"the host's")
 
     guest.expects_out(0x10, 1, 0)
-    found = [page for page in vm.dirty_pages() if page not in (CODE, READ_ONLY)]
+    found = [page for page in vm.dirty_pages() if page not in (CODE, ONLY_READ)]
     agree("pages written at first", found, [0x5000, 0x7000])
     agree("pages written since", vm.dirty_pages(), [])
     guest.expects_out(0x10, 1, 1)
