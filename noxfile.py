@@ -172,6 +172,7 @@ def bench(session: nox.Session) -> None:
     """Measure what the project promises to be fast, each against something comparable."""
     prepare(session)
     run(session, "python", "tests/bench/bench.py", *session.posargs)
+    run(session, "python", "tests/bench/linux.py")
 
 
 if __name__ == "__main__":

@@ -52,4 +52,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except debian.Unavailable as reason:
+        print(f"left out: {reason}")
