@@ -10,8 +10,9 @@ from hypothesis import settings
 from vmm_arch_gen.project import Project, project
 from vmm_arch_gen.targets import Target, TargetTable, load_targets
 
-# In CI the same examples every time; everywhere else new ones, which is how something is found.
-settings.register_profile("ci", derandomize=True, deadline=None)  # CI may be slow
+# In CI the same examples every time, and half as many; everywhere else new ones, which is how
+# something is found.
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
 if os.environ.get("CI"):
     settings.load_profile("ci")
 

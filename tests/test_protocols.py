@@ -58,7 +58,17 @@ def test_a_backend_chosen_at_run_time() -> None:
 OWN = {
     kvm_x86_64: {"fd", "ioctl", "run_context", "vm", "cpuid", "other_msrs"},
     whp_x86_64: {
-        *("partition", "run_context", "vm", "cpuid", "other_state", "lacking", "set_property"),
+        *(
+            "partition",
+            "run_context",
+            "vm",
+            "cpuid",
+            "other_state",
+            "lacking",
+            "set_property",
+            "note_written",
+            "written",
+        ),
         *("devices", "ioapic", "read_registers", "write_registers", "translate_page"),
     },
 }
