@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from backends import BackendUnderTest, Start
 from vmm_arch.errors import BusyError, ClosedError, HypervisorError, UnansweredReadError
-from vmm_arch.exits import Exit, Failure, Halt, IoIn, IoOut, Kicked, MmioRead
+from vmm_arch.exits import Exit, Failure, Halt, InterruptWindow, IoIn, IoOut, Kicked, MmioRead
 from vmm_arch.memory import Region
 from vmm_arch.selftest.harness import AnyBackend
 from vmm_arch.x86_64.entry import Protected32, RealMode
@@ -40,6 +40,15 @@ def interrupted_after(enter: Callable[..., Any]) -> Callable[..., Any]:
             raise KeyboardInterrupt
 
     return entry
+
+
+def test_a_reset_forgets_that_a_window_was_wanted(guest: Start, arch: AnyBackend) -> None:
+    # sti; mov ecx, 200000; next: dec ecx; jnz next; out 0x10, al
+    vcpu = guest(bytes.fromhex("fb 66b9400d0300 6649 75fc e610"))
+    vcpu.request_interrupt_window(True)
+    assert isinstance(vcpu.run(), InterruptWindow)
+    arch.reset_vcpu(vcpu, RealMode(0x1000))
+    assert isinstance(vcpu.run(), IoOut)
 
 
 class TestAccesses:

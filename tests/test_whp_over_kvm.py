@@ -15,6 +15,7 @@ from vcpu_state import WHP_REGISTERS, differences, set_whp_register, whp_registe
 from vmm_arch import whp
 from vmm_arch import whp_x86_64 as arch
 from vmm_arch.abi import whp_x86_64 as abi
+from vmm_arch.x86_64.ioapic import SELECT, WINDOW
 from whp.build import PLATFORM, libraries
 
 SPIN = b"\xeb\xfe"  # jmp $
@@ -149,6 +150,32 @@ class TestRefusals:
             complaint = "WHvUnmapGpaRange: WHV_E_GPA_RANGE_NOT_FOUND: nothing is mapped there"
             with pytest.raises(arch.HypervisorError, match=complaint):
                 arch.platform.WHvUnmapGpaRange(vm.partition, 1 << 32, 0x1000)
+
+    @pytest.mark.parametrize("argument", ["irqchip", "track_dirty"])
+    def test_a_feature_that_the_host_does_not_have(
+        self, memory: arch.GuestMemory, argument: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = arch.capability
+
+        def none_of_them(code: int) -> abi.WHV_CAPABILITY:
+            is_features = code == abi.WHvCapabilityCodeFeatures
+            return abi.WHV_CAPABILITY() if is_features else real(code)
+
+        monkeypatch.setattr(arch, "capability", none_of_them)
+        wanted: Any = {argument: True}
+        with pytest.raises(arch.HypervisorUnavailableError, match=rf"Vm\({argument}=True\)"):
+            arch.Vm(memory, **wanted)
+        memory.close()
+
+    @pytest.mark.parametrize("kind", [2, 3, 7], ids=["SMI", "reserved", "ExtINT"])
+    def test_an_interrupt_that_the_platform_does_not_have_is_dropped(
+        self, memory: arch.GuestMemory, kind: int
+    ) -> None:
+        with arch.Vm(memory, irqchip=True) as vm:
+            for register, value in ((0x10 + 2 * 9 + 1, 0), (0x10 + 2 * 9, kind << 8 | 0x31)):
+                vm.ioapic.write(SELECT, 4, register)
+                vm.ioapic.write(WINDOW, 4, value)
+            vm.set_irq_line(9, True)
 
     def test_a_processor_twice_too_many_or_none(self, memory: arch.GuestMemory) -> None:
         with arch.Vm(memory) as vm:

@@ -120,6 +120,15 @@ def test_an_image_is_copied_with_its_own_values() -> None:
     assert [*both.without(frozenset({3})).names] == [1, 7]
 
 
+def test_an_image_without_some_registers_keeps_the_values_of_the_others() -> None:
+    image = RegisterImage({name: 10 * name for name in range(1, 9)})
+    for gone in ({1}, {8}, {4, 5}, {2, 4, 8}, set(range(1, 9))):
+        for _ in range(2):  # the second time it is known where the others lie
+            rest = image.without(frozenset(gone))
+            found = {name: rest[name].Reg64 for name in rest.names}
+            assert found == {name: 10 * name for name in range(1, 9) if name not in gone}
+
+
 @pytest.mark.parametrize(
     ("result", "operation", "said"),
     [
