@@ -7,6 +7,7 @@ import os
 import pickle
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ SPIN = b"\xeb\xfe"  # jmp $
 IN_OUT_HLT = b"\xe4\x10\xe6\x11\xf4"  # in al, 0x10; out 0x11, al; hlt
 ENTRIES = [
     RealMode(0x1000, rsp=0x8000),
-    Protected32(0x1000, rsp=0x8000, rbx=0x6000),
+    Protected32(0x1000, rsp=0x8000, rax=0x2BADB002, rbx=0x6000),
     Long64(0x1000, rsp=0x8000, rsi=0x7000),
 ]
 
@@ -96,6 +97,17 @@ class TestState:
             found = backend.state(one.vcpus[0])
             assert len(found) > 60
             assert differences(found, backend.state(other.vcpus[0])) == []
+
+    @modes
+    def test_an_entry_has_the_registers_that_it_names(
+        self, arch: AnyBackend, memory: GuestMemory, entry: Entry
+    ) -> None:
+        named = {"rsp": 0x8000, "rax": 1, "rbx": 2, "rsi": 3}
+        with arch.Vm(memory) as vm:
+            arch.configure_vcpu(vm.vcpus[0], replace(entry, **named))
+            regs = vm.vcpus[0].get_regs()
+            expected = named | {"rip": 0x1000, "rbp": 0x8000, "rcx": 0, "rdx": 0, "rdi": 0}
+            assert {name: getattr(regs, name) for name in expected} == expected
 
     @modes
     @irqchips

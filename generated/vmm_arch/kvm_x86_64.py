@@ -1345,10 +1345,16 @@ def setup_msrs(vcpu: Vcpu) -> None:
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
-    """Set the general registers for an entry: RIP, RSP, RBP, RBX and RSI as it says, others zero."""
+    """Set the general registers for an entry: those that it names, RBP as RSP, all others zero."""
     vcpu._touch()
     regs = kvm_regs(
-        rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
+        rax=entry.rax,
+        rbx=entry.rbx,
+        rsi=entry.rsi,
+        rsp=entry.rsp,
+        rbp=entry.rsp,
+        rip=entry.rip,
+        rflags=2,
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
 
@@ -1400,7 +1406,13 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     sregs.cs.base = entry.cs_base
     write_sregs(vcpu, sregs)
     regs = kvm_regs(
-        rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
+        rax=entry.rax,
+        rbx=entry.rbx,
+        rsi=entry.rsi,
+        rsp=entry.rsp,
+        rbp=entry.rsp,
+        rip=entry.rip,
+        rflags=2,
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
@@ -1415,7 +1427,13 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     sregs.gdt.base = entry.gdt
     write_sregs(vcpu, sregs)
     regs = kvm_regs(
-        rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
+        rax=entry.rax,
+        rbx=entry.rbx,
+        rsi=entry.rsi,
+        rsp=entry.rsp,
+        rbp=entry.rsp,
+        rip=entry.rip,
+        rflags=2,
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
@@ -1431,7 +1449,13 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
     sregs.cr3 = entry.page_tables
     write_sregs(vcpu, sregs)
     regs = kvm_regs(
-        rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
+        rax=entry.rax,
+        rbx=entry.rbx,
+        rsi=entry.rsi,
+        rsp=entry.rsp,
+        rbp=entry.rsp,
+        rip=entry.rip,
+        rflags=2,
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
@@ -1469,7 +1493,13 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     sregs.cs.base = entry.cs_base
     write_sregs(vcpu, sregs)
     regs = kvm_regs(
-        rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
+        rax=entry.rax,
+        rbx=entry.rbx,
+        rsi=entry.rsi,
+        rsp=entry.rsp,
+        rbp=entry.rsp,
+        rip=entry.rip,
+        rflags=2,
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
@@ -1492,7 +1522,13 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     sregs.gdt.base = entry.gdt
     write_sregs(vcpu, sregs)
     regs = kvm_regs(
-        rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
+        rax=entry.rax,
+        rbx=entry.rbx,
+        rsi=entry.rsi,
+        rsp=entry.rsp,
+        rbp=entry.rsp,
+        rip=entry.rip,
+        rflags=2,
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
@@ -1516,7 +1552,13 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     sregs.cr3 = entry.page_tables
     write_sregs(vcpu, sregs)
     regs = kvm_regs(
-        rbx=entry.rbx, rsi=entry.rsi, rsp=entry.rsp, rbp=entry.rsp, rip=entry.rip, rflags=2
+        rax=entry.rax,
+        rbx=entry.rbx,
+        rsi=entry.rsi,
+        rsp=entry.rsp,
+        rbp=entry.rsp,
+        rip=entry.rip,
+        rflags=2,
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)

@@ -1827,9 +1827,10 @@ def setup_msrs(vcpu: Vcpu) -> None:
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
-    """Set the general registers for an entry: RIP, RSP, RBP, RBX and RSI as it says, others zero."""
+    """Set the general registers for an entry: those that it names, RBP as RSP, all others zero."""
     vcpu._touch()
     registers = RegisterImage.from_buffer_copy(_GENERAL)
+    registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
     registers[WHvX64RegisterRsp] = entry.rsp
@@ -1879,6 +1880,7 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`RealMode`."""
     vcpu._claim()
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
+    registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
     registers[WHvX64RegisterRsp] = entry.rsp
@@ -1893,6 +1895,7 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`Protected32`."""
     vcpu._claim()
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
+    registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
     registers[WHvX64RegisterRsp] = entry.rsp
@@ -1906,6 +1909,7 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`Long64`."""
     vcpu._claim()
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
+    registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
     registers[WHvX64RegisterRsp] = entry.rsp
@@ -1940,6 +1944,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     vcpu._window_wanted = False
     vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
+    registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
     registers[WHvX64RegisterRsp] = entry.rsp
@@ -1956,6 +1961,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     vcpu._window_wanted = False
     vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
+    registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
     registers[WHvX64RegisterRsp] = entry.rsp
@@ -1971,6 +1977,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     vcpu._window_wanted = False
     vcpu.vm.other_state().restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
+    registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
     registers[WHvX64RegisterRsi] = entry.rsi
     registers[WHvX64RegisterRsp] = entry.rsp

@@ -222,6 +222,7 @@ class Long64:
 
     address: int
     rsp: int = 0
+    rax: int = 0
     rbx: int = 0
     rsi: int = 0
     gdt: int = 0x500
@@ -238,7 +239,14 @@ def setup_msrs(vcpu: Vcpu) -> None:
 
 def setup_regs(vcpu: Vcpu, entry: Long64) -> None:
     vcpu.set_regs(
-        Regs(rip=entry.address, rsp=entry.rsp, rbp=entry.rsp, rbx=entry.rbx, rsi=entry.rsi)
+        Regs(
+            rip=entry.address,
+            rsp=entry.rsp,
+            rbp=entry.rsp,
+            rax=entry.rax,
+            rbx=entry.rbx,
+            rsi=entry.rsi,
+        )
     )
 
 

@@ -22,11 +22,12 @@ class Entry:
     address: int
     """Of the first instruction."""
     rsp: int = 0
+    rax: int = 0
     rbx: int = 0
     rsi: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("address", "rsp", "rbx", "rsi"):
+        for name in ("address", "rsp", "rax", "rbx", "rsi"):
             value = getattr(self, name)
             if not isinstance(value, int):
                 raise TypeError(f"{name} is an integer, not a {type(value).__name__}")
