@@ -18,7 +18,7 @@
 11. reads the hypervisor's folder, and compares            arch/hypervisor.py, check.py
 12. plans what each arch function writes, and how          arch/plan.py, generate/arch_functions.py
 13. renders the templates and formats them with black      generate/render.py, formatting.py
-14. looks at what every name in the result means           generate/imports.py, scopes.py
+14. looks at what every name in the result means           generate/providers.py, imports.py, scopes.py
 15. writes generated/vmm_arch, all or nothing              outputs.py
 
 ``vmm-arch-gen diff`` and ``show`` read .abi files and write nothing. ``diff`` finds both versions

@@ -20,13 +20,8 @@ from vmm_arch_gen.arch.literals import read_source
 from vmm_arch_gen.arch.states import read_states
 from vmm_arch_gen.diagnostics import Problem, refuse
 from vmm_arch_gen.generate.arch_functions import Emitter
-from vmm_arch_gen.generate.imports import (
-    Providers,
-    abi_names,
-    import_statements,
-    order,
-    public_names,
-)
+from vmm_arch_gen.generate.imports import import_statements, order
+from vmm_arch_gen.generate.providers import Provider, providers
 from vmm_arch_gen.generate.render import Templates
 from vmm_arch_gen.generate.scopes import complaints, unbound
 
@@ -56,7 +51,7 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         for module, names in table.items()
         if isinstance(names, tuple)
     }
-    providers = _providers(templates, cpu, abi, exports)
+    offered = providers(templates, name, cpu, abi)
     heading = (
         f"{marker} from templates/{template}, templates/hypervisors/{name}/{cpu}\n"
         f"# and headers/abi/{abi.target}.abi. Do not edit: the next run would undo it.\n"
@@ -81,7 +76,7 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         },
         modes=states.modes.items(),
         init_keeps=states.init_keeps,
-        imports=partial(_imports, providers=providers, exports=exports),
+        imports=partial(_imports, offered=offered, exports=exports, user=f"{abi.target}.py"),
         exported=partial(_exported, contract=contract, exports=exports),
     )
     remedy = "mend the templates that its first line names"
@@ -89,24 +84,15 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
     return text
 
 
-def _providers(
-    templates: Path, cpu: str, abi: VerifiedAbi, exports: Mapping[str, Sequence[str]]
-) -> Providers:
-    """Where the names of a backend module come from: what it hands on comes first."""
-    package = templates / "vmm_arch"
-    neutral = [
-        (".".join(path.relative_to(templates).with_suffix("").parts), public_names(templates, path))
-        for path in sorted(chain(package.glob("*.py"), (package / cpu).glob("*.py")))
-        if path.stem != "__init__"
-    ]
-    return [*exports.items(), *neutral, (f"vmm_arch.abi.{abi.target}", abi_names(abi))]
-
-
 def _imports(
-    body: str, more: str, *, providers: Providers, exports: Mapping[str, Sequence[str]]
+    body: str,
+    more: str,
+    *,
+    offered: Sequence[Provider],
+    exports: Mapping[str, Sequence[str]],
+    user: str,
 ) -> str:
-    handed_on = set(chain.from_iterable(exports.values()))
-    return import_statements(unbound(body) | handed_on, providers, more.strip())
+    return import_statements(unbound(body), exports, offered, more.strip(), user)
 
 
 def _exported(

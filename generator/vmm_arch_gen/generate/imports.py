@@ -3,69 +3,61 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
-import sys
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
-from vmm_arch_gen.abi.model import VerifiedAbi
-from vmm_arch_gen.arch.literals import read_source
-from vmm_arch_gen.generate.names import python_name
-
-# Where the standard library's names are looked for.
-_STANDARD = ("collections.abc", "contextlib", "functools", "mmap", "threading", "types", "typing")
-
-Providers = Sequence[tuple[str, Iterable[str]]]
-"""Modules with the names that they have; the first that has a name provides it."""
+from vmm_arch_gen.diagnostics import Problem, refuse
+from vmm_arch_gen.generate.providers import Provider
 
 
-def abi_names(abi: VerifiedAbi) -> set[str]:
-    """The names of a target's raw ABI module."""
-    names = {constant.name for constant in abi.constants} | {ioctl.name for ioctl in abi.ioctls}
-    for enum in abi.enums.values():
-        names |= {name for name, _ in enum.enumerators}
-    return names | {python_name(key) for key in abi.records}
+def import_statements(
+    names: Iterable[str],
+    exports: Mapping[str, Sequence[str]],
+    providers: Iterable[Provider],
+    more: str,
+    user: str,
+) -> str:
+    """Import names from the modules that offer them, sorted as ruff sorts.
 
-
-def public_names(templates: Path, module: Path) -> list[str]:
-    """The names that a plain module binds at its top, as far as they do not begin with ``_``."""
-    tree = read_source(templates, *module.relative_to(templates).parts).tree
-    return [name for name in _bound(tree.body) if not name.startswith("_")]
-
-
-def _bound(body: Iterable[ast.stmt]) -> Iterator[str]:
-    for node in body:
-        match node:
-            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
-                yield name
-            case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
-                yield name
-            case ast.If() | ast.Try():
-                yield from _bound([*node.body, *node.orelse])
-
-
-def import_statements(names: Iterable[str], providers: Providers, more: str = "") -> str:
-    """Import names from the modules that have them, sorted as ruff sorts; the rest is left out.
-
-    ``more`` are import statements of the package's own modules, a line each.
+    ``exports`` says by module what is handed on: those names are meant wherever they are used.
+    ``more`` are import statements, a line each: what they bind is looked for nowhere. A name that
+    nobody offers is left out; InputError for one that two offer to the module ``user``.
     """
-    standard: list[str] = []
-    found: dict[str, list[str]] = {}
-    libraries = [(name, dir(importlib.import_module(name))) for name in _STANDARD]
-    for name in names:
-        if name in sys.stdlib_module_names and name not in _STANDARD:
-            standard.append(f"import {name}")
-            continue
-        for module, provided in [*providers, *libraries]:
-            if name in provided:
-                found.setdefault(module, []).append(name)
-                break
-    statements = sorted(_statement(module, listed) for module, listed in found.items())
+    explicit = {alias.asname or alias.name for alias in _aliases(more)}
+    wanted = set(names) - explicit - set(chain.from_iterable(exports.values()))
+    offered: dict[str, list[Provider]] = {}
+    for provider in providers:
+        for name in wanted & provider.names.keys():
+            offered.setdefault(name, []).append(provider)
+    refuse(
+        _ambiguous(name, [provider.names[name] for provider in several], user)
+        for name, several in sorted(offered.items())
+        if len(several) > 1
+    )
+    found: dict[str | None, list[str]] = {module: [*listed] for module, listed in exports.items()}
+    for name, (provider,) in offered.items():
+        found.setdefault(provider.module, []).append(name)
+    modules = [f"import {name}" for name in sorted(found.pop(None, []))]
+    statements = sorted(_statement(str(module), listed) for module, listed in found.items())
     own = [line for line in statements if line.startswith("from vmm_arch.")]
-    standard = [*sorted(standard), *[line for line in statements if line not in own]]
+    standard = [*modules, *(line for line in statements if line not in own)]
     own = sorted([*own, *more.splitlines()], key=lambda line: line.split()[1])
     return "\n".join([*standard, "", *own])
+
+
+def _aliases(statements: str) -> list[ast.alias]:
+    return [node for node in ast.walk(ast.parse(statements)) if isinstance(node, ast.alias)]
+
+
+def _ambiguous(name: str, places: Sequence[str], user: str) -> Problem:
+    first, *others = sorted(places, reverse=True)
+    what = f"{name}, which {user} uses, is also defined in {' and in '.join(others)}"
+    remedy = (
+        "rename one, or say which is meant: in the macro imports() of the hypervisor's module.py.j2,"
+        " or in exports.py if it is handed on"
+    )
+    return Problem(first, what, remedy)
 
 
 def _statement(module: str, names: Sequence[str]) -> str:
