@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterable
 from ctypes import sizeof
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 from vmm_arch.abi.linux_x86_64 import (
@@ -114,6 +116,18 @@ def elf(parts: Iterable[Part], **fields: Any) -> bytes:
 
 NOISE = b"\xa5"
 """What memory is full of before, where it matters that it is not zero."""
+
+
+def flat_kernel(path: Path, code: bytes) -> Path:
+    """An ELF executable that is no more than some 64-bit code at 1 MiB."""
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, 0x100000, 64, 0, 0, 64, 56, 1, 0, 0, 0
+    )
+    segment = struct.pack(
+        "<IIQQQQQQ", 1, 5, 0x1000, 0x100000, 0x100000, len(code), len(code), 0x1000
+    )
+    path.write_bytes((header + segment).ljust(0x1000, b"\0") + code)
+    return path
 
 
 def noisy(memory: GuestMemory) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import select
-import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from images import flat_kernel
 from requirements import require
 from vmm_arch.command.run import size
 
@@ -65,19 +65,6 @@ def test_doctor() -> None:
     assert "yes  a guest: was made, ran and halted in" in done.stdout
 
 
-def flat_kernel(folder: Path, code: bytes) -> Path:
-    """An ELF executable that is no more than some 64-bit code at 1 MiB."""
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, 0x100000, 64, 0, 0, 64, 56, 1, 0, 0, 0
-    )
-    segment = struct.pack(
-        "<IIQQQQQQ", 1, 5, 0x1000, 0x100000, 0x100000, len(code), len(code), 0x1000
-    )
-    path = folder / "kernel"
-    path.write_bytes((header + segment).ljust(0x1000, b"\0") + code)
-    return path
-
-
 # mov dx, 0x3f8; mov al, '!'; out dx, al; then what ends the guest
 SAYS = "66 ba f8 03 b0 21 ee"
 
@@ -95,7 +82,9 @@ def test_how_a_guest_ends_is_the_exit_status(
     tmp_path: Path, code: str, status: int, ending: str
 ) -> None:
     require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
-    done = command("run", str(flat_kernel(tmp_path, bytes.fromhex(SAYS + code))), "--timeout", "2")
+    done = command(
+        "run", str(flat_kernel(tmp_path / "kernel", bytes.fromhex(SAYS + code))), "--timeout", "2"
+    )
     assert done.returncode == status, done.stderr
     assert done.stdout == "!"
     assert f"vmm-arch: {ending}" in done.stderr
@@ -108,7 +97,7 @@ def test_what_is_typed_goes_to_the_guest_and_the_escape_key_ends_it(tmp_path: Pa
     # wait: mov dx, 0x3fd; in al, dx; test al, 1; jz wait; mov dx, 0x3f8; in al, dx; out dx, al;
     # jmp wait
     echo = bytes.fromhex("66bafd03 ec a801 74f7 66baf803 ec ee ebee")
-    kernel = flat_kernel(tmp_path, echo)
+    kernel = flat_kernel(tmp_path / "kernel", echo)
     main, side = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, "run", str(kernel), "--timeout", "30"],

@@ -8,7 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from backends import BACKENDS, backend_module
+from images import flat_kernel
 from requirements import require
+from vmm_arch.whp import VARIABLE
+from whp.build import PLATFORM, libraries
 
 
 def test_the_first_example(checkout: Path, tmp_path: Path) -> None:
@@ -23,6 +28,52 @@ def test_the_first_example(checkout: Path, tmp_path: Path) -> None:
         [sys.executable, "first.py"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (done.stdout, done.stderr) == (shown[1], "")
+
+
+SHOWS_ITS_COMMAND_LINE = bytes.fromhex(
+    "8b 9e 28 02 00 00"  # mov ebx, [rsi + 0x228]: cmd_line_ptr of the zero page
+    "8a 03"  # next: mov al, [rbx]
+    "84 c0"  # test al, al
+    "74 09"  # jz off
+    "66 ba f8 03"  # mov dx, 0x3f8
+    "ee"  # out dx, al
+    "ff c3"  # inc ebx
+    "eb f1"  # jmp next
+    "66 ba 00 06"  # off: mov dx, 0x600
+    "b0 34"  # mov al, 0x34
+    "ee"  # out dx, al: power off
+    "f4"  # hlt
+)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_example_that_boots_linux(checkout: Path, tmp_path: Path, backend: str) -> None:
+    """With code in the kernel's place that shows what the kernel is told; the nested machine boots one."""
+    arch = backend_module(backend)
+    text = (checkout / "README.md").read_text()
+    found = re.search(r"```python\n(import os\n.*?serve.*?)```", text, re.S)
+    assert found is not None
+    (tmp_path / "boot.py").write_text(found[1].replace("kvm_x86_64 as", f"{backend} as"))
+    flat_kernel(tmp_path / "vmlinuz", SHOWS_ITS_COMMAND_LINE)
+    (tmp_path / "initrd.img").write_bytes(b"initrd")
+    done = subprocess.run(
+        [sys.executable, "boot.py"],
+        cwd=tmp_path,
+        env=os.environ | {VARIABLE: str(libraries() / PLATFORM)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    assert re.fullmatch(
+        r"console=ttyS0 .*pci=off tsc_early_khz=\d+ quietpower off by vCPU 0 after .*\n",
+        done.stdout,
+    )
+    with arch.GuestMemory(0x1000) as memory, arch.Vm(memory) as vm:
+        said = re.search(r"tsc_early_khz=(\d+)", done.stdout)
+        assert said is not None
+        assert int(said[1]) == pytest.approx(vm.vcpus[0].get_tsc_khz(), rel=0.01)
 
 
 def test_the_functions_that_are_shown_are_the_generated_ones(checkout: Path) -> None:

@@ -165,6 +165,7 @@ from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Regi
 from vmm_arch.report import Check, Report
 from vmm_arch.serial import Serial16550
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.cmdline import linux_cmdline
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
@@ -294,6 +295,7 @@ __all__ = [
     "configure_system",
     "configure_vcpu",
     "install_kick_signal",
+    "linux_cmdline",
     "load_flat",
     "load_kernel",
     "probe",

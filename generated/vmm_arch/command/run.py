@@ -20,6 +20,7 @@ from vmm_arch.exits import Exit
 from vmm_arch.serial import Serial16550
 from vmm_arch.serve import serve
 from vmm_arch.x86_64.acpi import SERIAL_LINE, SERIAL_PORT
+from vmm_arch.x86_64.cmdline import linux_cmdline
 from vmm_arch.x86_64.image import KernelImageError
 from vmm_arch.x86_64.kernel import load_kernel
 from vmm_arch.x86_64.pc import attach_pc_devices
@@ -84,11 +85,6 @@ def size(text: str) -> int:
     return number
 
 
-def command_line(tsc_khz: int, more: str) -> str:
-    """What the kernel is told: where its console is, how fast its clock, what is not to be looked for."""
-    return f"console=ttyS0 reboot=acpi panic=-1 pci=off tsc_early_khz={tsc_khz} {more}".rstrip()
-
-
 def run(options: argparse.Namespace) -> int:
     """Boot the kernel and return the exit status of how its guest ended."""
     try:
@@ -105,8 +101,8 @@ def boot(options: argparse.Namespace, stack: ExitStack) -> Ending:
     arch = backends.backend(options.hypervisor)
     memory = stack.enter_context(arch.GuestMemory(options.memory))
     vm = stack.enter_context(arch.Vm(memory, vcpus=options.cpus, irqchip=True))
-    command = command_line(vm.vcpus[0].get_tsc_khz(), options.append)
-    entry = load_kernel(memory, options.kernel, cmdline=command, initrd=options.initrd)
+    cmdline = linux_cmdline(vm, options.append)
+    entry = load_kernel(memory, options.kernel, cmdline=cmdline, initrd=options.initrd)
     arch.configure_system(vm, entry)
     for vcpu in vm.vcpus:
         arch.configure_vcpu(vcpu, entry)

@@ -32,6 +32,7 @@ EXPORTS = {
     "vmm_arch.report": ["Check", "Report"],
     "vmm_arch.serial": ["Serial16550"],
     "vmm_arch.serve": ["serve"],
+    "vmm_arch.x86_64.cmdline": ["linux_cmdline"],
     "vmm_arch.x86_64.cpuid": ["CpuidEntry"],
     "vmm_arch.x86_64.entry": ["Entry", "Long64", "Protected32", "RealMode"],
     "vmm_arch.x86_64.image": ["KernelImageError"],
