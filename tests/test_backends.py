@@ -221,6 +221,33 @@ class TestState:
             assert vm.vcpus[0].translate(5 << 30) is None
 
 
+class TestPreparing:
+    """What a caller does with a machine that the hypervisor has made, before anything is in it."""
+
+    def test_it_is_called_once_with_the_empty_machine(
+        self, arch: AnyBackend, memory: GuestMemory
+    ) -> None:
+        seen: list[tuple[Any, int]] = []
+        with arch.Vm(memory, vcpus=2, prepare=lambda vm: seen.append((vm, len(vm.vcpus)))) as vm:
+            assert seen == [(vm, 0)]
+            assert len(vm.vcpus) == 2
+
+    def test_what_it_raises_goes_on_and_leaves_nothing_behind(
+        self, arch: AnyBackend, memory: GuestMemory
+    ) -> None:
+        def fail(vm: Any) -> None:
+            raise LookupError("as if")
+
+        whole_life(arch, memory)
+        before = handles()
+        with pytest.raises(LookupError, match="as if"):
+            arch.Vm(memory, prepare=fail)
+        with pytest.raises(ClosedError, match="closed"):
+            arch.Vm(memory, prepare=lambda vm: vm.close())
+        assert handles() == before
+        memory.close()  # nobody holds it
+
+
 class TestRefusals:
     """Every refusal says the operation, the name of the answer and the usual cause."""
 

@@ -80,6 +80,56 @@ class TestCalls:
         assert (regs.rip, regs.rax) == (0x1000, 0)
 
 
+class TestDevice:
+    """A descriptor of /dev/kvm from somebody who may open it."""
+
+    def test_a_machine_where_there_is_no_device_to_open(
+        self, memory: arch.GuestMemory, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        device = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            monkeypatch.setattr(kvm, "DEVICE", tmp_path / "kvm")
+            vars(arch)["_HOST_CPUID"].clear()
+            with pytest.raises(arch.HypervisorUnavailableError, match="no such device"):
+                arch.supported_cpuid()
+            assert arch.probe(device=device)
+            vm = arch.Vm(memory, device=device)
+            os.fstat(device)  # it stays the caller's
+        finally:
+            os.close(device)
+        with vm:
+            memory.write(0x1000, b"\xf4")
+            arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+            assert isinstance(vm.vcpus[0].run(), arch.Halt)
+
+    @pytest.mark.parametrize("path", ["/dev/null", None])
+    def test_a_descriptor_of_something_else(
+        self, memory: arch.GuestMemory, path: str | None
+    ) -> None:
+        device = -1 if path is None else os.open(path, os.O_RDWR)
+        try:
+            with pytest.raises(
+                arch.HypervisorUnavailableError, match=f"device={device} is not KVM"
+            ):
+                arch.Vm(memory, cpuid=[], device=device)
+            assert f"device={device}: KVM_GET_API" in str(arch.probe(device=device))
+        finally:
+            if path is not None:
+                os.close(device)
+
+    def test_a_capability_that_is_asked_for_before_the_vcpus(
+        self, memory: arch.GuestMemory
+    ) -> None:
+        """An interrupt controller that only a machine without vCPUs can be given."""
+        split = abi.kvm_enable_cap(cap=abi.KVM_CAP_SPLIT_IRQCHIP, args=(24, 0, 0, 0))
+
+        def prepare(vm: arch.Vm) -> None:
+            vm.ioctl(abi.KVM_ENABLE_CAP, split)
+
+        with arch.Vm(memory, prepare=prepare) as vm:
+            assert vm.vcpus[0].get_lapic()[0x20] == 0
+
+
 class TestSignals:
     def test_an_exception_from_a_signal_leaves_the_vcpu_usable(self, guest: Guest) -> None:
         vcpu = guest(SPIN)

@@ -39,6 +39,15 @@ def calls(backend: BackendUnderTest, monkeypatch: pytest.MonkeyPatch) -> list[st
     return called
 
 
+def test_a_device_is_refused(memory: arch.GuestMemory) -> None:
+    for use in (lambda: arch.Vm(memory, device=0), lambda: arch.supported_cpuid(device=0)):
+        with pytest.raises(
+            arch.HypervisorUnavailableError, match=r"device=0: .* leave the argument"
+        ):
+            use()
+    assert "device=0: ERROR_NOT_SUPPORTED" in str(arch.probe(device=0))
+
+
 class TestCalls:
     @pytest.mark.parametrize("irqchip", [False, True], ids=["bare", "irqchip"])
     @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: type(entry).__name__)

@@ -32,9 +32,6 @@ class Inlined(Protocol):
 class Vm(Protocol):
     """A machine."""
 
-    def __init__(self, size: int) -> None:
-        """Make one."""
-
     def close(self) -> None:
         """Close it."""
 
@@ -43,6 +40,12 @@ class Host(Protocol):
 
     def probe(self) -> str:
         """Say what it can do."""
+
+class Backend(Host, Protocol):
+    """A module."""
+
+    def Vm(self, size: int) -> Vm:
+        """Make one."""
 
 STATE = {
     "general": {"pc": 0x100, "sp": 0},
@@ -74,7 +77,7 @@ _PARTS = {
 }
 _SHARED = """
 {% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}
-{% macro create_vm(vm, size) %}pass{% endmacro %}
+{% macro create_vm(vm) %}pass{% endmacro %}
 {% macro probe() %}return "fine"{% endmacro %}
 """
 

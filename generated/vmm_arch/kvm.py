@@ -183,23 +183,36 @@ def open_device() -> int:
     raise unavailable(f"open {DEVICE}", code, cause)
 
 
+def device_name(given: int | None) -> str:
+    """What messages call the device: by its path, or the caller's descriptor."""
+    return str(DEVICE) if given is None else f"device={given}"
+
+
 @contextmanager
-def opened_device(get_api_version: int, api_version: int) -> Iterator[int]:
-    """Have /dev/kvm open for a while, if it speaks the version of the API that we do."""
-    device = open_device()
+def opened_device(given: int | None, get_api_version: int, api_version: int) -> Iterator[int]:
+    """Have /dev/kvm open for a while, if it speaks the version of the API that we do.
+
+    A descriptor that is given is used instead, and left open.
+    """
+    device = open_device() if given is None else given
     try:
         try:
             version = ioctl(device, get_api_version)
-        except OSError as error:
-            code = errno.errorcode.get(error.errno or 0, str(error.errno))
-            cause = f"{DEVICE} is not KVM's device: have the host's own one passed in"
+        except (OSError, ValueError) as error:  # a negative descriptor is a ValueError
+            number = error.errno or 0 if isinstance(error, OSError) else errno.EBADF
+            code = errno.errorcode.get(number, str(number))
+            remedy = (
+                "have the host's own one passed in" if given is None else "open /dev/kvm for it"
+            )
+            cause = f"{device_name(given)} is not KVM's device: {remedy}"
             raise unavailable("KVM_GET_API_VERSION", code, cause) from None
         if version != api_version:
             cause = f"the kernel's KVM API is version {version}; version {api_version} is needed"
             raise unavailable("KVM_GET_API_VERSION", "EPROTO", f"{cause}: use a newer kernel")
         yield device
     finally:
-        os.close(device)
+        if given is None:
+            os.close(device)
 
 
 def check_capabilities(
@@ -224,6 +237,7 @@ def require(checks: tuple[Check, ...]) -> None:
 __all__ = [
     "DEVICE",
     "check_capabilities",
+    "device_name",
     "enter_guest",
     "install_kick_signal",
     "ioctl",

@@ -21,9 +21,8 @@ import ctypes
 import os
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from mmap import mmap
 from types import TracebackType
 from typing import Any, Final, TypeAlias
@@ -539,23 +538,39 @@ def restorable_msrs(fd: int) -> bytearray:
 
 def msr_indices() -> list[int]:
     """Tell which MSRs this kernel lets be read and written."""
-    with kvm.opened_device(KVM_GET_API_VERSION, KVM_API_VERSION) as device:
+    with opened_device(None) as device:
         image = bytearray(kvm_msr_list(nmsrs=1024)) + bytearray(4 * 1024)
         call_any(device, KVM_GET_MSR_INDEX_LIST, image)
     found = kvm_msr_list.from_buffer(image).nmsrs
     return list(struct.unpack_from(f"<{found}I", image, ctypes.sizeof(kvm_msr_list)))
 
 
-@cache
-def cpuid_of_host() -> tuple[CpuidEntry, ...]:
-    with kvm.opened_device(KVM_GET_API_VERSION, KVM_API_VERSION) as device:
+def opened_device(device: int | None) -> AbstractContextManager[int]:
+    """Have KVM's device for a while: the caller's descriptor, or one of our own."""
+    return kvm.opened_device(device, KVM_GET_API_VERSION, KVM_API_VERSION)
+
+
+_HOST_CPUID: list[CpuidEntry] = []
+"""What KVM offers a guest; asked once per process."""
+
+
+def cpuid_of_host(device: int | None) -> Sequence[CpuidEntry]:
+    """Ask once what CPUID KVM can show a guest."""
+    if not _HOST_CPUID:
+        _HOST_CPUID[:] = ask_cpuid(device)
+    return _HOST_CPUID
+
+
+def ask_cpuid(given: int | None) -> Iterator[CpuidEntry]:
+    """Yield what CPUID KVM can show a guest."""
+    with opened_device(given) as device:
         image = bytearray(kvm_cpuid2(nent=CPUID_ENTRIES))
         image += bytearray(CPUID_ENTRIES * ctypes.sizeof(kvm_cpuid_entry2))
         call_any(device, KVM_GET_SUPPORTED_CPUID, image)
     found = kvm_cpuid2.from_buffer(image).nent
     entries = (kvm_cpuid_entry2 * found).from_buffer(image, ctypes.sizeof(kvm_cpuid2))
-    return tuple(
-        CpuidEntry(
+    for entry in entries:
+        yield CpuidEntry(
             entry.function,
             entry.index if entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX else None,
             entry.eax,
@@ -563,8 +578,6 @@ def cpuid_of_host() -> tuple[CpuidEntry, ...]:
             entry.ecx,
             entry.edx,
         )
-        for entry in entries
-    )
 
 
 CAUSES = {
@@ -1009,8 +1022,11 @@ class Vm:
 
     __slots__ = (
         "__weakref__",
+        "_device",
         "_opened",
         "_other_msrs",
+        "_prepare",
+        "_vcpu_count",
         "cpuid",
         "fd",
         "irqchip",
@@ -1027,6 +1043,9 @@ class Vm:
     _opened: ExitStack | None
     """What close() undoes; None once it has."""
     _other_msrs: bytearray | None
+    _device: int | None
+    _prepare: Callable[[Vm], object] | None
+    _vcpu_count: int
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
         """Make any KVM call on this machine, with an integer, a ctypes record or a bytearray."""
@@ -1046,10 +1065,11 @@ class Vm:
                 self._other_msrs = restorable_msrs(vm.vcpus[0].fd)
         return self._other_msrs
 
-    def _create(self, opened: ExitStack, vcpus: int) -> None:
+    def _create(self, opened: ExitStack) -> None:
         """Make the machine; what undoes it is left to ``opened``."""
+        vcpus = self._vcpu_count
         self._other_msrs = None
-        with kvm.opened_device(KVM_GET_API_VERSION, KVM_API_VERSION) as device:
+        with opened_device(self._device) as device:
             wanted = dict(CAPABILITIES)
             if self.irqchip:
                 wanted["KVM_CAP_IRQCHIP"] = (KVM_CAP_IRQCHIP, "Vm(irqchip=True)", True)
@@ -1062,6 +1082,7 @@ class Vm:
             self.fd = call(device, KVM_CREATE_VM)
             opened.callback(os.close, self.fd)
             run_size = call(device, KVM_GET_VCPU_MMAP_SIZE)
+        self._call_prepare()
         pages = self._free_pages()
         call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
         call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
@@ -1107,6 +1128,8 @@ class Vm:
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
         track_dirty: bool = False,
+        device: int | None = None,
+        prepare: Callable[[Vm], object] | None = None,
     ) -> None:
         """Create a virtual machine.
 
@@ -1116,25 +1139,46 @@ class Vm:
         :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
         are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
 
+        ``device`` is an open descriptor of the hypervisor's device, for a process that may not
+        open it; it stays the caller's and may be closed when this returns. A hypervisor without a
+        device file refuses it. ``prepare`` is called with the machine when the hypervisor has made
+        it and nothing is in it yet, neither memory nor interrupt controllers nor vCPUs: for what
+        must be asked for that early.
+
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
         """
         self._opened = None
+        self.vcpus = []
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"a machine's memory is a GuestMemory, not a {type(memory).__name__}")
         self.memory = memory
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
         if cpuid is None:
-            self.cpuid = for_machine(supported_cpuid(), irqchip=self.irqchip)
+            self.cpuid = for_machine(supported_cpuid(device=device), irqchip=self.irqchip)
         else:
             self.cpuid = list(cpuid)
-        self.vcpus = []
+        self._vcpu_count = vcpus
+        self._device = device
+        self._prepare = prepare
         install_kick_signal()
-        with ExitStack() as opened:
-            memory.hold()
-            opened.callback(memory.release)
-            self._create(opened, vcpus)
-            self._opened = opened.pop_all()
+        opened = ExitStack()
+        memory.hold()
+        opened.callback(memory.release)
+        self._opened = opened
+        try:
+            self._create(opened)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._device = self._prepare = None
+
+    def _call_prepare(self) -> None:
+        """Let the caller prepare what the hypervisor has made, and nothing is in yet."""
+        if self._prepare is not None:
+            self._prepare(self)
+            self._check_open()
 
     def _check_open(self) -> None:
         if self._opened is None:
@@ -1208,14 +1252,18 @@ class Vm:
             self.close()
 
 
-def probe() -> Report:
-    """Tell what this host can do, what is missing and how to get it. Never raises."""
+def probe(*, device: int | None = None) -> Report:
+    """Tell what this host can do, what is missing and how to get it. Never raises.
+
+    ``device`` is that of :class:`Vm`.
+    """
+    name = kvm.device_name(device)
     try:
-        with kvm.opened_device(KVM_GET_API_VERSION, KVM_API_VERSION) as device:
-            checks = kvm.check_capabilities(device, KVM_CHECK_EXTENSION, CAPABILITIES | OPTIONAL)
+        with opened_device(device) as opened:
+            checks = kvm.check_capabilities(opened, KVM_CHECK_EXTENSION, CAPABILITIES | OPTIONAL)
     except HypervisorUnavailableError as error:
-        return Report("KVM", (Check(str(kvm.DEVICE), False, str(error)),))
-    return Report("KVM", (Check(str(kvm.DEVICE), True, "can be opened"), *checks))
+        return Report("KVM", (Check(name, False, str(error)),))
+    return Report("KVM", (Check(name, True, "can be used"), *checks))
 
 
 def install_kick_signal() -> None:
@@ -1226,12 +1274,13 @@ def install_kick_signal() -> None:
     kvm.install_kick_signal()
 
 
-def supported_cpuid() -> list[CpuidEntry]:
+def supported_cpuid(*, device: int | None = None) -> list[CpuidEntry]:
     """Tell what CPUID the hypervisor can show a guest; a new list each time.
 
     It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
+    ``device`` is that of :class:`Vm`.
     """
-    return for_host(cpuid_of_host(), deadline=True)
+    return for_host(cpuid_of_host(device), deadline=True)
 
 
 # Arch functions

@@ -420,6 +420,13 @@ def whp_is_there() -> None:
         )
 
 
+def refuse_device(device: int | None) -> None:
+    """Raise HypervisorUnavailableError if a device is given, which this hypervisor does not have."""
+    if device is not None:
+        cause = "the platform is a library without a device file: leave the argument out"
+        raise HypervisorUnavailableError(f"device={device}", "ERROR_NOT_SUPPORTED", cause)
+
+
 def capability(code: int) -> WHV_CAPABILITY:
     """Ask the platform what it can do."""
     value = WHV_CAPABILITY()
@@ -748,9 +755,10 @@ def has_tsc_deadline() -> bool:
     return False
 
 
-def examine() -> Report:
+def examine(device: int | None) -> Report:
     """Say what works of the platform on this host."""
     try:
+        refuse_device(device)
         whp_is_there()
         features = capability(WHvCapabilityCodeFeatures).Features
     except HypervisorError as error:
@@ -1279,8 +1287,11 @@ class Vm:
 
     __slots__ = (
         "__weakref__",
+        "_device",
         "_opened",
         "_other_state",
+        "_prepare",
+        "_vcpu_count",
         "cpuid",
         "devices",
         "ioapic",
@@ -1310,6 +1321,9 @@ class Vm:
     _opened: ExitStack | None
     """What close() undoes; None once it has."""
     _other_state: OtherState | None
+    _device: int | None
+    _prepare: Callable[[Vm], object] | None
+    _vcpu_count: int
 
     def note_written(self, address: int, size: int) -> None:
         """Keep account of what the guest wrote through the emulator."""
@@ -1334,8 +1348,10 @@ class Vm:
             self.partition, code, ctypes.byref(value), ctypes.sizeof(value)
         )
 
-    def _create(self, opened: ExitStack, vcpus: int) -> None:
+    def _create(self, opened: ExitStack) -> None:
         """Make the partition; what undoes it is left to ``opened``."""
+        vcpus = self._vcpu_count
+        refuse_device(self._device)
         self._other_state = None
         self.written = set()
         self.ioapic = IoApic(self._deliver)
@@ -1348,6 +1364,7 @@ class Vm:
         platform.WHvCreatePartition(ctypes.byref(handle))
         self.partition = handle.value or 0
         opened.callback(platform.WHvDeletePartition, self.partition)
+        self._call_prepare()
         self._set_properties(vcpus)
         platform.WHvSetupPartition(self.partition)
         for region in self.memory.regions:
@@ -1426,6 +1443,8 @@ class Vm:
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
         track_dirty: bool = False,
+        device: int | None = None,
+        prepare: Callable[[Vm], object] | None = None,
     ) -> None:
         """Create a virtual machine.
 
@@ -1435,25 +1454,46 @@ class Vm:
         :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
         are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
 
+        ``device`` is an open descriptor of the hypervisor's device, for a process that may not
+        open it; it stays the caller's and may be closed when this returns. A hypervisor without a
+        device file refuses it. ``prepare`` is called with the machine when the hypervisor has made
+        it and nothing is in it yet, neither memory nor interrupt controllers nor vCPUs: for what
+        must be asked for that early.
+
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
         """
         self._opened = None
+        self.vcpus = []
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"a machine's memory is a GuestMemory, not a {type(memory).__name__}")
         self.memory = memory
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
         if cpuid is None:
-            self.cpuid = for_machine(supported_cpuid(), irqchip=self.irqchip)
+            self.cpuid = for_machine(supported_cpuid(device=device), irqchip=self.irqchip)
         else:
             self.cpuid = list(cpuid)
-        self.vcpus = []
+        self._vcpu_count = vcpus
+        self._device = device
+        self._prepare = prepare
         install_kick_signal()
-        with ExitStack() as opened:
-            memory.hold()
-            opened.callback(memory.release)
-            self._create(opened, vcpus)
-            self._opened = opened.pop_all()
+        opened = ExitStack()
+        memory.hold()
+        opened.callback(memory.release)
+        self._opened = opened
+        try:
+            self._create(opened)
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._device = self._prepare = None
+
+    def _call_prepare(self) -> None:
+        """Let the caller prepare what the hypervisor has made, and nothing is in yet."""
+        if self._prepare is not None:
+            self._prepare(self)
+            self._check_open()
 
     def _check_open(self) -> None:
         if self._opened is None:
@@ -1530,9 +1570,12 @@ class Vm:
             self.close()
 
 
-def probe() -> Report:
-    """Tell what this host can do, what is missing and how to get it. Never raises."""
-    return examine()
+def probe(*, device: int | None = None) -> Report:
+    """Tell what this host can do, what is missing and how to get it. Never raises.
+
+    ``device`` is that of :class:`Vm`.
+    """
+    return examine(device)
 
 
 def install_kick_signal() -> None:
@@ -1542,11 +1585,13 @@ def install_kick_signal() -> None:
     """
 
 
-def supported_cpuid() -> list[CpuidEntry]:
+def supported_cpuid(*, device: int | None = None) -> list[CpuidEntry]:
     """Tell what CPUID the hypervisor can show a guest; a new list each time.
 
     It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
+    ``device`` is that of :class:`Vm`.
     """
+    refuse_device(device)
     return for_host(cpuid_of_host(), deadline=has_tsc_deadline())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmm_arch_gen.arch.literals import SourceFile, read_source
@@ -14,8 +14,8 @@ from vmm_arch_gen.diagnostics import InputError, Problem, refuse
 # The protocols that hypervisors implement, and what a macro calls the object that each belongs to.
 # No backend has those of Inlined: they exist to be inlined into arch functions.
 PROTOCOLS = {"Vcpu": "vcpu", "Inlined": "vcpu", "Vm": "vm", "Host": ""}
-# A machine's operations need names that tell them from a vCPU's.
-_MACROS = {"Vm.__init__": "create_vm"}
+# Where the contract says how a machine is made: as a backend's users make one.
+_BACKEND, _VM = "Backend", "Vm"
 # What the arch functions' template has for every hypervisor.
 _WRITTEN_ONCE = ("close", "__enter__", "__exit__")
 
@@ -76,17 +76,17 @@ def read_contract(templates: Path, cpu: str) -> Contract:
     """Read the contract of a CPU; InputError if a part of it is missing."""
     source = read_source(templates, "vmm_arch", "protocols", f"{cpu}.py")
     classes = {node.name: node for node in source.tree.body if isinstance(node, ast.ClassDef)}
-    if missing := PROTOCOLS.keys() - classes.keys():
+    if missing := {*PROTOCOLS, _BACKEND} - classes.keys():
         what = f"does not define {', '.join(sorted(missing))}"
         raise InputError(Problem(source.name, what, "a contract has all of them"))
     types = tuple(_types(classes["Vcpu"]))
-    operations = {}
+    operations: dict[str, Operation] = {}
     for protocol in PROTOCOLS:
         for node in classes[protocol].body:
             match node:
                 case ast.FunctionDef(name=name, decorator_list=[]) if name not in _WRITTEN_ONCE:
-                    operation = _operation(source, protocol, node, types)
-                    operations[operation.macro] = operation
+                    operations[name] = _operation(source, protocol, node, types)
+    operations["create_vm"] = _creation(source, classes[_BACKEND], types)
     table, lines = source.table("STATE")
     elements = {}
     problems = []
@@ -111,6 +111,49 @@ def read_contract(templates: Path, cpu: str) -> Contract:
     return Contract(operations, docs, types, elements, source)
 
 
+def _creation(source: SourceFile, backend: ast.ClassDef, types: Iterable[str]) -> Operation:
+    """How a machine is made: its macro takes only the machine, whose attributes say the rest."""
+    for node in backend.body:
+        if isinstance(node, ast.FunctionDef) and node.name == _VM:
+            node = _without_aliases(source, node)
+            node.returns = ast.Constant(None)
+            made = _operation(source, _VM, node, types)
+            return replace(made, macro="create_vm", name="__init__", parameters=(PROTOCOLS[_VM],))
+    what = f"{_BACKEND} has no method {_VM}"
+    raise InputError(Problem(source.where(backend.lineno), what, "say how a machine is made"))
+
+
+def _without_aliases(source: SourceFile, node: ast.FunctionDef) -> ast.FunctionDef:
+    """A function that names types as a backend module does.
+
+    Inside the class some names mean its methods, so that types have aliases there.
+    """
+    aliases = {}
+    for statement in source.tree.body:
+        match statement:
+            case ast.AnnAssign(
+                target=ast.Name(id=alias),
+                annotation=ast.Name(id="TypeAlias"),
+                value=ast.Name(id=name) | ast.Subscript(value=ast.Name(id=name)),
+            ):
+                aliases[alias] = name
+
+    class Named(ast.NodeTransformer):
+        def visit_Name(self, node: ast.Name) -> ast.Name:
+            return ast.Name(aliases.get(node.id, node.id))
+
+        def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+            match node.value:
+                case ast.Name(id=alias) if alias in aliases:  # its parameter is the backend's own
+                    return ast.Name(aliases[alias])
+            self.generic_visit(node)
+            return node
+
+    named = Named().visit(node)
+    assert isinstance(named, ast.FunctionDef)
+    return named
+
+
 def _operation(
     source: SourceFile, protocol: str, node: ast.FunctionDef, types: Iterable[str]
 ) -> Operation:
@@ -125,7 +168,7 @@ def _operation(
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     annotated = [(a.arg, ast.unparse(a.annotation)) for a in node.args.args if a.annotation]
     return Operation(
-        macro=_MACROS.get(f"{protocol}.{node.name}", node.name),
+        macro=node.name,
         name=node.name,
         protocol=protocol,
         parameters=tuple([owner] * bool(owner) + own),

@@ -22,7 +22,7 @@ _STANDARD_MODULES = (
 _STANDARD_NAMES = {
     "collections.abc": "Buffer Callable Collection Generator Iterable Iterator Mapping"
     " MutableMapping Sequence Set",
-    "contextlib": "ExitStack closing contextmanager nullcontext suppress",
+    "contextlib": "AbstractContextManager ExitStack closing contextmanager nullcontext suppress",
     "dataclasses": "dataclass field",
     "enum": "Enum IntEnum IntFlag",
     "functools": "cache cached_property lru_cache partial reduce",

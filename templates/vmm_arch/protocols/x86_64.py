@@ -10,7 +10,7 @@ A type variable ``RegsT`` stands for the backend's own type ``Regs``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -247,26 +247,6 @@ VcpuT_co = TypeVar("VcpuT_co", bound=AnyVcpu, covariant=True)
 class Vm(Protocol[VcpuT_co]):
     """A virtual machine: guest memory and vCPUs. A context manager; closing it is safe twice."""
 
-    def __init__(
-        self,
-        memory: GuestMemory,
-        *,
-        vcpus: int = 1,
-        irqchip: bool = False,
-        cpuid: Sequence[CpuidEntry] | None = None,
-        track_dirty: bool = False,
-    ) -> None:
-        """Create a virtual machine.
-
-        It maps all of ``memory`` and owns it until it is closed. ``irqchip`` asks for the
-        hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
-        ``cpuid`` is what the guest's CPUID instruction says, by default what
-        :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
-        are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
-
-        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
-        """
-
     @property
     def memory(self) -> GuestMemory:
         """The guest's memory."""
@@ -329,8 +309,11 @@ Machine: TypeAlias = Vm[VcpuT]
 class Host(Protocol):
     """What a backend module tells about the machine that it runs on."""
 
-    def probe(self) -> Report:
-        """Tell what this host can do, what is missing and how to get it. Never raises."""
+    def probe(self, *, device: int | None = None) -> Report:
+        """Tell what this host can do, what is missing and how to get it. Never raises.
+
+        ``device`` is that of :class:`Vm`.
+        """
 
     def install_kick_signal(self) -> None:
         """Let kicks interrupt threads, where that takes a signal; the first Vm does it.
@@ -338,10 +321,11 @@ class Host(Protocol):
         Only the main thread can: call this there if the first Vm is made in another one.
         """
 
-    def supported_cpuid(self) -> list[CpuidEntry]:
+    def supported_cpuid(self, *, device: int | None = None) -> list[CpuidEntry]:
         """Tell what CPUID the hypervisor can show a guest; a new list each time.
 
         It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
+        ``device`` is that of :class:`Vm`.
         """
 
 
@@ -363,8 +347,25 @@ class Backend(Host, Protocol[VcpuT]):
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
         track_dirty: bool = False,
+        device: int | None = None,
+        prepare: Callable[[Machine[VcpuT]], object] | None = None,
     ) -> Machine[VcpuT]:
-        """Create a virtual machine."""
+        """Create a virtual machine.
+
+        It maps all of ``memory`` and owns it until it is closed. ``irqchip`` asks for the
+        hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
+        ``cpuid`` is what the guest's CPUID instruction says, by default what
+        :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
+        are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
+
+        ``device`` is an open descriptor of the hypervisor's device, for a process that may not
+        open it; it stays the caller's and may be closed when this returns. A hypervisor without a
+        device file refuses it. ``prepare`` is called with the machine when the hypervisor has made
+        it and nothing is in it yet, neither memory nor interrupt controllers nor vCPUs: for what
+        must be asked for that early.
+
+        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
+        """
 
     def GuestMemory(self, size_or_regions: int | Iterable[Region], /) -> Memory:
         """Make guest memory of a size in bytes, or of exact regions."""
