@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.layout import Segment
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -23,6 +24,7 @@ CORRUPT = "the image is corrupt or cut short: get or build it again"
 """What to do about most that can be wrong with an image."""
 
 _PIECE = 1 << 20
+_ZEROS = bytes(_PIECE)
 
 
 class KernelImageError(ValueError):
@@ -54,6 +56,11 @@ class Image:
             memory.write(address, piece)
             address += len(piece)
 
+    def load(self, segment: Segment, memory: GuestMemory) -> None:
+        """Put a segment, known to be in the image and in memory, where it belongs."""
+        self.copy(segment.offset, segment.file_size, memory, segment.address)
+        _clear(memory, segment.address + segment.file_size, segment.end)
+
     def rewind(self) -> None:
         """Put the file back to where it stood."""
         self._file.seek(self._start)
@@ -72,10 +79,30 @@ class Image:
             size -= len(piece)
 
 
+def terminated(text: str | bytes, role: str) -> bytes:
+    """What a kernel is told, as it is written: UTF-8 and a zero. `role` is what errors call it."""
+    try:
+        data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
+    except UnicodeEncodeError as error:
+        raise KernelImageError(f"{role}: {error}; give bytes") from None
+    if 0 in data:
+        problem = f"byte {data.index(0)} is zero, where it would end"
+        raise KernelImageError(f"{role}: {problem}; remove that byte")
+    return data + b"\0"
+
+
 def described(record: LittleEndianStructure, field: str, base: int = 0) -> str:
     """A field for an error: its name, its offset if the record begins at `base`, its value."""
     offset = base + getattr(type(record), field).offset
     return f"{field} at {offset:#x} is {getattr(record, field):#x}"
+
+
+def _clear(memory: GuestMemory, start: int, end: int) -> None:
+    """Write zeros where something else is: only pages that are touched cost memory."""
+    for address in range(start, end, _PIECE):
+        size = min(_PIECE, end - address)
+        if memory.read(address, size) != _ZEROS[:size]:
+            memory.write(address, _ZEROS[:size])
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vmm_arch.abi.linux_x86_64 import XLF_CAN_BE_LOADED_ABOVE_4G, setup_header
 from vmm_arch.memory import ADDRESS_LIMIT, PAGE_SIZE, GuestMemory
 from vmm_arch.x86_64 import bzimage, elf
-from vmm_arch.x86_64.image import CORRUPT, Image, KernelImageError, opened
+from vmm_arch.x86_64.image import CORRUPT, Image, KernelImageError, opened, terminated
 from vmm_arch.x86_64.layout import (
     HIGH_MEMORY,
     HOLE,
@@ -55,7 +55,6 @@ _OTHERS = (
 """What else people have: offset, magic number, what it is, what to do."""
 _START = 0x206
 """So many bytes tell what an image is."""
-_ZEROS = bytes(1 << 20)
 
 
 def load_kernel(
@@ -95,8 +94,7 @@ def load_kernel(
             initrd_at = _place_initrd(initrd_image, header, ram, layout.kernel)
 
         for segment in layout.segments:
-            image.copy(segment.offset, segment.file_size, memory, segment.address)
-            _clear(memory, segment.address + segment.file_size, segment.end)
+            image.load(segment, memory)
         memory.write(COMMAND_LINE, line)
         if initrd_image is not None and initrd_at is not None:
             initrd_image.copy(0, initrd_image.size, memory, initrd_at.start)
@@ -146,18 +144,12 @@ def _require_content(image: Image) -> None:
 
 def _command_line(cmdline: str | bytes, allowed: int) -> bytes:
     """The command line as it is written, with its terminating zero."""
-    try:
-        line = cmdline.encode("utf-8", "surrogateescape") if isinstance(cmdline, str) else cmdline
-    except UnicodeEncodeError as error:
-        raise KernelImageError(f"command line: {error}; give bytes") from None
-    longest = min(allowed, EBDA.start - COMMAND_LINE - 1)
-    if len(line) > longest:
-        problem = f"it has {len(line)} bytes, and the kernel takes {longest} (cmdline_size)"
+    line = terminated(cmdline, "command line")
+    size, longest = len(line) - 1, min(allowed, EBDA.start - COMMAND_LINE - 1)
+    if size > longest:
+        problem = f"it has {size} bytes, and the kernel takes {longest} (cmdline_size)"
         raise KernelImageError(f"command line: {problem}; give a shorter one")
-    if 0 in line:
-        problem = f"byte {line.index(0)} is zero, where it would end"
-        raise KernelImageError(f"command line: {problem}; remove that byte")
-    return bytes(line) + b"\0"
+    return line
 
 
 def _place_initrd(image: Image, header: setup_header, ram: list[range], kernel: range) -> range:
@@ -189,11 +181,3 @@ def _room_for(size: int, start: int, limit: int) -> str:
     if end > HOLE.start:  # then all of it goes behind
         end, needed = HOLE.stop + size, HOLE.start + size
     return memory_of(needed) if end <= limit else "give a smaller one"
-
-
-def _clear(memory: GuestMemory, start: int, end: int) -> None:
-    """Write zeros where something else is: only pages that are touched cost memory."""
-    for address in range(start, end, len(_ZEROS)):
-        size = min(len(_ZEROS), end - address)
-        if memory.read(address, size) != _ZEROS[:size]:
-            memory.write(address, _ZEROS[:size])
