@@ -38,7 +38,7 @@ def attempt(images: Any, data: bytes) -> None:
 
 
 def seed(images: Any, corpus: Path) -> None:
-    """Fill a folder with images that can be loaded, in all ways."""
+    """Fill a folder with images, most of which can be loaded, in all ways."""
     corpus.mkdir(exist_ok=True)
     if any(corpus.iterdir()):
         return
@@ -47,6 +47,13 @@ def seed(images: Any, corpus: Path) -> None:
         images.bzimage(text),
         images.bzimage(text, relocatable_kernel=0, xloadflags=1),
         images.elf([images.Part(0x200000, b"text" * 4, 0x2000), images.Part(0x208000, b"data")]),
+        images.elf(
+            [
+                images.Part(0x200000, images.multiboot(0x200004) + images.multiboot2(0x200004)),
+                images.notes(images.note(b"Xen\0", 18, b"\x04\0\x20\0")),
+            ]
+        ),
+        images.old_bzimage(b"1.0.0+git", 0x207),
     ]
     for number, kernel in enumerate(kernels):
         for machine in range(len(images.MACHINES)):

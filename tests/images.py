@@ -22,6 +22,7 @@ from vmm_arch.abi.linux_x86_64 import (
     EV_CURRENT,
     LOADED_HIGH,
     PT_LOAD,
+    PT_NOTE,
     XLF_CAN_BE_LOADED_ABOVE_4G,
     XLF_KERNEL_64,
     boot_params,
@@ -47,7 +48,7 @@ def bzimage(code: bytes = CODE, behind: bytes = b"", **fields: int) -> bytes:
     """A bzImage for 2 MiB that needs 64 KiB there; `fields` are those of the setup header."""
     values = {
         "setup_sects": 1,
-        "syssize": len(code) // 16,
+        "syssize": -(-len(code) // 16),
         "boot_flag": 0xAA55,
         "jump": 0xEB | (0x26C - 0x202) << 8,
         "header": 0x53726448,
@@ -65,6 +66,42 @@ def bzimage(code: bytes = CODE, behind: bytes = b"", **fields: int) -> bytes:
     setup = bytearray(sectors * 512)
     setup[0x1F1 : 0x1F1 + sizeof(setup_header)] = bytes(setup_header(**values))
     return bytes(setup) + code + behind
+
+
+def old_bzimage(name: bytes, version: int) -> bytes:
+    """What has a bzImage's header by an older protocol, as Linux, iPXE and memdisk have."""
+    image = bytearray(bzimage(version=version, xloadflags=0, kernel_version=0x100))
+    image[0x300 : 0x300 + len(name) + 1] = name + b"\0"
+    return bytes(image)
+
+
+def multiboot(entry: int | None = None) -> bytes:
+    """A Multiboot header, perhaps one that says where to load and to enter, too."""
+    flags = 3 if entry is None else 3 | 1 << 16
+    header = struct.pack("<III", 0x1BADB002, flags, -(0x1BADB002 + flags) & 0xFFFFFFFF)
+    return header if entry is None else header + struct.pack("<5I", 0, 0, 0, 0, entry)
+
+
+def multiboot2(entry: int | None = None) -> bytes:
+    """A Multiboot 2 header, perhaps one that says where to enter."""
+    tags = struct.pack("<HHII", 1, 0, 12, 0).ljust(16, b"\0")
+    if entry is not None:
+        tags += struct.pack("<HHII", 3, 0, 12, entry).ljust(16, b"\0")
+    tags += struct.pack("<HHI", 0, 0, 8)
+    size = 16 + len(tags)
+    checksum = -(0xE85250D6 + size) & 0xFFFFFFFF
+    return struct.pack("<IIII", 0xE85250D6, 0, size, checksum) + tags
+
+
+def note(name: bytes, kind: int, content: bytes) -> bytes:
+    """An ELF note."""
+    padded = [one + bytes(-len(one) % 4) for one in (name, content)]
+    return struct.pack("<III", len(name), len(content), kind) + b"".join(padded)
+
+
+def notes(content: bytes) -> Part:
+    """A segment of notes, which is not loaded."""
+    return Part(0, content, None, (("p_type", PT_NOTE),))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,18 @@ from images import (
     NOISE,
     PAGE,
     TEXT,
+    Counted,
     Part,
     Recorded,
     bzimage,
     elf,
     loaded,
+    multiboot,
+    multiboot2,
     noisy,
+    note,
+    notes,
+    old_bzimage,
     refused,
     unchanged,
 )
@@ -31,11 +37,14 @@ from vmm_arch.abi.linux_x86_64 import (
     ET_DYN,
     ET_REL,
     PN_XNUM,
+    PT_NOTE,
     setup_header,
 )
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.x86_64.entry import Long64
 from vmm_arch.x86_64.kernel import load_kernel
+
+PVH = note(b"Xen\0", 18, (2 * MIB).to_bytes(4, "little"))
 
 # bzImage
 
@@ -75,6 +84,19 @@ def test_what_is_behind_the_code_is_not_loaded() -> None:
     with GuestMemory(8 * MIB) as memory:
         load_kernel(memory, bzimage(behind=b"signature"))
         assert memory.read(2 * MIB + len(CODE), 16) == bytes(16)
+
+
+@pytest.mark.parametrize("size", range(0x2F1, 0x301))
+def test_the_last_paragraph_need_not_be_whole(size: int) -> None:
+    """The size in the header is in paragraphs, rounded up: memtest86+ has no padding."""
+    code = CODE[:size]
+    with GuestMemory(8 * MIB) as memory:
+        noisy(memory)
+        linux = load_kernel(memory, bzimage(code, init_size=size))
+        assert memory.read(2 * MIB, 0x301) == code + bytes(0x300 - size) + NOISE
+    assert linux.kernel == range(2 * MIB, 2 * MIB + 0x300)
+    said = refused(bzimage(code[:0x2F0], syssize=0x30))
+    assert "it ends at 0x6f0, before the end of its code, [0x400, 0x700)" in said
 
 
 def test_no_setup_sectors_are_four() -> None:
@@ -167,9 +189,11 @@ BROKEN = [
     (b"070701", "it is a cpio archive; give it as the initrd"),
     (b"MZ".ljust(0x38) + b"ARM\x64", "it is for arm64; give a kernel for x86-64"),
     (b"MZ".ljust(0x38) + b"RSC\x05", "it is for RISC-V; give a kernel for x86-64"),
-    (b"MZ".ljust(4096, b"\0"), "it is an EFI program without Linux's setup header"),
+    (b"MZ".ljust(4096, b"\0"), "it is an EFI program without Linux's setup header; give a bzImage ("),
+    (b"\x55\xaa\x92".ljust(4096, b"\0"), "it is an option ROM, which needs a BIOS; give the kernel"),
+    (bytes(0x1FE) + b"\x55\xaa" + bytes(4096), "it begins with a boot sector, which needs a BIOS"),
     (bzimage()[:0x206], "it ends at 0x206, before the end of its setup header, [0x1f1, 0x281)"),
-    (bzimage()[:-1], "it ends at 0x6ff, before the end of its code, [0x400, 0x700) (setup_sects,"),
+    (bzimage()[:-16], "it ends at 0x6f0, before the end of its code, [0x400, 0x700) (setup_sects,"),
     (bzimage(setup_sects=255)[:2000], "it ends at 0x7d0, before the end of its code, [0x20000, "),
     (bzimage(syssize=1 << 31), "before the end of its code, [0x400, 0x800000400)"),
     (bzimage(syssize=0), "syssize at 0x1f4 is 0x0: no code is at the 64-bit entry, 0x200"),
@@ -177,12 +201,25 @@ BROKEN = [
     (bzimage(boot_flag=0), "boot_flag at 0x1fe is 0x0, not 0xaa55"),
     (bzimage(version=0x20B), "version at 0x206 is 0x20b: a boot protocol before 2.12 has no 64-bit"),
     (bzimage(version=0), "give a kernel of Linux 3.8 or newer"),
+    (
+        old_bzimage(b"2.6.18 (who@where) #1 SMP", 0x204),
+        "a boot protocol before 2.12 has no 64-bit entry; give a kernel of Linux 3.8 or newer",
+    ),
+    (
+        old_bzimage(b"1.0.0+git-20190125.36a4c85", 0x207),
+        "version at 0x206 is 0x207: a boot protocol before 2.12 has no 64-bit entry, and"
+        ' "1.0.0+git-20190125.36a4c85" (kernel_version) is not Linux; such programs need a BIOS',
+    ),
+    (old_bzimage(b"MEMDISK 6.04 20200816", 0x203), '"MEMDISK 6.04 20200816" (kernel_version) is not'),
+    (old_bzimage(b"\x1b[2J", 0x203), "a boot protocol before 2.12 has no 64-bit entry; give a kernel"),
+    (old_bzimage(b"\xff" * 99, 0x203), '"' + r"\xff" * 64 + '" (kernel_version) is not Linux'),
+    (bzimage(version=0x203, kernel_version=0xFFFF), "has no 64-bit entry; give a kernel of Linux 3.8"),
     (bzimage(jump=0x6AE9), "jump at 0x200 is 0x6ae9, no short jump to 0x264 or further"),
     (bzimage(jump=0x61EB), "jump at 0x200 is 0x61eb, no short jump to 0x264 or further"),
     (bzimage(jump=0x80EB), "jump at 0x200 is 0x80eb, no short jump to 0x264 or further"),
     (bzimage(loadflags=0), "loadflags at 0x211 is 0x0: a zImage, which is loaded below 1 MiB"),
     (bzimage(xloadflags=0x6), "xloadflags at 0x236 is 0x6: no 64-bit entry (XLF_KERNEL_64); give"),
-    (bzimage(init_size=0x2FF), "init_size at 0x260 is 0x2ff, less than its code, 0x300 bytes"),
+    (bzimage(init_size=0x2F0), "init_size at 0x260 is 0x2f0, less than its code, 0x300 bytes"),
     (bzimage(kernel_alignment=0), "kernel_alignment at 0x230 is 0x0, no power of two"),
     (bzimage(kernel_alignment=3 * MIB), "kernel_alignment at 0x230 is 0x300000, no power of two"),
 ]  # fmt: skip
@@ -233,6 +270,86 @@ def test_zeros_are_not_written_where_zeros_are() -> None:
         assert sum(written.stop - written.start for written in memory.written) < PAGE
 
 
+def test_a_virtual_entry_is_translated_by_its_segment() -> None:
+    """As BSDs have it, and the System V ABI says."""
+    parts = [Part(2 * MIB, TEXT), Part(3 * MIB, DATA)]
+    assert loaded(elf(parts, e_entry=0xFFFFFFFF80300008)).address == 3 * MIB + 8
+    swapped = [
+        Part(2 * MIB, TEXT, None, (("p_vaddr", 3 * MIB),)),
+        Part(3 * MIB, TEXT, None, (("p_vaddr", 2 * MIB),)),
+    ]
+    assert loaded(elf(swapped, e_entry=2 * MIB + 4)).address == 3 * MIB + 4
+
+
+@pytest.mark.parametrize(
+    ("image", "what"),
+    [
+        (elf([Part(2 * MIB, multiboot() + TEXT)]), "a Multiboot kernel (header at 0x78)"),
+        (elf([Part(2 * MIB, multiboot(2 * MIB) + TEXT)]), "a Multiboot kernel (header at 0x78)"),
+        (elf([Part(2 * MIB, multiboot2() + TEXT)]), "a Multiboot 2 kernel (header at 0x78)"),
+        (elf([Part(2 * MIB, multiboot2(2 * MIB) + TEXT)]), "a Multiboot 2 kernel (header at 0x78)"),
+        (
+            elf([Part(2 * MIB, multiboot() + TEXT)], e_entry=0xFFFFFFFF80200000),
+            "a Multiboot kernel (header at 0x78)",
+        ),
+        (
+            elf([Part(2 * MIB, multiboot() + TEXT)], EI_CLASS=ELFCLASS32, e_machine=EM_386),
+            "a Multiboot kernel (header at 0x78)",
+        ),
+        (bytes(64) + multiboot(2 * MIB), "a Multiboot kernel (header at 0x40)"),
+        (
+            elf([Part(2 * MIB, TEXT), notes(note(b"GNU\0", 3, b"build") + PVH)]),
+            "a PVH kernel (Xen's note PHYS32_ENTRY)",
+        ),
+    ],
+)  # fmt: skip
+def test_a_kernel_that_is_entered_in_32_bit_code_is_refused_by_name(
+    image: bytes, what: str
+) -> None:
+    assert refused(image) == (
+        f"kernel: it is {what}, entered in 32-bit code;"
+        " give a Linux kernel, or load it yourself and enter it with Protected32"
+    )
+
+
+def test_a_kernel_for_xens_pv_guests_is_refused_by_name() -> None:
+    entry = note(b"Xen\0", 1, (0xFFFFFFFF80200000).to_bytes(8, "little"))
+    image = elf([Part(2 * MIB, TEXT), notes(entry)], e_entry=0xFFFFFFFF80200000)
+    assert "a kernel for Xen's PV guests (Xen's note ENTRY); give a kernel for a PC" in refused(
+        image
+    )
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        elf([Part(2 * MIB, TEXT), notes(PVH)], e_entry=2 * MIB + 4),
+        elf([Part(2 * MIB, multiboot(2 * MIB + 4) + TEXT)]),
+        elf([Part(2 * MIB, multiboot2(2 * MIB + 4) + TEXT)]),
+        elf([Part(2 * MIB, b"\0\0" + multiboot() + TEXT)]),
+        elf([Part(2 * MIB, multiboot()[:8] + TEXT)]),
+        elf([Part(2 * MIB, bytes(8192) + multiboot())]),
+        elf([Part(2 * MIB, TEXT), notes(PVH[:-1])]),
+        elf([Part(2 * MIB, TEXT), notes(PVH.replace(b"Xen", b"NeX"))]),
+    ],
+    ids=[
+        "PVH entry beside it", "Multiboot entry beside it", "Multiboot 2 entry beside it",
+        "not aligned", "wrong checksum", "too far", "note cut short", "note of another's",
+    ],
+)  # fmt: skip
+def test_an_entry_beside_those_of_other_protocols_is_taken(image: bytes) -> None:
+    """Linux has one for PVH as well."""
+    assert loaded(image).address in (2 * MIB, 2 * MIB + 4)
+
+
+def test_notes_are_not_read_without_end() -> None:
+    many = [Part(0, b"", 1, (("p_type", PT_NOTE), ("p_offset", 0), ("p_filesz", 0xF000)))] * 999
+    image = elf([Part(2 * MIB, TEXT), *many]) + bytes(0xF000)
+    file = Counted(image)
+    loaded(file)
+    assert file.count < 2 * len(image)
+
+
 def test_a_position_independent_elf_kernel_is_loaded() -> None:
     assert loaded(elf([Part(MIB, TEXT)], e_type=ET_DYN)).address == MIB
 
@@ -272,9 +389,9 @@ BROKEN_ELF = [
         elf([Part(2 * MIB, TEXT), Part(3 * MIB, DATA, None, (("p_offset", (1 << 64) - 1),))]),
         "p_offset at 0x80 is 0xffffffffffffffff, p_filesz at 0x98 is 0x80: it ends before, at 0x230",
     ),
-    (elf([Part(2 * MIB, TEXT)], e_entry=1), "e_entry at 0x18 is 0x1, no physical address of a loaded"),
-    (elf([Part(2 * MIB, TEXT, MIB)], e_entry=2 * MIB + len(TEXT)), "e_entry at 0x18 is 0x200100, no"),
-    (elf([Part(2 * MIB, TEXT)], e_entry=0xFFFFFFFF80200000), "e_entry at 0x18 is 0xffffffff80200000"),
+    (elf([Part(2 * MIB, TEXT)], e_entry=1), "e_entry at 0x18 is 0x1, in no loaded segment (p_vaddr, p"),
+    (elf([Part(2 * MIB, TEXT, MIB)], e_entry=2 * MIB + len(TEXT)), "e_entry at 0x18 is 0x200100, in"),
+    (elf([Part(2 * MIB, TEXT)], e_entry=0xFFFFFFFF80200100), "e_entry at 0x18 is 0xffffffff80200100"),
     (
         elf([Part(2 * MIB + 8, TEXT), Part(2 * MIB, DATA)]),
         "segments overlap: [0x200000, 0x200080), [0x200008, 0x200108) (p_paddr, p_memsz); the image is",

@@ -481,7 +481,8 @@ def test_a_mutated_image_is_refused_or_loaded_as_announced(
 
 @given(st.sampled_from([SMALL, TINY]), st.data())
 def test_an_image_that_is_cut_short_is_refused(image: bytes, data: st.DataObject) -> None:
-    assert attempt(MACHINES[0], image[: data.draw(st.integers(0, len(image) - 1))]) is None
+    least = 16 if image is SMALL else 1  # a bzImage's size is in paragraphs
+    assert attempt(MACHINES[0], image[: data.draw(st.integers(0, len(image) - least))]) is None
 
 
 @given(st.sampled_from(MACHINES), st.binary(max_size=4096))

@@ -6,6 +6,8 @@ Offsets are those in the file; the setup header has the same one in the zero pag
 
 from __future__ import annotations
 
+import re
+
 from vmm_arch.abi.linux_x86_64 import LOADED_HIGH, XLF_KERNEL_64, setup_header
 from vmm_arch.x86_64.image import CORRUPT, Image, described
 from vmm_arch.x86_64.layout import (
@@ -39,6 +41,9 @@ _SECTOR = 512
 _PARAGRAPH = 16
 _DEFAULT_SETUP_SECTORS = 4
 _ENTRY_64 = 0x200
+_LONGEST_NAME = 64
+_LINUX = re.compile(r"\d+\.\d+.* \(.*@")
+"""How Linux calls itself: 6.1.0 (who@where) #1 SMP … (arch/x86/boot/version.c)."""
 
 
 def is_bzimage(start: bytes) -> bool:
@@ -55,20 +60,23 @@ def read_layout(image: Image, ram: list[range]) -> Layout:
     _check(image, header)
     code_offset = ((header.setup_sects or _DEFAULT_SETUP_SECTORS) + 1) * _SECTOR
     code_size = header.syssize * _PARAGRAPH
+    # The size is rounded up, and the last paragraph need not be whole.
+    missing = max(code_offset + code_size - image.size, 0)
     if code_size <= _ENTRY_64:
         problem = f"{_field(header, 'syssize')}: no code is at the 64-bit entry, {_ENTRY_64:#x}"
         raise image.error(problem, CORRUPT)
-    if code_offset + code_size > image.size:
+    if missing >= _PARAGRAPH:
         place = f"its code, [{code_offset:#x}, {code_offset + code_size:#x}) (setup_sects, syssize)"
         raise image.error(f"it ends at {image.size:#x}, before the end of {place}", CORRUPT)
-    if header.init_size < code_size:
+    if aligned(header.init_size, _PARAGRAPH) < code_size:
         problem = f"{_field(header, 'init_size')}, less than its code, {code_size:#x} bytes"
         raise image.error(problem, CORRUPT)
-    address = _place(image, header, ram)
+    size = max(header.init_size, code_size)
+    address = _place(image, header, size, ram)
     return Layout(
         entry=address + _ENTRY_64,
-        kernel=range(address, address + header.init_size),
-        segments=(Segment(address, code_offset, code_size, code_size),),
+        kernel=range(address, address + size),
+        segments=(Segment(address, code_offset, code_size - missing, code_size),),
         setup_header=raw[: _end(header) - HEADER],
     )
 
@@ -78,7 +86,11 @@ def _check(image: Image, header: setup_header) -> None:
         raise image.error(f"{_field(header, 'boot_flag')}, not {BOOT_FLAG:#x}", CORRUPT)
     if header.version < VERSION_2_12:
         problem = f"{_field(header, 'version')}: a boot protocol before 2.12 has no 64-bit entry"
-        raise image.error(problem, "give a kernel of Linux 3.8 or newer")
+        name = _name(image, header)
+        if name is None or _LINUX.match(name):
+            raise image.error(problem, "give a kernel of Linux 3.8 or newer")
+        problem += f', and "{name}" (kernel_version) is not Linux'
+        raise image.error(problem, "such programs need a BIOS: start it where there is one")
     if (
         header.jump & 0xFF != _SHORT_JUMP
         or not _HEADER_END <= _end(header) <= _JUMP_END + _LONGEST_JUMP
@@ -93,12 +105,22 @@ def _check(image: Image, header: setup_header) -> None:
         raise image.error(problem, "give a kernel for x86-64, this one is 32-bit")
 
 
+def _name(image: Image, header: setup_header) -> str | None:
+    """What the image calls itself, if it does: one line, cut to a sensible length."""
+    offset = header.kernel_version + _SECTOR
+    if not header.kernel_version or offset >= image.size:
+        return None
+    text = image.read(offset, min(image.size - offset, _LONGEST_NAME), "its version")
+    name = text.partition(b"\0")[0].decode("ascii", "backslashreplace")
+    return name if name and name.isprintable() else None
+
+
 def _end(header: setup_header) -> int:
     """The offset of the end of the header."""
     return _JUMP_END + (header.jump >> 8)
 
 
-def _place(image: Image, header: setup_header, ram: list[range]) -> int:
+def _place(image: Image, header: setup_header, size: int, ram: list[range]) -> int:
     """Where to load the kernel.
 
     A relocatable kernel runs where it is loaded, but never below its preferred address; any other
@@ -106,7 +128,6 @@ def _place(image: Image, header: setup_header, ram: list[range]) -> int:
     """
     start = header.pref_address or HIGH_MEMORY
     runs = clipped(ram, HIGH_MEMORY, MAPPED)
-    size = header.init_size
     where = f"{size:#x} bytes of RAM (init_size) at {start:#x} (pref_address)"
     if header.relocatable_kernel:
         alignment = header.kernel_alignment

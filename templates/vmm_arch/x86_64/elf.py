@@ -34,6 +34,7 @@ from vmm_arch.x86_64.layout import (
     listing,
     memory_up_to,
 )
+from vmm_arch.x86_64.other_protocols import ENTER_32, multiboot_header, xen_protocol
 
 _MAGIC = b"\x7fELF"
 _COMMAND_LINE_SIZE = 2048
@@ -51,27 +52,50 @@ def is_elf(start: bytes) -> bool:
 def read_layout(image: Image, ram: list[range]) -> Layout:
     """Read the program headers and check every segment's place, or raise KernelImageError."""
     elf = elf64_hdr.from_buffer_copy(image.read(0, sizeof(elf64_hdr), "its ELF header"))
+    multiboot = multiboot_header(image)
+    if multiboot is not None and elf.e_ident[EI_CLASS] != ELFCLASS64:
+        raise image.error(f"{multiboot}", ENTER_32)
     _check(image, elf)
     size = elf.e_phnum * sizeof(elf64_phdr)
     table = image.read(elf.e_phoff, size, "its program headers (e_phoff, e_phnum)")
-    segments = []
-    for offset in range(0, size, sizeof(elf64_phdr)):
-        program = elf64_phdr.from_buffer_copy(table, offset)
+    programs = [
+        elf64_phdr.from_buffer_copy(table, offset) for offset in range(0, size, sizeof(elf64_phdr))
+    ]
+    loaded, segments = [], []
+    for index, program in enumerate(programs):
         if program.p_type == PT_LOAD and program.p_memsz:
-            segments.append(_segment(image, program, elf.e_phoff + offset))
+            loaded.append(program)
+            segments.append(_segment(image, program, elf.e_phoff + index * sizeof(elf64_phdr)))
     if not segments:
         raise image.error("it has no PT_LOAD segment: there is nothing to load", _OTHER)
+    entry = _entry(image, elf, loaded)
+    if multiboot is not None and multiboot.entry in (None, entry):
+        raise image.error(f"{multiboot}", ENTER_32)
+    xen = xen_protocol(image, elf, programs, entry)
+    if xen is not None:
+        raise image.error(*xen)
     segments.sort(key=lambda segment: segment.address)
-    kernel = _check_places(image, segments, ram)
-    if not any(one.address <= elf.e_entry < one.address + one.file_size for one in segments):
-        problem = f"{described(elf, 'e_entry')}, no physical address of a loaded segment"
-        raise image.error(problem, CORRUPT)
     return Layout(
-        entry=elf.e_entry,
-        kernel=kernel,
+        entry=entry,
+        kernel=_check_places(image, segments, ram),
         segments=tuple(segments),
         setup_header=_setup_header(),
     )
+
+
+def _entry(image: Image, elf: elf64_hdr, loaded: list[elf64_phdr]) -> int:
+    """The guest-physical address of the entry.
+
+    It is virtual (System V ABI, chapter 4), as BSDs have it, and then its segment says where that
+    is in physical memory, as for GRUB. Linux's vmlinux has a physical one.
+    """
+    for program in loaded:
+        if program.p_vaddr <= elf.e_entry < program.p_vaddr + program.p_filesz:
+            return elf.e_entry - program.p_vaddr + program.p_paddr
+    if any(one.p_paddr <= elf.e_entry < one.p_paddr + one.p_filesz for one in loaded):
+        return elf.e_entry
+    problem = f"{described(elf, 'e_entry')}, in no loaded segment (p_vaddr, p_paddr, p_filesz)"
+    raise image.error(problem, CORRUPT)
 
 
 def _check(image: Image, elf: elf64_hdr) -> None:

@@ -28,6 +28,7 @@ from vmm_arch.x86_64.layout import (
     without,
 )
 from vmm_arch.x86_64.linux import COMMAND_LINE, EBDA, LOW_STRUCTURES, Linux64
+from vmm_arch.x86_64.other_protocols import ENTER_32, multiboot_header
 
 if TYPE_CHECKING:
     from vmm_arch.x86_64.image import Source
@@ -36,6 +37,8 @@ __all__ = ["KernelImageError", "load_flat", "load_kernel"]
 
 _DECOMPRESS = "decompress it first"
 _OTHER_CPU = "give a kernel for x86-64"
+_BZIMAGE_IN_IT = "give a bzImage (a unified kernel image has one in its section .linux)"
+_NO_KERNEL = "give the kernel that it would start"
 _OTHERS = (
     (0, b"\x1f\x8b", "it is compressed with gzip", f"{_DECOMPRESS} (gunzip)"),
     (0, b"\xfd7zXZ\0", "it is compressed with xz", f"{_DECOMPRESS} (unxz)"),
@@ -49,7 +52,9 @@ _OTHERS = (
     (0, b"07070", "it is a cpio archive", "give it as the initrd"),
     (0x38, b"ARM\x64", "it is for arm64", _OTHER_CPU),
     (0x38, b"RSC\x05", "it is for RISC-V", _OTHER_CPU),
-    (0, b"MZ", "it is an EFI program without Linux's setup header", "give the bzImage in it"),
+    (0, b"MZ", "it is an EFI program without Linux's setup header", _BZIMAGE_IN_IT),
+    (0, b"\x55\xaa", "it is an option ROM, which needs a BIOS", _NO_KERNEL),
+    (0x1FE, b"\x55\xaa", "it begins with a boot sector, which needs a BIOS", _NO_KERNEL),
 )
 """What else people have: offset, magic number, what it is, what to do."""
 _START = 0x206
@@ -69,6 +74,8 @@ def load_kernel(
     content, given as a path, bytes or a binary file; so is `initrd`. A str `cmdline` becomes UTF-8.
     The kernel goes where it prefers, or higher if it can and must; the initrd as high as the kernel
     allows; the command line to 0x20000. ``write_zero_page`` tells the kernel where all that is.
+
+    Kernels of other boot protocols (Multiboot, PVH) are refused by name.
 
     Raises KernelImageError, and has written nothing, if an image is wrong or has no place; OSError
     if it cannot be read. Source: Linux, Documentation/arch/x86/boot.rst.
@@ -132,6 +139,9 @@ def _read_layout(image: Image, ram: list[range]) -> Layout:
     for offset, magic, problem, remedy in _OTHERS:
         if start.startswith(magic, offset):
             raise image.error(problem, remedy)
+    multiboot = multiboot_header(image)
+    if multiboot is not None:
+        raise image.error(f"{multiboot}", ENTER_32)
     problem = f"it is {image.size:#x} bytes that are neither a bzImage nor an ELF file"
     raise image.error(problem, "give a kernel; load_flat() is for code without a header")
 

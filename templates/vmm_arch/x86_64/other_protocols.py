@@ -1,0 +1,132 @@
+"""Kernels for other boot protocols than Linux's: Multiboot, Multiboot 2, and Xen's PVH and PV.
+
+They are ELF images like a vmlinux, for the same CPU, but their entry expects another mode or other
+registers: recognised, so that they are refused by name and do not fault in the guest.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from ctypes import sizeof
+from dataclasses import dataclass
+
+from vmm_arch.abi.linux_x86_64 import (
+    PT_NOTE,
+    elf64_hdr,
+    elf64_note,
+    elf64_phdr,
+)
+from vmm_arch.x86_64.image import Image
+
+ENTER_32 = "give a Linux kernel, or load it yourself and enter it with Protected32"
+"""What to do with a kernel that is entered in 32-bit code."""
+_FOR_A_PC = "give a kernel for a PC"
+
+_MULTIBOOT = 0x1BADB002
+_MULTIBOOT_SEARCH = 8192
+_ADDRESSES_VALID = 1 << 16
+_MULTIBOOT2 = 0xE85250D6
+_MULTIBOOT2_SEARCH = 32768
+_ENTRY_TAG = 3
+_XEN_ENTRY, _XEN_PHYS32_ENTRY = 1, 18
+_MOST_NOTES = 64 << 10
+"""A kernel has a few hundred bytes of notes: a limit to what hostile headers have read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Multiboot:
+    """A Multiboot header: always for 32-bit code."""
+
+    offset: int
+    """In the file."""
+    version: int
+    entry: int | None
+    """Physical, if the header says one instead of the ELF header's."""
+
+    def __str__(self) -> str:
+        name = "Multiboot" if self.version == 1 else "Multiboot 2"
+        return f"it is a {name} kernel (header at {self.offset:#x}), entered in 32-bit code"
+
+
+def multiboot_header(image: Image) -> Multiboot | None:
+    """Find the header that a Multiboot loader would (Multiboot 0.6.96, 3.1; Multiboot 2.0, 3.1)."""
+    start = image.read(0, min(image.size, _MULTIBOOT2_SEARCH), "its beginning")
+    for offset in _places(start[:_MULTIBOOT_SEARCH], _MULTIBOOT, 4):
+        if offset + 12 <= len(start):
+            flags, checksum = struct.unpack_from("<II", start, offset + 4)
+            if not _MULTIBOOT + flags + checksum & 0xFFFFFFFF:
+                entry = None
+                if flags & _ADDRESSES_VALID and offset + 32 <= len(start):
+                    (entry,) = struct.unpack_from("<I", start, offset + 28)
+                return Multiboot(offset, 1, entry)
+    for offset in _places(start, _MULTIBOOT2, 8):
+        if offset + 16 <= len(start):
+            architecture, length, checksum = struct.unpack_from("<III", start, offset + 4)
+            if not _MULTIBOOT2 + architecture + length + checksum & 0xFFFFFFFF:
+                return Multiboot(offset, 2, _entry_tag(start[offset + 16 : offset + length]))
+    return None
+
+
+def xen_protocol(
+    image: Image, elf: elf64_hdr, programs: list[elf64_phdr], entry: int
+) -> tuple[str, str] | None:
+    """Which of Xen's protocols the ELF entry is for, and what to do; `entry` is its physical
+    address.
+
+    A Linux kernel has entries for Xen as well, but its ELF entry is none of them. Source: Xen,
+    xen/include/public/elfnote.h; the notes' layout: System V ABI, chapter 5.
+    """
+    for name, kind, content in _notes(image, programs):
+        value = int.from_bytes(content, "little")
+        if name == b"Xen\0" and kind == _XEN_PHYS32_ENTRY and value == entry:
+            return "it is a PVH kernel (Xen's note PHYS32_ENTRY), entered in 32-bit code", ENTER_32
+        if name == b"Xen\0" and kind == _XEN_ENTRY and value == elf.e_entry:
+            return "it is a kernel for Xen's PV guests (Xen's note ENTRY)", _FOR_A_PC
+    return None
+
+
+def _places(content: bytes, magic: int, alignment: int) -> Iterator[int]:
+    wanted = magic.to_bytes(4, "little")
+    place = content.find(wanted)
+    while place >= 0:
+        if not place % alignment:
+            yield place
+        place = content.find(wanted, place + 1)
+
+
+def _entry_tag(tags: bytes) -> int | None:
+    """The entry that the tags of a Multiboot 2 header say, if they do (3.1.3 and on)."""
+    at = 0
+    while at + 12 <= len(tags):
+        kind, _, size, value = struct.unpack_from("<HHII", tags, at)
+        if kind == _ENTRY_TAG:
+            return int(value)
+        at += max(size + 7 & ~7, 8)
+    return None
+
+
+def _notes(image: Image, programs: list[elf64_phdr]) -> Iterator[tuple[bytes, int, bytes]]:
+    """Name, type and content of each note, as far as they are there: loading needs none."""
+    left = _MOST_NOTES
+    for one in programs:
+        if (
+            one.p_type == PT_NOTE
+            and one.p_filesz <= left
+            and one.p_offset + one.p_filesz <= image.size
+        ):
+            left -= one.p_filesz
+            yield from _notes_in(image.read(one.p_offset, one.p_filesz, "its notes"))
+
+
+def _notes_in(content: bytes) -> Iterator[tuple[bytes, int, bytes]]:
+    at = 0
+    while at + sizeof(elf64_note) <= len(content):
+        note = elf64_note.from_buffer_copy(content, at)
+        name = at + sizeof(elf64_note)
+        begin = name + (note.n_namesz + 3 & ~3)
+        end = begin + note.n_descsz
+        if end > len(content):
+            return
+        yield content[name : name + note.n_namesz], note.n_type, content[begin:end]
+        at = end + 3 & ~3
