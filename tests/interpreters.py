@@ -6,15 +6,14 @@ the system changes.
 
 from __future__ import annotations
 
+import hashlib
 import os
-import shlex
-import shutil
-import tempfile
+from functools import cache
 from pathlib import Path
 
+import debian
+from cache import cache_folder, kept
 from debian import Unavailable as Unavailable
-from debian import suite
-from platformdirs import user_cache_path
 
 SUITES = {"3.13": "trixie", "3.14": "sid"}
 """Which suite packages which newer Python."""
@@ -26,29 +25,31 @@ _PACKAGES = (
 )
 _TRIPLET = "x86_64-linux-gnu"
 
+# It works wherever the folder is.
+_START = """#!/bin/sh
+here=${0%/*}
+PYTHONHOME="$here/usr" exec "$here/LOADER" \\
+    --library-path "$here/lib/TRIPLET:$here/usr/lib/TRIPLET" "$here/usr/bin/PROGRAM" "$@"
+"""
 
+
+@cache
 def interpreter(version: str) -> Path:
     """The path of a command that is this Python, fetched on first use."""
-    folder = user_cache_path("vmm-arch") / "pythons" / version
+    if os.uname().machine != "x86_64":
+        raise Unavailable(f"Python {version} comes from Debian's packages for x86_64")
+    recipe = (_SUITES[version], _PACKAGES, _START)
+    key = hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
+    folder = kept(version, key, lambda made: _make(version, made), cache_folder("pythons"))
+    return folder / "python"
+
+
+def _make(version: str, folder: Path) -> None:
+    with debian.suite(_SUITES[version]) as packages:
+        packages.unpack(_PACKAGES.format(version).split(), folder)
+    # In older suites the C library is not below usr.
+    loader = next(folder.glob("**/lib64/ld-linux-x86-64.so.2")).relative_to(folder)
     command = folder / "python"
-    if not command.exists():
-        if os.uname().machine != "x86_64":
-            raise Unavailable(f"Python {version} comes from Debian's packages for x86_64")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            root = Path(temporary, "root")
-            with suite(_SUITES[version]) as packages:
-                packages.unpack(_PACKAGES.format(version).split(), root)
-            shutil.rmtree(folder, ignore_errors=True)
-            root.rename(folder)
-        # In older suites the C library is not below usr.
-        loader = next(folder.glob("**/lib64/ld-linux-x86-64.so.2"))
-        libraries = f"{folder}/lib/{_TRIPLET}:{folder}/usr/lib/{_TRIPLET}"
-        command.write_text(
-            "#!/bin/sh\n"
-            f"PYTHONHOME={shlex.quote(str(folder / 'usr'))} exec {shlex.quote(str(loader))}"
-            f" --library-path {shlex.quote(libraries)}"
-            f' {shlex.quote(str(folder / "usr/bin"))}/python{version} "$@"\n'
-        )
-        command.chmod(0o755)
-    return command
+    start = _START.replace("LOADER", str(loader)).replace("PROGRAM", f"python{version}")
+    command.write_text(start.replace("TRIPLET", _TRIPLET))
+    command.chmod(0o755)

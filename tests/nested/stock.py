@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 
 import debian
+from cache import cache_folder, kept
 
 from nested import bzimage, cpio, modules
 from nested.architecture import X86_64, Architecture
 from nested.bytecode import compile_tree
-from nested.cache import kept
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,8 @@ def stock(architecture: Architecture) -> Path:
     """
     recipe = [Path(__file__).with_name(f"{maker}.py").read_bytes() for maker in _MAKERS]
     key = hashlib.sha256(b"\0".join(recipe)).hexdigest()[:16]
-    return kept(architecture.name, key, lambda folder: _make(architecture, folder))
+    where = cache_folder("nested")
+    return kept(architecture.name, key, lambda folder: _make(architecture, folder), where)
 
 
 def _make(architecture: Architecture, folder: Path) -> None:

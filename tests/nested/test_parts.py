@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import struct
-import time
 from pathlib import Path
 
 import debian
@@ -14,86 +13,9 @@ from requirements import require
 
 from nested import bzimage, cpio, lz4
 from nested.architecture import X86_64
-from nested.cache import DIGESTS, FORGOTTEN, kept
 from nested.machine import Machine, MachineFailed, provision
 from nested.modules import load_order
 from nested.stock import stock_kernel, stock_vmlinux
-
-# The cache
-
-
-class Maker:
-    """Makes a folder of two files, and counts how often."""
-
-    def __init__(self) -> None:
-        self.made = 0
-
-    def __call__(self, folder: Path) -> None:
-        self.made += 1
-        (folder / "one").write_bytes(b"1")
-        (folder / "two").write_bytes(b"2")
-
-
-def test_a_folder_is_made_once_for_each_key(tmp_path: Path) -> None:
-    maker = Maker()
-    folder = kept("name", "key", maker, tmp_path / "cache")
-    assert {path.name for path in folder.iterdir()} == {"one", "two", DIGESTS}
-    assert kept("name", "key", maker, tmp_path / "cache") == folder
-    assert maker.made == 1
-    assert kept("name", "another", maker, tmp_path / "cache") != folder
-    assert maker.made == 2
-
-
-@pytest.mark.parametrize("name", ["one", "two", DIGESTS])
-@pytest.mark.parametrize("how", ["changed", "missing", "a folder"])
-def test_a_damaged_folder_is_made_anew(name: str, how: str, tmp_path: Path) -> None:
-    maker = Maker()
-    folder = kept("name", "key", maker, tmp_path)
-    match how:
-        case "changed":
-            (folder / name).write_bytes(b"3")
-        case "missing":
-            (folder / name).unlink()
-        case _:
-            (folder / name).unlink()
-            (folder / name).mkdir()
-    kept("name", "key", maker, tmp_path)
-    assert maker.made == 2
-    assert ((folder / "one").read_bytes(), (folder / "two").read_bytes()) == (b"1", b"2")
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
-    def fail(folder: Path) -> None:
-        (folder / "one").write_bytes(b"1")
-        raise Unavailable("no network")
-
-    with pytest.raises(Unavailable, match="no network"):
-        kept("name", "key", fail, tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_of_two_that_make_the_same_folder_the_first_is_right(tmp_path: Path) -> None:
-    maker = Maker()
-
-    def slow(folder: Path) -> None:
-        (folder / "one").write_bytes(b"late")
-        kept("name", "key", maker, tmp_path)
-
-    folder = kept("name", "key", slow, tmp_path)
-    assert (folder / "one").read_bytes() == b"1"
-    assert list(tmp_path.iterdir()) == [folder]
-
-
-def test_what_nobody_uses_is_forgotten(tmp_path: Path) -> None:
-    used, unused = (kept("name", key, Maker(), tmp_path) for key in ("used", "unused"))
-    long_ago = time.time() - FORGOTTEN - 1
-    for folder in (used, unused):
-        os.utime(folder, (long_ago, long_ago))
-    kept("name", "used", Maker(), tmp_path)
-    new = kept("name", "new", Maker(), tmp_path)
-    assert set(tmp_path.iterdir()) == {used, new}
-
 
 # Archives
 

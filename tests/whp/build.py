@@ -24,8 +24,7 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a script: modules are found from the tests' folder on
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from nested.cache import kept
-from platformdirs import user_cache_path
+from cache import cache_folder, kept
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
@@ -93,7 +92,7 @@ def _built(form: _Format) -> Path:
     key.update(_toolchain(form.target)[0].origin.encode())
     for source in sorted(SOURCES.glob("**/*.[ch]")):
         key.update(source.read_bytes())
-    where = user_cache_path("vmm-arch") / "whp"
+    where = cache_folder("whp")
     return kept(form.name, key.hexdigest()[:16], lambda made: _build(form, made), where)
 
 

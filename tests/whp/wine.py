@@ -19,16 +19,17 @@ import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 if __name__ == "__main__":  # started as a script: modules are found from the tests' folder on
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+import debian
 import pytest
-from debian import Unavailable, suite
+from cache import cache_folder, kept
+from debian import Unavailable
 from interpreters import interpreter
-from nested.cache import kept
-from platformdirs import user_cache_path
 from vmm_arch_gen.project import project
 
 from whp.build import EMULATION, PLATFORM, build_launcher, windows_libraries
@@ -62,13 +63,14 @@ class WindowsPython:
     """The standard library."""
 
 
+@cache
 def windows_python() -> WindowsPython:
     """Fetch what is not there yet: a minute or two the first time."""
     if os.uname().machine != "x86_64":
         raise Unavailable("Windows' Python is run by Wine on x86_64")
-    key = hashlib.sha256(WHEEL_DIGEST.encode() + _FILES.encode()).hexdigest()[:16]
-    files = kept("python", key, _make_files, user_cache_path("vmm-arch") / "whp")
-    return WindowsPython(_wine(), files, interpreter("3.11").parent / "usr" / "lib" / "python3.11")
+    wine = kept("wine", _key(SUITE, PACKAGES), _make_wine, cache_folder("wine"))
+    files = kept("python", _key(WHEEL_DIGEST, _FILES), _make_files, cache_folder("whp"))
+    return WindowsPython(wine, files, interpreter("3.11").parent / "usr" / "lib" / "python3.11")
 
 
 def run(
@@ -144,22 +146,19 @@ def _make_prefix(python: WindowsPython, prefix: Path) -> None:
         (system / name.lower()).symlink_to(libraries / name)
 
 
-def _wine() -> Path:
-    folder = user_cache_path("vmm-arch") / "wine" / SUITE
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-            root = Path(temporary, "root")
-            with suite(SUITE) as packages:
-                packages.unpack(PACKAGES, root)
-            # What is for programs of 32 bits is half of it.
-            shutil.rmtree(root / "usr/lib/x86_64-linux-gnu/wine/i386-windows")
-            # Debian's script names its server by the path that the package is installed to. It
-            # is to end with the last program.
-            server = root / "usr" / "lib" / "wine" / "wineserver"
-            server.write_text('#!/bin/sh\nexec "$(dirname "$0")/wineserver64" -p0 "$@"\n')
-            root.rename(folder)
-    return folder
+def _key(*recipe: object) -> str:
+    return hashlib.sha256(repr(recipe).encode()).hexdigest()[:16]
+
+
+def _make_wine(root: Path) -> None:
+    with debian.suite(SUITE) as packages:
+        packages.unpack(PACKAGES, root)
+    # What is for programs of 32 bits is half of it.
+    shutil.rmtree(root / "usr/lib/x86_64-linux-gnu/wine/i386-windows")
+    # Debian's script names its server by the path that the package is installed to. It is to end
+    # with the last program.
+    server = root / "usr" / "lib" / "wine" / "wineserver"
+    server.write_text('#!/bin/sh\nexec "$(dirname "$0")/wineserver64" -p0 "$@"\n')
 
 
 def _make_files(made: Path) -> None:
