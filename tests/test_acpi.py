@@ -66,6 +66,11 @@ def test_the_devices(tables: dict[str, bytes], tmp_path: Path) -> None:
         r'Name \(_HID, EisaId \("PNP0501"\)',
         r"0x03F8, +// Range Maximum",
         r"Interrupt \(ResourceConsumer, Edge, ActiveHigh, Exclusive",
+        r'Name \(_HID, "QEMU0001"',
+        r"OperationRegion \(PEOR, SystemIO, 0x0505, One\)|OperationRegion \(PEOR, SystemIO, 0x0505, 0x01\)",
+        r"PEPT, +8",
+        r"Method \(RDPT, 0, NotSerialized\)\s*\{\s*Return \(PEPT\)",
+        r"Method \(WRPT, 1, NotSerialized\)\s*\{\s*PEPT = Arg0|Method \(WRPT, 1, NotSerialized\)\s*\{\s*Store \(Arg0, PEPT\)",
     ):
         assert re.search(line, text), line
     done = subprocess.run(

@@ -325,16 +325,16 @@ def test_each_number_belongs_to_whoever_was_there_first(wanted: list[range]) -> 
 
 
 def test_a_stop_waits_for_who_listens_next(bus: Bus) -> None:
-    heard: list[tuple[Reason, int]] = []
+    heard: list[tuple[Reason, int | None, int]] = []
     bus.stop(Reason.RESET)
     bus.stop()
     with bus.listening(lambda *request: heard.append(request)):
-        assert heard == [(Reason.RESET, threading.get_ident())]
+        assert heard == [(Reason.RESET, None, threading.get_ident())]
     heard.clear()
     with bus.listening(lambda *request: heard.append(request)):
         assert heard == []
         bus.stop()
-        assert heard == [(Reason.STOPPED, threading.get_ident())]
+        assert heard == [(Reason.STOPPED, None, threading.get_ident())]
     with bus.listening(lambda *request: heard.append(request)):
         assert len(heard) == 1  # that one was heard
 

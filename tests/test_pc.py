@@ -9,11 +9,16 @@ import pytest
 from vmm_arch.bus import Bus
 from vmm_arch.ending import Reason
 from vmm_arch.exits import IoIn, IoOut
+from vmm_arch.memory import Region
+from vmm_arch.x86_64.cmdline import panicked
+from vmm_arch.x86_64.memory_map import GuestMemory
 from vmm_arch.x86_64.pc import (
     AbsentI8042,
     AcpiSleep,
     Cmos,
+    DebugExit,
     DebugPort,
+    PvPanic,
     ResetControl,
     attach_pc_devices,
 )
@@ -113,6 +118,56 @@ def test_sleep_control_switches_off_by_the_type_of_s5(asked: list[Reason]) -> No
     assert asked == [Reason.POWER_OFF]
 
 
+def test_pvpanic_ends_a_guest_that_panicked_unless_it_sees_to_it_itself(
+    asked: list[Reason],
+) -> None:
+    """As QEMU's docs/specs/pvpanic.rst says."""
+    port = PvPanic(asked.append)
+    assert port.read(0, 1) == 0x3
+    port.write(0, 1, 0x2)  # a crash kernel goes on
+    port.write(0, 1, 0xFC)
+    assert asked == []
+    port.write(0, 1, 0x1)
+    assert asked == [Reason.PANIC]
+
+
+def test_debug_exit_ends_the_guest_with_what_is_written() -> None:
+    codes: list[tuple[Reason, int]] = []
+    port = DebugExit(lambda reason, code: codes.append((reason, code)))
+    assert port.read(0, 4) == 0
+    port.write(0, 4, 0x12345678)
+    assert codes == [(Reason.DEBUG_EXIT, 0x12345678)]
+
+
+@pytest.mark.parametrize(
+    ("flag", "given", "reason"),
+    [
+        (0x1234, True, Reason.PANIC),
+        (0, True, Reason.RESET),
+        (0x1234, False, Reason.RESET),  # nobody says that it is a Linux that was told
+    ],
+)
+@pytest.mark.parametrize(("port", "value"), [(0x64, 0xFE), (0xCF9, 0x06)])
+def test_a_warm_reset_is_linux_panicking(
+    flag: int, given: bool, reason: Reason, port: int, value: int
+) -> None:
+    bus = Bus()
+    heard: list[Reason] = []
+    with GuestMemory(0x1000) as memory:
+        memory.write(0x472, flag.to_bytes(2, "little"))
+        attach_pc_devices(bus, memory if given else None)
+        exit = IoOut()
+        exit.port, exit.size, exit.count, exit.data = port, 1, 1, bytes([value])
+        with bus.listening(lambda reason, code, thread: heard.append(reason)):
+            bus.handle(exit)
+    assert heard == [reason]
+
+
+def test_without_memory_at_the_flag_a_reset_is_a_reset() -> None:
+    with GuestMemory([Region(0x10000, 0x1000)]) as memory:
+        assert not panicked(memory)
+
+
 def test_the_debug_port_says_that_it_is_there() -> None:
     out = bytearray()
     port = DebugPort(out.extend)
@@ -143,9 +198,10 @@ def test_a_pc_has_them_where_they_belong() -> None:
     assert read(0x71) == b"\x23"
     assert read(0x64) == b"\xff"
     heard: list[Reason] = []
-    with bus.listening(lambda reason, thread: heard.append(reason)):
+    with bus.listening(lambda reason, code, thread: heard.append(reason)):
         write(0x64, 0xFE)
+        write(0x505, 0x01)
         write(0xCF9, 0x06)
         write(0x600, 0x34)
-    assert heard == [Reason.RESET, Reason.RESET, Reason.POWER_OFF]
+    assert heard == [Reason.RESET, Reason.PANIC, Reason.RESET, Reason.POWER_OFF]
     assert unclaimed == []

@@ -45,6 +45,7 @@ class Device(Protocol):
 
 Read: TypeAlias = Callable[[int, int], int]
 Write: TypeAlias = Callable[[int, int, int], None]
+Listener: TypeAlias = Callable[[Reason, int | None, int], object]
 
 
 class Bus:
@@ -62,8 +63,8 @@ class Bus:
         self._starts: list[int] = []
         self._memory: list[tuple[int, int, Read, Write]] = []
         """In ascending order: where a device's range of addresses begins and ends, its methods."""
-        self._request: tuple[Reason, int] | None = None
-        self._listener: Callable[[Reason, int], object] | None = None
+        self._request: tuple[Reason, int | None, int] | None = None
+        self._listener: Listener | None = None
 
     def attach_ports(self, ports: range, device: Device) -> None:
         """Attach a device to a range of ports. Raises ValueError if one of them is taken."""
@@ -130,21 +131,22 @@ class Bus:
         exit.ignore()
         return True
 
-    def stop(self, reason: Reason = Reason.STOPPED) -> None:
+    def stop(self, reason: Reason = Reason.STOPPED, code: int | None = None) -> None:
         """End ``serve()``, the present one or the next.
 
-        For devices, other threads and handlers of signals. If several ask, the first reason counts.
+        ``reason`` and ``code`` are what its :class:`Ending` says. For devices, other threads and
+        handlers of signals. If several ask, the first reason counts.
         """
         # No lock: a signal may come while one is held. First the request, then the listener, who
         # looks in the other order.
-        self._request = self._request or (reason, get_ident())
+        self._request = self._request or (reason, code, get_ident())
         listener = self._listener
         if listener is not None:
-            listener(reason, get_ident())
+            listener(reason, code, get_ident())
 
     @contextmanager
-    def listening(self, listener: Callable[[Reason, int], object]) -> Iterator[None]:
-        """Hear of each :meth:`stop`, earlier ones included: the reason and who asked, by thread.
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Hear of each :meth:`stop`, earlier ones included: reason, code, and the asking thread.
 
         For who serves the guest, which only one can do at a time: others get a RuntimeError.
         """

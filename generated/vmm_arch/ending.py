@@ -17,13 +17,17 @@ class Reason(StrEnum):
     """The guest asked a device for a reset."""
     POWER_OFF = "power off"
     """The guest asked a device to switch the machine off."""
+    PANIC = "panic"
+    """The guest's kernel panicked, and told a device so or reset the machine for that reason."""
+    DEBUG_EXIT = "debug exit"
+    """The guest wrote ``code`` to a port that is there for ending it."""
     HALTED = "halted"
     """Every vCPU executed HLT, and there is no interrupt controller that could wake one."""
     TIMEOUT = "timeout"
     STOPPED = "stopped"
     """Somebody called ``bus.stop()``."""
     SYSTEM_EVENT = "system event"
-    """The guest called its firmware interface; ``message`` has the hypervisor's number for it."""
+    """The guest called its firmware interface; ``code`` is the hypervisor's number for it."""
     FAILED = "failed"
     """A vCPU cannot go on; ``message`` says why."""
 
@@ -39,9 +43,12 @@ class Ending:
     exits: Mapping[str, int]
     """How many exits of each kind all vCPUs made, by the names of their classes."""
     message: str = ""
+    code: int | None = None
+    """The number that came with it, where one does: see :class:`Reason`."""
 
     def __str__(self) -> str:
         cause = "" if self.vcpu is None else f" by vCPU {self.vcpu}"
         message = f": {self.message}" if self.message else ""
         exits = sum(self.exits.values())
-        return f"{self.reason}{cause} after {self.seconds:.3f} s and {exits} exits{message}"
+        code = "" if self.code is None else f" {self.code}"
+        return f"{self.reason}{code}{cause} after {self.seconds:.3f} s and {exits} exits{message}"

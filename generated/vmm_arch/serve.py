@@ -80,7 +80,7 @@ class _Service:
         self.bus = bus
         self.trace = trace
         self.runners = [_Runner(vcpu) for vcpu in vm.vcpus]
-        self.ends: list[tuple[Reason, int | None, str]] = []
+        self.ends: list[tuple[Reason, int | None, str, int | None]] = []
         self.errors: list[BaseException] = []
         self.halted: list[int] = []
 
@@ -118,11 +118,11 @@ class _Service:
             for other in self.errors[1:]:
                 self.errors[0].add_note(f"Besides there was {other!r}.")
             raise self.errors.pop(0)  # kept in no frame that its traceback keeps
-        reason, vcpu, message = self.ends[0]
+        reason, vcpu, message, code = self.ends[0]
         exits: Counter[str] = Counter()
         for runner in self.runners:
             exits.update({kind.__name__: count for kind, count in runner.exits.items()})
-        return Ending(reason, vcpu, monotonic() - start, exits, message)
+        return Ending(reason, vcpu, monotonic() - start, exits, message, code)
 
     def drive(self, runner: _Runner) -> None:
         """Run a vCPU until the guest ends or this vCPU halts; note what is raised."""
@@ -160,23 +160,29 @@ class _Service:
             case Shutdown():
                 self.end(Reason.SHUTDOWN, index)
             case SystemEvent():
-                self.end(Reason.SYSTEM_EVENT, index, repr(exit))
+                self.end(Reason.SYSTEM_EVENT, index, repr(exit), exit.kind)
             case Failure():
                 self.end(Reason.FAILED, index, f"{exit.operation}: {exit.code}: {exit.message}")
             case _:  # running on might bring the same exit again, for ever
                 self.end(Reason.FAILED, index, f"nobody answers {exit!r}")
         return False
 
-    def end(self, reason: Reason, vcpu: int | None = None, message: str = "") -> None:
+    def end(
+        self,
+        reason: Reason,
+        vcpu: int | None = None,
+        message: str = "",
+        code: int | None = None,
+    ) -> None:
         """Let every vCPU come out of the guest."""
-        self.ends.append((reason, vcpu, message))
+        self.ends.append((reason, vcpu, message, code))
         for runner in self.runners:
             if runner.in_guest:
                 with suppress(ClosedError):  # it has come out, and its machine is gone already
                     runner.vcpu.kick()
 
-    def stopped(self, reason: Reason, thread: int) -> None:
+    def stopped(self, reason: Reason, code: int | None, thread: int) -> None:
         """Hear of ``bus.stop()``."""
         # A handler of a signal may run in a vCPU's thread, in the midst of its run().
         asking = (r.index for r in self.runners if r.thread == thread and not r.in_guest)
-        self.end(reason, next(asking, None))
+        self.end(reason, next(asking, None), code=code)

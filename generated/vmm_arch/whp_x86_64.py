@@ -244,7 +244,7 @@ from vmm_arch.x86_64.msr import (
     MTRR_ENABLE,
     MTRR_TYPE_WRITE_BACK,
 )
-from vmm_arch.x86_64.pc import attach_pc_devices
+from vmm_arch.x86_64.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.system import (
     CODE32_ATTRIBUTES,
     CODE64_ATTRIBUTES,
@@ -291,6 +291,7 @@ __all__ = [
     "Check",
     "ClosedError",
     "CpuidEntry",
+    "DebugExit",
     "Device",
     "EndOfInterrupt",
     "Ending",

@@ -22,6 +22,7 @@ SLEEP_CONTROL_PORT: Final = 0x600
 SLEEP_STATUS_PORT: Final = 0x601
 SLEEP_TYPE_OFF: Final = 5
 RESET_PORT: Final = 0xCF9
+PANIC_PORT: Final = 0x505
 RESET_VALUE: Final = 0x6
 
 _OEM: Final = (b"VMARCH", b"VMM-ARCH")
@@ -118,7 +119,7 @@ def _madt(vcpus: int) -> bytes:
 
 
 def _dsdt(vcpus: int) -> bytes:
-    """The devices, in AML (20.2): ``_S5``, processors and the serial port."""
+    """The devices, in AML (20.2): ``_S5``, processors, the serial port and the one for panics."""
     processors = (
         _device(
             f"C{index:03X}",
@@ -134,7 +135,22 @@ def _dsdt(vcpus: int) -> bytes:
         _name("_CRS", _buffer(_io_ports(SERIAL_PORT, 8) + _interrupt(SERIAL_LINE) + b"\x79\0")),
     )
     off = _name("_S5_", _package(_integer(SLEEP_TYPE_OFF)))
-    return off + _sized(b"\x10", b"\\_SB_" + b"".join(processors) + serial)
+    return off + _sized(b"\x10", b"\\_SB_" + b"".join(processors) + serial + _pvpanic())
+
+
+def _pvpanic() -> bytes:
+    """QEMU's pvpanic (docs/specs/pvpanic.rst): a port, and methods that read and write it."""
+    port = b"\x0b" + PANIC_PORT.to_bytes(2, "little")
+    return _device(
+        "PEVT",
+        _name("_HID", _text("QEMU0001")),
+        _name("_CRS", _buffer(_io_ports(PANIC_PORT, 1) + b"\x79\0")),
+        b"\x5b\x80PEOR\x01" + port + _integer(1),  # an operation region of ports (20.2.5.2)
+        _sized(b"\x5b\x81", b"PEOR\x01PEPT\x08"),  # its field of eight bits, read by bytes
+        _name("_STA", _integer(0xF)),
+        _sized(b"\x14", b"RDPT\x00\xa4PEPT"),  # return it
+        _sized(b"\x14", b"WRPT\x01\x70\x68PEPT"),  # store the argument in it
+    )
 
 
 def _sized(opcode: bytes, content: bytes) -> bytes:

@@ -22,33 +22,39 @@ from vmm_arch.x86_64.acpi import SERIAL_LINE, SERIAL_PORT
 from vmm_arch.x86_64.cmdline import linux_cmdline
 from vmm_arch.x86_64.image import KernelImageError
 from vmm_arch.x86_64.kernel import load_kernel
-from vmm_arch.x86_64.pc import attach_pc_devices
+from vmm_arch.x86_64.pc import DebugExit, attach_pc_devices
 
 WRONG_USE: Final = 2
 STATUS: Final = {
     Reason.POWER_OFF: 0,
-    Reason.RESET: 0,
     Reason.SHUTDOWN: 3,
     Reason.HALTED: 4,
     Reason.FAILED: 5,
     Reason.SYSTEM_EVENT: 6,
+    Reason.PANIC: 7,
+    Reason.RESET: 8,
     Reason.TIMEOUT: 124,
     Reason.STOPPED: 130,
 }
-"""The exit status for each way in which a guest can end."""
+"""The exit status for each way in which a guest can end, but for DEBUG_EXIT."""
 BAD: Final = (Reason.SHUTDOWN, Reason.HALTED, Reason.FAILED, Reason.TIMEOUT)
-"""The endings after which one wants to know where the guest was."""
+"""The endings after which one wants to know where the guest was; Linux shows its panics itself."""
+EXIT, DUMP, RESTART = "exit", "dump", "restart"
+DEBUG_EXIT_PORT: Final = 0xF4
 
 EPILOG: Final = """\
 Standard input and output are the guest's serial console, ttyS0. On a terminal Control-] ends it;
 on Windows, where keys arrive line by line, Enter behind it.
 
 exit status:
-  0  the guest switched itself off, or asked for a reset
+  0  the guest switched itself off
   2  wrong use, or something is missing; the message says what
   3  triple fault              4  every CPU halted for good
   5  a CPU cannot go on        6  the guest called its firmware
+  7  the guest's kernel panicked (Linux 5.2 or newer, or one with a pvpanic driver)
+  8  the guest reset the machine
   124 timeout                  130 ended from the keyboard
+  with --debug-exit: twice what the guest wrote, and 1; let it write 8 or more
 """
 
 
@@ -71,6 +77,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="end the guest after this time"
     )
+    parser.add_argument(
+        "--on-reset",
+        choices=[EXIT, RESTART],
+        default=EXIT,
+        help="if the guest resets the machine: end, or begin anew with a new one (%(default)s)",
+    )
+    parser.add_argument(
+        "--on-panic",
+        choices=[EXIT, DUMP, RESTART],
+        default=EXIT,
+        help="if the guest's kernel panics: end, show where it was and end, or begin anew"
+        " (%(default)s)",
+    )
+    parser.add_argument(
+        "--debug-exit",
+        type=port,
+        nargs="?",
+        const=DEBUG_EXIT_PORT,
+        metavar="PORT",
+        help=f"let the guest end itself by a write to this port ({DEBUG_EXIT_PORT:#x})",
+    )
     parser.add_argument("--trace", action="store_true", help="show every exit on standard error")
     parser.add_argument("-q", "--quiet", action="store_true", help="no statistics at the end")
 
@@ -84,14 +111,41 @@ def size(text: str) -> int:
     return number
 
 
+def port(text: str) -> int:
+    """Read a port's number."""
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 0xFFFF:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a port number such as 0xf4; for the usual port put the option last"
+        )
+    return number
+
+
 def run(options: argparse.Namespace) -> int:
     """Boot the kernel and return the exit status of how its guest ended."""
+    again = {
+        reason
+        for reason, choice in ((Reason.RESET, options.on_reset), (Reason.PANIC, options.on_panic))
+        if choice == RESTART
+    }
     try:
-        with ExitStack() as stack:
-            ending = boot(options, stack)
+        while True:
+            with ExitStack() as stack:
+                ending = boot(options, stack)
+            if ending.reason not in again:
+                return status(ending)
     except (KernelImageError, OSError, ValueError) as error:
         print(f"vmm-arch run: {error}", file=sys.stderr)
         return WRONG_USE
+
+
+def status(ending: Ending) -> int:
+    """The exit status that tells how a guest ended."""
+    if ending.reason is Reason.DEBUG_EXIT:
+        return ((ending.code or 0) << 1 | 1) & 0xFF
     return STATUS[ending.reason]
 
 
@@ -110,13 +164,15 @@ def boot(options: argparse.Namespace, stack: ExitStack) -> Ending:
     terminal = Terminal(typed=lambda data: serial.receive(data), escaped=bus.stop)
     serial = Serial16550(terminal.write, partial(vm.set_irq_line, SERIAL_LINE))
     bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + 8), serial)
-    attach_pc_devices(bus)
+    attach_pc_devices(bus, memory)
+    if options.debug_exit is not None:
+        bus.attach_ports(range(options.debug_exit, options.debug_exit + 1), DebugExit(bus.stop))
     if terminal.is_terminal and not options.quiet:
         print("Control-] ends the guest.", file=sys.stderr)
     with terminal:
         ending = serve(vm, bus, timeout=options.timeout, trace=trace if options.trace else None)
 
-    if ending.reason in BAD:
+    if ending.reason in BAD or (ending.reason is Reason.PANIC and options.on_panic == DUMP):
         print(f"\n{dump(vm.vcpus[ending.vcpu or 0], memory)}", file=sys.stderr)
     if not options.quiet:
         print(f"\n{statistics(ending)}", file=sys.stderr)

@@ -11,7 +11,15 @@ from typing import TypeAlias
 
 from vmm_arch.bus import Bus
 from vmm_arch.ending import Reason
-from vmm_arch.x86_64.acpi import RESET_PORT, SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT, SLEEP_TYPE_OFF
+from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.acpi import (
+    PANIC_PORT,
+    RESET_PORT,
+    SLEEP_CONTROL_PORT,
+    SLEEP_STATUS_PORT,
+    SLEEP_TYPE_OFF,
+)
+from vmm_arch.x86_64.cmdline import panicked
 
 Stop: TypeAlias = Callable[[Reason], object]
 
@@ -20,15 +28,27 @@ I8042_COMMAND_PORT = 0x64
 CMOS_INDEX_PORT, CMOS_DATA_PORT = 0x70, 0x71
 
 
-def attach_pc_devices(bus: Bus, *, now: Callable[[], time.struct_time] = time.gmtime) -> None:
+def attach_pc_devices(
+    bus: Bus,
+    memory: GuestMemory | None = None,
+    *,
+    now: Callable[[], time.struct_time] = time.gmtime,
+) -> None:
     """Attach the clock, and what resets the machine or switches it off, where Linux expects them.
 
-    The last two are where the ACPI tables say.
+    The ACPI tables say where, and that there is a pvpanic port. Few kernels have a driver for that.
+    With ``memory``, a reset is :attr:`Reason.PANIC` where Linux, started with the command line of
+    ``linux_cmdline()``, resets the machine because of a panic; else every reset is a reset.
     """
+
+    def reset(reason: Reason) -> None:
+        bus.stop(Reason.PANIC if memory is not None and panicked(memory) else reason)
+
     bus.attach_ports(PIT_PORTS, AbsentPit())
     bus.attach_ports(range(CMOS_INDEX_PORT, CMOS_DATA_PORT + 1), Cmos(now))
-    bus.attach_ports(range(I8042_COMMAND_PORT, I8042_COMMAND_PORT + 1), AbsentI8042(bus.stop))
-    bus.attach_ports(range(RESET_PORT, RESET_PORT + 1), ResetControl(bus.stop))
+    bus.attach_ports(range(I8042_COMMAND_PORT, I8042_COMMAND_PORT + 1), AbsentI8042(reset))
+    bus.attach_ports(range(RESET_PORT, RESET_PORT + 1), ResetControl(reset))
+    bus.attach_ports(range(PANIC_PORT, PANIC_PORT + 1), PvPanic(bus.stop))
     bus.attach_ports(range(SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT + 1), AcpiSleep(bus.stop))
 
 
@@ -168,6 +188,45 @@ class AcpiSleep:
         """Switch the machine off when SLP_EN is set with the type for it."""
         if offset == 0 and value & self.SLP_EN and value >> 2 & 7 == self._type_off:
             self._stop(Reason.POWER_OFF)
+
+
+class PvPanic:
+    """The port to which a guest says that it panicked (QEMU, docs/specs/pvpanic.rst)."""
+
+    PANICKED = 0x1
+    """The host is to see to it."""
+    CRASH_LOADED = 0x2
+    """The guest sees to it itself, by a kernel that it keeps for that: it goes on."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def read(self, offset: int, size: int) -> int:
+        """What the guest may say."""
+        return self.PANICKED | self.CRASH_LOADED
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """End the guest if it panicked."""
+        if value & self.PANICKED:
+            self._stop(Reason.PANIC)
+
+
+class DebugExit:
+    """A port that ends the guest, with what is written as the ending's ``code``; often 0xF4.
+
+    As QEMU's isa-debug-exit, for tests that run without an operating system.
+    """
+
+    def __init__(self, stop: Callable[[Reason, int], object]) -> None:
+        self._stop = stop
+
+    def read(self, offset: int, size: int) -> int:
+        """Zero, as QEMU's."""
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """End the guest."""
+        self._stop(Reason.DEBUG_EXIT, value)
 
 
 class DebugPort:
