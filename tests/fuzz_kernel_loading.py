@@ -26,8 +26,8 @@ def sample(machine: int, initrd: int | None, line: bytes, image: bytes) -> bytes
     return bytes([how, len(line)]) + line + image
 
 
-def attempt(images: Any, data: bytes) -> None:
-    """Load what an input says."""
+def attempt(images: Any, multiboot: Any, data: bytes) -> None:
+    """Load what an input says, as Linux and as a Multiboot kernel."""
     if len(data) < 2:
         return
     how, size = data[:2]
@@ -35,9 +35,11 @@ def attempt(images: Any, data: bytes) -> None:
     machine = images.MACHINES[how % len(images.MACHINES)]
     initrd = None if how & 0x80 else image[: (how >> 2) % INITRD]
     images.attempt(machine, image, line, initrd)
+    modules = [] if initrd is None else [(initrd, line)]
+    multiboot.attempt(machine, image, line, modules)
 
 
-def seed(images: Any, corpus: Path) -> None:
+def seed(images: Any, multiboot: Any, corpus: Path) -> None:
     """Fill a folder with images, most of which can be loaded, in all ways."""
     corpus.mkdir(exist_ok=True)
     if any(corpus.iterdir()):
@@ -54,6 +56,8 @@ def seed(images: Any, corpus: Path) -> None:
             ]
         ),
         images.old_bzimage(b"1.0.0+git", 0x207),
+        multiboot.elf32([images.Part(0x200000, multiboot.header() + b"text" * 4, 0x2000)]),
+        multiboot.header(multiboot.ADDRESSES, 0x100000, 0x100000, 0, 0, 0x100020) + b"text" * 4,
     ]
     for number, kernel in enumerate(kernels):
         for machine in range(len(images.MACHINES)):
@@ -70,10 +74,11 @@ def main() -> None:
     sys.path[:0] = [str(ROOT / "generated"), str(ROOT / "tests")]
     with atheris.instrument_imports(include=["vmm_arch.x86_64", "vmm_arch.memory"]):
         images = import_module("images")
+        multiboot = import_module("multiboot.images")
     for argument in sys.argv[1:]:
         if not argument.startswith("-") and not Path(argument).is_file():
-            seed(images, Path(argument))
-    atheris.Setup(sys.argv, lambda data: attempt(images, data))
+            seed(images, multiboot, Path(argument))
+    atheris.Setup(sys.argv, lambda data: attempt(images, multiboot, data))
     atheris.Fuzz()
 
 

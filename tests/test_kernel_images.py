@@ -306,10 +306,12 @@ def test_a_virtual_entry_is_translated_by_its_segment() -> None:
 def test_a_kernel_that_is_entered_in_32_bit_code_is_refused_by_name(
     image: bytes, what: str
 ) -> None:
-    assert refused(image) == (
-        f"kernel: it is {what}, entered in 32-bit code;"
-        " give a Linux kernel, or load it yourself and enter it with Protected32"
+    remedy = (
+        "give a Linux kernel; load_multiboot() is for these"
+        if "Multiboot kernel" in what
+        else "give a Linux kernel, or load it yourself and enter it with Protected32"
     )
+    assert refused(image) == f"kernel: it is {what}, entered in 32-bit code; {remedy}"
 
 
 def test_a_kernel_for_xens_pv_guests_is_refused_by_name() -> None:

@@ -222,6 +222,7 @@ from vmm_arch.x86_64.msr import (
     MTRR_ENABLE,
     MTRR_TYPE_WRITE_BACK,
 )
+from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.system import (
     CODE32_ATTRIBUTES,
@@ -271,6 +272,8 @@ __all__ = [
     "MemoryInUseError",
     "MmioRead",
     "MmioWrite",
+    "Multiboot32",
+    "MultibootModule",
     "NotFreshError",
     "OtherExit",
     "Protected32",
@@ -298,6 +301,7 @@ __all__ = [
     "linux_cmdline",
     "load_flat",
     "load_kernel",
+    "load_multiboot",
     "probe",
     "reset_long64",
     "reset_protected32",

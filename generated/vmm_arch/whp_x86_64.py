@@ -244,6 +244,7 @@ from vmm_arch.x86_64.msr import (
     MTRR_ENABLE,
     MTRR_TYPE_WRITE_BACK,
 )
+from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.system import (
     CODE32_ATTRIBUTES,
@@ -316,6 +317,8 @@ __all__ = [
     "MemoryInUseError",
     "MmioRead",
     "MmioWrite",
+    "Multiboot32",
+    "MultibootModule",
     "NotFreshError",
     "OtherExit",
     "Protected32",
@@ -343,6 +346,7 @@ __all__ = [
     "linux_cmdline",
     "load_flat",
     "load_kernel",
+    "load_multiboot",
     "probe",
     "reset_long64",
     "reset_protected32",

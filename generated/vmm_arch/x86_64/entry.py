@@ -12,6 +12,8 @@ from dataclasses import dataclass
 CODE_SELECTOR = 0x10
 DATA_SELECTOR = 0x18
 TSS_SELECTOR = 0x20
+GDT_SIZE = TSS_SELECTOR + 16
+"""The TSS's descriptor has 16 bytes in long mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class Protected32(Entry):
 
     def __post_init__(self) -> None:
         Entry.__post_init__(self)
-        _check_place(self.address, "gdt", self.gdt, 48, 8)
+        _check_place(self.address, "gdt", self.gdt, GDT_SIZE, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class Long64(Entry):
 
     def __post_init__(self) -> None:
         Entry.__post_init__(self)
-        _check_place(self.address, "gdt", self.gdt, 48, 8)
+        _check_place(self.address, "gdt", self.gdt, GDT_SIZE, 8)
         _check_place(self.address, "page_tables", self.page_tables, 0x6000, 0x1000)
 
 

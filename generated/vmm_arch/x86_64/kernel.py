@@ -29,7 +29,7 @@ from vmm_arch.x86_64.layout import (
     without,
 )
 from vmm_arch.x86_64.linux import COMMAND_LINE, EBDA, LOW_STRUCTURES, Linux64
-from vmm_arch.x86_64.other_protocols import ENTER_32, multiboot_header
+from vmm_arch.x86_64.other_protocols import multiboot_header
 
 if TYPE_CHECKING:
     from vmm_arch.x86_64.image import Source
@@ -142,7 +142,7 @@ def _read_layout(image: Image, ram: list[range]) -> Layout:
             raise image.error(problem, remedy)
     multiboot = multiboot_header(image)
     if multiboot is not None:
-        raise image.error(f"{multiboot}", ENTER_32)
+        raise image.error(f"{multiboot}", multiboot.remedy)
     problem = f"it is {image.size:#x} bytes that are neither a bzImage nor an ELF file"
     raise image.error(problem, "give a kernel; load_flat() is for code without a header")
 

@@ -12,12 +12,14 @@ from vmm_arch.x86_64.acpi import write_acpi
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
     DATA_SELECTOR,
+    GDT_SIZE,
     TSS_SELECTOR,
     Entry,
     Long64,
     Protected32,
 )
 from vmm_arch.x86_64.linux import Linux64
+from vmm_arch.x86_64.multiboot import Multiboot32
 from vmm_arch.x86_64.zero_page import write_zero_page
 
 CR0_PE = 0x1
@@ -30,8 +32,7 @@ CODE32_ATTRIBUTES = 0xC09B
 CODE64_ATTRIBUTES = 0xA09B
 DATA_ATTRIBUTES = 0xC093
 TSS_ATTRIBUTES = 0x8B
-GDT_LIMIT = TSS_SELECTOR + 16 - 1
-"""The TSS's descriptor has 16 bytes in long mode."""
+GDT_LIMIT = GDT_SIZE - 1
 TSS_LIMIT = 0x67
 
 _PRESENT_WRITABLE = 0x3
@@ -52,8 +53,8 @@ class Machine(Protocol):
 def configure_system(vm: Machine, entry: Entry) -> None:
     """Write what an entry needs to guest memory: descriptor table and page tables for its mode.
 
-    Real mode needs none. A Linux kernel gets ACPI tables and its zero page as well. Raises
-    MemoryAccessError where the entry puts them outside the memory.
+    Real mode needs none. A Linux kernel gets ACPI tables and its zero page as well, a Multiboot
+    kernel ACPI tables. Raises MemoryAccessError where the entry puts them outside the memory.
     """
     if isinstance(entry, Protected32 | Long64):
         code = CODE64_ATTRIBUTES if isinstance(entry, Long64) else CODE32_ATTRIBUTES
@@ -61,8 +62,9 @@ def configure_system(vm: Machine, entry: Entry) -> None:
     if isinstance(entry, Long64):
         vm.memory.write(entry.page_tables, page_tables(entry.page_tables))
     if isinstance(entry, Linux64):
-        acpi_rsdp = write_acpi(vm.memory, len(vm.vcpus))
-        write_zero_page(vm.memory, entry, acpi_rsdp=acpi_rsdp)
+        write_zero_page(vm.memory, entry, acpi_rsdp=write_acpi(vm.memory, len(vm.vcpus)))
+    elif isinstance(entry, Multiboot32):
+        write_acpi(vm.memory, len(vm.vcpus))
 
 
 def descriptor_table(code_attributes: int) -> bytes:

@@ -39,6 +39,7 @@ EXPORTS = {
     "vmm_arch.x86_64.kernel": ["load_flat", "load_kernel"],
     "vmm_arch.x86_64.linux": ["Linux64"],
     "vmm_arch.x86_64.memory_map": ["GuestMemory"],
+    "vmm_arch.x86_64.multiboot": ["Multiboot32", "MultibootModule", "load_multiboot"],
     "vmm_arch.x86_64.pc": ["DebugExit", "attach_pc_devices"],
     "vmm_arch.x86_64.system": ["configure_system"],
 }

@@ -1,15 +1,21 @@
-"""ELF kernels such as Linux's vmlinux, loaded by physical address (System V ABI, chapters 4 and 5)."""
+"""ELF files, loaded by physical address (System V ABI, chapters 4 and 5): Linux's vmlinux, others."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from ctypes import sizeof
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 from vmm_arch.abi.linux_x86_64 import (
     EI_CLASS,
     EI_DATA,
+    EI_NIDENT,
+    ELFCLASS32,
     ELFCLASS64,
     ELFDATA2LSB,
+    EM_386,
     EM_X86_64,
     ET_DYN,
     ET_EXEC,
@@ -18,6 +24,8 @@ from vmm_arch.abi.linux_x86_64 import (
     PT_LOAD,
     XLF_CAN_BE_LOADED_ABOVE_4G,
     XLF_KERNEL_64,
+    elf32_hdr,
+    elf32_phdr,
     elf64_hdr,
     elf64_phdr,
     setup_header,
@@ -34,14 +42,36 @@ from vmm_arch.x86_64.layout import (
     listing,
     memory_up_to,
 )
-from vmm_arch.x86_64.other_protocols import ENTER_32, multiboot_header, xen_protocol
+from vmm_arch.x86_64.other_protocols import multiboot_header, xen_protocol
+
+Header: TypeAlias = elf32_hdr | elf64_hdr
+ProgramHeader: TypeAlias = elf32_phdr | elf64_phdr
 
 _MAGIC = b"\x7fELF"
+_ELF_HEADER = "its ELF header"
 _COMMAND_LINE_SIZE = 2048
 """With the terminating zero: COMMAND_LINE_SIZE, Linux arch/x86/include/asm/setup.h."""
 _INITRD_ADDRESS_MAX = 0x7FFFFFFF
 """What a bzImage of the same kernel says (arch/x86/boot/header.S)."""
 _OTHER = "give a vmlinux for x86-64"
+
+
+_CLASSES: dict[int, tuple[type[Header], type[ProgramHeader], int]] = {
+    ELFCLASS32: (elf32_hdr, elf32_phdr, EM_386),
+    ELFCLASS64: (elf64_hdr, elf64_phdr, EM_X86_64),
+}
+"""By EI_CLASS: the two kinds of headers, and the CPU whose code such a file has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What an ELF file says, and what follows from it: physical addresses."""
+
+    header: Header
+    programs: Sequence[ProgramHeader]
+    entry: int
+    segments: tuple[Segment, ...]
+    """What is to be loaded: ascending, and none overlaps another."""
 
 
 def is_elf(start: bytes) -> bool:
@@ -50,40 +80,66 @@ def is_elf(start: bytes) -> bool:
 
 
 def read_layout(image: Image, ram: list[range]) -> Layout:
-    """Read the program headers and check every segment's place, or raise KernelImageError."""
-    elf = elf64_hdr.from_buffer_copy(image.read(0, sizeof(elf64_hdr), "its ELF header"))
+    """Read a vmlinux's headers and check every segment's place, or raise KernelImageError."""
     multiboot = multiboot_header(image)
-    if multiboot is not None and elf.e_ident[EI_CLASS] != ELFCLASS64:
-        raise image.error(f"{multiboot}", ENTER_32)
-    _check(image, elf)
-    size = elf.e_phnum * sizeof(elf64_phdr)
-    table = image.read(elf.e_phoff, size, "its program headers (e_phoff, e_phnum)")
+    if multiboot is not None and _class(image) != ELFCLASS64:
+        raise image.error(f"{multiboot}", multiboot.remedy)
+    program = read_program(image, (ELFCLASS64,), _OTHER)
+    if multiboot is not None and multiboot.entry in (None, program.entry):
+        raise image.error(f"{multiboot}", multiboot.remedy)
+    xen = xen_protocol(image, program.header, program.programs, program.entry)
+    if xen is not None:
+        raise image.error(*xen)
+    return Layout(
+        entry=program.entry,
+        kernel=_check_places(image, program.segments, ram),
+        segments=program.segments,
+        setup_header=_setup_header(),
+    )
+
+
+def read_program(image: Image, classes: Collection[int], other: str) -> Program:
+    """Read an ELF file's headers and check what they say of the file, or raise KernelImageError.
+
+    `classes` are the values of EI_CLASS that are wanted, `other` is what to do about an ELF file of
+    another kind. Whether there is memory at the addresses is the caller's question.
+    """
+    elf_class = _class(image)
+    if elf_class not in classes or elf_class not in _CLASSES:
+        wanted = " or ".join(f"{32 * one}" for one in sorted(classes))  # ELFCLASS32 is 1
+        problem = f"EI_CLASS at {EI_CLASS:#x} is {elf_class:#x}: not {wanted}-bit"
+        raise image.error(problem, other)
+    header_type, program_type, machine = _CLASSES[elf_class]
+    header = header_type.from_buffer_copy(image.read(0, sizeof(header_type), _ELF_HEADER))
+    _check(image, header, machine, sizeof(program_type), other)
+    size = header.e_phnum * sizeof(program_type)
+    table = image.read(header.e_phoff, size, "its program headers (e_phoff, e_phnum)")
     programs = [
-        elf64_phdr.from_buffer_copy(table, offset) for offset in range(0, size, sizeof(elf64_phdr))
+        program_type.from_buffer_copy(table, offset)
+        for offset in range(0, size, sizeof(program_type))
     ]
     loaded, segments = [], []
     for index, program in enumerate(programs):
         if program.p_type == PT_LOAD and program.p_memsz:
             loaded.append(program)
-            segments.append(_segment(image, program, elf.e_phoff + index * sizeof(elf64_phdr)))
+            at = header.e_phoff + index * sizeof(program_type)
+            segments.append(_segment(image, program, at))
     if not segments:
-        raise image.error("it has no PT_LOAD segment: there is nothing to load", _OTHER)
-    entry = _entry(image, elf, loaded)
-    if multiboot is not None and multiboot.entry in (None, entry):
-        raise image.error(f"{multiboot}", ENTER_32)
-    xen = xen_protocol(image, elf, programs, entry)
-    if xen is not None:
-        raise image.error(*xen)
+        raise image.error("it has no PT_LOAD segment: there is nothing to load", other)
+    entry = _entry(image, header, loaded)
     segments.sort(key=lambda segment: segment.address)
-    return Layout(
-        entry=entry,
-        kernel=_check_places(image, segments, ram),
-        segments=tuple(segments),
-        setup_header=_setup_header(),
-    )
+    for lower, upper in pairwise(segments):
+        if lower.end > upper.address:
+            places = listing(range(one.address, one.end) for one in (lower, upper))
+            raise image.error(f"segments overlap: {places} (p_paddr, p_memsz)", CORRUPT)
+    return Program(header, programs, entry, tuple(segments))
 
 
-def _entry(image: Image, elf: elf64_hdr, loaded: list[elf64_phdr]) -> int:
+def _class(image: Image) -> int:
+    return image.read(0, EI_NIDENT, _ELF_HEADER)[EI_CLASS]
+
+
+def _entry(image: Image, elf: Header, loaded: Sequence[ProgramHeader]) -> int:
     """The guest-physical address of the entry.
 
     It is virtual (System V ABI, chapter 4), as BSDs have it, and then its segment says where that
@@ -98,25 +154,23 @@ def _entry(image: Image, elf: elf64_hdr, loaded: list[elf64_phdr]) -> int:
     raise image.error(problem, CORRUPT)
 
 
-def _check(image: Image, elf: elf64_hdr) -> None:
-    if elf.e_ident[EI_CLASS] != ELFCLASS64:
-        problem = f"EI_CLASS at {EI_CLASS:#x} is {elf.e_ident[EI_CLASS]:#x}: not 64-bit"
-    elif elf.e_ident[EI_DATA] != ELFDATA2LSB:
+def _check(image: Image, elf: Header, machine: int, program_size: int, other: str) -> None:
+    if elf.e_ident[EI_DATA] != ELFDATA2LSB:
         problem = f"EI_DATA at {EI_DATA:#x} is {elf.e_ident[EI_DATA]:#x}: not little-endian"
-    elif elf.e_machine != EM_X86_64:
-        problem = f"{described(elf, 'e_machine')}: for another CPU, x86-64 is {EM_X86_64:#x}"
+    elif elf.e_machine != machine:
+        problem = f"{described(elf, 'e_machine')}: for another CPU, x86 is {machine:#x}"
     elif elf.e_type not in (ET_EXEC, ET_DYN):
         problem = f"{described(elf, 'e_type')}: not linked to be run (ET_EXEC, ET_DYN)"
-    elif elf.e_phentsize != sizeof(elf64_phdr):
-        problem = f"{described(elf, 'e_phentsize')}, not {sizeof(elf64_phdr):#x}"
+    elif elf.e_phentsize != program_size:
+        problem = f"{described(elf, 'e_phentsize')}, not {program_size:#x}"
     elif elf.e_phnum == PN_XNUM:
         problem = f"{described(elf, 'e_phnum')}: more program headers than a kernel has"
     else:
         return
-    raise image.error(problem, _OTHER)
+    raise image.error(problem, other)
 
 
-def _segment(image: Image, program: elf64_phdr, at: int) -> Segment:
+def _segment(image: Image, program: ProgramHeader, at: int) -> Segment:
     """Check what a program header, `at` an offset in the file, says of the file itself."""
     file_size = described(program, "p_filesz", at)
     if program.p_filesz > program.p_memsz:
@@ -128,12 +182,8 @@ def _segment(image: Image, program: elf64_phdr, at: int) -> Segment:
     return Segment(program.p_paddr, program.p_offset, program.p_filesz, program.p_memsz)
 
 
-def _check_places(image: Image, segments: list[Segment], ram: list[range]) -> range:
-    """Check that ascending segments are apart and in RAM, and return the addresses they span."""
-    for lower, upper in pairwise(segments):
-        if lower.end > upper.address:
-            places = listing(range(one.address, one.end) for one in (lower, upper))
-            raise image.error(f"segments overlap: {places} (p_paddr, p_memsz)", CORRUPT)
+def _check_places(image: Image, segments: Sequence[Segment], ram: list[range]) -> range:
+    """Check that ascending segments are where Linux can be, and return the addresses they span."""
     kernel = range(segments[0].address, segments[-1].end)
     place = f"its segments go to {listing([kernel])} (p_paddr, p_memsz)"
     if kernel.start < HIGH_MEMORY:

@@ -7,17 +7,19 @@ registers: recognised, so that they are refused by name and do not fault in the 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ctypes import sizeof
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vmm_arch.abi.linux_x86_64 import (
     PT_NOTE,
-    elf64_hdr,
     elf64_note,
-    elf64_phdr,
 )
 from vmm_arch.x86_64.image import Image
+
+if TYPE_CHECKING:
+    from vmm_arch.x86_64.elf import Header, ProgramHeader
 
 ENTER_32 = "give a Linux kernel, or load it yourself and enter it with Protected32"
 """What to do with a kernel that is entered in 32-bit code."""
@@ -48,6 +50,13 @@ class Multiboot:
         name = "Multiboot" if self.version == 1 else "Multiboot 2"
         return f"it is a {name} kernel (header at {self.offset:#x}), entered in 32-bit code"
 
+    @property
+    def remedy(self) -> str:
+        """What to do about it where a Linux kernel is wanted."""
+        return (
+            "give a Linux kernel; load_multiboot() is for these" if self.version == 1 else ENTER_32
+        )
+
 
 def multiboot_header(image: Image) -> Multiboot | None:
     """Find the header that a Multiboot loader would (Multiboot 0.6.96, 3.1; Multiboot 2.0, 3.1)."""
@@ -69,7 +78,7 @@ def multiboot_header(image: Image) -> Multiboot | None:
 
 
 def xen_protocol(
-    image: Image, elf: elf64_hdr, programs: list[elf64_phdr], entry: int
+    image: Image, elf: Header, programs: Sequence[ProgramHeader], entry: int
 ) -> tuple[str, str] | None:
     """Which of Xen's protocols the ELF entry is for, and what to do; `entry` is its physical
     address.
@@ -106,7 +115,7 @@ def _entry_tag(tags: bytes) -> int | None:
     return None
 
 
-def _notes(image: Image, programs: list[elf64_phdr]) -> Iterator[tuple[bytes, int, bytes]]:
+def _notes(image: Image, programs: Sequence[ProgramHeader]) -> Iterator[tuple[bytes, int, bytes]]:
     """Name, type and content of each note, as far as they are there: loading needs none."""
     left = _MOST_NOTES
     for one in programs:

@@ -1,0 +1,1 @@
+"""Multiboot kernels made for tests."""
