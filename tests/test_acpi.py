@@ -9,9 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from images import Recorded, inside
 from requirements import require
 from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.acpi import RSDP_ADDRESS, write_acpi
+from vmm_arch.x86_64.zero_page import E820_ACPI, e820_map
 
 
 @pytest.fixture
@@ -92,11 +94,37 @@ def test_the_fixed_description(tables: dict[str, bytes], tmp_path: Path) -> None
     assert [register for register in registers if register != "000"] == ["CF9", "600", "601"]
 
 
+@pytest.mark.parametrize(("name", "revision"), [("XSDT", 1), ("FACP", 6), ("APIC", 6)])
+def test_every_table_is_of_acpi_6_5(
+    tables: dict[str, bytes], name: str, revision: int, tmp_path: Path
+) -> None:
+    """The revisions that the specification gives for it, and what was disassembled compiles."""
+    assert tables[name][8] == revision
+    assert tables["DSDT"][8] == 2
+    assert tables["FACP"][131] == 5, "the minor version"
+    text = disassembled(tables[name], tmp_path)
+    assert f"Revision : 0{revision}\n" in text
+    done = subprocess.run(
+        ["iasl", "table.dsl"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "table.aml").read_bytes()[36:] == tables[name][36:]
+
+
 def test_processors_and_interrupt_controllers(tables: dict[str, bytes], tmp_path: Path) -> None:
     text = disassembled(tables["APIC"], tmp_path)
     assert re.findall(r"Local Apic ID : (..)\n", text) == ["00", "01", "02"]
     assert "PC-AT Compatibility : 0" in text  # no 8259s
     assert "Address : FEC00000" in text
+
+
+@pytest.mark.parametrize("vcpus", [1, 255])
+def test_linux_is_told_where_the_tables_are(vcpus: int) -> None:
+    """RAM that it may use, but only after it has read them: firmware does so (15)."""
+    with Recorded(0x200000) as memory:
+        write_acpi(memory, vcpus)
+        (tables,) = (addresses for addresses, kind in e820_map(memory) if kind == E820_ACPI)
+        assert all(inside(written, tables) for written in memory.written)
 
 
 def test_more_processors_than_fit_in_one_byte_of_length(tmp_path: Path) -> None:

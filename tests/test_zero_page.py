@@ -13,7 +13,7 @@ from images import CODE, GIB, MIB, NOISE, PAGE, Recorded, bzimage, inside
 from vmm_arch.abi.linux_x86_64 import CAN_USE_HEAP, LOADED_HIGH, boot_params
 from vmm_arch.memory import GuestMemory, MemoryAccessError, Region
 from vmm_arch.x86_64.kernel import load_kernel
-from vmm_arch.x86_64.zero_page import E820_RAM, E820_RESERVED, e820_map, write_zero_page
+from vmm_arch.x86_64.zero_page import E820_ACPI, E820_RAM, E820_RESERVED, e820_map, write_zero_page
 
 
 def zero_page(
@@ -121,13 +121,14 @@ def test_the_zero_page_goes_where_rsi_says() -> None:
 
 BELOW = (range(0x9FC00), E820_RAM)
 EBDA = (range(0x9FC00, 0xA0000), E820_RESERVED)
+TABLES = (range(0xE0000, 0xF0000), E820_ACPI)
 BIOS = (range(0xF0000, 0x100000), E820_RESERVED)
 
 
 @pytest.mark.parametrize(
     ("memory", "entries"),
     [
-        (8 * MIB, [BELOW, EBDA, BIOS, (range(MIB, 8 * MIB), E820_RAM)]),
+        (8 * MIB, [BELOW, EBDA, TABLES, BIOS, (range(MIB, 8 * MIB), E820_RAM)]),
         (0x80000, [(range(0x80000), E820_RAM), EBDA, BIOS]),
         ([Region(4 * GIB, MIB)], [EBDA, BIOS, (range(4 * GIB, 4 * GIB + MIB), E820_RAM)]),
         (
@@ -135,6 +136,7 @@ BIOS = (range(0xF0000, 0x100000), E820_RESERVED)
             [
                 BELOW,
                 EBDA,
+                TABLES,
                 BIOS,
                 (range(MIB, 2 * MIB), E820_RAM),
                 (range(4 * MIB, 5 * MIB), E820_RAM),
@@ -162,8 +164,8 @@ def test_the_zero_page_has_the_e820_map() -> None:
     assert [
         (range(entry.addr, entry.addr + entry.size), entry.type)
         for entry in page.e820_table[: page.e820_entries]
-    ] == [BELOW, EBDA, BIOS, (range(MIB, 8 * MIB), E820_RAM)]
-    assert bytes(page)[0x2D0 + 4 * 20 :] == bytes(PAGE - 0x2D0 - 4 * 20)
+    ] == [BELOW, EBDA, TABLES, BIOS, (range(MIB, 8 * MIB), E820_RAM)]
+    assert bytes(page)[0x2D0 + 5 * 20 :] == bytes(PAGE - 0x2D0 - 5 * 20)
 
 
 @given(
@@ -189,6 +191,8 @@ def test_the_e820_map_agrees_with_the_regions_page_by_page(
             assert not kinds or of[0].read_only
         elif 0xF0000 <= page < MIB or any(region.read_only for region in of):
             assert kinds == {E820_RESERVED}
+        elif of and 0xE0000 <= page < 0xF0000:
+            assert kinds == {E820_ACPI}
         elif of and not 0xA0000 <= page < MIB:
             assert kinds == {E820_RAM}
         else:
@@ -197,8 +201,8 @@ def test_the_e820_map_agrees_with_the_regions_page_by_page(
 
 def test_more_pieces_than_a_zero_page_lists_are_refused() -> None:
     low = Region(0, 8 * MIB)
-    pieces = [Region(16 * MIB + 2 * PAGE * number, PAGE) for number in range(125)]
-    with GuestMemory([low, *pieces[:124]]) as memory:
+    pieces = [Region(16 * MIB + 2 * PAGE * number, PAGE) for number in range(124)]
+    with GuestMemory([low, *pieces[:123]]) as memory:
         write_zero_page(memory, load_kernel(memory, bzimage()))
     with GuestMemory([low, *pieces]) as memory:
         linux = load_kernel(memory, bzimage())

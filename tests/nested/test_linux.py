@@ -22,6 +22,7 @@ INIT = """
 /bin/busybox mount -t proc proc /proc
 echo "userspace of $(uname -s) with $(nproc) CPUs"
 cat /proc/cmdline
+/bin/busybox grep ACPI /proc/iomem
 poweroff -f
 """
 RUN = f"{VARIABLE}=whp/{PLATFORM} python3 -m vmm_arch run"
@@ -61,5 +62,6 @@ def test_a_stock_kernel_boots_to_its_own_userspace(booted: Result, boot: str) ->
     errors = booted.files[f"{boot}.errors"].decode()
     assert "userspace of Linux with 1 CPUs" in shown, shown + errors
     assert "console=ttyS0" in shown
+    assert "000e0000-000effff : ACPI Tables" in shown
     assert "vmm-arch: power off by vCPU" in errors
     assert booted.files[f"{boot}.status"] == b"0\n"

@@ -15,12 +15,14 @@ from vmm_arch.abi.linux_x86_64 import (
     boot_params,
 )
 from vmm_arch.memory import ADDRESS_LIMIT, GuestMemory
+from vmm_arch.x86_64.acpi import TABLES
 from vmm_arch.x86_64.bzimage import HEADER
 from vmm_arch.x86_64.layout import HIGH_MEMORY, clipped, runs_of
 from vmm_arch.x86_64.linux import BIOS, EBDA, Linux64
 
 E820_RAM = 1
 E820_RESERVED = 2
+E820_ACPI = 3
 """Types of addresses (ACPI 6.5, table 15.2)."""
 
 _UNKNOWN_LOADER = 0xFF
@@ -74,13 +76,19 @@ def e820_map(memory: GuestMemory) -> list[tuple[range, int]]:
     """What each interval of guest-physical addresses is, ascending; what is in none is no memory.
 
     RAM is what the guest may write, below the extended BIOS data area and from 1 MiB on. That area,
-    the BIOS's and memory that the guest cannot write are reserved.
+    the BIOS's and memory that the guest cannot write are reserved. Between the two is RAM for ACPI
+    tables, which the guest may use once it has read them.
     """
     ram = runs_of(memory, writable=True)
     usable = [*clipped(ram, 0, EBDA.start), *clipped(ram, HIGH_MEMORY, ADDRESS_LIMIT)]
     read_only = [range(one.address, one.end) for one in memory.regions if one.read_only]
     reserved = _joined([EBDA, BIOS, *read_only])
-    entries = [(run, E820_RAM) for run in usable] + [(run, E820_RESERVED) for run in reserved]
+    tables = clipped(ram, TABLES.start, TABLES.stop)
+    entries = [
+        *((run, E820_RAM) for run in usable),
+        *((run, E820_RESERVED) for run in reserved),
+        *((run, E820_ACPI) for run in tables),
+    ]
     return sorted(entries, key=lambda entry: entry[0].start)
 
 

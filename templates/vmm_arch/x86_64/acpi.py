@@ -11,8 +11,10 @@ from typing import Final
 
 from vmm_arch.memory import GuestMemory
 
-RSDP_ADDRESS: Final = 0xE0000
-"""Guest-physical; where an operating system without other help looks for it (5.2.5.1)."""
+TABLES: Final = range(0xE0000, 0xF0000)
+"""The guest-physical addresses that the tables are in."""
+RSDP_ADDRESS: Final = TABLES.start
+"""Where an operating system without other help looks for it (5.2.5.1)."""
 LOCAL_APIC_ADDRESS: Final = 0xFEE00000
 IO_APIC_ADDRESS: Final = 0xFEC00000
 SERIAL_PORT: Final = 0x3F8
@@ -44,7 +46,7 @@ def write_acpi(memory: GuestMemory, vcpus: int) -> int:
     fadt_address = _aligned(dsdt_address + len(dsdt))
     fadt = table(b"FACP", 6, _fadt(dsdt_address))
     madt_address = _aligned(fadt_address + len(fadt))
-    madt = table(b"APIC", 5, _madt(vcpus))
+    madt = table(b"APIC", 6, _madt(vcpus))
     xsdt_address = _aligned(madt_address + len(madt))
     xsdt = table(b"XSDT", 1, struct.pack("<2Q", fadt_address, madt_address))
     for address, content in (

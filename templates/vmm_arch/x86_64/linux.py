@@ -8,6 +8,7 @@ All addresses are guest-physical. Low memory is laid out as in other VMMs::
      0x9000  page tables, to 0xefff
     0x20000  command line
     0x9fc00  extended BIOS data area, to 0x9ffff
+    0xe0000  ACPI tables, to 0xeffff
     0xf0000  BIOS, to 0xfffff
 """
 
