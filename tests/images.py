@@ -31,9 +31,9 @@ from vmm_arch.abi.linux_x86_64 import (
     setup_header,
 )
 from vmm_arch.memory import GuestMemory, Region
-from vmm_arch.x86_64.kernel import KernelImageError, load_kernel
-from vmm_arch.x86_64.linux import Linux64
-from vmm_arch.x86_64.zero_page import E820_RAM, e820_map, write_zero_page
+from vmm_arch.x86_64.linux.entry import Linux64
+from vmm_arch.x86_64.linux.kernel import KernelImageError, load_kernel
+from vmm_arch.x86_64.linux.zero_page import E820_RAM, e820_map, write_zero_page
 
 PAGE = 0x1000
 MIB = 1 << 20

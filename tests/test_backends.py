@@ -24,7 +24,7 @@ from vmm_arch.exits import Kicked
 from vmm_arch.memory import MemoryInUseError
 from vmm_arch.selftest.harness import AnyBackend
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
-from vmm_arch.x86_64.memory_map import GuestMemory
+from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 SPIN = b"\xeb\xfe"  # jmp $
 IN_OUT_HLT = b"\xe4\x10\xe6\x11\xf4"  # in al, 0x10; out 0x11, al; hlt

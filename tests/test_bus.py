@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vmm_arch.bus import Access, Bus
+from vmm_arch.devices.bus import Access, Bus
 from vmm_arch.ending import Reason
 from vmm_arch.exits import (
     EndOfInterrupt,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from guests.assemble import AssemblyError, assemble, code_module, sources
 from vmm_arch.errors import ClosedError
-from vmm_arch.selftest import code
 from vmm_arch.selftest.harness import AnyBackend, Guest, Machine, ScenarioFailed, play
 from vmm_arch.selftest.play import NAMES, play_all, scenario
+from vmm_arch.selftest.x86_64 import code
 from vmm_arch.x86_64.entry import Long64, RealMode
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from vmm_arch.x86_64.ioapic import (
+from vmm_arch.x86_64.platform.ioapic import (
     EOI,
     LEVEL,
     LINES,

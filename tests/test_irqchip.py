@@ -1,6 +1,6 @@
 """Interrupt controllers on every backend: lines raised by the host, interrupts among vCPUs.
 
-KVM has an I/O APIC; WHP has none, and is given the one of ``vmm_arch.x86_64.ioapic``.
+KVM has an I/O APIC; WHP has none, and is given the one of ``vmm_arch.x86_64.platform.ioapic``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from guests.assemble import assemble
 from vmm_arch.exits import Exit, IoOut, Kicked
 from vmm_arch.selftest.harness import AnyBackend
 from vmm_arch.x86_64.entry import Protected32
-from vmm_arch.x86_64.memory_map import GuestMemory
+from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 CODE = 0x10000
 EDGE, LEVEL = 4, 9

@@ -42,7 +42,7 @@ from vmm_arch.abi.linux_x86_64 import (
 )
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.x86_64.entry import Long64
-from vmm_arch.x86_64.kernel import load_kernel
+from vmm_arch.x86_64.linux.kernel import load_kernel
 
 PVH = note(b"Xen\0", 18, (2 * MIB).to_bytes(4, "little"))
 

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 
 import pytest
-from vmm_arch.bus import Bus
+from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Reason
 from vmm_arch.exits import IoIn, IoOut
 from vmm_arch.memory import Region
-from vmm_arch.x86_64.cmdline import panicked
-from vmm_arch.x86_64.memory_map import GuestMemory
-from vmm_arch.x86_64.pc import (
+from vmm_arch.x86_64.linux.cmdline import panicked
+from vmm_arch.x86_64.platform.memory_map import GuestMemory
+from vmm_arch.x86_64.platform.pc import (
     AbsentI8042,
     AcpiSleep,
     Cmos,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vmm_arch.serial import (
+from vmm_arch.devices.serial import (
     DLL,
     DLM,
     FCR,

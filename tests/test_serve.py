@@ -13,13 +13,13 @@ from functools import partial
 import pytest
 from requirements import require
 from vmm_arch import kvm_x86_64 as arch
-from vmm_arch.bus import Bus
+from vmm_arch.devices.bus import Bus
+from vmm_arch.devices.serial import REGISTERS, Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.exits import EndOfInterrupt, Exit, Failure, Kicked, OtherExit, SystemEvent
-from vmm_arch.serial import REGISTERS, Serial16550
 from vmm_arch.serve import serve
-from vmm_arch.x86_64.acpi import SERIAL_LINE, SERIAL_PORT
-from vmm_arch.x86_64.pc import attach_pc_devices
+from vmm_arch.x86_64.platform.acpi import SERIAL_LINE, SERIAL_PORT
+from vmm_arch.x86_64.platform.pc import attach_pc_devices
 
 LATE = 20
 """Seconds after which a guest that should have ended is given up."""

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vmm_arch.errors import HypervisorError, UnansweredReadError
 from vmm_arch.exits import Failure, Halt, IoIn, IoOut, MmioRead, MmioWrite
-from vmm_arch.x86_64 import whp_emulation
+from vmm_arch.whp.x86_64 import emulation
 from vmm_arch.x86_64.entry import Protected32
 
 MEMORY = 0x100000
@@ -324,8 +324,8 @@ def test_an_exception_at_any_call_of_the_platform(
             for library, name in (
                 (whp.arch.platform, "WHvRunVirtualProcessor"),
                 (whp.arch.platform, "WHvSetVirtualProcessorRegisters"),
-                (whp_emulation.EMULATOR, "WHvEmulatorTryMmioEmulation"),
-                (whp_emulation.EMULATOR, "WHvEmulatorTryIoEmulation"),
+                (emulation.EMULATOR, "WHvEmulatorTryMmioEmulation"),
+                (emulation.EMULATOR, "WHvEmulatorTryIoEmulation"),
             ):
                 patch.setattr(library, name, partial(watched, getattr(library, name)))
             while True:
@@ -378,7 +378,7 @@ def test_what_the_emulator_cannot_do_later_is_a_failure_of_the_next_run(
         raise HypervisorError("WHvEmulatorTryMmioEmulation", "E_FAIL", "as if")
 
     with monkeypatch.context() as patch:
-        patch.setattr(whp_emulation.EMULATOR, "WHvEmulatorTryMmioEmulation", failing)
+        patch.setattr(emulation.EMULATOR, "WHvEmulatorTryMmioEmulation", failing)
         with pytest.raises(UnansweredReadError, match=r"call run\(\)"):
             vcpu.get_regs()
         failure = vcpu.run()

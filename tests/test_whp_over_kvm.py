@@ -15,7 +15,7 @@ from vcpu_state import WHP_REGISTERS, differences, set_whp_register, whp_registe
 from vmm_arch import whp
 from vmm_arch import whp_x86_64 as arch
 from vmm_arch.abi import whp_x86_64 as abi
-from vmm_arch.x86_64.ioapic import SELECT, WINDOW
+from vmm_arch.x86_64.platform.ioapic import SELECT, WINDOW
 from whp.build import PLATFORM, libraries
 
 SPIN = b"\xeb\xfe"  # jmp $

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from vmm_arch import whp
 from vmm_arch.abi import whp_x86_64 as abi
-from vmm_arch.x86_64.whp_registers import (
+from vmm_arch.whp.x86_64.registers import (
     FPU,
     LAPIC,
     MSRS,

@@ -14,7 +14,7 @@ from vmm_arch import kvm_x86_64, whp_x86_64
 from vmm_arch.abi import kvm_x86_64 as kvm_abi
 from vmm_arch.abi import whp_x86_64 as whp_abi
 from vmm_arch.errors import HypervisorError
-from vmm_arch.x86_64 import whp_registers
+from vmm_arch.whp.x86_64 import registers as whp_registers
 
 State: TypeAlias = dict[str, object]
 

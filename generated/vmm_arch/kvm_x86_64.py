@@ -119,7 +119,9 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_vcpu_events,
     kvm_xcrs,
 )
-from vmm_arch.bus import Bus, Device
+from vmm_arch.boot.image import KernelImageError
+from vmm_arch.devices.bus import Bus, Device
+from vmm_arch.devices.serial import Serial16550
 from vmm_arch.dirty import address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import (
@@ -162,9 +164,7 @@ from vmm_arch.lifecycle import (
 )
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
-from vmm_arch.serial import Serial16550
 from vmm_arch.serve import serve
-from vmm_arch.x86_64.cmdline import linux_cmdline
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
@@ -176,8 +176,6 @@ from vmm_arch.x86_64.entry import (
     RealMode,
 )
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_X87, XsaveArea
-from vmm_arch.x86_64.image import KernelImageError
-from vmm_arch.x86_64.kernel import load_flat, load_kernel
 from vmm_arch.x86_64.lapic import (
     APIC_DFR,
     APIC_ID,
@@ -195,8 +193,9 @@ from vmm_arch.x86_64.lapic import (
     LVT_NMI,
     LapicPage,
 )
-from vmm_arch.x86_64.linux import Linux64
-from vmm_arch.x86_64.memory_map import GuestMemory
+from vmm_arch.x86_64.linux.cmdline import linux_cmdline
+from vmm_arch.x86_64.linux.entry import Linux64
+from vmm_arch.x86_64.linux.kernel import load_flat, load_kernel
 from vmm_arch.x86_64.msr import (
     AMD_OSVW,
     EFER_LMA,
@@ -223,7 +222,8 @@ from vmm_arch.x86_64.msr import (
     MTRR_TYPE_WRITE_BACK,
 )
 from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
-from vmm_arch.x86_64.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.platform.memory_map import GuestMemory
+from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.system import (
     CODE32_ATTRIBUTES,
     CODE64_ATTRIBUTES,

@@ -166,7 +166,9 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterXmm15,
     WHvX64RegisterXmmControlStatus,
 )
-from vmm_arch.bus import Bus, Device
+from vmm_arch.boot.image import KernelImageError
+from vmm_arch.devices.bus import Bus, Device
+from vmm_arch.devices.serial import Serial16550
 from vmm_arch.dirty import address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import (
@@ -207,9 +209,30 @@ from vmm_arch.lifecycle import (
 )
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
-from vmm_arch.serial import Serial16550
 from vmm_arch.serve import serve
-from vmm_arch.x86_64.cmdline import linux_cmdline
+from vmm_arch.whp.x86_64.emulation import (
+    WRITE,
+    EmulatedAccess,
+    EmulatedDevice,
+    Emulation,
+    EmulationFailed,
+)
+from vmm_arch.whp.x86_64.registers import (
+    FPU,
+    LAPIC,
+    MSRS,
+    OPTIONAL,
+    REGS,
+    SEGMENTS,
+    SREGS,
+    ApicState,
+    Fpu,
+    RegisterImage,
+    Regs,
+    Sregs,
+    names_array,
+    segment_image,
+)
 from vmm_arch.x86_64.cpuid import (
     CpuidEntry,
     enumerated,
@@ -227,12 +250,10 @@ from vmm_arch.x86_64.entry import (
     Protected32,
     RealMode,
 )
-from vmm_arch.x86_64.image import KernelImageError
-from vmm_arch.x86_64.ioapic import IO_APIC_ADDRESSES, IoApic
-from vmm_arch.x86_64.kernel import load_flat, load_kernel
 from vmm_arch.x86_64.lapic import LVT_EXTINT, LVT_NMI, LapicPage
-from vmm_arch.x86_64.linux import Linux64
-from vmm_arch.x86_64.memory_map import GuestMemory
+from vmm_arch.x86_64.linux.cmdline import linux_cmdline
+from vmm_arch.x86_64.linux.entry import Linux64
+from vmm_arch.x86_64.linux.kernel import load_flat, load_kernel
 from vmm_arch.x86_64.msr import (
     EFER_LMA,
     EFER_LME,
@@ -245,7 +266,9 @@ from vmm_arch.x86_64.msr import (
     MTRR_TYPE_WRITE_BACK,
 )
 from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
-from vmm_arch.x86_64.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, IoApic
+from vmm_arch.x86_64.platform.memory_map import GuestMemory
+from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.system import (
     CODE32_ATTRIBUTES,
     CODE64_ATTRIBUTES,
@@ -260,29 +283,6 @@ from vmm_arch.x86_64.system import (
     TSS_ATTRIBUTES,
     TSS_LIMIT,
     configure_system,
-)
-from vmm_arch.x86_64.whp_emulation import (
-    WRITE,
-    EmulatedAccess,
-    EmulatedDevice,
-    Emulation,
-    EmulationFailed,
-)
-from vmm_arch.x86_64.whp_registers import (
-    FPU,
-    LAPIC,
-    MSRS,
-    OPTIONAL,
-    REGS,
-    SEGMENTS,
-    SREGS,
-    ApicState,
-    Fpu,
-    RegisterImage,
-    Regs,
-    Sregs,
-    names_array,
-    segment_image,
 )
 
 __all__ = [

@@ -9,7 +9,7 @@ from threading import Event, Thread, Timer, get_ident
 from time import monotonic
 from typing import Protocol, TypeAlias
 
-from vmm_arch.bus import Bus
+from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import ClosedError
 from vmm_arch.exits import EndOfInterrupt, Exit, Failure, Halt, Kicked, Shutdown, SystemEvent

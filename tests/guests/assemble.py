@@ -17,7 +17,7 @@ from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
 
 GUESTS = Path(__file__).parent
-TEMPLATE = "vmm_arch/selftest/code.py"
+TEMPLATE = "vmm_arch/selftest/x86_64/code.py"
 """The file of the code, below the templates."""
 
 

@@ -13,12 +13,12 @@ from guests.assemble import assemble
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from images import DATA, GIB, MACHINES, MIB, NOISE, PAGE, TEXT, Part, elf, noisy, unchanged
+from vmm_arch.boot.image import KernelImageError
 from vmm_arch.exits import Halt, IoOut
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.selftest.harness import AnyBackend
-from vmm_arch.x86_64.image import KernelImageError
-from vmm_arch.x86_64.memory_map import GuestMemory as X86Memory
 from vmm_arch.x86_64.multiboot import MultibootModule, load_multiboot
+from vmm_arch.x86_64.platform.memory_map import GuestMemory as X86Memory
 
 from multiboot.images import ADDRESSES, attempt, elf32, header
 

@@ -11,19 +11,19 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from vmm_arch.bus import Bus
+from vmm_arch.boot.image import KernelImageError
 from vmm_arch.command import backends
 from vmm_arch.command.dump import dump
 from vmm_arch.command.terminal import Terminal
+from vmm_arch.devices.bus import Bus
+from vmm_arch.devices.serial import Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.exits import Exit
-from vmm_arch.serial import Serial16550
 from vmm_arch.serve import serve
-from vmm_arch.x86_64.acpi import SERIAL_LINE, SERIAL_PORT
-from vmm_arch.x86_64.cmdline import linux_cmdline
-from vmm_arch.x86_64.image import KernelImageError
-from vmm_arch.x86_64.kernel import load_kernel
-from vmm_arch.x86_64.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.linux.cmdline import linux_cmdline
+from vmm_arch.x86_64.linux.kernel import load_kernel
+from vmm_arch.x86_64.platform.acpi import SERIAL_LINE, SERIAL_PORT
+from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 
 WRONG_USE: Final = 2
 STATUS: Final = {

@@ -11,7 +11,6 @@ from time import perf_counter
 from typing import cast
 
 from vmm_arch.errors import HypervisorUnavailableError
-from vmm_arch.selftest.code import CODE
 from vmm_arch.selftest.harness import (
     AnyBackend,
     Guest,
@@ -20,6 +19,7 @@ from vmm_arch.selftest.harness import (
     ScenarioFailed,
     play,
 )
+from vmm_arch.selftest.x86_64.code import CODE
 
 NAMES = tuple(sorted(CODE))
 """The scenarios."""
@@ -45,7 +45,7 @@ class _Patient:
 
 def scenario(name: str) -> Scenario:
     """The scenario of a name."""
-    return cast(Scenario, import_module(f"vmm_arch.selftest.scenarios.{name}"))
+    return cast(Scenario, import_module(f"vmm_arch.selftest.x86_64.scenarios.{name}"))
 
 
 def play_all(

@@ -31,18 +31,10 @@ from vmm_arch.abi.linux_x86_64 import (
     elf64_phdr,
     setup_header,
 )
-from vmm_arch.x86_64.bzimage import BOOT_FLAG, MAGIC, VERSION_2_12
-from vmm_arch.x86_64.image import CORRUPT, Image, described
-from vmm_arch.x86_64.layout import (
-    HIGH_MEMORY,
-    MAPPED,
-    Layout,
-    Segment,
-    clipped,
-    holds,
-    listing,
-    memory_up_to,
-)
+from vmm_arch.boot.image import CORRUPT, Image, described
+from vmm_arch.boot.ranges import Segment, clipped, holds, listing
+from vmm_arch.x86_64.linux.bzimage import BOOT_FLAG, MAGIC, VERSION_2_12
+from vmm_arch.x86_64.linux.layout import HIGH_MEMORY, MAPPED, Layout, memory_up_to
 from vmm_arch.x86_64.other_protocols import multiboot_header, xen_protocol
 
 Header: TypeAlias = elf32_hdr | elf64_hdr

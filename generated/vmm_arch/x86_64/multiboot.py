@@ -15,13 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from vmm_arch.abi.linux_x86_64 import ELFCLASS32, ELFCLASS64
-from vmm_arch.memory import PAGE_SIZE, GuestMemory
-from vmm_arch.x86_64 import elf
-from vmm_arch.x86_64.entry import GDT_SIZE, Protected32
-from vmm_arch.x86_64.image import CORRUPT, Image, described, opened, terminated
-from vmm_arch.x86_64.layout import (
-    HIGH_MEMORY,
-    MAPPED,
+from vmm_arch.boot.image import CORRUPT, Image, described, opened, terminated
+from vmm_arch.boot.ranges import (
     Segment,
     aligned,
     clipped,
@@ -29,16 +24,19 @@ from vmm_arch.x86_64.layout import (
     holds,
     listing,
     lowest,
-    memory_up_to,
     runs_of,
     without,
 )
-from vmm_arch.x86_64.linux import EBDA
+from vmm_arch.memory import PAGE_SIZE, GuestMemory
+from vmm_arch.x86_64 import elf
+from vmm_arch.x86_64.entry import GDT_SIZE, Protected32
+from vmm_arch.x86_64.linux.entry import EBDA
+from vmm_arch.x86_64.linux.layout import HIGH_MEMORY, MAPPED, memory_up_to
+from vmm_arch.x86_64.linux.zero_page import e820_map
 from vmm_arch.x86_64.other_protocols import multiboot_header
-from vmm_arch.x86_64.zero_page import e820_map
 
 if TYPE_CHECKING:
-    from vmm_arch.x86_64.image import Source
+    from vmm_arch.boot.image import Source
 
 MULTIBOOT_BOOTLOADER_MAGIC: Final = 0x2BADB002
 """What a kernel finds in EAX (3.2)."""

@@ -8,7 +8,6 @@ from collections.abc import Sized
 from typing import Protocol
 
 from vmm_arch.memory import GuestMemory
-from vmm_arch.x86_64.acpi import write_acpi
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
     DATA_SELECTOR,
@@ -18,9 +17,10 @@ from vmm_arch.x86_64.entry import (
     Long64,
     Protected32,
 )
-from vmm_arch.x86_64.linux import Linux64
+from vmm_arch.x86_64.linux.entry import Linux64
+from vmm_arch.x86_64.linux.zero_page import write_zero_page
 from vmm_arch.x86_64.multiboot import Multiboot32
-from vmm_arch.x86_64.zero_page import write_zero_page
+from vmm_arch.x86_64.platform.acpi import write_acpi
 
 CR0_PE = 0x1
 CR0_MP = 0x2

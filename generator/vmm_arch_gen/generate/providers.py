@@ -72,7 +72,7 @@ def _module(templates: Path, path: Path) -> str:
 
 
 def _belongs(path: Path, owner: str) -> bool:
-    """Whether a module is a hypervisor's or a CPU's: ``whp.py``, ``x86_64/whp_registers.py``."""
+    """Whether a module is a hypervisor's or a CPU's: ``whp.py``, ``whp/x86_64/registers.py``."""
     return any(part == owner or part.startswith(f"{owner}_") for part in path.with_suffix("").parts)
 
 

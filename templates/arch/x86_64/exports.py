@@ -1,7 +1,7 @@
 """What a backend module of x86_64 hands on, so that its users import nothing else."""
 
 EXPORTS = {
-    "vmm_arch.bus": ["Bus", "Device"],
+    "vmm_arch.devices.bus": ["Bus", "Device"],
     "vmm_arch.ending": ["Ending", "Reason"],
     "vmm_arch.errors": [
         "BusyError",
@@ -30,16 +30,16 @@ EXPORTS = {
     ],
     "vmm_arch.memory": ["MemoryAccessError", "MemoryInUseError", "Region"],
     "vmm_arch.report": ["Check", "Report"],
-    "vmm_arch.serial": ["Serial16550"],
+    "vmm_arch.devices.serial": ["Serial16550"],
     "vmm_arch.serve": ["serve"],
-    "vmm_arch.x86_64.cmdline": ["linux_cmdline"],
+    "vmm_arch.x86_64.linux.cmdline": ["linux_cmdline"],
     "vmm_arch.x86_64.cpuid": ["CpuidEntry"],
     "vmm_arch.x86_64.entry": ["Entry", "Long64", "Protected32", "RealMode"],
-    "vmm_arch.x86_64.image": ["KernelImageError"],
-    "vmm_arch.x86_64.kernel": ["load_flat", "load_kernel"],
-    "vmm_arch.x86_64.linux": ["Linux64"],
-    "vmm_arch.x86_64.memory_map": ["GuestMemory"],
+    "vmm_arch.boot.image": ["KernelImageError"],
+    "vmm_arch.x86_64.linux.kernel": ["load_flat", "load_kernel"],
+    "vmm_arch.x86_64.linux.entry": ["Linux64"],
+    "vmm_arch.x86_64.platform.memory_map": ["GuestMemory"],
     "vmm_arch.x86_64.multiboot": ["Multiboot32", "MultibootModule", "load_multiboot"],
-    "vmm_arch.x86_64.pc": ["DebugExit", "attach_pc_devices"],
+    "vmm_arch.x86_64.platform.pc": ["DebugExit", "attach_pc_devices"],
     "vmm_arch.x86_64.system": ["configure_system"],
 }

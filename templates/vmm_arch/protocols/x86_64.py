@@ -19,7 +19,7 @@ from vmm_arch.memory import Region
 from vmm_arch.report import Report
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
-from vmm_arch.x86_64.memory_map import GuestMemory
+from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 
 class Segment(Protocol):

@@ -16,7 +16,7 @@ from vmm_arch.abi.linux_x86_64 import (
     PT_NOTE,
     elf64_note,
 )
-from vmm_arch.x86_64.image import Image
+from vmm_arch.boot.image import Image
 
 if TYPE_CHECKING:
     from vmm_arch.x86_64.elf import Header, ProgramHeader

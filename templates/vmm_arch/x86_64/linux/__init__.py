@@ -1,0 +1,1 @@
+"""Loading Linux: image formats, the zero page, the command line."""

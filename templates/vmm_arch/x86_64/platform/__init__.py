@@ -1,0 +1,1 @@
+"""The PC around the CPU: memory map, ports, interrupt lines, ACPI tables."""
