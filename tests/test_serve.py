@@ -9,15 +9,19 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pytest
 from requirements import require
 from vmm_arch import kvm_x86_64 as arch
+from vmm_arch.activity import Activity
 from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import REGISTERS, Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.exits import EndOfInterrupt, Exit, Failure, Kicked, OtherExit, SystemEvent
+from vmm_arch.selftest.harness import AnyBackend
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.entry import Entry, Protected32, RealMode
 from vmm_arch.x86_64.platform.acpi import SERIAL_LINE, SERIAL_PORT
 from vmm_arch.x86_64.platform.pc import attach_pc_devices
 
@@ -28,6 +32,7 @@ SERIAL_PORTS = range(SERIAL_PORT, SERIAL_PORT + REGISTERS)
 
 # Real-mode code, at any address.
 HALTS = bytes.fromhex("f4")  # hlt
+WAITS = bytes.fromhex("fb f4 eb fd")  # sti; 1: hlt; jmp 1b
 SPINS = bytes.fromhex("eb fe")  # jmp to itself
 ASKS_AND_HALTS = bytes.fromhex("e4 10 f4")  # in al, 0x10; hlt
 TELLS_AND_HALTS = bytes.fromhex("b0 2a e6 10 f4")  # mov al, 42; out 0x10, al; hlt
@@ -223,6 +228,106 @@ def test_a_second_vcpu_that_the_first_one_starts(machine: Make, bus: Bus) -> Non
     assert (ending.reason, ending.vcpu) == (Reason.POWER_OFF, 1)
 
 
+# Guests that stand still, where interrupt controllers keep HLT from being an exit
+
+STANDS_STILL = "every vCPU is halted with interrupts off"
+SECOND_HALTS = bytes.fromhex("fa f4 eb fd")  # cli; 1: hlt; jmp 1b
+SECOND_WAITS = WAITS
+
+
+@pytest.fixture
+def on_any(arch: AnyBackend) -> Iterator[Callable[..., Any]]:
+    """Make a machine with interrupt controllers, each vCPU with code of its own, on any backend."""
+    opened: list[Any] = []
+
+    def make(*codes: bytes, mode: type[Entry] = RealMode) -> Any:
+        memory = arch.GuestMemory(0x20000)
+        opened.append(memory)
+        vm = arch.Vm(memory, vcpus=len(codes), irqchip=True)
+        opened.append(vm)
+        for vcpu, code in zip(vm.vcpus, codes, strict=True):
+            memory.write(0x1000 * (1 + vcpu.index), code)
+        entry = mode(0x1000, rsp=0x8000)
+        arch.configure_system(vm, entry)
+        for vcpu in vm.vcpus:
+            arch.configure_vcpu(vcpu, entry)
+        return vm
+
+    yield make
+    for thing in reversed(opened):
+        thing.close()
+
+
+@pytest.mark.parametrize("vcpus", [1, 3])
+def test_a_guest_that_nothing_can_wake(on_any: Callable[..., Any], bus: Bus, vcpus: int) -> None:
+    """The others wait for the first to start them, which it never will."""
+    vm = on_any(HALTS, *[b""] * (vcpus - 1))
+    ending = serve(vm, bus, timeout=LATE)
+    assert (ending.reason, ending.vcpu, ending.message) == (Reason.HALTED, None, STANDS_STILL)
+    assert ending.exits == {}
+    assert ending.seconds < LATE / 2
+    activities = [vcpu.get_activity() for vcpu in vm.vcpus]
+    assert activities == [Activity.HALTED_FOR_GOOD] + [Activity.NOT_STARTED] * (vcpus - 1)
+    vm.vcpus[0].inject_nmi()
+    assert vm.vcpus[0].get_activity() is Activity.HALTED
+
+
+def test_two_vcpus_that_nothing_can_wake(on_any: Callable[..., Any], bus: Bus) -> None:
+    vm = on_any(STARTS_A_SECOND, SECOND_HALTS, mode=Protected32)
+    ending = serve(vm, bus, timeout=LATE)
+    assert (ending.reason, ending.message) == (Reason.HALTED, STANDS_STILL)
+    assert [vcpu.get_activity() for vcpu in vm.vcpus] == [Activity.HALTED_FOR_GOOD] * 2
+
+
+@pytest.mark.parametrize("second", [SECOND_WAITS, SPINS], ids=["waits", "spins"])
+def test_one_vcpu_that_is_alive_keeps_the_guest_alive(
+    on_any: Callable[..., Any], bus: Bus, second: bytes
+) -> None:
+    """It might wake the other one, by an NMI for instance."""
+    vm = on_any(STARTS_A_SECOND, second, mode=Protected32)
+    ending = serve(vm, bus, timeout=20 * SOON)
+    assert ending.reason is Reason.TIMEOUT
+    alive = Activity.HALTED if second is SECOND_WAITS else Activity.RUNNING
+    assert [v.get_activity() for v in vm.vcpus] == [Activity.HALTED_FOR_GOOD, alive]
+
+
+def test_a_guest_that_waits_for_an_interrupt_is_alive(on_any: Callable[..., Any], bus: Bus) -> None:
+    vm = on_any(WAITS)
+    ending = serve(vm, bus, timeout=20 * SOON)
+    assert ending.reason is Reason.TIMEOUT
+    assert set(ending.exits) <= {"Kicked"}
+    assert vm.vcpus[0].get_activity() is Activity.HALTED
+
+
+def test_a_device_that_is_slow_is_waited_for(on_any: Callable[..., Any], bus: Bus) -> None:
+    """Also while the other vCPU is halted for good, and goes on meanwhile."""
+
+    def work() -> int:
+        time.sleep(20 * SOON)
+        return 0
+
+    bus.attach_ports(range(0x10, 0x11), Answers(work))
+    attach_pc_devices(bus)
+    vm = on_any(STARTS_A_SECOND, bytes.fromhex("e4 10") + POWERS_OFF, mode=Protected32)
+    assert serve(vm, bus, timeout=LATE).reason is Reason.POWER_OFF
+
+
+def test_what_cannot_be_looked_at_is_raised(
+    on_any: Callable[..., Any], bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vm = on_any(HALTS)
+
+    def fail(vcpu: Any) -> Activity:
+        raise LookupError("no activity")
+
+    monkeypatch.setattr(type(vm.vcpus[0]), "get_activity", fail)
+    with pytest.raises(LookupError, match="no activity") as caught:
+        serve(vm, bus, timeout=LATE)
+    assert caught.value.__notes__ == [
+        "It happened while it was looked whether the guest stands still."
+    ]
+
+
 # Guests that are ended
 
 
@@ -235,9 +340,9 @@ def test_a_timeout_ends_a_guest_that_spins(machine: Make, bus: Bus, vcpus: int) 
 
 
 def test_no_vcpu_spins_while_the_guest_does_nothing(machine: Make, bus: Bus) -> None:
-    vm = machine(HALTS, b"", irqchip=True)
+    vm = machine(WAITS, b"", irqchip=True)
     before = time.process_time()
-    ending = serve(vm, bus, timeout=5 * SOON)
+    ending = serve(vm, bus, timeout=15 * SOON)
     assert ending.reason is Reason.TIMEOUT
     assert ending.exits == {"Kicked": 2}
     assert time.process_time() - before < 2 * SOON
@@ -482,10 +587,14 @@ class ScriptedVcpu:
     def kick(self) -> None:
         raise AssertionError("nobody else runs")
 
+    def get_activity(self) -> Activity:
+        raise AssertionError("HLT is an exit")
+
 
 @dataclass
 class ScriptedMachine:
     vcpus: list[ScriptedVcpu]
+    irqchip: bool = False
 
 
 def system_event() -> SystemEvent:

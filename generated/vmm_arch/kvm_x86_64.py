@@ -70,6 +70,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_GET_SREGS,
     KVM_GET_SUPPORTED_CPUID,
     KVM_GET_TSC_KHZ,
+    KVM_GET_VCPU_EVENTS,
     KVM_GET_VCPU_MMAP_SIZE,
     KVM_GET_XSAVE,
     KVM_INTERNAL_ERROR_EMULATION,
@@ -77,6 +78,9 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_IRQ_LINE,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
+    KVM_MP_STATE_HALTED,
+    KVM_MP_STATE_INIT_RECEIVED,
+    KVM_MP_STATE_UNINITIALIZED,
     KVM_NMI,
     KVM_PIT_SPEAKER_DUMMY,
     KVM_RUN,
@@ -119,6 +123,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_vcpu_events,
     kvm_xcrs,
 )
+from vmm_arch.activity import Activity
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.bus import Bus, Device
 from vmm_arch.devices.serial import Serial16550
@@ -190,6 +195,8 @@ from vmm_arch.x86_64.lapic import (
     APIC_SVR,
     APIC_TPR,
     LVT_EXTINT,
+    LVT_MASKED,
+    LVT_MODE,
     LVT_NMI,
     LapicPage,
 )
@@ -235,6 +242,7 @@ from vmm_arch.x86_64.system import (
     CR4_PAE,
     DATA_ATTRIBUTES,
     GDT_LIMIT,
+    RFLAGS_IF,
     TSS_ATTRIBUTES,
     TSS_LIMIT,
     configure_system,
@@ -242,6 +250,7 @@ from vmm_arch.x86_64.system import (
 
 __all__ = [
     "ABSENT",
+    "Activity",
     "Bus",
     "BusyError",
     "Check",
@@ -491,6 +500,26 @@ def cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
             edx=entry.edx,
         )
     return (ctypes.c_char * len(image)).from_buffer(image)
+
+
+def activity(vcpu: Vcpu) -> Activity:
+    """Tell what a vCPU would do; one that is halted stays so however often it is kicked."""
+    state = kvm_mp_state()
+    call(vcpu.fd, KVM_GET_MP_STATE, state)
+    if state.mp_state in (KVM_MP_STATE_UNINITIALIZED, KVM_MP_STATE_INIT_RECEIVED):
+        return Activity.NOT_STARTED
+    if state.mp_state != KVM_MP_STATE_HALTED:
+        return Activity.RUNNING
+    regs, events, lapic = Regs(), kvm_vcpu_events(), Lapic()
+    call(vcpu.fd, KVM_GET_REGS, regs)
+    call(vcpu.fd, KVM_GET_VCPU_EVENTS, events)
+    call(vcpu.fd, KVM_GET_LAPIC, lapic)
+    nmis = events.nmi.pending or events.nmi.injected or events.smi.pending
+    # A Linux of old has the 8254 send NMIs through LINT0, as its watchdog.
+    by_lint0 = lapic[APIC_LVT_LINT0] & (LVT_MASKED | LVT_MODE) == LVT_NMI
+    if regs.rflags & RFLAGS_IF or nmis or by_lint0:
+        return Activity.HALTED
+    return Activity.HALTED_FOR_GOOD
 
 
 def write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
@@ -898,6 +927,15 @@ class Vcpu:
         if self._state:
             self._settle()
         return call(self.fd, KVM_GET_TSC_KHZ)
+
+    def get_activity(self) -> Activity:
+        """Tell whether the vCPU executes instructions, is halted or waits to be started.
+
+        Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
+        """
+        if self._state:
+            self._settle()
+        return activity(self)
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""

@@ -166,6 +166,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterXmm15,
     WHvX64RegisterXmmControlStatus,
 )
+from vmm_arch.activity import Activity
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.bus import Bus, Device
 from vmm_arch.devices.serial import Serial16550
@@ -280,6 +281,7 @@ from vmm_arch.x86_64.system import (
     CR4_PAE,
     DATA_ATTRIBUTES,
     GDT_LIMIT,
+    RFLAGS_IF,
     TSS_ATTRIBUTES,
     TSS_LIMIT,
     configure_system,
@@ -287,6 +289,7 @@ from vmm_arch.x86_64.system import (
 
 __all__ = [
     "ABSENT",
+    "Activity",
     "Bus",
     "BusyError",
     "Check",
@@ -402,6 +405,9 @@ DELIVERED: Final = (
 )
 """The kinds of interrupt that an I/O APIC sends and the platform has."""
 APIC_ID: Final = 0x20
+ACTIVITY: Final = names_array(
+    [WHvRegisterInternalActivityState, WHvX64RegisterRflags, WHvRegisterPendingInterruption]
+)
 PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
 WINDOW_REQUEST: Final = names_array([WHvX64RegisterDeliverabilityNotifications])
 OPTIONAL_CALLS: Final = {
@@ -438,6 +444,20 @@ def capability(code: int) -> WHV_CAPABILITY:
     size = ctypes.c_uint32()
     platform.WHvGetCapability(code, ctypes.byref(value), ctypes.sizeof(value), ctypes.byref(size))
     return value
+
+
+def activity(vcpu: Vcpu) -> Activity:
+    """Tell what a virtual processor would do."""
+    values = (WHV_REGISTER_VALUE * len(ACTIVITY))()
+    vcpu.read_registers(ACTIVITY, len(ACTIVITY), values)
+    suspended, flags, pending = values
+    if suspended.InternalActivity.StartupSuspend:
+        return Activity.NOT_STARTED
+    if not suspended.InternalActivity.HaltSuspend:
+        return Activity.RUNNING
+    if flags.Reg64 & RFLAGS_IF or pending.PendingInterruption.InterruptionPending:
+        return Activity.HALTED
+    return Activity.HALTED_FOR_GOOD
 
 
 def register_name(number: int) -> str:
@@ -1197,6 +1217,15 @@ class Vcpu:
         if self._state:
             self._settle()
         return capability(WHvCapabilityCodeProcessorClockFrequency).ProcessorClockFrequency // 1000
+
+    def get_activity(self) -> Activity:
+        """Tell whether the vCPU executes instructions, is halted or waits to be started.
+
+        Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
+        """
+        if self._state:
+            self._settle()
+        return activity(self)
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""

@@ -21,7 +21,7 @@ class Reason(StrEnum):
     DEBUG_EXIT = "debug exit"
     """The guest wrote ``code`` to a port that is there for ending it."""
     HALTED = "halted"
-    """Every vCPU executed HLT, and there is no interrupt controller that could wake one."""
+    """Every vCPU executed HLT, and nothing can wake one: interrupts are off, or there is no irqchip."""
     TIMEOUT = "timeout"
     STOPPED = "stopped"
     """Somebody called ``bus.stop()``."""

@@ -9,10 +9,12 @@ from threading import Event, Thread, Timer, get_ident
 from time import monotonic
 from typing import Protocol, TypeAlias
 
+from vmm_arch.activity import Activity
 from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import ClosedError
 from vmm_arch.exits import EndOfInterrupt, Exit, Failure, Halt, Kicked, Shutdown, SystemEvent
+from vmm_arch.standstill import Standstill
 
 __all__ = ["Ending", "Reason", "serve"]
 
@@ -24,6 +26,7 @@ class Vcpu(Protocol):
     def index(self) -> int: ...
     def run(self) -> Exit: ...
     def kick(self) -> None: ...
+    def get_activity(self) -> Activity: ...
 
 
 class Machine(Protocol):
@@ -31,6 +34,8 @@ class Machine(Protocol):
 
     @property
     def vcpus(self) -> Sequence[Vcpu]: ...
+    @property
+    def irqchip(self) -> bool: ...
 
 
 Trace: TypeAlias = Callable[[int, Exit], object]
@@ -46,7 +51,9 @@ def serve(
 
     When this returns or raises, no vCPU runs and no thread is left. What a device, ``trace`` or a
     hypervisor raises in any thread is raised here, and so is KeyboardInterrupt (on Windows at the
-    first vCPU's next exit). Called again, it goes on where the guest was. A vCPU may have a kick
+    first vCPU's next exit). A guest whose vCPUs have all halted with interrupts off ends within a
+    second, though interrupt controllers keep HLT from being an exit; an NMI that a device's line
+    would send later is not waited for. Called again, it goes on where the guest was. A vCPU may have a kick
     left, which its next ``run()`` returns. A device that does not return keeps this from returning.
     """
     return _Service(vm, bus, trace).run(timeout)
@@ -65,6 +72,11 @@ class _Runner:
         """Whether the vCPU has been run for the last time."""
         self.exits: Counter[type[Exit]] = Counter()
 
+    @property
+    def count(self) -> int:
+        """How many exits it made; another thread may ask."""
+        return sum(list(self.exits.values()))  # a list, since the thread may add a kind meanwhile
+
 
 class _Service:
     """One call of serve().
@@ -82,6 +94,8 @@ class _Service:
         self.ends: list[tuple[Reason, int | None, str, int | None]] = []
         self.errors: list[BaseException] = []
         self.halted: list[int] = []
+        self.standstill = Standstill(self.runners, self.stands_still, self.failed)
+        self.halt_is_an_exit = not vm.irqchip
 
     def run(self, timeout: float | None) -> Ending:
         start = monotonic()
@@ -91,6 +105,7 @@ class _Service:
             for runner in others
         ]
         timer = None if timeout is None else Timer(timeout, self.end, (Reason.TIMEOUT,))
+        watch = None if self.halt_is_an_exit else self.standstill.thread
         with self.bus.listening(self.stopped):
             try:
                 if timer is not None:
@@ -98,6 +113,8 @@ class _Service:
                     timer.start()
                 for thread in threads:
                     thread.start()
+                if watch is not None:
+                    watch.start()
                 self.drive(first)
                 # Not by join(): before Python 3.13 one that a signal interrupts takes the thread
                 # for ended, and the next one returns at once (CPython issue 90882).
@@ -110,7 +127,8 @@ class _Service:
                 self.end(Reason.STOPPED)
                 if timer is not None:
                     timer.cancel()
-                for ending in (*threads, timer):
+                self.standstill.stop()
+                for ending in (*threads, timer, watch):
                     if ending is not None and ending.ident is not None:
                         ending.join()
         if self.errors:
@@ -126,6 +144,7 @@ class _Service:
     def drive(self, runner: _Runner) -> None:
         """Run a vCPU until the guest ends or this vCPU halts; note what is raised."""
         run, handle, trace = runner.vcpu.run, self.bus.handle, self.trace
+        standstill = self.standstill
         index, exits, ends = runner.index, runner.exits, self.ends
         runner.thread = get_ident()
         try:
@@ -135,6 +154,9 @@ class _Service:
                     break
                 exit = run()
                 runner.in_guest = False
+                if standstill.looking and type(exit) is Kicked:
+                    standstill.pause(runner)
+                    continue
                 exits[type(exit)] += 1
                 if trace is not None:
                     trace(index, exit)
@@ -165,6 +187,16 @@ class _Service:
             case _:  # running on might bring the same exit again, for ever
                 self.end(Reason.FAILED, index, f"nobody answers {exit!r}")
         return False
+
+    def stands_still(self) -> None:
+        """End a guest in which no vCPU can wake another."""
+        self.end(Reason.HALTED, None, "every vCPU is halted with interrupts off")
+
+    def failed(self, error: BaseException) -> None:
+        """Raise in serve() what could not be looked at."""
+        error.add_note("It happened while it was looked whether the guest stands still.")
+        self.errors.append(error)
+        self.end(Reason.FAILED)
 
     def end(
         self,

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from vmm_arch.activity import Activity
 from vmm_arch.exits import Exit
 from vmm_arch.memory import Region
 from vmm_arch.report import Report
@@ -184,6 +185,12 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
 
     def get_tsc_khz(self) -> int:
         """Tell how fast the guest's time stamp counter counts, in kHz."""
+
+    def get_activity(self) -> Activity:
+        """Tell whether the vCPU executes instructions, is halted or waits to be started.
+
+        Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
+        """
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""

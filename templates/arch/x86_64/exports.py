@@ -1,6 +1,7 @@
 """What a backend module of x86_64 hands on, so that its users import nothing else."""
 
 EXPORTS = {
+    "vmm_arch.activity": ["Activity"],
     "vmm_arch.devices.bus": ["Bus", "Device"],
     "vmm_arch.ending": ["Ending", "Reason"],
     "vmm_arch.errors": [

@@ -19,6 +19,8 @@ APIC_LVT_LINT1 = 0x360
 APIC_LVT_ERROR = 0x370
 
 LVT_MASKED = 0x10000
+LVT_MODE = 0x700
+"""The bits that say what is delivered."""
 LVT_NMI = 0x400
 LVT_EXTINT = 0x700
 

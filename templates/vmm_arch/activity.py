@@ -1,0 +1,14 @@
+"""What a vCPU that nobody runs at the moment would do."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Activity(StrEnum):
+    """What a vCPU does when it is run."""
+
+    RUNNING = "executes instructions"
+    HALTED = "halted, until an interrupt comes"
+    HALTED_FOR_GOOD = "halted with interrupts off: nothing can wake it"
+    NOT_STARTED = "waits until another vCPU starts it"
