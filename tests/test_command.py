@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -65,6 +66,7 @@ def test_doctor() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "KVM: works on this host" in done.stdout
     assert "yes  a guest: was made, ran and halted in" in done.stdout
+    assert re.search("(yes|no ) +an operating system: ", done.stdout)
 
 
 # mov dx, 0x3f8; mov al, '!'; out dx, al; then what ends the guest

@@ -26,6 +26,9 @@ from vmm_arch.errors import ForkedError, HypervisorError, HypervisorUnavailableE
 from vmm_arch.report import Check
 
 DEVICE = Path("/dev/kvm")
+MODULES = Path("/sys/module")
+_PARAMETERS = ("nested", "npt", "avic", "ept", "unrestricted_guest", "enable_apicv")
+"""Of kvm_amd and kvm_intel."""
 
 if sys.platform == "linux":
     from fcntl import ioctl
@@ -227,6 +230,21 @@ def check_capabilities(
     return tuple(checks)
 
 
+def check_module() -> Check:
+    """Which module gives KVM its processor, with those of its parameters that tell hosts apart."""
+    found = []
+    for module in sorted(MODULES.glob("kvm_*")):
+        values = []
+        for name in _PARAMETERS:
+            try:
+                values.append(f"{name}={(module / 'parameters' / name).read_text().strip()}")
+            except OSError:  # it has no such parameter
+                continue
+        found.append(" ".join([module.name, *values]))
+    detail = ", ".join(found) or f"{MODULES} names none"
+    return Check("module", bool(found), detail, required=False)
+
+
 def require(checks: tuple[Check, ...]) -> None:
     """Raise the first required thing that is missing."""
     for check in checks:
@@ -237,6 +255,7 @@ def require(checks: tuple[Check, ...]) -> None:
 __all__ = [
     "DEVICE",
     "check_capabilities",
+    "check_module",
     "device_name",
     "enter_guest",
     "install_kick_signal",

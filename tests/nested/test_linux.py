@@ -46,6 +46,7 @@ def booted() -> Result:
         f" echo $? >results/{name}.status"
         for name, boot in BOOTS.items()
     ]
+    commands.append("python3 -m vmm_arch doctor >results/doctor")
     files: dict[str, bytes | Path] = {
         "vmm_arch": PRODUCT,
         "whp": libraries(),
@@ -65,3 +66,10 @@ def test_a_stock_kernel_boots_to_its_own_userspace(booted: Result, boot: str) ->
     assert "000e0000-000effff : ACPI Tables" in shown
     assert "vmm-arch: power off by vCPU" in errors
     assert booted.files[f"{boot}.status"] == b"0\n"
+
+
+def test_doctor_knew_it(booted: Result) -> None:
+    """It says the contrary of hosts whose hypervisor emulates instructions and lacks some."""
+    said = booted.files["doctor"].decode()
+    assert "yes  module: kvm_amd nested=" in said
+    assert "yes  an operating system: " in said

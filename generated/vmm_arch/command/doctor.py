@@ -12,6 +12,7 @@ from vmm_arch.errors import HypervisorError
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
 from vmm_arch.report import Check, Report
 from vmm_arch.x86_64.entry import RealMode
+from vmm_arch.x86_64.instructions import missing_instructions
 
 # mov al, 0x2a; out 0xe9, al; hlt
 _GUEST = b"\xb0\x2a\xe6\xe9\xf4"
@@ -24,9 +25,30 @@ def examine() -> list[Report]:
         arch = backends.backend(name)
         report = arch.probe()
         if report:
-            report = Report(report.hypervisor, (*report.checks, _run_a_guest(arch)))
+            report = Report(report.hypervisor, (*report.checks, *_try_guests(arch)))
         reports.append(report)
     return reports
+
+
+def _try_guests(backend: Backend[AnyVcpu]) -> list[Check]:
+    """Whether guests run at all; and then, whether an operating system can."""
+    checks = [_run_a_guest(backend)]
+    if checks[0].available:
+        checks.append(operating_system(backend))
+    return checks
+
+
+def operating_system(backend: Backend[AnyVcpu]) -> Check:
+    """Whether instructions that an operating system cannot do without are executed here."""
+    name = "an operating system"
+    missing = missing_instructions(backend)
+    if not missing:
+        return Check(name, True, "the instructions that it needs are executed")
+    detail = (
+        f"this hypervisor cannot execute {', '.join(missing)}, so a kernel dies while it boots;"
+        " use a host where it has hardware virtualization (VMX or SVM)"
+    )
+    return Check(name, False, detail, required=False)
 
 
 def _run_a_guest(backend: Backend[AnyVcpu]) -> Check:

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Final
 
 from vmm_arch.command import backends
+from vmm_arch.command.doctor import operating_system
+from vmm_arch.command.host import about_host
 from vmm_arch.errors import HypervisorUnavailableError
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
+from vmm_arch.report import Report
 from vmm_arch.selftest.play import NAMES, Outcome, play_all
 from vmm_arch.x86_64.cpuid import CpuidEntry
 
@@ -73,9 +76,11 @@ def selftest(options: argparse.Namespace) -> int:
     print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
     if options.report:
         scenarios = {o.name: {"failure": o.failure, "seconds": o.seconds} for o in outcomes}
+        probe = arch.probe()
+        probe = Report(probe.hypervisor, (*probe.checks, operating_system(arch)))
         report = {
             "about": about,
-            "probe": str(arch.probe()),
+            "probe": str(probe),
             "absent": dict(arch.ABSENT),
             "scenarios": scenarios,
         }
@@ -105,9 +110,8 @@ def _about(hypervisor: str, arch: Backend[AnyVcpu]) -> dict[str, str]:
         "vmm-arch": package,
         "hypervisor": hypervisor,
         "signature": _signature(entries),
-        "processor": _brand(entries),
-        "system": f"{platform.system()} {platform.release()} {platform.version()}",
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        **about_host(entries),
     }
 
 
@@ -116,11 +120,6 @@ def _signature(entries: Sequence[CpuidEntry]) -> str:
         if entry.function == 0x40000000:
             return _text(entry.ebx, entry.ecx, entry.edx)
     return "none"
-
-
-def _brand(entries: Sequence[CpuidEntry]) -> str:
-    parts = [e for e in entries if 0x80000002 <= e.function <= 0x80000004]
-    return "".join(_text(e.eax, e.ebx, e.ecx, e.edx) for e in parts) or "unknown"
 
 
 def _text(*registers: int) -> str:

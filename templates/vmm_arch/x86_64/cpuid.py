@@ -60,6 +60,27 @@ class CpuidEntry:
                 raise ValueError(f"CPUID {self.function:#x}: {field.name} has 32 bits: {value:#x}")
 
 
+def identity(entries: Iterable[CpuidEntry]) -> str:
+    """Vendor, family, model and stepping, as in "AuthenticAMD family 25 model 17 stepping 1".
+
+    Source: AMD APM volume 3, E.3.2; Intel SDM volume 2A, CPUID.
+    """
+    answers = {entry.function: entry for entry in entries if entry.function in (0, 1)}
+    if len(answers) < 2:
+        return "unknown"
+    leaf, vendor = answers[0], b""
+    for register in (leaf.ebx, leaf.edx, leaf.ecx):
+        vendor += register.to_bytes(4, "little")
+    signature = answers[1].eax
+    family, model = signature >> 8 & 0xF, signature >> 4 & 0xF
+    if family in (0x6, 0xF):
+        model |= signature >> 12 & 0xF0
+    if family == 0xF:
+        family += signature >> 20 & 0xFF
+    name = vendor.decode("ascii", "replace")
+    return f"{name} family {family} model {model} stepping {signature & 0xF}"
+
+
 def for_host(entries: Iterable[CpuidEntry], *, deadline: bool) -> list[CpuidEntry]:
     """Say what a guest of this host can have, whatever the hypervisor's default: it runs under one.
 

@@ -1,0 +1,77 @@
+"""The machine that this runs on, as a report names it: what of it may matter to a guest."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from vmm_arch.x86_64.cpuid import CpuidEntry, identity
+
+_UNKNOWN = "unknown"
+_CPUINFO = Path("/proc/cpuinfo")
+_DMI = Path("/sys/class/dmi/id")
+_WINDOWS_PROCESSOR = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
+_WINDOWS_MACHINE = r"HARDWARE\DESCRIPTION\System\BIOS"
+
+
+def about_host(entries: Iterable[CpuidEntry]) -> dict[str, str]:
+    """Processor, machine and system; `entries` are what the hypervisor supports."""
+    system = [platform.system(), platform.release(), platform.version()]
+    if sys.platform == "win32":
+        system.append(platform.win32_edition() or "")
+    return {
+        "processor": f"{identity(entries)}, {_processor()}",
+        "machine": _machine(),
+        "system": " ".join(filter(None, system)),
+    }
+
+
+def _processor() -> str:
+    """The name that the processor gives itself."""
+    if sys.platform == "win32":
+        return _registry(_WINDOWS_PROCESSOR, "ProcessorNameString") or _UNKNOWN
+    return _cpuinfo("model name") or _UNKNOWN
+
+
+def _machine() -> str:
+    """Who made it and what it is; and whether its processor says that it is a virtual one."""
+    if sys.platform == "win32":  # that processor says so on every Windows that has Hyper-V
+        names = ("SystemManufacturer", "SystemProductName")
+        return (
+            " ".join(filter(None, (_registry(_WINDOWS_MACHINE, one) for one in names))) or _UNKNOWN
+        )
+    parts = [_text(_DMI / name) for name in ("sys_vendor", "product_name")]
+    name = " ".join(filter(None, parts)) or _UNKNOWN
+    virtual = "hypervisor" in _cpuinfo("flags").split()
+    return f"{name}, {'a virtual machine' if virtual else 'not a virtual machine'}"
+
+
+def _cpuinfo(field: str) -> str:
+    """What Linux says of the first processor."""
+    for line in _text(_CPUINFO).splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() == field:
+            return value.strip()
+    return ""
+
+
+def _text(path: Path) -> str:
+    """What a file of the kernel's says; nothing where there is none, or it is for root only."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""
+
+
+if sys.platform == "win32":
+    import winreg
+
+    def _registry(key: str, name: str) -> str:
+        """A value of the registry below HKEY_LOCAL_MACHINE; nothing where there is none."""
+        try:
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
+                return str(winreg.QueryValueEx(opened, name)[0]).strip()
+        except OSError:
+            return ""
