@@ -1306,7 +1306,7 @@ def probe(*, device: int | None = None) -> Report:
             checks = kvm.check_capabilities(opened, KVM_CHECK_EXTENSION, CAPABILITIES | OPTIONAL)
     except HypervisorUnavailableError as error:
         return Report("KVM", (Check(name, False, str(error)),))
-    return Report("KVM", (Check(name, True, "can be used"), *checks))
+    return Report("KVM", (Check(name, True, "can be used"), kvm.check_module(), *checks))
 
 
 def install_kick_signal() -> None:
