@@ -232,7 +232,7 @@ def test_a_wrong_table_or_shim_is_refused(
     ("old", "new", "message"),
     [
         ("{% endif %}", "{% fi %}", "templates/vmm_arch/abi/target.py.j2:"),
-        ("module.target", "module.tarket", "has no attribute 'tarket'; mend the template"),
+        ("module.target", "module.tarket", "has no attribute 'tarket'; correct the line: "),
         (
             "from ctypes import (",
             "from ctypes import ((",

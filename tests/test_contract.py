@@ -1,11 +1,12 @@
-"""The check that compares a hypervisor's folder with the contract: every hole, all at once."""
+"""The check that compares a hypervisor's folder with the contract: everything wrong, all at once."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
-from toy import BATCH, CPU, REGISTER, TEMPLATE, write_toy
+from toy import BATCH, CPU, REGISTER, STATES, TEMPLATE, write_toy
 from vmm_arch_gen.abi.text import read_abi_file
 from vmm_arch_gen.arch.check import check
 from vmm_arch_gen.arch.contract import read_contract
@@ -14,17 +15,25 @@ from vmm_arch_gen.arch.states import read_states
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.project import Project
 
+OPERATIONS = f"templates/hypervisors/made/{CPU}/operations.py.j2"
+
 
 def problems(
-    templates: Path, paths: Project, folder: dict[str, str], template: str = TEMPLATE
+    templates: Path,
+    paths: Project,
+    folder: dict[str, str],
+    template: str = TEMPLATE,
+    states: str = STATES,
 ) -> list[str]:
     write_toy(templates, made=folder)
+    (templates / f"arch/{CPU}/states.py").write_text(states)
     path = f"arch/{CPU}/backend.py.j2"
     (templates / path).write_text(template)
     contract = read_contract(templates, CPU)
+    named = read_states(templates, CPU, contract)
     hypervisor = read_hypervisor(templates, f"made/{CPU}")
     abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
-    return [str(problem) for problem in check(contract, hypervisor, abi, templates, path)]
+    return [str(problem) for problem in check(contract, named, hypervisor, abi, templates, path)]
 
 
 def changed(folder: dict[str, str], file: str, old: str, new: str) -> dict[str, str]:
@@ -33,14 +42,16 @@ def changed(folder: dict[str, str], file: str, old: str, new: str) -> dict[str, 
 
 
 @pytest.mark.parametrize("folder", [REGISTER, BATCH], ids=["register", "batch"])
-def test_a_whole_hypervisor_has_no_holes(
+def test_a_whole_hypervisor_has_nothing_to_report(
     tmp_path: Path, paths: Project, folder: dict[str, str]
 ) -> None:
     assert problems(tmp_path, paths, folder) == []
 
 
-def test_all_holes_are_reported_at_once_with_file_and_line(tmp_path: Path, paths: Project) -> None:
-    holed = {
+def test_everything_wrong_is_reported_at_once_with_file_and_line(
+    tmp_path: Path, paths: Project
+) -> None:
+    incomplete = {
         "operations.py.j2": """
 
 {% macro set_regs(vcpu) %}{% endmacro %}
@@ -54,7 +65,7 @@ def test_all_holes_are_reported_at_once_with_file_and_line(tmp_path: Path, paths
     operations = f"templates/hypervisors/made/{CPU}/operations.py.j2"
     state = f"templates/hypervisors/made/{CPU}/state.py"
     contract = f"templates/vmm_arch/protocols/{CPU}.py"
-    found = problems(tmp_path, paths, holed)
+    found = problems(tmp_path, paths, incomplete)
     assert f"{operations}:3: set_regs has the parameters (vcpu); {contract}:9 asks for " in found[0]
     assert [line.partition(";")[0] for line in found] == [
         f"{operations}:3: set_regs has the parameters (vcpu)",
@@ -68,32 +79,37 @@ def test_all_holes_are_reported_at_once_with_file_and_line(tmp_path: Path, paths
         ],
         *[f"{folder}/machine.py.j2: lacks the part {part}" for part in ("vcpu_parts", "vm_parts")],
         f"{operations}:4: sing is no operation of the contract",
-        f"{state}: SLOTS lacks the group general",
-        f"{state}:3: the sink modes is written by set_modes, which is no operation here",
+        f"{state}:20: SLOTS: lacks the group general",
+        f"{state}:4: SINKS: the sink modes is written by set_modes, which is no operation here",
+        f"{state}:12: SINKS: nothing lies in the sink regs",
     ]
     assert '{% set probe = absent("reason") %}' in found[3]  # what to do is said too
 
 
-def test_an_element_without_a_slot_is_a_hole(tmp_path: Path, paths: Project) -> None:
+def test_an_element_without_a_slot_is_reported(tmp_path: Path, paths: Project) -> None:
     folder = changed(BATCH, "state.py", '"pc": "PC", ', "")
     (problem,) = problems(tmp_path, paths, folder)
-    assert "state.py:13: general has no slot for pc" in problem
+    assert "state.py:13: SLOTS: general has no slot for pc" in problem
 
 
 def test_a_slot_that_the_hypervisors_record_does_not_have(tmp_path: Path, paths: Project) -> None:
-    folder = changed(REGISTER, "state.py", '"shape": "keywords",\n        "image": "regs_image"',
-                     '"shape": "record",\n        "image": "kvm_dtable"')  # fmt: skip
+    folder = changed(REGISTER, "state.py", '"shape": "keywords",\n        "constructor": "regs_image"',
+                     '"shape": "record",\n        "constructor": "kvm_dtable"')  # fmt: skip
     found = problems(tmp_path, paths, folder)
     assert [line.partition(";")[0].partition(": ")[2] for line in found] == [
-        "pc: struct kvm_dtable has no member pc",
-        "sp: struct kvm_dtable has no member sp",
+        "SLOTS: pc: struct kvm_dtable has no member pc",
+        "SLOTS: sp: struct kvm_dtable has no member sp",
     ]
 
 
 def test_a_segment_needs_a_sink_that_lays_segments_out(tmp_path: Path, paths: Project) -> None:
-    folder = changed(REGISTER, "state.py", '"segments": ("segment", {"base": "base"}),', "")
+    folder = changed(
+        REGISTER, "state.py", '"composites": {"SegmentValue": ("segment", {"base": "base"})},', ""
+    )
     (problem,) = problems(tmp_path, paths, folder)
-    assert "state.py:3: the sink modes does not say how it lays out the segment code" in problem
+    assert (
+        "state.py:3: SINKS: modes does not say how it lays out the SegmentValue of code" in problem
+    )
 
 
 def test_both_there_and_absent(tmp_path: Path, paths: Project) -> None:
@@ -132,60 +148,299 @@ def test_an_arch_function_that_uses_what_is_not_in_the_contract(
 def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
     folder = changed(BATCH, "state.py", '"paging": "PAGING"', '"paging": "CODE"')
     (problem,) = problems(tmp_path, paths, folder)
-    assert "state.py:14: paging and code have the same slot: CODE" in problem
+    assert "state.py:14: SLOTS: paging and code have the same slot: CODE" in problem
 
 
 def refusal(templates: Path, folder: dict[str, str]) -> str:
     write_toy(templates, made=folder)
-    with pytest.raises(InputError) as refused:
-        read_hypervisor(templates, f"made/{CPU}")
-    return str(refused.value)
+    hypervisor = read_hypervisor(templates, f"made/{CPU}")
+    assert hypervisor.problems
+    return "\n".join(map(str, hypervisor.problems))
+
+
+STATE = f"templates/hypervisors/made/{CPU}/state.py"
 
 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
         (
-            '"image": "regs_image",',
+            '"constructor": "regs_image",',
             "",
-            "state.py:12: the sink regs is wrong or incomplete: 'image'",
+            ":12: SINKS: regs lacks the entry 'constructor'; add, for example, \"constructor\": ",
         ),
-        ('"shape": "keywords",', '"shape": "round",', "there is no shape 'round'"),
-        ('"variable": "regs",', '"variable": "regs", "x": 1,', "there is no entry 'x'"),
-        ('"general": ("regs",', '"general": ("nowhere",', "general does not name a sink"),
-        ('"general": ("regs",', '"general": (1 + 1,', "1 + 1 is no literal"),
-        ("CREATION_GUARANTEES = ()", "", "does not define CREATION_GUARANTEES"),
-        ('{"base": "base"}', '{"bass": "base"}', "members of selector, base, limit, attributes"),
-        ('("segment", {"base": "base"})', '("segment",)', "segments are a function and members"),
-        ('"shape": "keywords",', '"shape": "keywords", "shape": "table",', "is there twice"),
-        ("SINKS = {", "SINKS = {{", "state.py:"),
+        (
+            '"shape": "keywords",',
+            '"shape": "round",',
+            ":5: SINKS: the shape of modes is 'round'; write, for example, \"record\" or ",
+        ),
+        (
+            '"variable": "regs",',
+            '"variable": "regs", "sort": 1,',
+            ":17: SINKS: regs has the unknown entry 'sort'; the entries are operation, ",
+        ),
+        (
+            '"variable": "regs",',
+            '"varaible": "regs",',
+            ":17: SINKS: regs has the unknown entry 'varaible'; did you mean variable or value? ",
+        ),
+        ('"variable": "regs"', '"variable": 3', ":17: SINKS: the variable of regs is 3; write"),
+        ('"variable": "regs"', '"variable": "2s"', "SINKS: the variable of regs is '2s'; write"),
+        ('"variable": "regs"', '"variable": absent("")', "of regs is absent(''); write"),
+        ('"when": "vcpu.has_modes"', '"when": "vcpu."', ":10: SINKS: the when of modes is 'vcpu.'"),
+        ('"when": "vcpu.has_modes"', '"fixed": {"a": 1}', "the fixed of modes is {'a': 1}; write"),
+        (
+            '"general": ("regs",',
+            '"general": ("nowhere",',
+            ":20: SLOTS: general names the sink nowhere, which SINKS does not have; there are modes,",
+        ),
+        ('"general": ("regs",', '"general": (1 + 1,', ":20: SLOTS: 1 + 1 is not a literal; use"),
+        ('("modes", {"*": "*"})', '("modes",)', "SLOTS: modes is not a sink and its slots; write"),
+        ('("modes", {"*": "*"})', '("modes", {"*": 1})', "SLOTS: * of modes is 1; write"),
+        ('("modes", {"*": "*"})', '("modes", {"**": "*"})', "** of modes has more than one *"),
+        ("CREATION_GUARANTEES = ()", "", "state.py: does not define CREATION_GUARANTEES; write"),
+        (
+            "CREATION_GUARANTEES = ()",
+            "CREATION_GUARANTEE = ()",
+            ":21: has no table CREATION_GUARANTEE; did you mean CREATION_GUARANTEES? ",
+        ),
+        ("CREATION_GUARANTEES = ()", "CREATION_GUARANTEES = ('a' 'b')", "is not a tuple of diff"),
+        ("SINKS = {", "import os\nSINKS = {", ":2: import os is not a table; the tables are SINKS"),
+        ('("segment", {"base": "base"})', '("segment",)', "the composites of modes is "),
+        ('"modes": {\n', '"modes": {**OTHERS,\n', "the key ** is not a text"),
+        (
+            '"shape": "keywords",',
+            '"shape": "keywords", "shape": "table",',
+            ":5: SINKS: duplicate key 'shape'; remove one of the two",
+        ),
+        ("SINKS = {", "SINKS = []\nX = {", ":2: SINKS is not a dictionary; write SINKS = {"),
+        ("SINKS = {", "SINKS = {{", "is not Python: "),
     ],
 )
 def test_a_malformed_table_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
-    assert complaint in refusal(tmp_path, changed(REGISTER, "state.py", old, new))
+    found = refusal(tmp_path, changed(REGISTER, "state.py", old, new))
+    assert complaint in found, found
+    assert found.startswith(STATE)
 
 
-def test_an_operations_file_that_is_no_template(tmp_path: Path) -> None:
-    folder = REGISTER | {"operations.py.j2": "{% macro"}
-    assert "operations.py.j2:1: " in refusal(tmp_path, folder)
+def test_all_that_is_malformed_is_said_at_once_with_what_is_missing(
+    tmp_path: Path, paths: Project
+) -> None:
+    folder = changed(REGISTER, "state.py", '"shape": "keywords",', '"shape": "round",')
+    folder = changed(folder, "state.py", '("modes", {"*": "*"})', '("modes", 3)')
+    folder = changed(folder, "state.py", "CREATION_GUARANTEES = ()", "CREATION_GUARANTEES = 3")
+    folder = changed(folder, "operations.py.j2", "macro run(", "macro runn(")
+    assert [line.partition("; ")[0] for line in problems(tmp_path, paths, folder)] == [
+        f"{STATE}:21: CREATION_GUARANTEES is not a tuple of different texts",
+        f"{STATE}:5: SINKS: the shape of modes is 'round'",
+        f"{STATE}:14: SINKS: the shape of regs is 'round'",
+        f"{STATE}:20: SLOTS: modes is not a sink and its slots",
+        f"{OPERATIONS}: lacks the operation run of templates/vmm_arch/protocols/{CPU}.py:12",
+        f"{OPERATIONS}:2: runn is no operation of the contract",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (
+            '"modes": ("modes", {"*": "*"})',
+            '"modes": ("regs", {"*": "*"})',
+            ":3: SINKS: nothing lies in the sink modes; name it in SLOTS",
+        ),
+        (
+            '"general": ("regs", {"*": "*"})',
+            '"general": ("regs", {"*": "*", "spp": "sp"})',
+            ":20: SLOTS: no element of general is called spp, or an earlier pattern has it; did you",
+        ),
+        ("CREATION_GUARANTEES = ()", 'CREATION_GUARANTEES = ("mods",)', "group mods; did you mean"),
+        (
+            '"general": ("regs"',
+            '"generals": ("regs", {}), "general": ("regs"',
+            "there is no group generals; did you mean general? ",
+        ),
+        ('{"base": "base"}', '{"bass": "base"}', "SegmentValue has no part bass; did you mean bas"),
+        (
+            '{"SegmentValue": ("segment", ',
+            '{"SegmentValues": ("segment", ',
+            "modes lays out SegmentValues, of which it has none; did you mean SegmentValue? remove",
+        ),
+        (
+            '"operation": "set_regs"',
+            '"operation": "set_reg"',
+            "the sink regs is written by set_reg, which is no operation here; did you mean set_regs",
+        ),
+        (
+            '"shape": "keywords",\n        "constructor": "regs_image",',
+            '"shape": "table", "value": "struct kvm_reg", "constructor": "regs_image",',
+            "the value of regs: no such record in the headers: struct kvm_reg; did you mean struct",
+        ),
+        (
+            '"variable": "regs",',
+            '"variable": "regs", "value": "struct kvm_regs",',
+            "regs has a value, but is not a table; remove it",
+        ),
+    ],
+)
+def test_what_nothing_uses_and_what_there_is_not(
+    tmp_path: Path, paths: Project, old: str, new: str, complaint: str
+) -> None:
+    found = problems(tmp_path, paths, changed(REGISTER, "state.py", old, new))
+    assert any(complaint in line for line in found), found
+    assert all(line.startswith(f"{STATE}:") for line in found)
+
+
+def test_a_state_that_nothing_uses(tmp_path: Path, paths: Project) -> None:
+    found = problems(tmp_path, paths, REGISTER, states=STATES)
+    assert found == []
+    more = STATES.replace("STATES = {", 'STATES = {\n    "odd": {"sp": 1},')
+    (problem,) = problems(tmp_path, paths, REGISTER, states=more)
+    states = f"templates/arch/{CPU}/states.py"
+    assert problem.startswith(f"{states}:3: STATES: no mode, state or arch function uses odd; ")
+
+
+def test_a_template_that_asks_for_what_there_is_not(tmp_path: Path, paths: Project) -> None:
+    template = f'{TEMPLATE}{{{{ plan("boots", "generals") }}}}\n'
+    where = f"templates/arch/{CPU}/backend.py.j2:4"
+    assert [line.partition("see")[0] for line in problems(tmp_path, paths, REGISTER, template)] == [
+        f"{where}: there is no state boots; did you mean boot? ",
+        f"{where}: there is no group generals; did you mean general? ",
+    ]
+
+
+# What is wrong with a macro is said where the macro is.
+
+
+def test_a_macro_that_is_written_twice(tmp_path: Path, paths: Project) -> None:
+    again = REGISTER["operations.py.j2"] + "{% macro run(vcpu) %}{% endmacro %}\n"
+    (problem,) = problems(tmp_path, paths, REGISTER | {"operations.py.j2": again})
+    assert problem == (
+        f"{OPERATIONS}:8: run is written twice; remove one of the two; the first is in {OPERATIONS}:2"
+    )
+
+
+@pytest.mark.parametrize("file", ["module.py.j2", "machine.py.j2"])
+def test_a_macro_in_the_wrong_file(tmp_path: Path, paths: Project, file: str) -> None:
+    macro = "{% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}\n"
+    folder = changed(REGISTER, "operations.py.j2", macro, "")
+    folder[file] = macro + folder[file]
+    (problem,) = problems(tmp_path, paths, folder)
+    where = f"templates/hypervisors/made/{CPU}"
+    assert problem == (
+        f"{where}/{file}:1: run belongs in operations.py.j2; move it to {OPERATIONS}"
+    )
+
+
+def test_an_absence_in_the_wrong_file_or_twice(tmp_path: Path, paths: Project) -> None:
+    absent = '{% set set_modes = absent("the registers are all there is") %}\n'
+    twice = BATCH | {"operations.py.j2": BATCH["operations.py.j2"] + absent}
+    (problem,) = problems(tmp_path, paths, twice)
+    assert ":8: set_modes is declared absent twice; remove one of the two; the first" in problem
+    moved = changed(BATCH, "operations.py.j2", absent, "")
+    moved["module.py.j2"] = absent + moved["module.py.j2"]
+    (problem,) = problems(tmp_path, paths, moved)
+    assert "module.py.j2:1: what is absent belongs in operations.py.j2; move it to" in problem
+
+
+@pytest.mark.parametrize("mistake", ["{% macro", "{% macro run(vcpu %}", "{{ 1 + }}", "{% if %}"])
+def test_an_operations_file_that_is_no_template(tmp_path: Path, mistake: str) -> None:
+    folder = REGISTER | {"operations.py.j2": f"\n\n{mistake}\n"}
+    found = refusal(tmp_path, folder)
+    assert f"{OPERATIONS}:3: not Jinja: " in found
+    assert f"; correct the line: {mistake}" in found
+
+
+def test_a_macro_that_is_not_closed(tmp_path: Path) -> None:
+    text = (
+        "{# {% macro shown() %} #}\n\n{% macro run(vcpu) %}\n{% macro kick(vcpu) %}{% endmacro %}\n"
+    )
+    found = refusal(tmp_path, REGISTER | {"operations.py.j2": text})
+    assert found == (
+        f"{OPERATIONS}:3: the macro run is not closed before kick; write {{% endmacro %}} above line 4"
+    )
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:
-    assert "operations.py.j2: cannot be read: No such file" in refusal(tmp_path, {})
+    found = refusal(tmp_path, {})
+    for file in ("operations.py.j2", "module.py.j2", "machine.py.j2", "state.py"):
+        assert f"{file}: cannot be read: No such file" in found
+
+
+# Slots of records are paths, array elements too.
+
+RECORD = {
+    **REGISTER,
+    "state.py": REGISTER["state.py"]
+    .replace('"shape": "keywords",\n        "constructor": "regs_image"',
+             '"shape": "record",\n        "constructor": "kvm_sregs"')
+    .replace('("regs", {"*": "*"})', '("regs", {"pc": "PC_SLOT", "sp": "SP_SLOT"})'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pc", "sp", "complaint"),
+    [
+        ("gdt.base", "gdt.limit", None),
+        ("interrupt_bitmap[0]", "interrupt_bitmap[3]", None),
+        ("interrupt_bitmap[KVM_MP_STATE_HALTED]", "cr0", None),
+        (
+            "cr0",
+            "interrupt_bitmap[4]",
+            "sp: struct kvm_sregs.interrupt_bitmap has 4 elements, and 4",
+        ),
+        ("cr0", "interrupt_bitmap[NONE]", "sp: no such constant in the headers: NONE"),
+        (
+            "cr0",
+            "interrupt_bitmap",
+            "is an array: name an element of it, as in interrupt_bitmap[0]",
+        ),
+        ("cr0", "cr2[0]", "sp: struct kvm_sregs.cr2 is not an array"),
+        ("cr0", "gdt", "sp: struct kvm_sregs.gdt is a record: name a member of it"),
+        ("cr0", "cr2.low", "sp: struct kvm_sregs.cr2 has no members"),
+        ("cr0", "cr1", "sp: struct kvm_sregs has no member cr1"),
+        ("cr0", "cr[", "'cr[' is not a path of members"),
+        ("interrupt_bitmap[3]", "interrupt_bitmap[KVM_MP_STATE_HALTED]", "have the same slot"),
+    ],
+)
+def test_slots_are_paths_into_the_record(
+    tmp_path: Path, paths: Project, pc: str, sp: str, complaint: str | None
+) -> None:
+    folder = changed(RECORD, "state.py", "PC_SLOT", pc)
+    folder = changed(folder, "state.py", "SP_SLOT", sp)
+    found = problems(tmp_path, paths, folder)
+    assert len(found) == (complaint is not None), found
+    assert complaint is None or complaint in found[0]
+
+
+def test_an_element_inside_another_ones_slot(tmp_path: Path, paths: Project) -> None:
+    folder = changed(BATCH, "state.py", '"paging": "PAGING"', '"paging": "CODE.Base"')
+    folder = changed(folder, "state.py", '"type":', '"value": "struct kvm_segment", "type":')
+    folder = changed(folder, "state.py", "Base", "base")
+    (problem,) = problems(tmp_path, paths, folder)
+    assert ":14: SLOTS: paging and code have the same slot: CODE.base" in problem
 
 
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
         ('"pc": "entry.address"', '"pd": 1', "boot: there is no element pd"),
-        ('"pc": "entry.address"', '"pc": (1, 2, 3, 4)', "pc is a segment with four parts, or is"),
-        ('"pc": "entry.address"', '"pc": "entry."', "entry. is no expression"),
+        ('"pc": "entry.address"', '"pc": (1, 2, 3, 4)', "pc is a tuple; write a number or an expr"),
+        (
+            '"code": (16, ',
+            '"code": (16, 16, ',
+            "code is a SegmentValue with 5 parts; write (selecto",
+        ),
+        ('"paging": "PAGING_ON"', '"code": 3', "duplicate key 'code'"),
+        ('"paging": "PAGING_OFF"', '"code": 3', "code is not a SegmentValue; write (selector, ba"),
+        ('"pc": "entry.address"', '"pc": "entry."', "pc is 'entry.', which is not Python: inva"),
         ('"extends": "boot"', '"extends": "later"', "paged extends later"),
         ('"extends": "boot"', '"extends": {}', "paged extends {}"),
-        ('{"pc": "entry.address", "paging": "PAGING_OFF"}', '"pc"', "boot is no dictionary"),
-        ('"entry.address"', '{"a": 1}', "pc: {'a': 1} is neither a number nor an expression"),
+        ('{"pc": "entry.address", "paging": "PAGING_OFF"}', '"pc"', "boot is not a dictionary"),
+        ('"entry.address"', '{"a": 1}', "pc is {'a': 1}, neither a number nor an expression"),
         ('INIT_KEEPS = ("modes",)', 'INIT_KEEPS = ("moods",)', "there is no group moods"),
         ('"paged": "Paged"', '"flat": "Flat"', "there is no state flat"),
+        ('"paged": "Paged"', '"paged": 1', "MODES: the entry of paged is 1; write the name of"),
+        ("INIT_KEEPS =", "INIT_KEPT =", "has no table INIT_KEPT; did you mean INIT_KEEPS?"),
     ],
 )
 def test_states_are_compared_with_the_vocabulary(
@@ -202,19 +457,29 @@ def test_states_are_compared_with_the_vocabulary(
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("old", "new", "complaint"),
     [
-        ('"sp": 0}', '"sp": "0"}'),
-        ('"sp": 0}', '"sp": 0, "paging": 1}'),
-        ('"sp": 0}', '"sp": (1, 2)}'),
+        ('"sp": 0}', '"sp": "0"}', "the value of sp is not a number; write its value after a res"),
+        ('"sp": 0}', '"sp": 0, "paging": 1}', "paging is an element of general already; give"),
+        ('"sp": 0}', '"sp": (1, 2)}', "the value of sp is not a number; write its value"),
+        ('"sp": 0}', '"sp": SegmentValue(1, 2)}', "sp has 2 parts; write SegmentValue(selector, b"),
+        (
+            '"general": {',
+            '"odd": {}, "general": {',
+            "the group odd is not a dictionary of elements",
+        ),
     ],
 )
-def test_a_vocabulary_whose_values_are_none(tmp_path: Path, old: str, new: str) -> None:
+def test_a_vocabulary_whose_values_are_none(
+    tmp_path: Path, old: str, new: str, complaint: str
+) -> None:
     templates = write_toy(tmp_path)
     file = templates / f"vmm_arch/protocols/{CPU}.py"
     file.write_text(file.read_text().replace(old, new))
-    with pytest.raises(InputError, match=rf"{CPU}.py:\d+: STATE: .* is no element with its value"):
+    with pytest.raises(InputError) as refused:
         read_contract(templates, CPU)
+    assert f"STATE: {complaint}" in str(refused.value)
+    assert re.search(rf"^templates/vmm_arch/protocols/{CPU}.py:\d+: ", str(refused.value))
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
@@ -222,8 +487,8 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     for file in (f"hypervisors/made/{CPU}/operations.py.j2", f"hypervisors/made/{CPU}/state.py"):
         before = (templates / file).read_bytes()
         (templates / file).write_bytes(b"\xff\xfe")
-        with pytest.raises(InputError, match="cannot be read: 'utf-8' codec"):
-            read_hypervisor(templates, f"made/{CPU}")
+        (problem,) = read_hypervisor(templates, f"made/{CPU}").problems
+        assert "cannot be read: 'utf-8' codec" in str(problem)
         (templates / file).write_bytes(before)
 
 

@@ -11,8 +11,9 @@ from toy import BATCH, CPU, REGISTER, write_toy
 from vmm_arch_gen.abi.text import read_abi_file
 from vmm_arch_gen.arch.contract import read_contract
 from vmm_arch_gen.arch.hypervisor import read_hypervisor
-from vmm_arch_gen.arch.plan import Write, plan
-from vmm_arch_gen.arch.states import is_hole, read_states
+from vmm_arch_gen.arch.plan import Parts, Write, plan
+from vmm_arch_gen.arch.states import known_at_run_time, read_states
+from vmm_arch_gen.arch.vocabulary import CompositeType
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.arch_functions import Emitter
 from vmm_arch_gen.generate.render import Templates
@@ -56,10 +57,14 @@ def emitter(templates: Path, paths: Project) -> Callable[[str], Emitter]:
     return of
 
 
+def segment(*values: int) -> Parts:
+    return Parts(CompositeType("SegmentValue", ("selector", "base", "limit", "attributes")), values)
+
+
 def test_wanting_one_element_writes_its_whole_group(planned: Plan) -> None:
     (write,) = planned("register", "boot", "general")
     assert write.constants == {"sp": 0}  # not wanted: its value after a reset
-    assert write.holes == {"pc": "entry.address"}
+    assert write.filled_in == {"pc": "entry.address"}
 
 
 def test_groups_that_nobody_asks_for_are_not_written(planned: Plan) -> None:
@@ -74,8 +79,8 @@ def test_each_call_is_made_once_in_the_order_of_the_table(planned: Plan) -> None
 
 def test_a_hypervisor_that_takes_everything_at_once_is_called_once(planned: Plan) -> None:
     (write,) = planned("batch", "boot", "general", "modes")
-    assert write.constants == {"CODE": (8, 0, 0xFFFF, 0x9B), "PAGING": "PAGING_OFF"}
-    assert write.holes == {"PC": "entry.address"}
+    assert write.constants == {"CODE": segment(8, 0, 0xFFFF, 0x9B), "PAGING": "PAGING_OFF"}
+    assert write.filled_in == {"PC": "entry.address"}
 
 
 def test_what_a_hypervisor_declares_absent_is_left_out(planned: Plan) -> None:
@@ -83,28 +88,28 @@ def test_what_a_hypervisor_declares_absent_is_left_out(planned: Plan) -> None:
     assert not write.constants.keys() & {"sp", "SP"}
 
 
-def test_a_hole_in_a_segment_is_filled_in_its_member(planned: Plan) -> None:
+def test_a_part_of_a_segment_is_filled_in_its_member(planned: Plan) -> None:
     (write,) = planned("batch", "paged", "modes")
-    assert write.constants["CODE"] == (16, 0, 0xFFFF, 0x9B)
-    assert write.holes == {"CODE.Base": "entry.base"}
+    assert write.constants["CODE"] == segment(16, 0, 0xFFFF, 0x9B)
+    assert write.filled_in == {"CODE.Base": "entry.base"}
 
 
 def test_a_state_has_what_the_state_that_it_extends_has(planned: Plan) -> None:
     (write,) = planned("register", "paged", "general")
-    assert write.holes == {"pc": "entry.address"}
+    assert write.filled_in == {"pc": "entry.address"}
 
 
-@pytest.mark.parametrize("hole", ["entry.address", "vcpu.index << 24", "X | entry.flags"])
-def test_holes_are_expressions_over_what_is_known_at_run_time(hole: str) -> None:
-    assert is_hole(hole)
+@pytest.mark.parametrize("expression", ["entry.address", "vcpu.index << 24", "X | entry.flags"])
+def test_expressions_over_what_is_known_at_run_time(expression: str) -> None:
+    assert known_at_run_time(expression)
 
 
 @pytest.mark.parametrize("constant", [0, 0x1F80, "PAGING_ON", "A | B"])
 def test_constants_are_numbers_and_names_in_capitals(constant: int | str) -> None:
-    assert not is_hole(constant)
+    assert not known_at_run_time(constant)
 
 
-def test_constants_are_laid_out_once_and_holes_filled_into_a_copy(
+def test_constants_are_laid_out_once_and_others_filled_into_a_copy(
     emitter: Callable[[str], Emitter],
 ) -> None:
     batch = emitter("batch")
@@ -121,7 +126,9 @@ def test_constants_are_laid_out_once_and_holes_filled_into_a_copy(
     ]
 
 
-def test_a_call_without_holes_writes_the_image_itself(emitter: Callable[[str], Emitter]) -> None:
+def test_a_call_with_constants_only_writes_the_image_itself(
+    emitter: Callable[[str], Emitter],
+) -> None:
     register = emitter("register")
     assert register.plan("boot", "modes") == "write(vcpu.fd, MODES, _MODES)"
     image = "modes_image(code=segment(8, 0, 0xFFFF, 0x9B), paging=PAGING_OFF)"
@@ -190,3 +197,70 @@ def test_state_that_not_every_machine_has_is_written_where_it_is(
     ]
     # Who asks for this state alone wants an error where there is none.
     assert "if" not in register.plan("boot", "modes")
+
+
+RECORD = """
+SINKS = {
+    "all": {
+        "operation": "set_regs",
+        "shape": "record",
+        "constructor": "RECORD",
+        "variable": "regs",
+        "composites": {"SegmentValue": ("segment", {"base": "base"})},
+    },
+}
+SLOTS = {
+    "general": ("all", {"pc": "PC_SLOT", "sp": "SP_SLOT"}),
+    "modes": ("all", {"code": "CODE_SLOT", "paging": "PAGING_SLOT"}),
+}
+CREATION_GUARANTEES = ()
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "record", "slots", "image", "filled_in"),
+    [
+        (
+            "boot",
+            "kvm_sregs",
+            ("interrupt_bitmap[1]", "interrupt_bitmap[3]", "cs", "cr0"),
+            "kvm_sregs(cs=segment(8, 0, 0xFFFF, 0x9B), cr0=PAGING_OFF)",
+            "regs.interrupt_bitmap[1] = entry.address",
+        ),
+        (
+            "boot",
+            "kvm_sregs",
+            ("cr2", "cr3", "cs", "interrupt_bitmap[KVM_MP_STATE_INIT_RECEIVED]"),
+            "kvm_sregs(cs=segment(8, 0, 0xFFFF, 0x9B), interrupt_bitmap=(0, 0, PAGING_OFF))",
+            "regs.cr2 = entry.address",
+        ),
+        (
+            "boot",
+            "kvm_xcrs",
+            ("flags", "nr_xcrs", "xcrs[2].value", "xcrs[1].xcr"),
+            "kvm_xcrs(xcrs=(kvm_xcr(), kvm_xcr(xcr=PAGING_OFF),"
+            " kvm_xcr(value=segment(8, 0, 0xFFFF, 0x9B))))",
+            "regs.flags = entry.address",
+        ),
+    ],
+)
+def test_elements_of_arrays_are_slots(
+    templates: Path,
+    emitter: Callable[[str], Emitter],
+    state: str,
+    record: str,
+    slots: tuple[str, str, str, str],
+    image: str,
+    filled_in: str,
+) -> None:
+    text = RECORD.replace("RECORD", record)
+    for name, slot in zip(("PC", "SP", "CODE", "PAGING"), slots, strict=True):
+        text = text.replace(f"{name}_SLOT", slot)
+    (templates / f"hypervisors/register/{CPU}/state.py").write_text(text)
+    made = emitter("register")
+    assert made.plan(state, "general", "modes").splitlines() == [
+        f"regs = {record}.from_buffer_copy(_ALL)",
+        filled_in,
+        "write(vcpu.fd, REGS, regs)",
+    ]
+    assert made.images() == [f"_ALL = {image}"]

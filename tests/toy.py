@@ -10,7 +10,7 @@ from pathlib import Path
 CPU = "toy"
 
 CONTRACT = '''
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 RegsT = TypeVar("RegsT", bound=Any)
 
@@ -47,9 +47,17 @@ class Backend(Host, Protocol):
     def Vm(self, size: int) -> Vm:
         """Make one."""
 
+class SegmentValue(NamedTuple):
+    """A segment."""
+
+    selector: int
+    base: int
+    limit: int
+    attributes: int
+
 STATE = {
     "general": {"pc": 0x100, "sp": 0},
-    "modes": {"code": (8, 0, 0xFFFF, 0x9B), "paging": 0},
+    "modes": {"code": SegmentValue(8, 0, 0xFFFF, 0x9B), "paging": 0},
 }
 '''
 
@@ -92,17 +100,17 @@ SINKS = {
     "modes": {
         "operation": "set_modes",
         "shape": "keywords",
-        "image": "modes_image",
-        "record": "Modes",
+        "constructor": "modes_image",
+        "type": "Modes",
         "variable": "modes",
-        "segments": ("segment", {"base": "base"}),
+        "composites": {"SegmentValue": ("segment", {"base": "base"})},
         "when": "vcpu.has_modes",
     },
     "regs": {
         "operation": "set_regs",
         "shape": "keywords",
-        "image": "regs_image",
-        "record": "Regs",
+        "constructor": "regs_image",
+        "type": "Regs",
         "variable": "regs",
     },
 }
@@ -122,10 +130,10 @@ SINKS = {
     "all": {
         "operation": "set_regs",
         "shape": "table",
-        "image": "table",
-        "record": "Table",
+        "constructor": "table",
+        "type": "Table",
         "variable": "values",
-        "segments": ("segment", {"base": "Base"}),
+        "composites": {"SegmentValue": ("segment", {"base": "Base"})},
     },
 }
 SLOTS = {

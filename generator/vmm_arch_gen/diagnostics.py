@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 FAILED = 2
@@ -45,3 +46,12 @@ def refuse(problems: Iterable[Problem]) -> None:
     """Raise :class:`InputError` if there are any problems; each is said once."""
     if unique := tuple(dict.fromkeys(problems)):
         raise InputError(*unique)
+
+
+@contextmanager
+def collecting(problems: list[Problem]) -> Iterator[None]:
+    """Add to the problems what the block finds wrong, and go on behind it."""
+    try:
+        yield
+    except InputError as error:
+        problems += error.problems

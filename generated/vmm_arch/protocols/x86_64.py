@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.activity import Activity
 from vmm_arch.exits import Exit
@@ -388,11 +388,17 @@ class Backend(Host, Protocol[VcpuT]):
     def reset_vcpu(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
 
 
-SEGMENT_PARTS = ("selector", "base", "limit", "attributes")
-"""``attributes`` is the flag word of a descriptor: type 0-3, s 4, dpl 5-6, present 7, avl 12, l 13,
-db 14, g 15."""
+class SegmentValue(NamedTuple):
+    """What a segment register is set to: a selector, and the parts of a descriptor."""
 
-STATE: Mapping[str, Mapping[str, int | tuple[int, int, int, int]]] = {
+    selector: int
+    base: int
+    limit: int
+    attributes: int
+    """A descriptor's flag word: type 0-3, s 4, dpl 5-6, present 7, avl 12, l 13, db 14, g 15."""
+
+
+STATE: Mapping[str, Mapping[str, int | SegmentValue]] = {
     "general": {
         "rax": 0,
         "rbx": 0,
@@ -414,14 +420,14 @@ STATE: Mapping[str, Mapping[str, int | tuple[int, int, int, int]]] = {
         "rflags": 0x2,
     },
     "special": {
-        "cs": (0xF000, 0xFFFF0000, 0xFFFF, 0x9B),
-        "ds": (0, 0, 0xFFFF, 0x93),
-        "es": (0, 0, 0xFFFF, 0x93),
-        "fs": (0, 0, 0xFFFF, 0x93),
-        "gs": (0, 0, 0xFFFF, 0x93),
-        "ss": (0, 0, 0xFFFF, 0x93),
-        "tr": (0, 0, 0xFFFF, 0x8B),
-        "ldt": (0, 0, 0xFFFF, 0x82),
+        "cs": SegmentValue(0xF000, 0xFFFF0000, 0xFFFF, 0x9B),
+        "ds": SegmentValue(0, 0, 0xFFFF, 0x93),
+        "es": SegmentValue(0, 0, 0xFFFF, 0x93),
+        "fs": SegmentValue(0, 0, 0xFFFF, 0x93),
+        "gs": SegmentValue(0, 0, 0xFFFF, 0x93),
+        "ss": SegmentValue(0, 0, 0xFFFF, 0x93),
+        "tr": SegmentValue(0, 0, 0xFFFF, 0x8B),
+        "ldt": SegmentValue(0, 0, 0xFFFF, 0x82),
         "gdt.base": 0,
         "gdt.limit": 0xFFFF,
         "idt.base": 0,

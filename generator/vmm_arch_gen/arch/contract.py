@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vmm_arch_gen.arch.literals import SourceFile, read_source
-from vmm_arch_gen.diagnostics import InputError, Problem, refuse
+from vmm_arch_gen.arch.sources import SourceFile, read_python
+from vmm_arch_gen.arch.vocabulary import CompositeType, Element, composite_types, read_elements
+from vmm_arch_gen.diagnostics import InputError, Problem, collecting, refuse
 
 # The protocols that hypervisors implement, and what a macro calls the object that each belongs to.
 # No backend has those of Inlined: they exist to be inlined into arch functions.
@@ -43,16 +44,6 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Element:
-    """One piece of a vCPU's state."""
-
-    name: str
-    group: str
-    reset: int | tuple[int, ...]
-    """Its value after a hardware reset; four for a segment: selector, base, limit, attributes."""
-
-
-@dataclass(frozen=True)
 class Contract:
     operations: Mapping[str, Operation]
     """By their macros' names."""
@@ -60,6 +51,7 @@ class Contract:
     """Of the protocols, and of ``Vm.close``, which is written once for all."""
     types: tuple[str, ...]
     """Every backend's own: ``Regs`` for the type variable ``RegsT``."""
+    composites: Mapping[str, CompositeType]
     elements: Mapping[str, Element]
     source: SourceFile
 
@@ -74,33 +66,26 @@ class Contract:
 
 def read_contract(templates: Path, cpu: str) -> Contract:
     """Read the contract of a CPU; InputError if a part of it is missing."""
-    source = read_source(templates, "vmm_arch", "protocols", f"{cpu}.py")
+    source = read_python(templates, "vmm_arch", "protocols", f"{cpu}.py")
     classes = {node.name: node for node in source.tree.body if isinstance(node, ast.ClassDef)}
     if missing := {*PROTOCOLS, _BACKEND} - classes.keys():
         what = f"does not define {', '.join(sorted(missing))}"
-        raise InputError(Problem(source.name, what, "a contract has all of them"))
+        raise InputError(Problem(source.name, what, "define the class; another contract shows how"))
+    problems: list[Problem] = []
     types = tuple(_types(classes["Vcpu"]))
     operations: dict[str, Operation] = {}
     for protocol in PROTOCOLS:
         for node in classes[protocol].body:
             match node:
                 case ast.FunctionDef(name=name, decorator_list=[]) if name not in _WRITTEN_ONCE:
-                    operations[name] = _operation(source, protocol, node, types)
-    operations["create_vm"] = _creation(source, classes[_BACKEND], types)
-    table, lines = source.table("STATE")
-    elements = {}
-    problems = []
-    for group, members in table.items():
-        where = source.where(lines[group])
-        for element, reset in members.items() if isinstance(members, Mapping) else [("", members)]:
-            match reset:
-                case int() | (int(), int(), int(), int()) if element and element not in elements:
-                    values = reset if isinstance(reset, int) else tuple(map(int, map(str, reset)))
-                    elements[element] = Element(element, group, values)
-                case _:
-                    what = f"STATE: {group}: {element or 'the group'} is no element with its value"
-                    remedy = "give each element once, a number or a segment's four"
-                    problems.append(Problem(where, what, remedy))
+                    with collecting(problems):
+                        operations[name] = _operation(source, protocol, node, types)
+    with collecting(problems):
+        operations["create_vm"] = _creation(source, classes[_BACKEND], types)
+    composites = composite_types(classes.values())
+    elements: dict[str, Element] = {}
+    with collecting(problems):
+        elements = read_elements(source, composites)
     refuse(problems)
     docs = {name: ast.get_docstring(classes[name]) or "" for name in PROTOCOLS}
     docs |= {
@@ -108,7 +93,7 @@ def read_contract(templates: Path, cpu: str) -> Contract:
         for node in classes["Vm"].body
         if isinstance(node, ast.FunctionDef) and node.name in _WRITTEN_ONCE
     }
-    return Contract(operations, docs, types, elements, source)
+    return Contract(operations, docs, types, composites, elements, source)
 
 
 def _creation(source: SourceFile, backend: ast.ClassDef, types: Iterable[str]) -> Operation:
@@ -160,7 +145,7 @@ def _operation(
     doc = ast.get_docstring(node)
     where = source.where(node.lineno)
     if not doc:
-        raise InputError(Problem(where, f"{node.name} has no docstring", "say what it does"))
+        raise InputError(Problem(where, f"{node.name} has no docstring", "say in one what it does"))
     owner = PROTOCOLS[protocol]
     own = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)][1:]
     if not owner:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from jinja2 import nodes
-
-from vmm_arch_gen.arch.literals import Absent, SourceFile, parse_template, read_source
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.arch.macros import Macro, read_macros
+from vmm_arch_gen.arch.sources import read_python
+from vmm_arch_gen.arch.tables import Absent, Table, closed, read_names, read_table
+from vmm_arch_gen.diagnostics import Problem, collecting, did_you_mean
 
 OPERATIONS = "operations.py.j2"
 """The file of the contract's operations."""
@@ -26,24 +27,35 @@ PARTS = {
 }
 """What a folder has besides, each a macro without parameters, by its file."""
 
-SEGMENT_PARTS = ("selector", "base", "limit", "attributes")
+TEXTS = ("summary",)
+"""The parts that are not Python but the text of a docstring."""
+
+_TABLES = ("SINKS", "SLOTS", "CREATION_GUARANTEES")
+
+Shape = Literal["record", "keywords", "table"]
+
+# The entries of a sink: whether it must have one, and what one looks like.
+_ENTRIES = {
+    "operation": (True, '"set_regs"'),
+    "shape": (True, " or ".join(f'"{shape}"' for shape in get_args(Shape))),
+    "constructor": (True, '"kvm_regs", a record or a function'),
+    "variable": (True, '"regs"'),
+    "type": (False, '"Regs", what copies an image to fill it in'),
+    "value": (False, '"union WHV_REGISTER_VALUE", a record of the headers'),
+    "when": (False, '"vcpu.vm.irqchip", an expression'),
+    "fixed": (False, '{"flags": "KVM_VCPUEVENT_VALID_SHADOW"}'),
+    "composites": (False, '{"SegmentValue": ("segment_image", {"base": "base"})}'),
+}
+_IDENTIFIERS = ("operation", "constructor", "variable", "type")
 
 
 @dataclass(frozen=True)
-class Macro:
-    """A macro of the operations file."""
+class Layout:
+    """How a sink lays out a value of several parts: by a function of them all."""
 
-    name: str
-    parameters: tuple[str, ...]
-    where: str
-
-
-@dataclass(frozen=True)
-class Segments:
-    """How a sink lays out a segment: by a function of its four parts, each a member as well."""
-
-    image: str
+    constructor: str
     members: Mapping[str, str]
+    """For parts that can be filled in at run time the member that each is."""
 
 
 @dataclass(frozen=True)
@@ -53,143 +65,245 @@ class Sink:
     name: str
     order: int
     operation: str
-    shape: Literal["record", "keywords", "table"]
-    """How ``image`` is called: with nested records, flat keywords, or one dictionary."""
-    image: str
-    record: str | None
+    shape: Shape
+    """How ``constructor`` is called: with nested records, flat keywords, or one dictionary."""
+    constructor: str
+    type: str | None
     """The type of an image, which copies it; None if nothing is ever filled in."""
     variable: str
     value: str | None
-    """For a table the type of its values, which slots with dots name a member of."""
+    """For a table the record that its values are, of which slots with dots name a member."""
     when: str | None
     """An expression that says whether the machine has this state at all."""
     fixed: Mapping[str, str]
     """Slots that are no state but always have this value."""
-    segments: Segments | None
+    composites: Mapping[str, Layout]
+    """By the contract's types of values with several parts."""
+    where: str
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Where the elements of a group lie: in which sink, and at which slot of it."""
+
+    sink: str
+    patterns: Mapping[str, str | Absent]
+    malformed: tuple[str, ...]
+    """Patterns whose slots are neither."""
+    where: str
+
+    def pattern(self, element: str) -> str | None:
+        """The first pattern that an element has; None if it has none."""
+        return next((p for p in self.patterns if fnmatchcase(element, p)), None)
+
+    def slot(self, element: str) -> str | Absent | None:
+        """Where an element lies; None if the table does not say."""
+        pattern = self.pattern(element)
+        if pattern is None:
+            return None
+        slot = self.patterns[pattern]
+        if isinstance(slot, Absent):
+            return slot
+        before, _, after = pattern.partition("*")
+        return slot.replace("*", element[len(before) : len(element) - len(after)])
 
 
 @dataclass(frozen=True)
 class Hypervisor:
+    """What is well formed in a folder; the rest is among its problems."""
+
     folder: str
     """Below the templates."""
     macros: Mapping[str, Macro]
     absent: Mapping[str, str]
     """The operations that it lacks, with the reason."""
+    absent_where: Mapping[str, str]
     sinks: Mapping[str, Sink]
-    slots: Mapping[str, tuple[str, Mapping[str, str | Absent]]]
-    """For each group of state its sink, and patterns of elements with their slots."""
-    guaranteed: tuple[str, ...]
-    """The groups that a new vCPU has as they are to be."""
-    state: SourceFile
-    sink_lines: Mapping[str, int]
-    slot_lines: Mapping[str, int]
+    slots: Mapping[str, Slots]
+    """By the groups of state."""
+    guaranteed: Mapping[str, str]
+    """The groups that a new vCPU has as they are to be, each with the line that says so."""
+    table_of_sinks: Table | None
+    table_of_slots: Table | None
+    problems: tuple[Problem, ...]
 
     def slot(self, group: str, element: str) -> str | Absent | None:
         """Where an element lies in its group's sink; None if the table does not say."""
-        for pattern, slot in self.slots[group][1].items():
-            if fnmatchcase(element, pattern):
-                if isinstance(slot, Absent):
-                    return slot
-                before, _, after = pattern.partition("*")
-                same = element[len(before) : len(element) - len(after)]
-                return slot.replace("*", same)
-        return None
+        return self.slots[group].slot(element)
+
+    @property
+    def operations_of_sinks(self) -> set[str]:
+        """The operations that write sinks, malformed ones included."""
+        rows = self.table_of_sinks.entries.values() if self.table_of_sinks else ()
+        return {str(row.get("operation")) for row in rows if isinstance(row, Mapping)}
 
 
 def read_hypervisor(templates: Path, name: str) -> Hypervisor:
-    """Read the folder of a hypervisor on a CPU; InputError names what is malformed in it."""
+    """Read the folder of a hypervisor on a CPU; what is malformed in it is among its problems."""
     folder = f"hypervisors/{name}"
-    macros: dict[str, Macro] = {}
-    absent: dict[str, str] = {}
-    for file in dict.fromkeys([OPERATIONS, *PARTS.values()]):
-        found, lacking = _macros(templates, f"{folder}/{file}")
-        macros |= found
-        absent |= lacking
-    state = read_source(templates, *folder.split("/"), "state.py")
-    sinks_table, sink_lines = state.table("SINKS")
-    slots_table, slot_lines = state.table("SLOTS")
-    sinks = {}
-    for order, (name, row) in enumerate(sinks_table.items()):
-        try:
-            sinks[name] = _sink(name, order, row)
-        except (IndexError, KeyError, TypeError, ValueError) as error:
-            what = f"the sink {name} is wrong or incomplete: {error}"
-            raise InputError(_odd(state, sink_lines[name], what)) from None
-    slots: dict[str, tuple[str, Mapping[str, str | Absent]]] = {}
-    for group, row in slots_table.items():
-        match row:
-            case (str() as sink, Mapping() as patterns) if sink in sinks:
-                slots[group] = sink, {
-                    k: v for k, v in patterns.items() if isinstance(v, str | Absent)
-                }
-            case _:
-                what = f"{group} does not name a sink and its slots"
-                raise InputError(_odd(state, slot_lines[group], what))
+    macros = read_macros(templates, folder, PARTS, OPERATIONS)
+    problems = [*macros.problems]
+    sinks_table: Table | None = None
+    slots_table: Table | None = None
+    guaranteed: Mapping[str, str] = {}
+    with collecting(problems):
+        source = read_python(templates, *folder.split("/"), "state.py")
+        problems += closed(source, _TABLES)
+        with collecting(problems):
+            sinks_table = read_table(source, "SINKS")
+        with collecting(problems):
+            slots_table = read_table(source, "SLOTS")
+        with collecting(problems):
+            guaranteed = read_names(source, "CREATION_GUARANTEES")
     return Hypervisor(
         folder=folder,
-        macros=macros,
-        absent=absent,
-        sinks=sinks,
-        slots=slots,
-        guaranteed=state.names("CREATION_GUARANTEES"),
-        state=state,
-        sink_lines=sink_lines,
-        slot_lines=slot_lines,
+        macros=macros.there,
+        absent={name: reason for name, (reason, _) in macros.absent.items()},
+        absent_where={name: where for name, (_, where) in macros.absent.items()},
+        sinks=_sinks(sinks_table, problems) if sinks_table else {},
+        slots=_slots(slots_table, sinks_table, problems) if slots_table else {},
+        guaranteed=guaranteed,
+        table_of_sinks=sinks_table,
+        table_of_slots=slots_table,
+        problems=tuple(problems),
     )
 
 
-def _odd(state: SourceFile, line: int, what: str) -> Problem:
-    return Problem(state.where(line), what, "its docstring says how it is written")
+def _sinks(table: Table, problems: list[Problem]) -> dict[str, Sink]:
+    sinks = {}
+    for order, (name, row) in enumerate(table.entries.items()):
+        wrong = list(_wrong_entries(table, name))
+        problems += wrong
+        if isinstance(row, Mapping) and not wrong:
+            sinks[name] = _sink(table, name, order, row)
+    return sinks
 
 
-def _sink(name: str, order: int, row: object) -> Sink:
+def _wrong_entries(table: Table, name: str) -> list[Problem]:
+    """What is wrong with a row of SINKS."""
+    row = table.entries[name]
     if not isinstance(row, Mapping):
-        raise TypeError("no dictionary")
-    row = dict(row)
-    shape = row.pop("shape")
-    if shape not in ("record", "keywords", "table"):
-        raise ValueError(f"there is no shape {shape!r}")
-    image = str(row.pop("image"))
-    segments = row.pop("segments", None)
-    sink = Sink(
+        what = f"{name} is not a dictionary"
+        required = ", ".join(f'"{key}": …' for key, (needed, _) in _ENTRIES.items() if needed)
+        return [table.complaint(name, what=what, remedy=f"write {{{required}}}")]
+    problems = []
+    for key, value in row.items():
+        if key not in _ENTRIES:
+            remedy = f"{did_you_mean(key, _ENTRIES)}the entries are {', '.join(_ENTRIES)}"
+            what = f"{name} has the unknown entry {key!r}"
+            problems.append(table.complaint(name, key, what=what, remedy=remedy))
+        elif not _well_formed(key, value):
+            what = f"the {key} of {name} is {_shown(value)}"
+            remedy = f"write, for example, {_ENTRIES[key][1]}"
+            problems.append(table.complaint(name, key, what=what, remedy=remedy))
+    for key, (needed, example) in _ENTRIES.items():
+        if needed and key not in row:
+            what = f"{name} lacks the entry {key!r}"
+            remedy = f'add, for example, "{key}": {example}'
+            problems.append(table.complaint(name, what=what, remedy=remedy))
+    if row.get("shape") != "table" and "value" in row:
+        what, remedy = (
+            f"{name} has a value, but is not a table",
+            'remove it, or the shape is "table"',
+        )
+        problems.append(table.complaint(name, "value", what=what, remedy=remedy))
+    return problems
+
+
+def _well_formed(key: str, value: object) -> bool:
+    match key, value:
+        case "fixed", Mapping():
+            return all(isinstance(text, str) and _expression(text) for text in value.values())
+        case "composites", Mapping():
+            return all(_layout(row) is not None for row in value.values())
+        case "shape", str():
+            return value in get_args(Shape)
+        case "when", str():
+            return _expression(value)
+        case "value", str():
+            return True
+        case _, str() if key in _IDENTIFIERS:
+            return value.isidentifier()
+    return False
+
+
+def _expression(text: str) -> bool:
+    try:
+        ast.parse(text, mode="eval")
+    except SyntaxError:
+        return False
+    return True
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Absent):
+        return f"absent({value.reason!r})"
+    return repr(dict(value) if isinstance(value, Mapping) else value)
+
+
+def _sink(table: Table, name: str, order: int, row: Mapping[str, object]) -> Sink:
+    def text(key: str) -> str | None:
+        value = row.get(key)
+        return value if isinstance(value, str) else None
+
+    shape = row["shape"]
+    fixed, composites = row.get("fixed"), row.get("composites")
+    layouts = {type: _layout(given) for type, given in _entries(composites).items()}
+    assert shape == "record" or shape == "keywords" or shape == "table"
+    return Sink(
         name=name,
         order=order,
-        operation=str(row.pop("operation")),
+        operation=str(row["operation"]),
         shape=shape,
-        image=image,
-        record=row.pop("record", image if shape == "record" else None),
-        variable=str(row.pop("variable")),
-        value=row.pop("value", None),
-        when=row.pop("when", None),
-        fixed=row.pop("fixed", {}),
-        segments=_segments(segments) if segments else None,
+        constructor=str(row["constructor"]),
+        type=text("type") or (text("constructor") if shape == "record" else None),
+        variable=str(row["variable"]),
+        value=text("value"),
+        when=text("when"),
+        fixed={slot: str(value) for slot, value in _entries(fixed).items()},
+        composites={type: layout for type, layout in layouts.items() if layout},
+        where=table.where(name),
     )
-    if row:
-        raise ValueError(f"there is no entry {next(iter(row))!r}")
-    return sink
 
 
-def _segments(row: object) -> Segments:
+def _entries(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _layout(row: object) -> Layout | None:
     match row:
-        case (str() as image, Mapping() as members) if members.keys() <= set(SEGMENT_PARTS):
-            return Segments(image, {part: str(member) for part, member in members.items()})
-    raise ValueError(f"segments are a function and members of {', '.join(SEGMENT_PARTS)}")
+        case (str() as constructor, Mapping() as members) if constructor.isidentifier():
+            if all(isinstance(member, str) for member in members.values()):
+                return Layout(constructor, {part: str(m) for part, m in members.items()})
+    return None
 
 
-def _macros(templates: Path, name: str) -> tuple[dict[str, Macro], dict[str, str]]:
-    where = f"templates/{name}"
-    tree = parse_template(templates, name)
-    macros, absent = {}, {}
-    for node in tree.body:
-        match node:
-            case nodes.Macro():
-                parameters = tuple(argument.name for argument in node.args)
-                macros[node.name] = Macro(node.name, parameters, f"{where}:{node.lineno}")
-            case nodes.Assign(
-                target=nodes.Name(name=lacking),
-                node=nodes.Call(
-                    node=nodes.Name(name="absent"), args=[nodes.Const(value=str() as reason)]
-                ),
-            ):
-                absent[lacking] = reason
-    return macros, absent
+def _slots(table: Table, sinks: Table | None, problems: list[Problem]) -> dict[str, Slots]:
+    slots = {}
+    for group, row in table.entries.items():
+        match row:
+            case (str() as sink, Mapping() as patterns):
+                if sinks is not None and sink not in sinks.entries:
+                    what = f"{group} names the sink {sink}, which SINKS does not have"
+                    remedy = (
+                        f"{did_you_mean(sink, sinks.entries)}there are {', '.join(sinks.entries)}"
+                    )
+                    problems.append(table.complaint(group, "0", what=what, remedy=remedy))
+                texts: dict[str, str | Absent] = {}
+                odd: list[str] = []
+                for pattern, slot in patterns.items():
+                    if isinstance(slot, str | Absent) and pattern.count("*") <= 1:
+                        texts[pattern] = slot
+                        continue
+                    odd.append(pattern)
+                    what = f"{pattern} of {group} is {_shown(slot)}"
+                    if pattern.count("*") > 1:
+                        what = f"the pattern {pattern} of {group} has more than one *"
+                    remedy = 'write "element": "slot", "r*": "R*", or "element": absent("reason")'
+                    problems.append(table.complaint(group, "1", pattern, what=what, remedy=remedy))
+                slots[group] = Slots(sink, texts, tuple(odd), table.where(group))
+            case _:
+                what = f"{group} is not a sink and its slots"
+                remedy = 'write ("sink", {"element": "slot"})'
+                problems.append(table.complaint(group, what=what, remedy=remedy))
+    return slots

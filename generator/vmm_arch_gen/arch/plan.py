@@ -1,4 +1,4 @@
-"""From wanted state to the fewest calls: which sinks are written, with which constants and holes."""
+"""From wanted state to the fewest calls: which sinks are written, with what."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import SEGMENT_PARTS, Hypervisor, Sink
-from vmm_arch_gen.arch.literals import Absent
-from vmm_arch_gen.arch.states import State, Value, is_hole
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
+from vmm_arch_gen.arch.states import NamedState, Value, known_at_run_time
+from vmm_arch_gen.arch.tables import Absent
+from vmm_arch_gen.arch.vocabulary import CompositeType
+from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean, refuse
 
-_GROUPS = "name groups of the contract's STATE"
+
+@dataclass(frozen=True)
+class Parts:
+    """A value of several parts, with 0 where one is known at run time only."""
+
+    type: CompositeType
+    values: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
@@ -21,14 +28,14 @@ class Write:
     sink: Sink
     groups: tuple[str, ...]
     """What is written, of all that the sink has."""
-    constants: Mapping[str, Value | tuple[Value, ...]]
-    """By slot; a segment has four parts, with 0 where a part is a hole."""
-    holes: Mapping[str, str]
+    constants: Mapping[str, Value | Parts]
+    """By slot."""
+    filled_in: Mapping[str, str]
     """By slot: an expression in the arch function's scope."""
 
 
 def plan(
-    contract: Contract, hypervisor: Hypervisor, state: State, groups: Iterable[str]
+    contract: Contract, hypervisor: Hypervisor, state: NamedState, groups: Iterable[str]
 ) -> tuple[Write, ...]:
     """Plan the calls that write some groups of a state, each call once, in the sinks' order.
 
@@ -36,42 +43,53 @@ def plan(
     value after a reset. What a hypervisor declares absent is left out.
     """
     written: dict[str, list[str]] = {}
-    constants: dict[str, dict[str, Value | tuple[Value, ...]]] = {}
-    holes: dict[str, dict[str, str]] = {}
+    constants: dict[str, dict[str, Value | Parts]] = {}
+    filled_in: dict[str, dict[str, str]] = {}
     wanted = set(groups)
-    if unknown := wanted - set(contract.groups):
-        raise InputError(
-            Problem(hypervisor.folder, f"there is no group {', '.join(sorted(unknown))}", _GROUPS)
+    refuse(
+        Problem(
+            hypervisor.folder,
+            f"there is no group {group}",
+            f"{did_you_mean(group, contract.groups)}the groups are {', '.join(contract.groups)}",
         )
+        for group in sorted(wanted - set(contract.groups))
+    )
     for element in contract.elements.values():
         if element.group not in wanted:
             continue
         slot = hypervisor.slot(element.group, element.name)
         if slot is None or isinstance(slot, Absent):
             continue
-        sink = hypervisor.sinks[hypervisor.slots[element.group][0]]
+        sink = hypervisor.sinks[hypervisor.slots[element.group].sink]
         if element.group not in written.setdefault(sink.name, []):
             written[sink.name].append(element.group)
-        fixed = constants.setdefault(sink.name, {})
-        filled = holes.setdefault(sink.name, {})
+        ahead = constants.setdefault(sink.name, {})
+        later = filled_in.setdefault(sink.name, {})
         value = state.wanted.get(element.name, element.reset)
         if isinstance(value, tuple):
-            fixed[slot] = tuple(0 if is_hole(part) else part for part in value)
-            for part, expression in zip(SEGMENT_PARTS, value, strict=True):
-                if is_hole(expression):
-                    members = sink.segments.members if sink.segments else {}
-                    if part not in members:
-                        what = f"the {part} of {element.name} is filled in at run time"
-                        where = hypervisor.state.where(hypervisor.sink_lines[sink.name])
-                        remedy = f"say in the sink {sink.name} which member it has"
-                        raise InputError(Problem(where, what, remedy))
-                    filled[f"{slot}.{members[part]}"] = str(expression)
-        elif is_hole(value):
-            filled[slot] = str(value)
+            assert element.composite is not None
+            known = tuple(0 if known_at_run_time(part) else part for part in value)
+            ahead[slot] = Parts(element.composite, known)
+            for part, expression in zip(element.composite.parts, value, strict=True):
+                if known_at_run_time(expression):
+                    member = _member(sink, element.composite, part, element.name)
+                    later[f"{slot}.{member}"] = str(expression)
+        elif known_at_run_time(value):
+            later[slot] = str(value)
         else:
-            fixed[slot] = value
+            ahead[slot] = value
     writes = [
-        Write(hypervisor.sinks[name], tuple(done), constants[name], holes[name])
+        Write(hypervisor.sinks[name], tuple(done), constants[name], filled_in[name])
         for name, done in written.items()
     ]
     return tuple(sorted(writes, key=lambda write: write.sink.order))
+
+
+def _member(sink: Sink, type: CompositeType, part: str, element: str) -> str:
+    """Where a part of a value lies that is filled in at run time."""
+    layout = sink.composites.get(type.name)
+    if layout is None or part not in layout.members:
+        what = f"the {part} of {element} is filled in at run time"
+        remedy = f'say in "composites" which member it is: {{"{part}": "member"}}'
+        raise InputError(Problem(sink.where, what, remedy))
+    return layout.members[part]

@@ -7,62 +7,66 @@ a module whose names all mean what they seem to.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from vmm_arch_gen.abi.model import VerifiedAbi
-from vmm_arch_gen.arch.check import check
-from vmm_arch_gen.arch.contract import Contract, read_contract
-from vmm_arch_gen.arch.hypervisor import OPERATIONS, PARTS, read_hypervisor
-from vmm_arch_gen.arch.literals import read_source
-from vmm_arch_gen.arch.states import read_states
-from vmm_arch_gen.diagnostics import Problem, refuse
+from vmm_arch_gen.arch.contract import Contract
+from vmm_arch_gen.arch.hypervisor import TEXTS
+from vmm_arch_gen.arch.sources import read_text
+from vmm_arch_gen.diagnostics import Problem, did_you_mean, refuse
 from vmm_arch_gen.generate.arch_functions import Emitter
+from vmm_arch_gen.generate.backend_inputs import BackendInputs, read_backend_inputs
+from vmm_arch_gen.generate.formatting import format_source
 from vmm_arch_gen.generate.imports import import_statements, order
-from vmm_arch_gen.generate.providers import Provider, providers
+from vmm_arch_gen.generate.origins import Rendered, marked, unmarked
+from vmm_arch_gen.generate.providers import Provider
+from vmm_arch_gen.generate.refused import kept
 from vmm_arch_gen.generate.render import Templates
-from vmm_arch_gen.generate.scopes import complaints, unbound
+from vmm_arch_gen.generate.scopes import Complaint, complaints, unbound
 
 
 def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str:
     """Render the backend module of a target, whose name is HYPERVISOR_CPU."""
-    name, _, cpu = abi.target.partition("_")
-    template = f"arch/{cpu}/backend.py.j2"
-    contract = read_contract(templates, cpu)
-    states = read_states(templates, cpu, contract)
-    hypervisor = read_hypervisor(templates, f"{name}/{cpu}")
-    refuse(check(contract, hypervisor, abi, templates, template))
     rendering = Templates(templates)
+    inputs = read_backend_inputs(templates, abi, rendering)
+    text = _rendered(rendering, inputs, marker)
+    rendered = unmarked(text, inputs.hypervisor.macros)
+    refuse(_problems(templates, inputs, rendered))
+    return format_source(rendered.text)
+
+
+def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
+    """The module's text, not yet formatted, with marks around what macros made."""
+    contract, states, hypervisor = inputs.contract, inputs.states, inputs.hypervisor
+    target = inputs.abi.target
+
+    def body(macro: str, *arguments: str) -> str:
+        text = rendering.macro(hypervisor.macros[macro].file, macro, *arguments)
+        return text if macro in TEXTS or macro == "imports" else marked(macro, text)
 
     def inline(operation: str, *arguments: str) -> str:
         """An operation's body; by default its arguments are called as the operation calls them."""
         parameters = contract.operations[operation].parameters
         if reason := hypervisor.absent.get(operation):
             return f"raise absent({operation!r}, {reason!r})"
-        given = [*arguments, *parameters[len(arguments) :]]
-        return rendering.macro(f"{hypervisor.folder}/{OPERATIONS}", operation, *given)
+        return body(operation, *arguments, *parameters[len(arguments) :])
 
-    emitter = Emitter(contract, states, hypervisor, abi, inline)
-    table, _ = read_source(templates, "arch", cpu, "exports.py").table("EXPORTS")
-    exports = {
-        module: [str(name) for name in names]
-        for module, names in table.items()
-        if isinstance(names, tuple)
-    }
-    offered = providers(templates, name, cpu, abi)
+    emitter = Emitter(contract, states, hypervisor, inputs.abi, inline)
     heading = (
-        f"{marker} from templates/{template}, templates/hypervisors/{name}/{cpu}\n"
-        f"# and headers/abi/{abi.target}.abi. Do not edit: the next run would undo it.\n"
+        f"{marker} from templates/{inputs.template}, templates/{hypervisor.folder}\n"
+        f"# and headers/abi/{target}.abi. Do not edit: the next run would undo it.\n"
     )
-    text = rendering.render(
-        template,
+    return rendering.text(
+        inputs.template,
         heading,
-        target=abi.target,
-        part=lambda part: rendering.macro(f"{hypervisor.folder}/{PARTS[part]}", part),
+        target=target,
+        part=body,
         contract=contract,
-        exports=exports,
+        exports=inputs.exports,
         inline=inline,
         plan=emitter.plan,
         configure=emitter.configure,
@@ -76,12 +80,44 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str
         },
         modes=states.modes.items(),
         init_keeps=states.init_keeps,
-        imports=partial(_imports, offered=offered, exports=exports, user=f"{abi.target}.py"),
-        exported=partial(_exported, contract=contract, exports=exports),
+        imports=partial(
+            _imports, offered=inputs.offered, exports=inputs.exports, user=f"{target}.py"
+        ),
+        exported=partial(_exported, contract=contract, exports=inputs.exports),
     )
-    remedy = "mend the templates that its first line names"
-    refuse(Problem(f"{abi.target}.py", what, remedy) for what in complaints(text))
-    return text
+
+
+def _problems(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Iterator[Problem]:
+    """What is wrong with a rendered module, said of the line that it came from."""
+    found: Iterable[Complaint]
+    try:
+        found = list(complaints(rendered.text))
+    except SyntaxError as error:
+        number = error.lineno or 1
+        what, line = f"is not Python: {error.msg}", rendered.line(number).strip()
+        found = [Complaint(number, "", what, f"correct the line: {line}")]
+    for complaint in found:
+        macro = rendered.macro(complaint.line)
+        line = rendered.line(complaint.line)
+        where = macro.where_of(line) if macro else _written(templates, inputs, complaint, line)
+        known = chain.from_iterable(provider.names for provider in inputs.offered)
+        near = did_you_mean(complaint.name, set(known)) if "bound nowhere" in complaint.what else ""
+        place = kept(f"{inputs.abi.target}.py", rendered.text, complaint.line)
+        yield Problem(where, complaint.what, f"{near}{complaint.remedy}; {place}")
+
+
+def _written(templates: Path, inputs: BackendInputs, complaint: Complaint, line: str) -> str:
+    """Where something is written that no macro made: in the tables, or the template itself."""
+    tables = (
+        f"{inputs.hypervisor.folder}/state.py",
+        inputs.states.table.source.name.removeprefix("templates/"),
+    )
+    word = re.compile(rf"\b{complaint.name}\b" if complaint.name else re.escape(line.strip()))
+    for file in (*tables, inputs.template):
+        for number, text in enumerate(read_text(templates, file).splitlines(), 1):
+            if word.search(text):
+                return f"templates/{file}:{number}"
+    return f"templates/{inputs.template}"
 
 
 def _imports(

@@ -23,7 +23,11 @@ _KEEP_SECONDS = 30 * 24 * 3600
 
 
 class NotPython(ValueError):
-    """The text is no Python module; the message says what is wrong with which line."""
+    """A text is not a Python module; the message says what is wrong with which line."""
+
+    def __init__(self, what: str, line: int) -> None:
+        super().__init__(what)
+        self.line = line
 
 
 def format_source(text: str) -> str:
@@ -60,8 +64,9 @@ def _format(text: str) -> str:
     try:
         ast.parse(text)
     except SyntaxError as error:
-        line = text.splitlines()[(error.lineno or 1) - 1].strip()
-        raise NotPython(f"{error.msg}: {line}") from None
+        number = error.lineno or 1
+        found = text.splitlines()[number - 1].strip()
+        raise NotPython(f"{error.msg}: {found}", number) from None
     versions = {black.mode.TargetVersion[TARGET_VERSION.upper()]}
     mode = black.mode.Mode(target_versions=versions, line_length=LINE_LENGTH)
     return black.format_str(text, mode=mode)

@@ -79,7 +79,9 @@ def render_abi_module(templates: Path, abi: VerifiedAbi, values: Values | None =
         f"{MARKER} from templates/{_ABI_TEMPLATE} and headers/abi/{abi.target}.abi.\n"
         "# Do not edit: the next run of vmm-arch-gen would undo it.\n"
     )
-    return Templates(templates).render(_ABI_TEMPLATE, heading, module=abi_module(abi, values))
+    return Templates(templates).render(
+        _ABI_TEMPLATE, heading, f"{abi.target}_abi.py", module=abi_module(abi, values)
+    )
 
 
 def _copies(templates: Path) -> dict[PurePosixPath, bytes]:

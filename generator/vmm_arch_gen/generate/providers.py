@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm_arch_gen.abi.model import VerifiedAbi
-from vmm_arch_gen.arch.literals import read_source
+from vmm_arch_gen.arch.sources import read_python
 from vmm_arch_gen.generate.names import python_name
 
 _ABOVE = ("abi", "command", "protocols", "selftest")
@@ -88,7 +88,7 @@ def _abi_names(abi: VerifiedAbi) -> Iterator[tuple[str, str]]:
 
 def public_names(templates: Path, module: Path) -> dict[str, str]:
     """The names that a plain module binds at its top and that do not begin with ``_``."""
-    source = read_source(templates, *module.relative_to(templates).parts)
+    source = read_python(templates, *module.relative_to(templates).parts)
     found: dict[str, str] = {}
     for name, line in _bound(source.tree.body):
         if not name.startswith("_"):

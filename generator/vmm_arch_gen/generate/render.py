@@ -11,14 +11,18 @@ from typing import Any
 
 import jinja2
 
+from vmm_arch_gen.arch.macros import syntax_problem
+from vmm_arch_gen.arch.sources import read_text
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.generate.formatting import NotPython, format_source
+from vmm_arch_gen.generate.refused import kept
 
 
 class Templates:
     """The templates of a folder; what goes wrong in them is said with file and line."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(folder),
             undefined=jinja2.StrictUndefined,
@@ -33,38 +37,54 @@ class Templates:
         self._environment.filters["quoted"] = lambda items: [f'"{item}"' for item in items]
         self._environment.globals["absent"] = lambda reason: reason
 
-    def render(self, name: str, heading: str, **values: Any) -> str:
-        """Render a template to a formatted Python module that begins with ``heading``."""
-        with _located(name):
-            text = heading + self._environment.get_template(name).render(values)
+    def text(self, name: str, heading: str, **values: Any) -> str:
+        """What a template makes of some values, after a heading."""
+        with self._located(name):
+            return heading + self._environment.get_template(name).render(values)
+
+    def render(self, name: str, heading: str, output: str, **values: Any) -> str:
+        """Render a template to a formatted Python module, called ``output`` if it is refused."""
+        text = self.text(name, heading, **values)
+        try:
             return format_source(text)
+        except NotPython as error:
+            what = f"renders to something that is not Python: {error}"
+            remedy = f"correct the template; {kept(output, text, error.line)}"
+            raise InputError(Problem(f"templates/{name}", what, remedy)) from None
 
     def macro(self, name: str, macro: str, *arguments: str) -> str:
         """What one macro of a template makes of its arguments."""
-        with _located(name):
-            module = self._environment.get_template(name).module
-            return str(getattr(module, macro)(*arguments)).strip("\n")
+        with self._located(name):
+            template = self._environment.get_template(name)
+            try:
+                return str(getattr(template.module, macro)(*arguments)).strip("\n")
+            except jinja2.UndefinedError:
+                self._environment.handle_exception()  # gives the traceback the template's lines
 
-
-@contextmanager
-def _located(name: str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except jinja2.TemplateSyntaxError as error:
-        where = f"templates/{error.name or name}:{error.lineno}"
-        raise InputError(Problem(where, str(error.message), "mend the template")) from None
-    except jinja2.TemplateNotFound as error:
-        where = f"templates/{error.name}"
-        raise InputError(Problem(where, "there is no such template", "restore it")) from None
-    except (NotPython, SyntaxError) as error:
-        what = f"renders to something that is not Python: {error}"
-        raise InputError(Problem(f"templates/{name}", what, "mend the template")) from None
-    except Exception as error:  # whatever an expression in a template can raise
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if name in f.filename]
-        where = ":".join(["templates/" + name, *map(str, lines[-1:])])
-        raise InputError(Problem(where, str(error), "mend the template")) from None
+    @contextmanager
+    def _located(self, name: str) -> Iterator[None]:
+        """Say of whatever goes wrong in a template in which of its lines that is."""
+        try:
+            yield
+        except InputError:
+            raise
+        except jinja2.TemplateNotFound as error:
+            what, remedy = "there is no such template", "write it, or name another one"
+            raise InputError(Problem(f"templates/{error.name}", what, remedy)) from None
+        except jinja2.TemplateSyntaxError as error:
+            file = error.name or name
+            text = read_text(self._folder, file)
+            raise InputError(syntax_problem(error, file, text)) from None
+        except Exception as error:  # whatever an expression in a template can raise
+            lines = [
+                frame.lineno
+                for frame in traceback.extract_tb(error.__traceback__)
+                if frame.filename.endswith(name) and frame.lineno is not None
+            ]
+            where = ":".join(["templates/" + name, *map(str, lines[-1:])])
+            text = read_text(self._folder, name).splitlines()[lines[-1] - 1] if lines else ""
+            remedy = f"correct the line: {text.strip()}" if text else "correct the template"
+            raise InputError(Problem(where, str(error), remedy)) from None
 
 
 def _docstring(text: str, width: int) -> str:

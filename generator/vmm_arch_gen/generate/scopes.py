@@ -11,6 +11,7 @@ import ast
 import builtins
 import symtable
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 _MODULE_NAMES = {"__name__", "__file__", "__doc__", "__all__"}
 
@@ -41,26 +42,63 @@ def _annotated(text: str, bound: set[str]) -> set[str]:
     return names - bound - set(dir(builtins))
 
 
-def complaints(text: str) -> Iterator[str]:
+@dataclass(frozen=True)
+class Complaint:
+    """Something wrong with a line of a module."""
+
+    line: int
+    name: str
+    """The name that it is about; empty if it is about none."""
+    what: str
+    remedy: str
+
+
+def complaints(text: str) -> Iterator[Complaint]:
     """Say what is wrong with a module's names and tests."""
-    for name in sorted(unbound(text)):
-        yield f"the name {name} is bound nowhere"
+    tree = ast.parse(text)
+    missing = unbound(text)
+    lines: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id in missing:
+            lines[node.id] = min(node.lineno, lines.get(node.id, node.lineno))
+    for name in sorted(missing):
+        what = f"the name {name} is bound nowhere"
+        yield Complaint(lines.get(name, 1), name, what, "correct it, or define it in a module")
     top = symtable.symtable(text, "module", "exec")
     bound = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
     for table in _tables(top):
         if table.get_type() != "function":
             continue
+        function = table.get_name()
         for symbol in table.get_symbols():
             name = symbol.get_name()
             if symbol.is_local() and (name in bound or hasattr(builtins, name)):
-                where = f"{table.get_name()}, line {table.get_lineno()}"
-                yield f"in {where}, the local name {name} hides another thing of that name"
+                line = _binding(tree, table.get_lineno(), name)
+                what = f"in {function}, the local name {name} hides another thing of that name"
+                yield Complaint(line, name, what, "give the local one another name")
             if symbol.is_parameter() and symbol.is_assigned():
-                where = f"{table.get_name()}, line {table.get_lineno()}"
-                yield f"in {where}, the parameter {name} is given another meaning"
-    for node in ast.walk(ast.parse(text)):
+                line = _binding(tree, table.get_lineno(), name)
+                what = f"in {function}, the parameter {name} is given another meaning"
+                yield Complaint(line, name, what, "give what is assigned another name")
+    for node in ast.walk(tree):
         if isinstance(node, ast.If | ast.IfExp) and _decided(node.test):
-            yield f"line {node.lineno} tests what is known: if {ast.unparse(node.test)}"
+            what = f"tests what is known when it is generated: if {ast.unparse(node.test)}"
+            yield Complaint(node.lineno, "", what, "test it in the template: {% if … %}")
+
+
+def _binding(tree: ast.Module, line: int, name: str) -> int:
+    """The line in which the function that begins at a line binds a name."""
+    for function in ast.walk(tree):
+        if isinstance(function, ast.FunctionDef | ast.Lambda) and function.lineno == line:
+            lines = [
+                node.lineno
+                for node in ast.walk(function)
+                if isinstance(node, ast.Name)
+                and isinstance(node.ctx, ast.Store)
+                and node.id == name
+            ]
+            return min(lines, default=line)
+    return line
 
 
 def _tables(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:

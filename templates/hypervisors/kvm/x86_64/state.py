@@ -1,77 +1,81 @@
 """Where KVM keeps the state of an x86_64 vCPU.
 
-``SINKS``: the calls that write state, in the order in which KVM wants them. ``image`` makes what is
-written: a record of the raw ABI (shape "record"), a function with a keyword for each slot
-("keywords"), or one that takes a dictionary ("table"). ``variable`` is its name in a function.
+``SINKS``: the calls that write state, in the order in which KVM wants them. ``constructor`` makes
+what is written: a record of the raw ABI (shape "record"), a function with a keyword for each slot
+("keywords"), or one that takes a dictionary ("table"). ``variable`` is its name in a function,
+``type`` what copies it where something is known at run time only. ``composites`` says for the
+contract's values of several parts what makes one of them all, and which members the parts are.
 
 ``SLOTS``: for each group of the vocabulary its sink, and patterns that give each element its slot;
-``*`` stands for the same text on both sides. ``segments`` is a function of a segment's four parts, and the
-member that each part has of its own.
+``*`` stands for the same text on both sides. A slot of a record is a path: ``gdt.base``,
+``interrupt_bitmap[0]``, ``gprs[SOME_INDEX].low``.
 """
 
 SINKS = {
     "activity": {
         "operation": "set_activity",
         "shape": "record",
-        "image": "kvm_mp_state",
+        "constructor": "kvm_mp_state",
         "variable": "activity",
     },
     # Before the LAPIC, because it holds the APIC's base.
     "sregs": {
         "operation": "set_sregs",
         "shape": "record",
-        "image": "kvm_sregs",
+        "constructor": "kvm_sregs",
         "variable": "sregs",
-        "segments": (
-            "segment_image",
-            {"selector": "selector", "base": "base", "limit": "limit"},
-        ),
+        "composites": {
+            "SegmentValue": (
+                "segment_image",
+                {"selector": "selector", "base": "base", "limit": "limit"},
+            )
+        },
     },
     # Clears pending exceptions: before the events.
     "regs": {
         "operation": "set_regs",
         "shape": "record",
-        "image": "kvm_regs",
+        "constructor": "kvm_regs",
         "variable": "regs",
     },
     # KVM_SET_FPU would change nothing on a new vCPU, and never MXCSR.
     "xsave": {
         "operation": "set_fpu",
         "shape": "keywords",
-        "image": "Fpu",
+        "constructor": "Fpu",
         "variable": "fpu",
     },
     "xcrs": {
         "operation": "set_xcrs",
         "shape": "keywords",
-        "image": "xcrs_image",
+        "constructor": "xcrs_image",
         "variable": "xcrs",
     },
     "debugregs": {
         "operation": "set_debugregs",
         "shape": "keywords",
-        "image": "debugregs_image",
+        "constructor": "debugregs_image",
         "variable": "debugregs",
     },
     # Before the MSRs, because its mode decides on the TSC deadline.
     "lapic": {
         "operation": "set_lapic",
         "shape": "table",
-        "image": "lapic_image",
-        "record": "Lapic",
+        "constructor": "lapic_image",
+        "type": "Lapic",
         "variable": "lapic",
         "when": "vcpu.vm.irqchip",
     },
     "msrs": {
         "operation": "set_msr_image",
         "shape": "table",
-        "image": "msrs_image",
+        "constructor": "msrs_image",
         "variable": "msrs",
     },
     "events": {
         "operation": "set_events",
         "shape": "record",
-        "image": "kvm_vcpu_events",
+        "constructor": "kvm_vcpu_events",
         "variable": "events",
         "fixed": {"flags": "KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW"},
     },

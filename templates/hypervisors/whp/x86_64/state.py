@@ -8,14 +8,16 @@ SINKS = {
     "registers": {
         "operation": "set_registers",
         "shape": "table",
-        "image": "RegisterImage",
-        "record": "RegisterImage",
+        "constructor": "RegisterImage",
+        "type": "RegisterImage",
         "value": "union WHV_REGISTER_VALUE",
         "variable": "registers",
-        "segments": (
-            "segment_image",
-            {"selector": "Segment.Selector", "base": "Segment.Base", "limit": "Segment.Limit"},
-        ),
+        "composites": {
+            "SegmentValue": (
+                "segment_image",
+                {"selector": "Segment.Selector", "base": "Segment.Base", "limit": "Segment.Limit"},
+            )
+        },
     },
 }
 

@@ -1,0 +1,149 @@
+"""The macros of a hypervisor's folder: which there are, where, and what is declared absent instead."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from jinja2 import nodes
+
+from vmm_arch_gen.arch.sources import read_text
+from vmm_arch_gen.diagnostics import InputError, Problem, collecting
+
+_TAG = re.compile(r"\{%-?\s*(?:macro\s+(\w+)|endmacro)\b")
+
+
+@dataclass(frozen=True)
+class Macro:
+    """One macro, whose text becomes part of a module."""
+
+    name: str
+    parameters: tuple[str, ...]
+    file: str
+    """Relative to the templates."""
+    line: int
+    source: tuple[str, ...]
+    """The lines between its first and its last."""
+
+    @property
+    def where(self) -> str:
+        return f"templates/{self.file}:{self.line}"
+
+    def where_of(self, text: str) -> str:
+        """Where a line of what the macro makes is written, as far as that can be told."""
+        for number, line in enumerate(self.source, self.line + 1):
+            pattern = ".*".join(map(re.escape, re.split(r"\{\{.*?\}\}", line.strip())))
+            if line.strip() and re.fullmatch(pattern, text.strip()):
+                return f"templates/{self.file}:{number}"
+        return self.where
+
+
+@dataclass(frozen=True)
+class Macros:
+    """What the files of a folder have."""
+
+    there: Mapping[str, Macro]
+    absent: Mapping[str, tuple[str, str]]
+    """What is declared absent: the reason, and where that is said."""
+    problems: tuple[Problem, ...]
+
+
+def read_macros(templates: Path, folder: str, homes: Mapping[str, str], otherwise: str) -> Macros:
+    """Read a folder's macros; ``homes`` says which belong in a file other than ``otherwise``."""
+    there: dict[str, Macro] = {}
+    absent: dict[str, tuple[str, str]] = {}
+    problems: list[Problem] = []
+    for file in dict.fromkeys([otherwise, *homes.values()]):
+        found: list[Macro] = []
+        lacking: list[tuple[str, str, str]] = []
+        with collecting(problems):
+            found, lacking = _read(templates, f"{folder}/{file}")
+        for macro in found:
+            home = homes.get(macro.name, otherwise)
+            if macro.name in there:
+                what = f"{macro.name} is written twice"
+                remedy = f"remove one of the two; the first is in {there[macro.name].where}"
+                problems.append(Problem(macro.where, what, remedy))
+            elif home != file:
+                what = f"{macro.name} belongs in {home}"
+                problems.append(Problem(macro.where, what, f"move it to templates/{folder}/{home}"))
+            there.setdefault(macro.name, macro)
+        for name, reason, where in lacking:
+            if name in absent:
+                what = f"{name} is declared absent twice"
+                remedy = f"remove one of the two; the first is in {absent[name][1]}"
+                problems.append(Problem(where, what, remedy))
+            elif file != otherwise:
+                what = f"what is absent belongs in {otherwise}"
+                problems.append(Problem(where, what, f"move it to templates/{folder}/{otherwise}"))
+            absent.setdefault(name, (reason, where))
+    return Macros(there, absent, tuple(problems))
+
+
+def _read(templates: Path, file: str) -> tuple[list[Macro], list[tuple[str, str, str]]]:
+    text = read_text(templates, file)
+    lines = text.splitlines()
+    try:
+        tree = parse_template(templates, file)
+    except InputError as error:
+        if "end of template" in str(error):  # Jinja names the last line, not the macro's
+            dict(_extents(text, f"templates/{file}"))
+        raise
+    ends = dict(_extents(text, f"templates/{file}"))
+    macros, absent = [], []
+    for node in tree.body:
+        match node:
+            case nodes.Macro(name=name, args=arguments, lineno=line):
+                parameters = tuple(argument.name for argument in arguments)
+                source = tuple(lines[line : ends[line] - 1])
+                macros.append(Macro(name, parameters, file, line, source))
+            case nodes.Assign(
+                target=nodes.Name(name=name),
+                node=nodes.Call(
+                    node=nodes.Name(name="absent"), args=[nodes.Const(value=str() as reason)]
+                ),
+            ):
+                absent.append((name, reason, f"templates/{file}:{node.lineno}"))
+    return macros, absent
+
+
+def _extents(text: str, where: str) -> Iterator[tuple[int, int]]:
+    """The first and last line of each macro; InputError for one that is not closed."""
+    opened: tuple[str, int] | None = None
+    for number, name in [*_tags(text), (text.count("\n") + 1, "the end of the file")]:
+        if opened is not None and name:
+            what = f"the macro {opened[0]} is not closed before {name}"
+            remedy = f"write {{% endmacro %}} above line {number}"
+            raise InputError(Problem(f"{where}:{opened[1]}", what, remedy))
+        if opened is not None:
+            yield opened[1], number
+        opened = (name, number) if name else None
+
+
+def _tags(text: str) -> Iterable[tuple[int, str | None]]:
+    """The lines at which a macro begins, with its name, or ends."""
+    # A comment may show a macro without being one.
+    for comment in re.findall(r"\{#.*?#\}", text, re.S):
+        text = text.replace(comment, "\n" * comment.count("\n"))
+    for tag in _TAG.finditer(text):
+        yield text.count("\n", 0, tag.start()) + 1, tag[1]
+
+
+def parse_template(templates: Path, name: str) -> nodes.Template:
+    """Parse a Jinja template; InputError if it cannot be read."""
+    text = read_text(templates, name)
+    try:
+        return jinja2.Environment().parse(text)
+    except jinja2.TemplateSyntaxError as error:
+        raise InputError(syntax_problem(error, name, text)) from None
+
+
+def syntax_problem(error: jinja2.TemplateSyntaxError, name: str, text: str) -> Problem:
+    """What Jinja does not accept, and in which line."""
+    lines = text.splitlines()
+    found = lines[error.lineno - 1].strip() if error.lineno <= len(lines) else ""
+    remedy = f"correct the line: {found}" if found else "close what is open"
+    return Problem(f"templates/{name}:{error.lineno}", f"not Jinja: {error.message}", remedy)

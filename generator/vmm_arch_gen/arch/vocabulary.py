@@ -1,0 +1,78 @@
+"""The vocabulary of a CPU's state: its elements in groups, each with its value after a reset."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from vmm_arch_gen.arch.sources import SourceFile
+from vmm_arch_gen.arch.tables import Composite, read_table
+from vmm_arch_gen.diagnostics import refuse
+
+
+@dataclass(frozen=True)
+class CompositeType:
+    """A type of values with several parts: a segment's selector, base, limit and attributes."""
+
+    name: str
+    parts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Element:
+    """One piece of a vCPU's state."""
+
+    name: str
+    group: str
+    reset: int | tuple[int, ...]
+    """Its value after a hardware reset, or that of each of its parts."""
+    composite: CompositeType | None
+    """What its parts are; None for a plain number."""
+
+
+def composite_types(classes: Iterable[ast.ClassDef]) -> dict[str, CompositeType]:
+    """The types of values with several parts, by name: the contract's named tuples."""
+    types = {}
+    for node in classes:
+        if any(isinstance(base, ast.Name) and base.id == "NamedTuple" for base in node.bases):
+            fields = (s.target for s in node.body if isinstance(s, ast.AnnAssign))
+            parts = tuple(field.id for field in fields if isinstance(field, ast.Name))
+            types[node.name] = CompositeType(node.name, parts)
+    return types
+
+
+def read_elements(
+    source: SourceFile, composites: Mapping[str, CompositeType]
+) -> dict[str, Element]:
+    """Read the elements of a contract's STATE; InputError says everything that is wrong."""
+    table = read_table(source, "STATE", composites)
+    elements: dict[str, Element] = {}
+    problems = []
+    for group, members in table.entries.items():
+        if not isinstance(members, Mapping) or not members:
+            what = f"the group {group} is not a dictionary of elements"
+            remedy = 'write {"element": its value after a reset}'
+            problems.append(table.complaint(group, what=what, remedy=remedy))
+            continue
+        for name, reset in members.items():
+            what, remedy = "", ""
+            composite = composites[reset.type] if isinstance(reset, Composite) else None
+            parts = reset.parts if isinstance(reset, Composite) else (reset,)
+            numbers = tuple(part for part in parts if isinstance(part, int))
+            if name in elements:
+                what = f"{name} is an element of {elements[name].group} already"
+                remedy = "give each element once"
+            elif composite is not None and len(parts) != len(composite.parts):
+                what = f"{name} has {len(parts)} parts"
+                remedy = f"write {composite.name}({', '.join(composite.parts)})"
+            elif len(numbers) < len(parts):
+                what = f"the value of {name} is not a number"
+                kinds = " or ".join(f"{kind.name}(…)" for kind in composites.values())
+                remedy = "write its value after a reset: a number" + (f", or {kinds}" * bool(kinds))
+            if what:
+                problems.append(table.complaint(group, name, what=what, remedy=remedy))
+                continue
+            elements[name] = Element(name, group, numbers if composite else numbers[0], composite)
+    refuse(problems)
+    return elements

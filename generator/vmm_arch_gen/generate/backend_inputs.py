@@ -1,0 +1,83 @@
+"""Everything that a backend is made of, read and compared: all that is wrong with it at once."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import indent
+
+from vmm_arch_gen.abi.model import VerifiedAbi
+from vmm_arch_gen.arch.check import check
+from vmm_arch_gen.arch.contract import Contract, read_contract
+from vmm_arch_gen.arch.exports import read_exports
+from vmm_arch_gen.arch.hypervisor import PARTS, TEXTS, Hypervisor, read_hypervisor
+from vmm_arch_gen.arch.macros import Macro
+from vmm_arch_gen.arch.states import States, read_states
+from vmm_arch_gen.diagnostics import Problem, collecting, refuse
+from vmm_arch_gen.generate.providers import Provider, providers
+from vmm_arch_gen.generate.render import Templates
+
+
+@dataclass(frozen=True)
+class BackendInputs:
+    """The contract, the states and the hypervisor's folder of one backend, which agree."""
+
+    abi: VerifiedAbi
+    template: str
+    """Of the arch functions, relative to the templates."""
+    contract: Contract
+    states: States
+    hypervisor: Hypervisor
+    exports: Mapping[str, Sequence[str]]
+    """What is handed on, by module."""
+    offered: Sequence[Provider]
+
+
+def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates) -> BackendInputs:
+    """Read what the backend of a target, HYPERVISOR_CPU, is made of."""
+    name, _, cpu = abi.target.partition("_")
+    template = f"arch/{cpu}/backend.py.j2"
+    contract = read_contract(templates, cpu)
+    states: States | None = None
+    exports: Mapping[str, Sequence[str]] = {}
+    offered: Sequence[Provider] = ()
+    problems: list[Problem] = []
+    with collecting(problems):
+        states = read_states(templates, cpu, contract)
+    with collecting(problems):
+        offered = providers(templates, name, cpu, abi)
+        modules = {p.module: p.names for p in offered if p.module and "vmm_arch." in p.module}
+        exports = read_exports(templates, cpu, modules)
+    hypervisor = read_hypervisor(templates, f"{name}/{cpu}")
+    with collecting(problems):
+        problems += check(contract, states, hypervisor, abi, templates, template)
+    for macro in hypervisor.macros.values():
+        with collecting(problems):
+            problems += not_python(
+                macro, rendering.macro(macro.file, macro.name, *macro.parameters)
+            )
+    refuse(problems)
+    assert states is not None
+    return BackendInputs(abi, template, contract, states, hypervisor, exports, offered)
+
+
+def not_python(macro: Macro, text: str) -> Iterator[Problem]:
+    """Say where what a macro makes is not Python, whatever surrounds it."""
+    if macro.name in TEXTS:
+        return
+    around = "" if macro.name in PARTS else "def body():\n"
+    if not around and text.startswith(" "):
+        around = "class Body:\n"
+    try:
+        ast.parse(around + (indent(text, " ") if around.startswith("def") else text) + "\n")
+    except SyntaxError as error:
+        if not text.strip():
+            return  # nothing is inlined
+        lines = text.splitlines()
+        number = (error.lineno or 1) - bool(around)
+        line = lines[number - 1] if 0 < number <= len(lines) else ""
+        what = f"{macro.name} is not Python: {error.msg}"
+        remedy = f"correct the line: {line.strip()}" if line.strip() else "write Python"
+        yield Problem(macro.where_of(line), what, remedy)
