@@ -9,7 +9,6 @@ from vmm_arch_gen.abi.model import Abi, VerifiedAbi
 from vmm_arch_gen.extract.extract import extract
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
 from vmm_arch_gen.extract.verify import verify
-from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import Target, TargetTable
 
 
@@ -25,7 +24,7 @@ def toolchain(target: Target, table: TargetTable, folder: Path) -> Toolchain:
 def read(text: str, target: Target, table: TargetTable, folder: Path) -> Abi:
     """What the generator reads from a header with this text."""
     (folder / "test.h").write_text(text)
-    return extract(small_target(target), toolchain(target, table, folder), project().shims)
+    return extract(small_target(target), toolchain(target, table, folder))
 
 
 def prove(text: str, target: Target, table: TargetTable, folder: Path) -> VerifiedAbi:

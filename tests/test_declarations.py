@@ -184,20 +184,20 @@ def test_a_header_that_cannot_be_read(kvm: Target, table: TargetTable, tmp_path:
     (tmp_path / "test.h").mkdir()
     toolchain = headers.toolchain(kvm, table, tmp_path)
     with pytest.raises(InputError, match=r"test\.h: this header is in none|cannot be read"):
-        extract(headers.small_target(kvm), toolchain, tmp_path)
+        extract(headers.small_target(kvm), toolchain)
 
 
 def test_a_header_that_is_no_text(kvm: Target, table: TargetTable, tmp_path: Path) -> None:
     (tmp_path / "test.h").write_bytes(bytes(range(256)) * 4)
     toolchain = headers.toolchain(kvm, table, tmp_path)
     with pytest.raises(InputError, match=r"test\.h:\d+"):
-        extract(headers.small_target(kvm), toolchain, tmp_path)
+        extract(headers.small_target(kvm), toolchain)
 
 
 def test_a_missing_header_is_named(kvm: Target, table: TargetTable, tmp_path: Path) -> None:
     toolchain = headers.toolchain(kvm, table, tmp_path)
     with pytest.raises(InputError, match=r"linux/kvm\.h: this header is in none of the include"):
-        extract(kvm, toolchain, tmp_path)
+        extract(kvm, toolchain)
 
 
 PIECES = [

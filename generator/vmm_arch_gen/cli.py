@@ -179,7 +179,7 @@ def extract(
     files: dict[PurePosixPath, bytes] = {}
     problems: list[Problem] = []
     calls = {
-        target.name: partial(_extract, target, table.package, include, cc, paths.shims)
+        target.name: partial(_extract, target, table.package, include, cc)
         for target in largest_first(targets, paths.abi)
     }
     for name, result in in_parallel(calls):
@@ -197,7 +197,7 @@ def extract(
 
 
 def _extract(
-    target: Target, package: Package, include: Sequence[Path], cc: str | None, shims: Path
+    target: Target, package: Package, include: Sequence[Path], cc: str | None
 ) -> tuple[bytes, str]:
     """Extract and prove one target: its .abi file, and a line that says what is in it."""
     # Only here: generating needs neither pycparser nor a compiler to be installed.
@@ -208,7 +208,7 @@ def _extract(
 
     start = time.perf_counter()
     toolchain = find_toolchain(target, package, include=include, cc=cc)
-    abi = verify(extract(target, toolchain, shims), target, toolchain)
+    abi = verify(extract(target, toolchain), target, toolchain)
     seconds = time.perf_counter() - start
     enumerators = sum(len(enum.enumerators) for enum in abi.enums.values())
     summary = (
@@ -299,7 +299,7 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
 
         table = load_targets(paths.targets_file)
         return {
-            target.name: _extract(target, table.package, folders, cc, paths.shims)[0].decode()
+            target.name: _extract(target, table.package, folders, cc)[0].decode()
             for target in table.select(names)
         }
 

@@ -27,10 +27,6 @@ class Project:
         return self.headers / "values.toml"
 
     @property
-    def shims(self) -> Path:
-        return self.headers / "shims"
-
-    @property
     def abi(self) -> Path:
         return self.headers / "abi"
 

@@ -43,7 +43,8 @@ class Target:
     origin: Origin
     model: DataModel
     prelude: str
-    shims: str | None
+    shims: Path | None
+    """A folder of headers that are found first: beside the table, else beside the package's."""
     proof: tuple[str, ...]
     backend: bool
     always: bool
@@ -86,6 +87,7 @@ def largest_first(targets: Sequence[Target], abi: Path) -> list[Target]:
 def load_targets(path: Path, more: Path | None = None) -> TargetTable:
     """Read the table, and a user's rows; InputError names the entry that is wrong."""
     table = _read(path, "restore it from the repository")
+    root = path.parent
     section = "package"
     origins: dict[str, Origin] = {}
     targets: dict[str, Target] = {}
@@ -98,7 +100,8 @@ def load_targets(path: Path, more: Path | None = None) -> TargetTable:
             for section, row in rows.items():
                 if section in targets:
                     raise TypeError("there is a target of this name already")
-                targets[section] = _target(section, row, origins)
+                shims = [folder.resolve() / "shims" for folder in (file.parent, root)]
+                targets[section] = _target(section, row, origins, shims)
     except (AttributeError, KeyError, TypeError) as error:
         what = f"has no {error}" if isinstance(error, KeyError) else str(error)
         raise InputError(
@@ -136,7 +139,21 @@ def _model(row: dict[str, Any]) -> DataModel:
     return model
 
 
-def _target(name: str, row: dict[str, Any], origins: Mapping[str, Origin]) -> Target:
+def _shims(name: object, folders: Sequence[Path]) -> Path | None:
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise TypeError(f"shims is {name!r}, not the name of a folder")
+    for folder in folders:
+        if (folder / name).is_dir():
+            return folder / name
+    places = dict.fromkeys(str(folder / name) for folder in folders)
+    raise TypeError(f"there is no folder of shims {' or '.join(places)}")
+
+
+def _target(
+    name: str, row: dict[str, Any], origins: Mapping[str, Origin], shims: Sequence[Path]
+) -> Target:
     row = dict(row)
     target = Target(
         name=name,
@@ -147,7 +164,7 @@ def _target(name: str, row: dict[str, Any], origins: Mapping[str, Origin]) -> Ta
         origin=origins[row.pop("origin")],
         model=_model(row.pop("data_model")),
         prelude=row.pop("prelude", ""),
-        shims=row.pop("shims", None),
+        shims=_shims(row.pop("shims", None), shims),
         proof=_strings(row, "proof") if "proof" in row else (),
         backend=bool(row.pop("backend", False)),
         always=bool(row.pop("always", False)),

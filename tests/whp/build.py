@@ -103,7 +103,9 @@ def _toolchain(target: str) -> tuple[Toolchain, list[Path]]:
     windows = find_toolchain(table.targets["whp_x86_64"], table.package).folders
     linux = find_toolchain(table.targets["kvm_x86_64"], table.package).folders
     assert toolchain.own_headers is not None, "the pinned compiler has headers of its own"
-    return toolchain, [project().shims / "windows", toolchain.own_headers, *windows, *linux]
+    shims = table.targets["whp_x86_64"].shims
+    assert shims is not None
+    return toolchain, [shims, toolchain.own_headers, *windows, *linux]
 
 
 def _build(form: _Format, made: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from vmm_arch_gen.abi.model import Abi, Omission
 from vmm_arch_gen.extract.declarations import Declarations, parse
 from vmm_arch_gen.extract.macros import candidates, fold
@@ -12,9 +10,9 @@ from vmm_arch_gen.extract.toolchain import Toolchain
 from vmm_arch_gen.targets import Target
 
 
-def extract(target: Target, toolchain: Toolchain, shims_folder: Path) -> Abi:
+def extract(target: Target, toolchain: Toolchain) -> Abi:
     """Read a target's headers; InputError lists what in them cannot be read."""
-    shims = (shims_folder / target.shims,) if target.shims else ()
+    shims = (target.shims,) if target.shims else ()
     source = preprocess(target, toolchain, shims)
     declarations = Declarations(target.model)
     declarations.read(parse(source.text))
