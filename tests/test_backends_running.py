@@ -95,7 +95,7 @@ class TestAccesses:
     def test_only_one_answer_is_taken(self, guest: Start) -> None:
         access = guest(IN_OUT_HLT).run()
         access.ignore()
-        with pytest.raises(UnansweredReadError, match="no read waits for an answer"):
+        with pytest.raises(UnansweredReadError, match="waits for no answer: it was given"):
             access.ignore()
 
     def test_ignoring_reads_all_ones(self, guest: Start) -> None:

@@ -21,6 +21,7 @@ from vmm_arch.exits import (
     Kicked,
     MmioRead,
     MmioWrite,
+    MsrRead,
     OtherExit,
     Shutdown,
     SystemEvent,
@@ -215,7 +216,8 @@ def test_unclaimed_accesses_are_shown() -> None:
         EndOfInterrupt(),
         SystemEvent(),
         Failure(),
-        OtherExit(),
+        OtherExit(99, "AN_EXIT"),
+        MsrRead(lambda exit, value: None),
     ],
     ids=lambda exit: type(exit).__name__,
 )

@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +66,210 @@ class TestCalls:
             write(vcpu.fd, image)
             assert vcpu.get_msrs(many) == many
 
-    def test_an_exit_of_kvms_own_is_completed_before_a_reset(self, guest: Guest) -> None:
-        """RDMSR as an exit: KVM would finish it in the middle of the next guest."""
-        vcpu = guest(b"\x66\xb9\x78\x56\x34\x12\x0f\x32\xf4")  # mov ecx, 0x12345678; rdmsr
-        space = abi.kvm_enable_cap(cap=abi.KVM_CAP_X86_USER_SPACE_MSR)
-        space.args[0] = abi.KVM_MSR_EXIT_REASON_UNKNOWN
-        vcpu.vm.ioctl(abi.KVM_ENABLE_CAP, space)
-        exit = vcpu.run()
-        assert repr(exit) == f"OtherExit(reason={abi.KVM_EXIT_X86_RDMSR})"
-        vcpu.run_context.msr.data = 0x77
-        arch.reset_vcpu(vcpu, arch.RealMode(0x1000))
+
+RDMSR = bytes.fromhex("66b978563412 6631c0 6631d2 0f32 f4")  # mov ecx, 0x12345678; rdmsr; hlt
+WRMSR = bytes.fromhex("66b978563412 66b811000000 66ba22000000 0f30 f4")  # the same with wrmsr
+REFUSED = b"\xe6\x0d\xf4"  # out 0x0d, al; hlt: what the vector of #GP leads to
+
+
+def ask_about_msrs(vm: arch.Vm) -> None:
+    """Have accesses to MSRs that KVM does not know come as exits."""
+    space = abi.kvm_enable_cap(cap=abi.KVM_CAP_X86_USER_SPACE_MSR)
+    space.args[0] = abi.KVM_MSR_EXIT_REASON_UNKNOWN
+    vm.ioctl(abi.KVM_ENABLE_CAP, space)
+
+
+@pytest.fixture
+def msr_guest(memory: arch.GuestMemory) -> Iterator[Guest]:
+    """Start real-mode code whose accesses to unknown MSRs are exits, with a handler of #GP."""
+    machines = []
+
+    def start(code: bytes) -> arch.Vcpu:
+        vm = arch.Vm(memory, prepare=ask_about_msrs)
+        machines.append(vm)
+        memory.write(0x1000, code)
+        memory.write(0x2000, REFUSED)
+        memory.write(13 * 4, (0x2000).to_bytes(4, "little"))
+        arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000, rsp=0x8000))
+        return vm.vcpus[0]
+
+    yield start
+    for vm in machines:
+        vm.close()
+
+
+class TestMsrExits:
+    """An access to an MSR waits for its answer, whatever is asked for meanwhile."""
+
+    def test_a_read_is_answered(self, msr_guest: Guest) -> None:
+        vcpu = msr_guest(RDMSR)
+        read = vcpu.run()
+        assert isinstance(read, arch.MsrRead)
+        assert repr(read) == "MsrRead(index=0x12345678)"
+        uses: list[Callable[[], object]] = [
+            vcpu.get_regs,
+            vcpu.run,
+            lambda: vcpu.set_msrs({}),
+            lambda: vcpu.ioctl(abi.KVM_GET_REGS, arch.Regs()),
+        ]
+        for use in uses:
+            with pytest.raises(arch.UnansweredError, match="the guest waits for an answer"):
+                use()
+        with pytest.raises(ValueError, match="no unsigned value of 8 bytes"):
+            read.complete(1 << 64)
+        read.complete(0x1122334455667788)
+        with pytest.raises(arch.UnansweredError, match="waits for no answer"):
+            read.complete(0)
         regs = vcpu.get_regs()
-        assert (regs.rip, regs.rax) == (0x1000, 0)
+        assert (regs.rax, regs.rdx, regs.rip) == (0x55667788, 0x11223344, 0x100E)
+        assert isinstance(vcpu.run(), arch.Halt)
+
+    def test_a_write_is_taken(self, msr_guest: Guest) -> None:
+        vcpu = msr_guest(WRMSR)
+        write = vcpu.run()
+        assert isinstance(write, arch.MsrWrite)
+        assert repr(write) == "MsrWrite(index=0x12345678, value=0x2200000011)"
+        with pytest.raises(arch.UnansweredReadError):
+            vcpu.get_regs()
+        write.complete()
+        assert isinstance(vcpu.run(), arch.Halt)
+
+    @pytest.mark.parametrize("code", [RDMSR, WRMSR], ids=["read", "write"])
+    @pytest.mark.parametrize("answer", ["refuse", "ignore"])
+    @pytest.mark.parametrize("look", [False, True], ids=["", "looked at"])
+    def test_what_is_refused_raises_gp(
+        self, msr_guest: Guest, code: bytes, answer: str, look: bool
+    ) -> None:
+        vcpu = msr_guest(code)
+        exit: Any = vcpu.run()
+        getattr(exit, answer)()
+        if look:
+            vcpu.get_regs()
+        out = vcpu.run()
+        assert isinstance(out, arch.IoOut)
+        assert out.port == 0x0D
+        assert isinstance(vcpu.run(), arch.Halt)
+        assert vcpu.get_regs().rip == 0x2003
+
+    @pytest.mark.parametrize("code", [RDMSR, WRMSR], ids=["read", "write"])
+    def test_a_reset_gives_it_up(self, msr_guest: Guest, code: bytes) -> None:
+        """KVM would finish it in the middle of the next guest."""
+        vcpu = msr_guest(code)
+        for _ in range(2):
+            assert isinstance(vcpu.run(), arch.MsrRead | arch.MsrWrite)
+            arch.reset_vcpu(vcpu, arch.RealMode(0x1000, rsp=0x8000))
+            regs = vcpu.get_regs()
+            assert (regs.rip, regs.rax) == (0x1000, 0)
+            events = abi.kvm_vcpu_events()
+            vcpu.ioctl(abi.KVM_GET_VCPU_EVENTS, events)
+            assert not events.exception.pending | events.exception.injected
+
+    def test_one_that_nobody_handles_ends_serving_by_name(self, msr_guest: Guest) -> None:
+        vcpu = msr_guest(RDMSR)
+        ending = arch.serve(vcpu.vm, arch.Bus())
+        assert (ending.reason, ending.message) == (
+            arch.Reason.FAILED,
+            "nobody answers MsrRead(index=0x12345678)",
+        )
+
+
+class TestOtherExits:
+    """What KVM tells and no other hypervisor does: here KVM's part is played by the test."""
+
+    @pytest.fixture
+    def told(self, guest: Guest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., arch.Vcpu]:
+        """A vCPU whose next exit is of a reason; the members of ``kvm_run`` are laid out first."""
+
+        def tell(reason: int, lay_out: Callable[[abi.kvm_run], None]) -> arch.Vcpu:
+            vcpu = guest(SPIN)
+
+            def enter(fd: int, request: int) -> None:
+                if vcpu.run_context.immediate_exit:
+                    raise InterruptedError
+                vcpu.run_context.exit_reason = reason
+                lay_out(vcpu.run_context)
+
+            monkeypatch.setattr(arch, "enter_guest", enter)
+            return vcpu
+
+        return tell
+
+    @pytest.mark.parametrize(
+        ("name", "answer", "refused"),
+        [
+            ("HYPERCALL", lambda run: run.hypercall.ret, 2**64 - 1000),
+            ("XEN", lambda run: run.xen.u.hcall.result, 2**64 - errno.ENOSYS),
+            ("HYPERV", lambda run: run.hyperv.u.hcall.result, 2),
+            ("TDX", lambda run: run.tdx.unknown.ret, 0x8000000000000003),
+            ("SNP_REQ_CERTS", lambda run: run.snp_req_certs.ret, errno.EIO),
+        ],
+    )
+    def test_a_service_that_the_guest_asks_for_waits_for_its_answer(
+        self,
+        told: Callable[..., arch.Vcpu],
+        name: str,
+        answer: Callable[[abi.kvm_run], int],
+        refused: int,
+    ) -> None:
+        def lay_out(run: abi.kvm_run) -> None:
+            if name == "HYPERV":
+                run.hyperv.type = abi.KVM_EXIT_HYPERV_HCALL
+            if name == "TDX":
+                run.tdx.unknown.ret = refused  # as KVM does for those who answer nothing
+
+        vcpu = told(vars(abi)[f"KVM_EXIT_{name}"], lay_out)
+        for end in ("ignore", "complete"):
+            exit = vcpu.run()
+            assert isinstance(exit, arch.OtherExit)
+            assert repr(exit) == f"OtherExit(reason=KVM_EXIT_{name})"
+            assert exit.reason == vars(abi)[f"KVM_EXIT_{name}"]
+            with pytest.raises(arch.UnansweredError):
+                vcpu.get_regs()
+            before = answer(vcpu.run_context)
+            getattr(exit, end)()
+            assert answer(vcpu.run_context) == (refused if end == "ignore" else before)
+            vcpu.get_regs()
+            with pytest.raises(arch.UnansweredError, match="waits for no answer"):
+                exit.complete()
+
+    @pytest.mark.parametrize("name", ["X86_BUS_LOCK", "HYPERV", "NOTIFY", "EXCEPTION", "UNKNOWN"])
+    def test_what_is_only_told_needs_no_answer(
+        self, told: Callable[..., arch.Vcpu], name: str
+    ) -> None:
+        def lay_out(run: abi.kvm_run) -> None:
+            if name == "HYPERV":
+                run.hyperv.type = abi.KVM_EXIT_HYPERV_SYNIC
+
+        vcpu = told(vars(abi)[f"KVM_EXIT_{name}"], lay_out)
+        exit = vcpu.run()
+        assert repr(exit) == f"OtherExit(reason=KVM_EXIT_{name})"
+        vcpu.get_regs()
+        exit.ignore()
+        vcpu.run()
+
+    def test_a_reason_that_no_header_names(self, told: Callable[..., arch.Vcpu]) -> None:
+        assert repr(told(999, lambda run: None).run()) == "OtherExit(reason=999)"
+
+    def test_a_failure_shows_the_bytes_that_kvm_could_not_emulate(
+        self, told: Callable[..., arch.Vcpu]
+    ) -> None:
+        def lay_out(run: abi.kvm_run) -> None:
+            run.emulation_failure.suberror = abi.KVM_INTERNAL_ERROR_EMULATION
+            run.emulation_failure.ndata = 4
+            run.emulation_failure.flags = flags
+            run.emulation_failure.insn_size = 3
+            run.emulation_failure.insn_bytes[:3] = [0x0F, 0x01, 0xFD]
+
+        flags = abi.KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
+        vcpu = told(abi.KVM_EXIT_INTERNAL_ERROR, lay_out)
+        failure = vcpu.run()
+        assert isinstance(failure, arch.Failure)
+        assert failure.instruction == b"\x0f\x01\xfd"
+        assert failure.message.endswith("an instruction of the guest, which begins 0f 01 fd")
+        flags = 0
+        failure = vcpu.run()
+        assert isinstance(failure, arch.Failure)
+        assert (failure.instruction, failure.message[-9:]) == (b"", "the guest")
 
 
 class TestDevice:

@@ -610,9 +610,7 @@ def failure() -> Failure:
 
 
 def other_exit() -> OtherExit:
-    other = OtherExit()
-    other.reason = 99
-    return other
+    return OtherExit(99, "AN_EXIT")
 
 
 @pytest.mark.parametrize(
@@ -620,7 +618,7 @@ def other_exit() -> OtherExit:
     [
         (system_event(), Reason.SYSTEM_EVENT, "SystemEvent(kind=2)"),
         (failure(), Reason.FAILED, "run: BAD: cannot"),
-        (other_exit(), Reason.FAILED, "nobody answers OtherExit(reason=99)"),
+        (other_exit(), Reason.FAILED, "nobody answers OtherExit(reason=AN_EXIT)"),
     ],
     ids=["system event", "failure", "other exit"],
 )

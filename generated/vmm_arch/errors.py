@@ -49,8 +49,12 @@ class BusyError(VcpuError):
     """Another thread runs the vCPU: kick it, wait until its run() has returned, then go on."""
 
 
-class UnansweredReadError(VcpuError):
-    """The guest waits for the answer to a read: call the exit's complete() or ignore() first."""
+class UnansweredError(VcpuError):
+    """The guest waits for an answer: call the exit's complete(), refuse() or ignore() first."""
+
+
+UnansweredReadError = UnansweredError
+"""Its name from when only reads waited for answers."""
 
 
 class NotFreshError(VcpuError):

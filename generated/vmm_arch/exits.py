@@ -2,20 +2,23 @@
 """Why a guest stopped: one class for each reason that all hypervisors know.
 
 An exit belongs to its vCPU and is valid until that vCPU's next ``run()``, which uses the object
-again: copy what you want to keep. A read waits for an answer, ``complete(value)`` or ``ignore()``;
-every other exit may be ignored, so that ``case other: other.ignore()`` ends a ``match``. What a
-hypervisor tells beyond this is in ``vcpu.run_context``.
+again: copy what you want to keep. A read waits for an answer, ``complete(value)`` or ``ignore()``,
+and so does an access to an MSR, which ``refuse()`` turns into #GP; every other exit may be ignored,
+so that ``case other: other.ignore()`` ends a ``match``. What a hypervisor tells beyond this is in
+``vcpu.run_context``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from vmm_arch.errors import HypervisorError
 
 Answer: TypeAlias = Callable[[bytes], None]
 """How an exit hands the answer to its vCPU."""
+Reply: TypeAlias = Callable[[Any, int | None], None]
+"""How a rarer exit does: with itself, and the value that it is completed with, or None to refuse."""
 
 
 class _Ignorable:
@@ -123,6 +126,58 @@ class MmioWrite(_Ignorable):
         return f"MmioWrite(address={self.address:#x}, data={self.data!r})"
 
 
+class _MsrAccess:
+    """An access to a model-specific register that waits until somebody allows or refuses it."""
+
+    __slots__ = ("_reply", "index")
+    index: int
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+
+    def refuse(self) -> None:
+        """Have the instruction raise #GP, as a processor does that lacks the MSR."""
+        self._reply(self, None)
+
+    def ignore(self) -> None:
+        """Refuse: a processor knows no MSR that nobody answers for."""
+        self._reply(self, None)
+
+
+@final
+class MsrRead(_MsrAccess):
+    """The guest reads (RDMSR) an MSR that the hypervisor was told to ask about."""
+
+    __slots__ = ()
+    __match_args__ = ("index",)
+
+    def complete(self, value: int) -> None:
+        """Answer with the 64 bits of EDX:EAX. Raises ValueError if there are more."""
+        if not 0 <= value < 1 << 64:
+            raise ValueError(f"{value:#x} is no unsigned value of 8 bytes")
+        self._reply(self, value)
+
+    def __repr__(self) -> str:
+        return f"MsrRead(index={self.index:#x})"
+
+
+@final
+class MsrWrite(_MsrAccess):
+    """The guest writes (WRMSR) an MSR that the hypervisor was told to ask about."""
+
+    __slots__ = ("value",)
+    __match_args__ = ("index", "value")
+    value: int
+    """The 64 bits of EDX:EAX."""
+
+    def complete(self) -> None:
+        """Let the instruction finish: the value has been taken, or is dropped."""
+        self._reply(self, self.value)
+
+    def __repr__(self) -> str:
+        return f"MsrWrite(index={self.index:#x}, value={self.value:#x})"
+
+
 @final
 class Halt(_Ignorable):
     """The guest executed HLT, and no interrupt controller of the hypervisor can wake it."""
@@ -194,12 +249,17 @@ class SystemEvent(_Ignorable):
 class Failure:
     """The vCPU cannot run: its state is invalid, or the hypervisor met what it cannot do."""
 
-    __slots__ = ("code", "message", "operation")
+    __slots__ = ("code", "instruction", "message", "operation")
     __match_args__ = ("code", "message")
     operation: str
     code: str
     """The hypervisor's name for the failure, with its numbers."""
     message: str
+    instruction: bytes
+    """The bytes at RIP, as many as the hypervisor fetched, if an instruction is the cause."""
+
+    def __init__(self) -> None:
+        self.instruction = b""
 
     def ignore(self) -> None:
         """Raise the failure as a HypervisorError: running on would only fail again."""
@@ -210,15 +270,36 @@ class Failure:
 
 
 @final
-class OtherExit(_Ignorable):
-    """A reason that only this hypervisor has; ``vcpu.run_context`` says more."""
+class OtherExit:
+    """A reason that only this hypervisor has; ``vcpu.run_context`` says more.
 
-    __slots__ = ("reason",)
+    Where the guest waits for an answer, a hypercall's for instance, that goes into ``run_context``,
+    and :meth:`complete` says that it is there.
+    """
+
+    __slots__ = ("_reply", "name", "reason")
     __match_args__ = ("reason",)
     reason: int
+    name: str
+    """What the hypervisor's header calls the reason."""
+
+    def __init__(self, reason: int, name: str, reply: Reply | None = None) -> None:
+        self.reason = reason
+        self.name = name
+        self._reply = reply
+
+    def complete(self) -> None:
+        """Say that the answer is in ``run_context``, if the guest waits for one."""
+        if self._reply is not None:
+            self._reply(self, 0)
+
+    def ignore(self) -> None:
+        """Tell the guest that there is no such service, if it waits for an answer."""
+        if self._reply is not None:
+            self._reply(self, None)
 
     def __repr__(self) -> str:
-        return f"OtherExit(reason={self.reason})"
+        return f"OtherExit(reason={self.name})"
 
 
 Exit: TypeAlias = (
@@ -226,6 +307,8 @@ Exit: TypeAlias = (
     | IoOut
     | MmioRead
     | MmioWrite
+    | MsrRead
+    | MsrWrite
     | Halt
     | Shutdown
     | Kicked
@@ -236,3 +319,5 @@ Exit: TypeAlias = (
     | OtherExit
 )
 """Everything that ``run()`` returns."""
+Question: TypeAlias = IoIn | MmioRead | MsrRead | MsrWrite | OtherExit
+"""The exits that may wait for an answer."""

@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 import time
@@ -51,6 +52,10 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CREATE_VM,
     KVM_EXIT_FAIL_ENTRY,
     KVM_EXIT_HLT,
+    KVM_EXIT_HYPERCALL,
+    KVM_EXIT_HYPERV,
+    KVM_EXIT_HYPERV_HCALL,
+    KVM_EXIT_HYPERV_SYNDBG,
     KVM_EXIT_INTERNAL_ERROR,
     KVM_EXIT_INTR,
     KVM_EXIT_IO,
@@ -59,7 +64,10 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_EXIT_IRQ_WINDOW_OPEN,
     KVM_EXIT_MMIO,
     KVM_EXIT_SHUTDOWN,
+    KVM_EXIT_SNP_REQ_CERTS,
     KVM_EXIT_SYSTEM_EVENT,
+    KVM_EXIT_TDX,
+    KVM_EXIT_XEN,
     KVM_GET_API_VERSION,
     KVM_GET_DIRTY_LOG,
     KVM_GET_LAPIC,
@@ -74,6 +82,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_GET_VCPU_MMAP_SIZE,
     KVM_GET_XSAVE,
     KVM_INTERNAL_ERROR_EMULATION,
+    KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
     KVM_INTERRUPT,
     KVM_IRQ_LINE,
     KVM_MEM_LOG_DIRTY_PAGES,
@@ -136,6 +145,7 @@ from vmm_arch.errors import (
     HypervisorError,
     HypervisorUnavailableError,
     NotFreshError,
+    UnansweredError,
     UnansweredReadError,
     VcpuError,
     absent,
@@ -151,7 +161,10 @@ from vmm_arch.exits import (
     Kicked,
     MmioRead,
     MmioWrite,
+    MsrRead,
+    MsrWrite,
     OtherExit,
+    Question,
     Shutdown,
     SystemEvent,
 )
@@ -281,6 +294,8 @@ __all__ = [
     "MemoryInUseError",
     "MmioRead",
     "MmioWrite",
+    "MsrRead",
+    "MsrWrite",
     "Multiboot32",
     "MultibootModule",
     "NotFreshError",
@@ -295,6 +310,7 @@ __all__ = [
     "Shutdown",
     "Sregs",
     "SystemEvent",
+    "UnansweredError",
     "UnansweredReadError",
     "Vcpu",
     "VcpuError",
@@ -438,6 +454,12 @@ COMPLETE_EXITS: Final = (
     KVM_EXIT_INTERNAL_ERROR,
 )
 """The exits after which no instruction waits for the next KVM_RUN to finish it."""
+ANSWERED_EXITS: Final = (KVM_EXIT_HYPERCALL, KVM_EXIT_XEN, KVM_EXIT_TDX, KVM_EXIT_SNP_REQ_CERTS)
+"""The exits, beside reads and MSRs, whose answer the next KVM_RUN takes from ``kvm_run``."""
+KVM_ENOSYS: Final = 1000
+"""No such hypercall (linux/kvm_para.h)."""
+HV_STATUS_INVALID_HYPERCALL_CODE: Final = 2
+"""No such hypercall of Hyper-V's (Hypervisor Top Level Functional Specification, appendix B)."""
 _BETWEEN: Final = kvm.offset(kvm_run, "io") - EXIT_REASON - 4
 unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
 """The exit's reason, and the members of ``kvm_run.io`` in case that is it."""
@@ -474,6 +496,36 @@ def call_any(fd: int, request: int, argument: Any) -> int:
             f"ioctl {request:#x} uses {needed} bytes, the buffer has {ctypes.sizeof(buffer)}"
         )
     return call_large(fd, request, buffer)
+
+
+def wants_answer(reason: int, run: kvm_run) -> bool:
+    """Whether the guest waits for an answer in ``kvm_run``, which its next KVM_RUN takes from there."""
+    if reason == KVM_EXIT_HYPERV:  # the SynIC's only tell of what the guest has written
+        return run.hyperv.type in (KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNDBG)
+    return reason in ANSWERED_EXITS
+
+
+def refuse_service(run: kvm_run) -> None:
+    """Answer what a guest asked of its hypervisor in vain, as a hypervisor does without the service.
+
+    What KVM lays out beforehand for TDX and for the synthetic debugger says so already.
+    """
+    match run.exit_reason:
+        case abi.KVM_EXIT_HYPERCALL:
+            run.hypercall.ret = -KVM_ENOSYS
+        case abi.KVM_EXIT_XEN:
+            run.xen.u.hcall.result = -errno.ENOSYS
+        case abi.KVM_EXIT_HYPERV if run.hyperv.type == KVM_EXIT_HYPERV_HCALL:
+            run.hyperv.u.hcall.result = HV_STATUS_INVALID_HYPERCALL_CODE
+        case abi.KVM_EXIT_SNP_REQ_CERTS:
+            run.snp_req_certs.ret = errno.EIO
+
+
+def instruction_of(run: kvm_run) -> bytes:
+    """The bytes at RIP that KVM could not emulate, as many as it fetched; empty if it says none."""
+    failed = run.emulation_failure
+    told = failed.ndata and failed.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
+    return bytes(failed.insn_bytes[: failed.insn_size]) if told else b""
 
 
 def cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
@@ -655,8 +707,8 @@ class Vcpu:
     """A virtual CPU: its state, and running it.
 
     One thread at a time may use it; :meth:`kick` is for the others. Getting or setting state first
-    lets the guest's last instruction finish; while a read by the guest is unanswered that is an
-    :class:`~vmm_arch.errors.UnansweredReadError`. Every operation raises
+    lets the guest's last instruction finish; while the guest waits for an answer that is an
+    :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
     :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU.
@@ -685,8 +737,8 @@ class Vcpu:
     index: int
     is_secondary: bool
     vm: Vm
-    _asked: IoIn | MmioRead
-    """The read that waits for an answer, if one does."""
+    _asked: Question
+    """The last exit that waited for an answer."""
 
     def __init__(self, vm: Vm, index: int, cpuid: Sequence[CpuidEntry], run_size: int) -> None:
         """Create a vCPU; for :class:`Vm`, which also closes it."""
@@ -704,6 +756,7 @@ class Vcpu:
         self._io_out = IoOut()
         self._mmio_read = MmioRead(self._answer)
         self._mmio_write = MmioWrite()
+        self._asked = self._io_in
         try:
             call_large(self.fd, KVM_SET_CPUID2, cpuid_image(cpuid))
             self._page = mmap(self.fd, run_size)
@@ -759,10 +812,35 @@ class Vcpu:
         self._page[at : at + len(data)] = data
         self._state = SETTLING
 
+    def _reply(self, asked: MsrRead | MsrWrite | OtherExit, value: int | None) -> None:
+        """Put the answer to an exit where the next KVM_RUN looks for it; None refuses."""
+        if self._state != UNANSWERED or self._asked is not asked:
+            raise not_asked(self.index)
+        run = self.run_context
+        if isinstance(asked, OtherExit):
+            if value is None:
+                refuse_service(run)
+        else:
+            run.msr.error = value is None
+            if value is not None:
+                run.msr.data = value
+        self._state = SETTLING
+
     def _rare_exit(self, reason: int) -> Exit:
         """Describe an exit that is neither port I/O nor MMIO."""
         run = self.run_context
         match reason:
+            case abi.KVM_EXIT_X86_RDMSR:
+                msr_read = MsrRead(self._reply)
+                msr_read.index = run.msr.index
+                self._asked = msr_read
+                return msr_read
+            case abi.KVM_EXIT_X86_WRMSR:
+                msr_write = MsrWrite(self._reply)
+                msr_write.index = run.msr.index
+                msr_write.value = run.msr.data
+                self._asked = msr_write
+                return msr_write
             case abi.KVM_EXIT_HLT:
                 return Halt()
             case abi.KVM_EXIT_SHUTDOWN:
@@ -786,15 +864,18 @@ class Vcpu:
             case abi.KVM_EXIT_INTERNAL_ERROR:
                 failure = Failure()
                 failure.code = f"KVM_EXIT_INTERNAL_ERROR {run.internal.suberror}"
-                failure.message = (
-                    "KVM could not emulate an instruction of the guest"
-                    if run.internal.suberror == KVM_INTERNAL_ERROR_EMULATION
-                    else "KVM met an error of its own"
-                )
+                failure.message = "KVM met an error of its own"
+                if run.internal.suberror == KVM_INTERNAL_ERROR_EMULATION:
+                    failure.message = "KVM could not emulate an instruction of the guest"
+                    failure.instruction = instruction_of(run)
+                    if failure.instruction:
+                        failure.message += f", which begins {failure.instruction.hex(' ')}"
             case _:
-                other = OtherExit()
-                other.reason = reason
-                return other
+                name = kvm.exit_name(reason, vars(abi))
+                if wants_answer(reason, run):
+                    self._asked = other = OtherExit(reason, name, self._reply)
+                    return other
+                return OtherExit(reason, name)
         failure.operation = "KVM_RUN"
         return failure
 
@@ -829,7 +910,7 @@ class Vcpu:
             elif self._state == QUEUED:
                 self._take_queued()
             else:
-                with suppress(UnansweredReadError):
+                with suppress(UnansweredError):
                     self._settle()
 
     def _stop(self) -> None:
@@ -970,7 +1051,8 @@ class Vcpu:
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.
 
-        A read must have been answered with ``complete`` or ``ignore`` before the next run.
+        An exit that waits for an answer must have got one, from its ``complete``, ``refuse`` or
+        ``ignore``, before the next run.
         """
         state = self._state
         if state > QUEUED:
@@ -1035,7 +1117,10 @@ class Vcpu:
                 self._state = UNANSWERED
                 return mmio_read
             rare = self._rare_exit(reason)
-            self._state = IDLE if reason in COMPLETE_EXITS else SETTLING
+            if self._asked is rare:
+                self._state = UNANSWERED
+            else:
+                self._state = IDLE if reason in COMPLETE_EXITS else SETTLING
             return rare
         except BaseException:
             # KeyboardInterrupt, for instance, may come at any call: what KVM has told is not lost.

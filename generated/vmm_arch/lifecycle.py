@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from threading import get_native_id, local
 
-from vmm_arch.errors import BusyError, ClosedError, UnansweredReadError, VcpuError
+from vmm_arch.errors import BusyError, ClosedError, UnansweredError, VcpuError
 
 IDLE = 0
 """Everything may be asked for."""
@@ -16,14 +16,14 @@ QUEUED = 2
 """The instruction goes on with another access, which the next run() returns."""
 RUNNING = 3
 UNANSWERED = 4
-"""The guest waits for the answer to a read."""
+"""The guest waits for an answer: to a read, or to what only the caller can do for it."""
 CLOSED = 5
 
 
 _WHY = {
     QUEUED: "its instruction goes on with another access: call run() to get it",
     RUNNING: "another thread runs it: kick() it and wait for its run() to return",
-    UNANSWERED: "the guest waits for the answer to a read: call complete() or ignore() of the exit"
+    UNANSWERED: "the guest waits for an answer: call complete(), refuse() or ignore() of the exit"
     " that run() returned",
     CLOSED: "its machine is closed",
 }
@@ -32,13 +32,13 @@ _WHY = {
 def refusal(state: int, index: int) -> VcpuError:
     """Say why a vCPU in this state does not do what was asked."""
     errors = {RUNNING: BusyError, CLOSED: ClosedError}
-    return errors.get(state, UnansweredReadError)(f"vCPU {index}: {_WHY[state]}")
+    return errors.get(state, UnansweredError)(f"vCPU {index}: {_WHY[state]}")
 
 
 def not_asked(index: int) -> VcpuError:
     """Say that an answer was given to nothing."""
-    return UnansweredReadError(
-        f"vCPU {index}: no read waits for an answer; it has been given, or the exit is an old one"
+    return UnansweredError(
+        f"vCPU {index}: this exit waits for no answer: it was given, or the exit is an old one"
     )
 
 

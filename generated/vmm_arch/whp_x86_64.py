@@ -179,6 +179,7 @@ from vmm_arch.errors import (
     HypervisorError,
     HypervisorUnavailableError,
     NotFreshError,
+    UnansweredError,
     UnansweredReadError,
     VcpuError,
 )
@@ -193,6 +194,8 @@ from vmm_arch.exits import (
     Kicked,
     MmioRead,
     MmioWrite,
+    MsrRead,
+    MsrWrite,
     OtherExit,
     Shutdown,
     SystemEvent,
@@ -320,6 +323,8 @@ __all__ = [
     "MemoryInUseError",
     "MmioRead",
     "MmioWrite",
+    "MsrRead",
+    "MsrWrite",
     "Multiboot32",
     "MultibootModule",
     "NotFreshError",
@@ -334,6 +339,7 @@ __all__ = [
     "Shutdown",
     "Sregs",
     "SystemEvent",
+    "UnansweredError",
     "UnansweredReadError",
     "Vcpu",
     "VcpuError",
@@ -715,9 +721,7 @@ def rare_exit(reason: int, context: WHV_RUN_VP_EXIT_CONTEXT) -> Exit:
             told = context.UnsupportedFeature
             what = f"feature {told.FeatureCode} with the parameter {told.FeatureParameter:#x}"
             return failure("WHvRunVirtualProcessor", "WHvRunVpExitReasonUnsupportedFeature", what)
-    other = OtherExit()
-    other.reason = reason
-    return other
+    return OtherExit(reason, whp.exit_name(reason, vars(abi)))
 
 
 def cpuid_results(everybodys: Sequence[Sequence[CpuidEntry]]) -> Any:
@@ -805,8 +809,8 @@ class Vcpu:
     """A virtual CPU: its state, and running it.
 
     One thread at a time may use it; :meth:`kick` is for the others. Getting or setting state first
-    lets the guest's last instruction finish; while a read by the guest is unanswered that is an
-    :class:`~vmm_arch.errors.UnansweredReadError`. Every operation raises
+    lets the guest's last instruction finish; while the guest waits for an answer that is an
+    :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
     :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU.
@@ -1123,7 +1127,7 @@ class Vcpu:
             elif self._state == QUEUED:
                 self._take_queued()
             else:
-                with suppress(UnansweredReadError):
+                with suppress(UnansweredError):
                     self._settle()
 
     def _stop(self) -> None:
@@ -1259,7 +1263,8 @@ class Vcpu:
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.
 
-        A read must have been answered with ``complete`` or ``ignore`` before the next run.
+        An exit that waits for an answer must have got one, from its ``complete``, ``refuse`` or
+        ``ignore``, before the next run.
         """
         state = self._state
         if state > QUEUED:

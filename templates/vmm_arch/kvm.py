@@ -159,6 +159,18 @@ def refused(
     return HypervisorError(operation, code, cause, number)
 
 
+def exit_name(reason: int, names: Mapping[str, object]) -> str:
+    """What the header calls a vCPU's reason to exit; ``names`` are those of the raw ABI.
+
+    KVM_EXIT_IO_IN is a member of KVM_EXIT_IO, and other names that begin with another's are too.
+    """
+    exits = [name for name in names if name.startswith("KVM_EXIT_")]
+    for name in exits:
+        if names[name] == reason and not any(name.startswith(f"{other}_") for other in exits):
+            return name
+    return str(reason)
+
+
 def offset(record: type[ctypes.Structure], member: str) -> int:
     """Tell where a member begins in its record, in bytes."""
     begin: int = getattr(record, member).offset
@@ -257,6 +269,7 @@ __all__ = [
     "check_module",
     "device_name",
     "enter_guest",
+    "exit_name",
     "install_kick_signal",
     "ioctl",
     "ioctl_large",

@@ -138,8 +138,8 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
     """A virtual CPU: its state, and running it.
 
     One thread at a time may use it; :meth:`kick` is for the others. Getting or setting state first
-    lets the guest's last instruction finish; while a read by the guest is unanswered that is an
-    :class:`~vmm_arch.errors.UnansweredReadError`. Every operation raises
+    lets the guest's last instruction finish; while the guest waits for an answer that is an
+    :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
     :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU.
@@ -211,7 +211,8 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.
 
-        A read must have been answered with ``complete`` or ``ignore`` before the next run.
+        An exit that waits for an answer must have got one, from its ``complete``, ``refuse`` or
+        ``ignore``, before the next run.
         """
 
     def kick(self) -> None:

@@ -158,6 +158,12 @@ def refused(operation: str, result: int) -> HypervisorError:
     return HypervisorError(operation, code, cause)
 
 
+def exit_name(reason: int, names: Mapping[str, object]) -> str:
+    """What the header calls a vCPU's reason to exit; ``names`` are those of the raw ABI."""
+    exits = (name for name in names if name.startswith("WHvRunVpExitReason"))
+    return next((name for name in exits if names[name] == reason), f"{reason:#x}")
+
+
 def _open(name: str) -> ctypes.CDLL:
     if VARIABLE in os.environ and name not in _chosen:
         load(os.environ[VARIABLE])
@@ -175,4 +181,4 @@ def _open(name: str) -> ctypes.CDLL:
     raise HypervisorUnavailableError(f"load {name}", "ENOSYS", cause)
 
 
-__all__ = ["EMULATION", "ENABLE", "PLATFORM", "VARIABLE", "Library", "load", "refused"]
+__all__ = ["EMULATION", "ENABLE", "PLATFORM", "VARIABLE", "Library", "exit_name", "load", "refused"]
