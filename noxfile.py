@@ -175,6 +175,13 @@ def bench(session: nox.Session) -> None:
     run(session, "python", "tests/bench/linux.py")
 
 
+@nox.session(venv_backend="none")
+def kvm_unit_tests(session: nox.Session) -> None:
+    """Run kvm-unit-tests here and in QEMU, and compare: -- FOLDER [PATTERN ...], or -- --help."""
+    prepare(session)
+    run(session, "python", "tests/kvm_unit_tests/runner.py", *session.posargs)
+
+
 if __name__ == "__main__":
     os.chdir(ROOT)
     nox.main()

@@ -1,0 +1,1 @@
+"""kvm-unit-tests over this package's API, beside QEMU: see README.md."""

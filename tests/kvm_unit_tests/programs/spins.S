@@ -1,0 +1,7 @@
+// Does not end.
+
+#include "program.inc"
+
+    say "PASS: as far as this\r\n"
+forever:
+    jmp forever
