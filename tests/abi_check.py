@@ -1,13 +1,14 @@
 """Compares imported ABI modules with the facts: a script, so that any Python can run it.
 
 Reads JSON from standard input: for each module the names that are integers, and for each record
-its size and members as (name, offset in bits, width of a bit-field or null, size in bytes or null,
+its size, its alignment and its members as (name, offset in bits, width of a bit-field or null, size in bytes or null,
 whether it is a signed integer, or null if it is none).
 Prints how much it compared. Needs only the standard library.
 """
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import importlib
 import json
@@ -17,15 +18,20 @@ from typing import Any
 Members = list[tuple[str, int, int | None, int | None, bool | None]]
 
 
-def compare(module: Any, integers: dict[str, int], records: dict[str, tuple[int, Members]]) -> int:
+def compare(
+    module: Any, integers: dict[str, int], records: dict[str, tuple[int, int, Members]]
+) -> int:
     """Assert that a module says what the facts say, and return how many things were compared."""
     for name, value in integers.items():
         assert type(getattr(module, name)) is int, f"{name} is no plain int"
         assert getattr(module, name) == value, name
     compared = len(integers)
-    for name, (size, members) in records.items():
+    for name, (size, align, members) in records.items():
         record = getattr(module, name)
         assert ctypes.sizeof(record) == size, f"size of {name}"
+        assert getattr(record, "_aligned_", 8) == max(8, align), f"alignment of {name}"
+        if align > 8:
+            check_addresses(record, align)
         for member, offset, bits, member_size, signed in members:
             where = f"{name}.{member}"
             if bits is None:
@@ -41,6 +47,16 @@ def compare(module: Any, integers: dict[str, int], records: dict[str, tuple[int,
                 assert _ones(value) == list(range(offset, offset + ones.bit_length())), where
         compared += 1 + len(members)
     return compared
+
+
+def check_addresses(record: Any, align: int) -> None:
+    """Assert that objects of a record and arrays of it lie as aligned as they are to be."""
+    for kind in (record, record * 1, record * 3, (record * 2) * 2):
+        zeros = bytes(ctypes.sizeof(kind))
+        made = [kind() for _ in range(20)] + [kind.from_buffer_copy(zeros) for _ in range(20)]
+        made += [copy.copy(record())]
+        assert not any(ctypes.addressof(one) % align for one in made), kind
+        assert all(bytes(one) in (zeros, bytes(record())) for one in made), kind
 
 
 def _ones(record: Any) -> list[int]:

@@ -33,7 +33,7 @@ def signed(member: Member, layouts: Layouts) -> bool | None:
     return None if member.bits is None and kind.name in others else layouts.signed(kind)
 
 
-def facts(abi: VerifiedAbi) -> tuple[dict[str, int], dict[str, tuple[int, abi_check.Members]]]:
+def facts(abi: VerifiedAbi) -> tuple[dict[str, int], dict[str, tuple[int, int, abi_check.Members]]]:
     """What :mod:`abi_check` compares with a module."""
     integers = {c.name: c.value for c in abi.constants} | {i.name: i.value for i in abi.ioctls}
     for enum in abi.enums.values():
@@ -53,7 +53,7 @@ def facts(abi: VerifiedAbi) -> tuple[dict[str, int], dict[str, tuple[int, abi_ch
             for member, offset in zip(record.members, layout.offsets, strict=True)
             if member_name(member)
         ]
-        records[python_name(key)] = (layout.size, members)
+        records[python_name(key)] = (layout.size, layout.align, members)
     return integers, records
 
 
@@ -68,7 +68,7 @@ def load(target: str) -> Any:
 def test_every_name_and_layout_is_the_proven_one(target: Target, paths: Project) -> None:
     integers, records = facts(read(target.name, paths))
     compared = abi_check.compare(load(target.name), integers, records)
-    assert compared == len(integers) + sum(1 + len(members) for _, members in records.values())
+    assert compared == len(integers) + sum(1 + len(members) for *_, members in records.values())
     assert compared > 150
 
 

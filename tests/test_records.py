@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import gc
+import pickle
 from typing import Any
 
 import pytest
 from vmm_arch.abi import kvm_s390x, kvm_x86_64, whp_x86_64
-from vmm_arch.abi.records import BigStruct, BigUnion, LittleStruct, of, u8, u16, u32
+from vmm_arch.abi.records import BigStruct, BigUnion, LittleStruct, of, u8, u16, u32, u64
 from vmm_arch_gen.abi.text import read_abi_file
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.values import load_values
@@ -111,3 +114,74 @@ def test_the_wrong_table_of_values_is_refused(tmp_path: Any) -> None:
     (tmp_path / "values.toml").write_text("[none_of]")
     with pytest.raises(InputError, match="has an unknown table: none_of; its tables are one_of"):
         load_values(tmp_path / "values.toml")
+
+
+class wide(LittleStruct):
+    _align_ = 32
+    low: int = u64
+    high: int = u64
+
+
+class holder(LittleStruct):
+    before: Any = u8 * 32
+    held: wide = of(wide)
+
+
+class packed_holder(LittleStruct):
+    _pack_ = 1
+    before: int = u8
+    held: wide = of(wide)
+
+
+def is_aligned(*records: Any) -> bool:
+    return not any(ctypes.addressof(record) % 32 for record in records)
+
+
+def test_a_record_lies_at_multiples_of_its_alignment() -> None:
+    records = [wide(low=n) for n in range(50)]
+    assert is_aligned(*records)
+    assert [record.low for record in records] == list(range(50))
+    assert is_aligned(*((wide * n)() for n in range(1, 50)))
+    assert is_aligned(*(wide.from_buffer_copy(records[n]) for n in range(50)))
+    assert wide * 3 is wide * 3
+    assert 3 * wide is wide * 3
+    three = (wide * 3)(*records[1:4])
+    assert [record.low for record in three] == [1, 2, 3]
+
+
+def test_a_record_is_as_aligned_as_its_members_unless_it_is_packed() -> None:
+    assert is_aligned(*(holder().held for _ in range(50)), *((holder * 2)() for _ in range(50)))
+    assert not hasattr(packed_holder, "_aligned_")
+    assert packed_holder.held.offset == 1
+
+
+@pytest.mark.parametrize("kind", [kvm_x86_64.kvm_dtable, wide, holder, kvm_s390x.kvm_s390_psw])
+def test_records_are_copied_and_pickled(kind: Any) -> None:
+    record = kind.from_buffer_copy(bytes(range(ctypes.sizeof(kind))))
+    for other in (copy.copy(record), copy.deepcopy(record), pickle.loads(pickle.dumps(record))):
+        assert bytes(other) == bytes(record)
+        assert type(other) is kind
+        assert ctypes.addressof(other) != ctypes.addressof(record)
+
+
+@pytest.mark.parametrize("kind", [wide, wide * 1, holder])
+def test_a_view_of_memory_that_lies_elsewhere_is_refused(kind: Any) -> None:
+    room = (ctypes.c_uint8 * 256)()
+    at = ctypes.addressof(room)
+    good = -at % 32
+    assert ctypes.addressof(kind.from_buffer(room, good)) == at + good
+    assert ctypes.addressof(kind.from_address(at + good)) == at + good
+    name = kind.__name__
+    expected = rf"{name} has to lie at a multiple of 32, and this memory is 8 beyond one: allocate"
+    with pytest.raises(ValueError, match=expected):
+        kind.from_buffer(room, good + 8)
+    with pytest.raises(ValueError, match=expected):
+        kind.from_address(at + good + 8)
+    with pytest.raises(ValueError, match="too small"):
+        kind.from_buffer_copy(b"1")
+
+
+def test_a_record_keeps_what_it_lies_in() -> None:
+    records = [wide(low=n, high=~n) for n in range(1000)]
+    gc.collect()
+    assert all(record.low == n for n, record in enumerate(records))

@@ -1613,6 +1613,7 @@ class user_pt_regs(LittleStruct):
 class user_fpsimd_state(LittleStruct):
     """struct user_fpsimd_state, 528 bytes (asm/ptrace.h)."""
 
+    _align_ = 16
     vregs: Array[Array[c_uint64]] = (u64 * 2) * 32
     fpsr: int = u32
     fpcr: int = u32
@@ -1622,6 +1623,7 @@ class user_fpsimd_state(LittleStruct):
 class kvm_regs(LittleStruct):
     """struct kvm_regs, 864 bytes (asm/kvm.h)."""
 
+    _align_ = 16
     regs: user_pt_regs = of(user_pt_regs)
     sp_el1: int = u64
     elr_el1: int = u64
@@ -2272,6 +2274,7 @@ class user_hwdebug_state(LittleStruct):
 class user_pac_address_keys(LittleStruct):
     """struct user_pac_address_keys, 64 bytes (asm/ptrace.h)."""
 
+    _align_ = 16
     apiakey: Array[c_uint64] = u64 * 2
     apibkey: Array[c_uint64] = u64 * 2
     apdakey: Array[c_uint64] = u64 * 2
@@ -2281,6 +2284,7 @@ class user_pac_address_keys(LittleStruct):
 class user_pac_generic_keys(LittleStruct):
     """struct user_pac_generic_keys, 16 bytes (asm/ptrace.h)."""
 
+    _align_ = 16
     apgakey: Array[c_uint64] = u64 * 2
 
 

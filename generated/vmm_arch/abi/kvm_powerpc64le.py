@@ -887,6 +887,7 @@ class __kernel_fsid_t(LittleStruct):
 class __vector128(LittleStruct):
     """__vector128, 16 bytes (asm/types.h)."""
 
+    _align_ = 16
     u: Array[c_uint32] = u32 * 4
 
 

@@ -839,6 +839,7 @@ class __riscv_d_ext_state(LittleStruct):
 class __riscv_extra_ext_header(LittleStruct):
     """struct __riscv_extra_ext_header, 528 bytes (asm/ptrace.h)."""
 
+    _align_ = 16
     __padding: Array[c_uint32] = u32 * 129
     reserved: int = u32
     hdr: __riscv_ctx_hdr = of("__riscv_ctx_hdr")
@@ -854,6 +855,7 @@ class __riscv_f_ext_state(LittleStruct):
 class __riscv_q_ext_state(LittleStruct):
     """struct __riscv_q_ext_state, 528 bytes (asm/ptrace.h)."""
 
+    _align_ = 16
     f: Array[c_uint64] = u64 * 64
     fcsr: int = u32
     reserved: Array[c_uint32] = u32 * 3
@@ -862,6 +864,7 @@ class __riscv_q_ext_state(LittleStruct):
 class __riscv_fp_state(LittleUnion):
     """union __riscv_fp_state, 528 bytes (asm/ptrace.h)."""
 
+    _align_ = 16
     f: __riscv_f_ext_state = of("__riscv_f_ext_state")
     d: __riscv_d_ext_state = of("__riscv_d_ext_state")
     q: __riscv_q_ext_state = of("__riscv_q_ext_state")

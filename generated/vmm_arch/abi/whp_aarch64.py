@@ -917,6 +917,7 @@ class WHV_UINT128_struct(LittleStruct):
 class WHV_UINT128(LittleUnion):
     """union WHV_UINT128, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_UINT128_struct)
     Low64: int
     High64: int
@@ -926,6 +927,7 @@ class WHV_UINT128(LittleUnion):
 class WHV_ARM64_PENDING_EVENT_struct(LittleStruct):
     """struct WHV_ARM64_PENDING_EVENT.<struct>, 32 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     Reg0: WHV_UINT128 = of(WHV_UINT128)
     Reg1: WHV_UINT128 = of(WHV_UINT128)
 
@@ -996,6 +998,7 @@ class WHV_ARM64_PENDING_SYNTHETIC_EXCEPTION_EVENT(LittleUnion):
 class WHV_ARM64_PENDING_EVENT(LittleUnion):
     """union WHV_ARM64_PENDING_EVENT, 32 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_ARM64_PENDING_EVENT_struct)
     Reg0: WHV_UINT128
     Reg1: WHV_UINT128
@@ -1902,6 +1905,7 @@ class WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS(LittleStruct):
 class WHV_REGISTER_VALUE(LittleUnion):
     """union WHV_REGISTER_VALUE, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     Reg128: WHV_UINT128 = of(WHV_UINT128)
     Reg64: int = u64
     Reg32: int = u32
@@ -1916,6 +1920,7 @@ class WHV_REGISTER_VALUE(LittleUnion):
 class WHV_REGISTER_ACCESS_INFO(LittleUnion):
     """union WHV_REGISTER_ACCESS_INFO, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     SourceValue: WHV_REGISTER_VALUE = of(WHV_REGISTER_VALUE)
     DestinationRegister: int = u32
 
@@ -1930,6 +1935,7 @@ class WHV_REGISTER_CONTEXT_struct(LittleStruct):
 class WHV_REGISTER_CONTEXT(LittleStruct):
     """struct WHV_REGISTER_CONTEXT, 48 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     Header: WHV_INTERCEPT_MESSAGE_HEADER = of(WHV_INTERCEPT_MESSAGE_HEADER)
     _struct = unnamed(WHV_REGISTER_CONTEXT_struct)
     IsMemoryOp: int
@@ -1964,6 +1970,7 @@ class WHV_UNRECOVERABLE_EXCEPTION_CONTEXT(LittleStruct):
 class WHV_RUN_VP_EXIT_CONTEXT_union(LittleUnion):
     """union WHV_RUN_VP_EXIT_CONTEXT.<union>, 256 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     MemoryAccess: WHV_MEMORY_ACCESS_CONTEXT = of(WHV_MEMORY_ACCESS_CONTEXT)
     CancelReason: WHV_RUN_VP_CANCELED_CONTEXT = of(WHV_RUN_VP_CANCELED_CONTEXT)
     Hypercall: WHV_ARM64_HYPERCALL_CONTEXT = of(WHV_ARM64_HYPERCALL_CONTEXT)
@@ -1982,6 +1989,7 @@ class WHV_RUN_VP_EXIT_CONTEXT_union(LittleUnion):
 class WHV_RUN_VP_EXIT_CONTEXT(LittleStruct):
     """struct WHV_RUN_VP_EXIT_CONTEXT, 272 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     ExitReason: int = u32
     Reserved: int = u32
     Reserved1: int = u64
@@ -2237,6 +2245,7 @@ class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(LittleStruct):
 class WHV_X64_VMX_NESTED_STATE(LittleStruct):
     """struct WHV_X64_VMX_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 4096
     Vendor: int = one_of(u32, "WHvNestedStateType")
     Flags: WHV_X64_VMX_NESTED_STATE_Flags = of(WHV_X64_VMX_NESTED_STATE_Flags)
     NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
@@ -2266,6 +2275,7 @@ class WHV_X64_SVM_NESTED_STATE_Flags(LittleStruct):
 class WHV_X64_SVM_NESTED_STATE(LittleStruct):
     """struct WHV_X64_SVM_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 4096
     Vendor: int = one_of(u32, "WHvNestedStateType")
     Flags: WHV_X64_SVM_NESTED_STATE_Flags = of(WHV_X64_SVM_NESTED_STATE_Flags)
     NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
@@ -2283,6 +2293,7 @@ class WHV_X64_SVM_NESTED_STATE(LittleStruct):
 class WHV_X64_NESTED_STATE(LittleUnion):
     """union WHV_X64_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 4096
     Vmx: WHV_X64_VMX_NESTED_STATE = of(WHV_X64_VMX_NESTED_STATE)
     Svm: WHV_X64_SVM_NESTED_STATE = of(WHV_X64_SVM_NESTED_STATE)
 

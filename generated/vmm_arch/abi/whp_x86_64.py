@@ -1921,6 +1921,7 @@ class WHV_UINT128_struct(LittleStruct):
 class WHV_UINT128(LittleUnion):
     """union WHV_UINT128, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_UINT128_struct)
     Low64: int
     High64: int
@@ -1939,6 +1940,7 @@ class WHV_X64_FP_REGISTER_struct(LittleStruct):
 class WHV_X64_FP_REGISTER(LittleUnion):
     """union WHV_X64_FP_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_FP_REGISTER_struct)
     Mantissa: int
     BiasedExponent: int
@@ -1983,6 +1985,7 @@ class WHV_X64_FP_CONTROL_STATUS_REGISTER_struct(LittleStruct):
 class WHV_X64_FP_CONTROL_STATUS_REGISTER(LittleUnion):
     """union WHV_X64_FP_CONTROL_STATUS_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_FP_CONTROL_STATUS_REGISTER_struct)
     FpControl: int
     FpStatus: int
@@ -2029,6 +2032,7 @@ class WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct(LittleStruct):
 class WHV_X64_XMM_CONTROL_STATUS_REGISTER(LittleUnion):
     """union WHV_X64_XMM_CONTROL_STATUS_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_XMM_CONTROL_STATUS_REGISTER_struct)
     LastFpRdp: int
     LastFpDp: int
@@ -2101,6 +2105,7 @@ class WHV_X64_PENDING_EXCEPTION_EVENT_struct(LittleStruct):
 class WHV_X64_PENDING_EXCEPTION_EVENT(LittleUnion):
     """union WHV_X64_PENDING_EXCEPTION_EVENT, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_EXCEPTION_EVENT_struct)
     EventPending: int
     EventType: int
@@ -2127,6 +2132,7 @@ class WHV_X64_PENDING_EXT_INT_EVENT_struct(LittleStruct):
 class WHV_X64_PENDING_EXT_INT_EVENT(LittleUnion):
     """union WHV_X64_PENDING_EXT_INT_EVENT, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_EXT_INT_EVENT_struct)
     EventPending: int
     EventType: int
@@ -2174,6 +2180,7 @@ class WHV_X64_NESTED_GUEST_STATE_struct(LittleStruct):
 class WHV_X64_NESTED_GUEST_STATE(LittleUnion):
     """union WHV_X64_NESTED_GUEST_STATE, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_NESTED_GUEST_STATE_struct)
     NestedVirtActive: int
     NestedGuestMode: int
@@ -2194,6 +2201,7 @@ class WHV_X64_NESTED_INVEPT_REGISTER_struct(LittleStruct):
 class WHV_X64_NESTED_INVEPT_REGISTER(LittleUnion):
     """union WHV_X64_NESTED_INVEPT_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_NESTED_INVEPT_REGISTER_struct)
     Type: int
     Reserved: Array[c_uint8]
@@ -2213,6 +2221,7 @@ class WHV_X64_NESTED_INVVPID_REGISTER_struct(LittleStruct):
 class WHV_X64_NESTED_INVVPID_REGISTER(LittleUnion):
     """union WHV_X64_NESTED_INVVPID_REGISTER, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_NESTED_INVVPID_REGISTER_struct)
     Type: int
     Reserved: Array[c_uint8]
@@ -2235,6 +2244,7 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct(LittleStruct):
 class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0(LittleUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT0_struct)
     EventPending: int
     EventType: int
@@ -2255,6 +2265,7 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct(LittleStruct):
 class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1(LittleUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT1_struct)
     ExitInfo1: int
     ExitInfo2: int
@@ -2272,6 +2283,7 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct(LittleStruct):
 class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2(LittleUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT2_struct)
     NextRip: int
     InstructionBytesFetchedCount: int
@@ -2289,6 +2301,7 @@ class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct(LittleStruct):
 class WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3(LittleUnion):
     """union WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_SVM_NESTED_EXIT_EVENT3_struct)
     InstructionBytes: Array[c_uint8]
     Reserved2: int
@@ -2308,6 +2321,7 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct(LittleStruct):
 class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0(LittleUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT0_struct)
     EventPending: int
     EventType: int
@@ -2329,6 +2343,7 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct(LittleStruct):
 class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1(LittleUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT1_struct)
     InstructionLength: int
     InstructionInfo: int
@@ -2347,6 +2362,7 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct(LittleStruct):
 class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(LittleUnion):
     """union WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     _struct = unnamed(WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2_struct)
     GuestLinearAddress: int
     GuestPhysicalAddress: int
@@ -2356,6 +2372,7 @@ class WHV_X64_PENDING_VMX_NESTED_EXIT_EVENT2(LittleUnion):
 class WHV_REGISTER_VALUE(LittleUnion):
     """union WHV_REGISTER_VALUE, 16 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     Reg128: WHV_UINT128 = of(WHV_UINT128)
     Reg64: int = u64
     Reg32: int = u32
@@ -2455,6 +2472,7 @@ class WHV_X64_VP_EXIT_CONTEXT(LittleStruct):
 class WHV_X64_HYPERCALL_CONTEXT(LittleStruct):
     """struct WHV_X64_HYPERCALL_CONTEXT, 176 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     Rax: int = u64
     Rbx: int = u64
     Rcx: int = u64
@@ -2652,6 +2670,7 @@ class WHV_X64_APIC_WRITE_CONTEXT(LittleStruct):
 class WHV_RUN_VP_EXIT_CONTEXT_union(LittleUnion):
     """union WHV_RUN_VP_EXIT_CONTEXT.<union>, 176 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     MemoryAccess: WHV_MEMORY_ACCESS_CONTEXT = of(WHV_MEMORY_ACCESS_CONTEXT)
     CancelReason: WHV_RUN_VP_CANCELED_CONTEXT = of(WHV_RUN_VP_CANCELED_CONTEXT)
     Hypercall: WHV_X64_HYPERCALL_CONTEXT = of(WHV_X64_HYPERCALL_CONTEXT)
@@ -2679,6 +2698,7 @@ class WHV_RUN_VP_EXIT_CONTEXT_union(LittleUnion):
 class WHV_RUN_VP_EXIT_CONTEXT(LittleStruct):
     """struct WHV_RUN_VP_EXIT_CONTEXT, 224 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 16
     ExitReason: int = one_of(u32, "WHvRunVpExitReason")
     Reserved: int = u32
     VpContext: WHV_X64_VP_EXIT_CONTEXT = of(WHV_X64_VP_EXIT_CONTEXT)
@@ -2943,6 +2963,7 @@ class WHV_X64_VMX_NESTED_STATE_VirtualApicRegs(LittleStruct):
 class WHV_X64_VMX_NESTED_STATE(LittleStruct):
     """struct WHV_X64_VMX_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 4096
     Vendor: int = one_of(u32, "WHvNestedStateType")
     Flags: WHV_X64_VMX_NESTED_STATE_Flags = of(WHV_X64_VMX_NESTED_STATE_Flags)
     NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
@@ -2972,6 +2993,7 @@ class WHV_X64_SVM_NESTED_STATE_Flags(LittleStruct):
 class WHV_X64_SVM_NESTED_STATE(LittleStruct):
     """struct WHV_X64_SVM_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 4096
     Vendor: int = one_of(u32, "WHvNestedStateType")
     Flags: WHV_X64_SVM_NESTED_STATE_Flags = of(WHV_X64_SVM_NESTED_STATE_Flags)
     NestedEnlightenmentsControl: WHV_NESTED_ENLIGHTENMENTS_CONTROL = of(
@@ -2989,6 +3011,7 @@ class WHV_X64_SVM_NESTED_STATE(LittleStruct):
 class WHV_X64_NESTED_STATE(LittleUnion):
     """union WHV_X64_NESTED_STATE, 8192 bytes (winhvplatformdefs.h)."""
 
+    _align_ = 4096
     Vmx: WHV_X64_VMX_NESTED_STATE = of(WHV_X64_VMX_NESTED_STATE)
     Svm: WHV_X64_SVM_NESTED_STATE = of(WHV_X64_SVM_NESTED_STATE)
 

@@ -38,6 +38,8 @@ class CType:
     """In bytes."""
     align: int
     """What ctypes aligns it to, on a machine that aligns every integer to its size."""
+    stated: int = 0
+    """What the record says that it is aligned to, if it says anything."""
 
 
 _SHORT = {
@@ -102,6 +104,9 @@ class CtypesRecord:
     packed: bool
     """Whether members lie where ctypes would not put them without being told."""
 
+    align: int
+    """What C aligns its objects to, if Python has to be told: more than 8 bytes; else 0."""
+
     base: str
     """The class of templates/vmm_arch/abi/records.py that it derives from."""
 
@@ -164,13 +169,14 @@ class Translator:
                     annotation = "bytes"
                 length = count or 0  # a flexible array is one without elements
                 size = element.size * length
-                return CType(f"{inner} * {length}", annotation, size, element.align)
+                expression = f"{inner} * {length}"
+                return CType(expression, annotation, size, element.align, element.stated)
             case Named(name) if name in self._abi.records:
                 record = self.record(name)
                 align = (
                     1 if record.packed else max((f.type.align for f in record.fields), default=1)
                 )
-                return CType(record.name, record.name, record.size, align)
+                return CType(record.name, record.name, record.size, align, record.align)
         raise _Unsayable(f"{spell(kind)} is incomplete")
 
     def argument(self, kind: Type) -> str:
@@ -231,7 +237,11 @@ class Translator:
         if unusable := [n for n in names if names.count(n) > 1 or n in _RESERVED]:
             raise _Unsayable(f"ctypes cannot have a member called {unusable[0]} here")
         base = f"{self._abi.model.byte_order.title()}{record.kind.title()}"
-        return CtypesRecord(python_name(record.key), record, layout.size, fields, packed, base)
+        inherits = not packed and any(field.type.stated for field in fields)
+        align = layout.align if inherits or layout.align > 8 else 0
+        return CtypesRecord(
+            python_name(record.key), record, layout.size, fields, packed, align, base
+        )
 
     def _constants(self, record: Record, field: Field) -> tuple[str, str] | None:
         number = field.role == "member" and field.type.annotation == "int" and field.bits is None

@@ -8,6 +8,11 @@ The types of members have the same size on every machine, and all padding is a m
 
 A record's ``repr`` shows numbers in hexadecimal, and constants by their names where it is known
 which ones they are.
+
+ctypes puts an object where Python's allocator happens to have room, whatever its type is aligned
+to. A record of which C wants more than that says so with ``_align_``, and lies at such an address
+however it is made: alone, copied, unpickled, or in an array (``WHV_REGISTER_VALUE * 4``), which is
+how to allocate several of them. A view of memory that lies elsewhere is refused.
 """
 
 from __future__ import annotations
@@ -92,11 +97,68 @@ def any_of(kind: Any, prefix: str) -> Any:
 _MADE = (_BitField, _Unnamed, _Constants, _Named)
 
 
+class _Aligned:
+    """What the classes of aligned records have, and those of arrays of such records.
+
+    Making an object of one takes more memory than it needs, and is a view of the right part.
+    """
+
+    _aligned_: int
+    _arrays_: Any
+
+    def from_buffer(cls: Any, source: Any, offset: int = 0) -> Any:
+        return _in_place(cls, super().from_buffer(source, offset))  # type: ignore[misc]
+
+    def from_address(cls: Any, address: int) -> Any:
+        return _in_place(cls, super().from_address(address))  # type: ignore[misc]
+
+    def from_buffer_copy(cls: Any, source: Any, offset: int = 0) -> Any:
+        misplaced = super().from_buffer_copy(source, offset)  # type: ignore[misc]
+        copy = cls.__new__(cls)
+        ctypes.memmove(ctypes.byref(copy), ctypes.byref(misplaced), ctypes.sizeof(cls))
+        return copy
+
+    def __mul__(cls: Any, length: int) -> Any:
+        from weakref import WeakValueDictionary
+
+        if "_arrays_" not in vars(cls):
+            cls._arrays_ = WeakValueDictionary()
+        array = cls._arrays_.get(length)
+        if array is None:
+            plain = super().__mul__(length)  # type: ignore[misc]
+            body = {"__new__": _new_aligned, "_aligned_": cls._aligned_}
+            array = cls._arrays_.setdefault(length, _AlignedArray(plain.__name__, (plain,), body))
+        return array
+
+    __rmul__ = __mul__
+
+
+class _AlignedArray(_Aligned, type(ctypes.Array)):  # type: ignore[misc]
+    pass
+
+
+def _new_aligned(cls: Any, *values: Any, **members: Any) -> Any:
+    align = cls._aligned_
+    room = (ctypes.c_uint8 * (ctypes.sizeof(cls) + align - 1))()
+    return cls.from_buffer(room, -ctypes.addressof(room) % align)
+
+
+def _in_place(kind: Any, view: Any) -> Any:
+    misplaced = ctypes.addressof(view) % kind._aligned_
+    if misplaced:
+        raise ValueError(
+            f"{kind.__name__} has to lie at a multiple of {kind._aligned_}, and this memory is"
+            f" {misplaced} beyond one: allocate with {kind.__name__}() or an array, and copy"
+        )
+    return view
+
+
 def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
     """Make a record of a class body. There are hundreds, so this is written to be quick."""
     fields: list[tuple[Any, ...]] = []
     anonymous: list[str] = []
     names: dict[str, tuple[str, bool]] = {}
+    align = None
     namespace: dict[str, Any] = {
         "__slots__": (),  # so that there are no other attributes
         "_names_": names,
@@ -108,6 +170,9 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, 
                 continue
             if member == "_pack_":  # Python 3.14 wants the name of rules that allow it
                 namespace |= {"_pack_": value, "_layout_": "ms"}
+                continue
+            if member == "_align_":  # not for newer ctypes to see, which would add padding
+                align = value
                 continue
             mangled = f"_{name.lstrip('_')}"  # what Python puts before two underscores
             if member.startswith(f"{mangled}__"):
@@ -127,7 +192,13 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, 
         namespace["_anonymous_"] = anonymous
     if type(bases[0]) is metaclass:  # else it is one of the classes below
         namespace["_fields_"] = fields
-    record: Any = metaclass.__base__.__new__(metaclass, name, bases, namespace)
+    if align is None and "_pack_" not in namespace:  # then it is its members', as in C
+        align = max([f[1]._aligned_ for f in fields if isinstance(f[1], _Aligned)], default=0)
+    if align and align > 8:  # which all that Python allocates is aligned to
+        namespace |= {"_aligned_": align, "__new__": _new_aligned}
+        if not issubclass(metaclass, _Aligned):
+            metaclass = metaclass._for_aligned
+    record: Any = metaclass._ctypes.__new__(metaclass, name, bases, namespace)
     if issubclass(
         record, ctypes.Union
     ):  # Python 3.11 knows not that it can be in another byte order
@@ -137,6 +208,11 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, 
 
 def _repr(record: Any) -> str:
     return f"{type(record).__name__}({', '.join(_parts(record))})"
+
+
+def _reduce(record: Any) -> tuple[Any, ...]:
+    """How a record is copied and pickled, which ctypes cannot do without a ``__dict__``."""
+    return type(record).from_buffer_copy, (bytes(record),)
 
 
 def _parts(record: Any) -> Iterator[str]:
@@ -217,8 +293,11 @@ def _constants(module: str, prefix: str) -> dict[int, str]:
 
 def _base(name: str, kind: type) -> Any:
     """What records derive from: ``kind``, with bodies that are read as above."""
-    metaclass: Any = type(f"_{name}", (type(kind),), {"__new__": _record})
-    return metaclass(name, (kind,), {"__module__": __name__, "__repr__": _repr})
+    body = {"__new__": _record, "_ctypes": type(kind)}
+    metaclass: Any = type(f"_{name}", (type(kind),), body)
+    metaclass._for_aligned = type(f"_Aligned{name}", (_Aligned, metaclass), {})
+    methods = {"__repr__": _repr, "__reduce__": _reduce}
+    return metaclass(name, (kind,), {"__module__": __name__, **methods})
 
 
 if TYPE_CHECKING:  # to whom a record is nothing but a record of ctypes
