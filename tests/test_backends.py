@@ -20,7 +20,7 @@ from vmm_arch.errors import (
     HypervisorUnavailableError,
     NotFreshError,
 )
-from vmm_arch.exits import Kicked
+from vmm_arch.exits import Halt, Kicked
 from vmm_arch.memory import MemoryInUseError
 from vmm_arch.selftest.harness import AnyBackend
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
@@ -91,11 +91,12 @@ class TestState:
         entry: Entry,
         irqchip: bool,
     ) -> None:
-        with arch.Vm(memory, irqchip=irqchip) as one, arch.Vm(memory, irqchip=irqchip) as other:
+        with arch.Vm(memory, irqchip=irqchip) as one:
             arch.configure_vcpu(one.vcpus[0], entry)
-            set_up_separately(arch, other.vcpus[0], entry)
             found = backend.state(one.vcpus[0])
             assert len(found) > 60
+        with arch.Vm(memory, irqchip=irqchip) as other:
+            set_up_separately(arch, other.vcpus[0], entry)
             assert differences(found, backend.state(other.vcpus[0])) == []
 
     @modes
@@ -119,9 +120,10 @@ class TestState:
         entry: Entry,
         irqchip: bool,
     ) -> None:
-        with arch.Vm(memory, irqchip=irqchip) as fresh, arch.Vm(memory, irqchip=irqchip) as used:
+        with arch.Vm(memory, irqchip=irqchip) as fresh:
             arch.configure_vcpu(fresh.vcpus[0], entry)
             wanted = backend.state(fresh.vcpus[0])
+        with arch.Vm(memory, irqchip=irqchip) as used:
             make_a_mess(backend, used.vcpus[0])
             messy = differences(backend.state(used.vcpus[0]), wanted)
             assert {"regs", "sregs", "fpu", "xcrs", "debugregs", "events"} <= parts(messy)
@@ -135,12 +137,13 @@ class TestState:
         """Whatever a guest could have left in one: each bit pattern that is taken is tried."""
         numbers = [*range(0x1000), *range(0x40000000, 0x40000200), *range(0x4B564D00, 0x4B564D10)]
         numbers += [*range(0xC0000080, 0xC0000110), *range(0xC0010000, 0xC0010300)]
-        with arch.Vm(memory) as fresh, arch.Vm(memory) as used:
-            entry = ENTRIES[0]
+        entry = ENTRIES[0]
+        with arch.Vm(memory) as fresh:
             arch.configure_vcpu(fresh.vcpus[0], entry)
-            arch.configure_vcpu(used.vcpus[0], entry)
             wanted = msrs_of(fresh.vcpus[0], numbers)
             assert len(wanted) > 40
+        with arch.Vm(memory) as used:
+            arch.configure_vcpu(used.vcpus[0], entry)
             changed = set()
             for number, value in wanted.items():
                 for bits in (1, 0x800, 0x123000, 1 << 63):
@@ -265,15 +268,17 @@ class TestRefusals:
             memory.close()
         memory.close()
 
-    def test_a_lapic_without_an_irqchip(self, arch: AnyBackend, guest: Start) -> None:
+    def test_a_lapic_without_an_irqchip(
+        self, arch: AnyBackend, memory: GuestMemory, guest: Start
+    ) -> None:
+        with arch.Vm(memory, irqchip=True) as other:
+            lapic: Any = other.vcpus[0].get_lapic()
         vcpu = guest(SPIN)
         uses: list[Callable[[], object]] = [
             vcpu.get_lapic,
             lambda: vcpu.set_lapic(lapic),
             lambda: arch.set_lint(vcpu),
         ]
-        with arch.Vm(vcpu.vm.memory, irqchip=True) as other:
-            lapic: Any = other.vcpus[0].get_lapic()
         for use in uses:
             with pytest.raises(HypervisorError, match="irqchip"):
                 use()
@@ -320,9 +325,10 @@ class TestRefusals:
         self, arch: AnyBackend, memory: GuestMemory, what: str
     ) -> None:
         """Configuring does not write all of it."""
-        with arch.Vm(memory) as one, arch.Vm(memory) as other:
+        with arch.Vm(memory) as one:
             record = getattr(one.vcpus[0], f"get_{what}")()  # reading is nothing
             arch.configure_vcpu(one.vcpus[0], RealMode(0x1000))
+        with arch.Vm(memory) as other:
             getattr(other.vcpus[0], f"set_{what}")(record)
             with pytest.raises(NotFreshError):
                 arch.configure_vcpu(other.vcpus[0], RealMode(0x1000))
@@ -394,6 +400,28 @@ def whole_life(arch: AnyBackend, memory: GuestMemory) -> None:
         arch.configure_vcpu(vcpu, RealMode(0x1000))
         assert vcpu.run_context is not None
         vcpu.run()
+
+
+def test_as_many_machines_as_a_process_can_have(arch: AnyBackend, memory: GuestMemory) -> None:
+    most = arch.MACHINES_PER_PROCESS
+    memory.write(0x1000, b"\xf4")
+    entry = RealMode(0x1000)
+    with GuestMemory(0x1000) as others, arch.Vm(memory) as first:
+        vcpu = first.vcpus[0]
+        if most is None:
+            with arch.Vm(others) as second:
+                assert second.vcpus[0].get_regs() is not None
+        else:
+            assert most == 1
+            with pytest.raises(HypervisorError, match=r"ALREADY_EXISTS: .* process \(multipro"):
+                arch.Vm(others)
+        arch.configure_vcpu(vcpu, entry)
+        assert isinstance(vcpu.run(), Halt)
+        arch.reset_vcpu(vcpu, entry)
+        assert isinstance(vcpu.run(), Halt)
+        assert arch.supported_cpuid()
+        first.close()
+        arch.Vm(others).close()
 
 
 class TestLeaks:

@@ -75,7 +75,7 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
         f"{operations}: lacks the operation create_vm of {contract}:36",
         *[
             f"{folder}/module.py.j2: lacks the part {part}"
-            for part in ("imports", "records", "module_parts", "calls")
+            for part in ("machines_per_process", "imports", "records", "module_parts", "calls")
         ],
         *[f"{folder}/machine.py.j2: lacks the part {part}" for part in ("vcpu_parts", "vm_parts")],
         f"{operations}:4: sing is no operation of the contract",

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import tempfile
-from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +63,10 @@ def members(draw: st.DrawFn, depth: int = 0) -> str:
                 lines.append(f"{kind} {name}[{draw(st.integers(1, 3))}];")
             case "bits":
                 kind, width = draw(st.sampled_from(INTEGERS))
-                aligned = draw(st.sampled_from(["", "", "", "__attribute__((aligned(16))) "]))
-                lines.append(f"{aligned}{kind} {name} : {draw(st.integers(1, width))};")
+                lines.append(f"{kind} {name} : {draw(st.integers(1, width))};")
             case "filler":
                 kind, width = draw(st.sampled_from(INTEGERS[1:9]))
-                lines.append(f"{kind} : {draw(st.just(0) | st.integers(1, width))};")
+                lines.append(f"{kind} : {draw(st.integers(1, width))};")
             case "nested" if depth < 2:
                 inner = draw(members(depth + 1))
                 kind = draw(st.sampled_from(["struct", "union"]))
@@ -89,45 +85,6 @@ def header(draw: st.DrawFn) -> str:
         )
         text += f"{kind} r{number} {{ {draw(members())} }} {attribute};\n"
     return text
-
-
-SHORT = [
-    "char {};",
-    "short {};",
-    "long long {};",
-    "__attribute__((aligned(8))) int {};",
-    "char {}:3;",
-    "short {}:12;",
-    "int {}:3;",
-    "long long {}:40;",
-    "_Bool {}:1;",
-    "__attribute__((aligned(16))) int {}:3;",
-    "int :5;",
-    "char :0;",
-    "int :0;",
-    "long long :0;",
-]
-"""Members of each kind, with a name or without one."""
-
-
-def short_records() -> Iterator[str]:
-    """All records of one and of two such members that have a name in them, in C."""
-    for kind, attribute in product(
-        ("struct", "union"), ("", "__attribute__((packed))", "__attribute__((packed, aligned(4)))")
-    ):
-        for length in (1, 2):
-            for chosen in product(SHORT, repeat=length):
-                text = " ".join(one.format(f"m{index}") for index, one in enumerate(chosen))
-                if re.search(r"\bm\d", text):
-                    yield f"{kind} {{}} {{{{ {text} }}}} {attribute};"
-
-
-def test_all_short_records(target: Target, table: TargetTable, tmp_path: Path) -> None:
-    """Bit-fields of no width among them, and such as have an alignment of their own."""
-    text = "\n".join(one.format(f"r{number}") for number, one in enumerate(short_records()))
-    abi = headers.prove(text, target, table, tmp_path)
-    assert len(abi.records) > 1000
-    assert read_abi(write_abi(abi), "x", abi.target) == abi
 
 
 @pytest.mark.parametrize(

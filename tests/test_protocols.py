@@ -63,13 +63,14 @@ OWN = {
             "run_context",
             "vm",
             "cpuid",
-            "other_state",
+            "msr_exits_wanted",
             "lacking",
             "set_property",
             "note_written",
             "written",
         ),
         *("devices", "ioapic", "read_registers", "write_registers", "translate_page"),
+        "single_stepped",
     },
 }
 """What a backend's classes have beside the contract: the hypervisor's own way out."""

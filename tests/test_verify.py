@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from vmm_arch_gen.abi.layout import Layouts
-from vmm_arch_gen.abi.model import Abi, BitFieldRules, DataModel, Member
+from vmm_arch_gen.abi.model import Abi, Member
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.extract.verify import verify
-from vmm_arch_gen.targets import Target, TargetTable
+from vmm_arch_gen.targets import TargetTable
 
 import headers
 
@@ -238,33 +238,3 @@ def test_a_compiler_for_another_cpu_is_refused(table: TargetTable, tmp_path: Pat
         InputError, match=r"^proof:\d+: .*this compiler does not compile for kvm_x86_64"
     ):
         verify(abi, target, headers.toolchain(target, table, tmp_path))
-
-
-def narrow(table: TargetTable, triple: str, cpu_macro: str, rules: BitFieldRules) -> Target:
-    """A target of 32 bits."""
-    model = DataModel(4, 4, "little", signed_char=rules == "sysv", bit_fields=rules)
-    kvm = table.targets["kvm_x86_64"]
-    return dataclasses.replace(kvm, triple=triple, cpu_macro=cpu_macro, model=model)
-
-
-def test_a_target_of_32_bits_is_proven(table: TargetTable, tmp_path: Path) -> None:
-    """Its compiler knows no __int128, and is not asked for one."""
-    target = narrow(table, "arm-linux-gnueabihf", "__arm__", "aapcs")
-    text = "struct s { char a; long b; long long c; void *d; };\n#define LARGE 0x100000000\n"
-    abi = headers.prove(text, target, table, tmp_path)
-    assert abi.layouts["struct s"].offsets == (0, 32, 64, 128)
-
-
-def test_an_int128_where_there_is_none_is_blamed_on_the_header(
-    table: TargetTable, tmp_path: Path
-) -> None:
-    target = narrow(table, "arm-linux-gnueabihf", "__arm__", "aapcs")
-    with pytest.raises(InputError, match=r"test.h:1: the compiler says: __int128 is not supported"):
-        headers.prove("struct s { unsigned __int128 a; };", target, table, tmp_path)
-
-
-def test_a_cpu_that_aligns_long_long_otherwise_is_named(table: TargetTable, tmp_path: Path) -> None:
-    target = narrow(table, "i386-linux-gnu", "__i386__", "sysv")
-    with pytest.raises(InputError) as caught:
-        headers.prove("struct s { char a; long long b; };", target, table, tmp_path)
-    assert "the alignment in a record of long long is 8 as read" in str(caught.value.problems[0])

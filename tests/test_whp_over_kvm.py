@@ -23,6 +23,8 @@ Guest = Callable[[bytes], arch.Vcpu]
 ENTRIES = [arch.RealMode(0x1000), arch.Protected32(0x1000), arch.Long64(0x1000)]
 CREATE, RUN = "WHvCreateVirtualProcessor", "WHvRunVirtualProcessor"
 GET, SET = "WHvGetVirtualProcessorRegisters", "WHvSetVirtualProcessorRegisters"
+XSAVE = "WHvGetVirtualProcessorXsaveState"
+LAPIC = "WHvGetVirtualProcessorInterruptControllerState2"
 
 
 @pytest.fixture(name="arch", autouse=True)
@@ -60,15 +62,18 @@ class TestCalls:
             assert calls == [SET]
 
     @pytest.mark.parametrize("irqchip", [False, True], ids=["bare", "irqchip"])
-    def test_two_calls_lead_from_creation_to_the_first_run(
+    def test_few_calls_lead_from_creation_to_the_first_run(
         self, memory: arch.GuestMemory, irqchip: bool, calls: list[str]
     ) -> None:
         memory.write(0x1000, b"\xe6\x11")  # out 0x11, al
+        arch.Vm(memory, irqchip=irqchip).close()  # the first looks which registers there are
+        calls.clear()
         with arch.Vm(memory, irqchip=irqchip) as vm:
             arch.configure_vcpu(vm.vcpus[0], ENTRIES[0])
             vm.vcpus[0].run()
         created = len(calls) - calls[::-1].index(CREATE)
-        assert calls[created : calls.index(RUN, created)] == [GET, SET]
+        state = [XSAVE, LAPIC] if irqchip else [XSAVE]
+        assert calls[created : calls.index(RUN, created)] == [GET, *state, SET]
 
     def test_secondaries_take_one_call_as_well(
         self, memory: arch.GuestMemory, calls: list[str]
@@ -93,10 +98,11 @@ class TestCalls:
 def test_no_register_that_can_be_written_survives_a_reset(memory: arch.GuestMemory) -> None:
     """Whatever a guest could have left in one: each bit that is taken is tried."""
     entry = arch.RealMode(0x1000)
-    with arch.Vm(memory, irqchip=True) as fresh, arch.Vm(memory, irqchip=True) as used:
+    with arch.Vm(memory, irqchip=True) as fresh:
         arch.configure_vcpu(fresh.vcpus[0], entry)
-        arch.configure_vcpu(used.vcpus[0], entry)
         wanted = whp_state(fresh.vcpus[0])
+    with arch.Vm(memory, irqchip=True) as used:
+        arch.configure_vcpu(used.vcpus[0], entry)
         vcpu = used.vcpus[0]
         for number in WHP_REGISTERS.values():
             if (value := whp_register(vcpu, number)) is None:
@@ -110,6 +116,144 @@ def test_no_register_that_can_be_written_survives_a_reset(memory: arch.GuestMemo
         assert len(differences(whp_state(vcpu), wanted)) > 100
         arch.reset_vcpu(vcpu, entry)
         assert differences(whp_state(vcpu), wanted) == []
+
+
+def test_a_security_domain_is_asked_for_before_the_partition_is_set_up(
+    memory: arch.GuestMemory,
+) -> None:
+    code = abi.WHvPartitionPropertyCodeSeparateSecurityDomain
+
+    def prepare(vm: arch.Vm) -> None:
+        vm.set_property(code, ctypes.c_uint32(1))
+
+    for given, expected in ((None, 0), (prepare, 1)):
+        with arch.Vm(memory, irqchip=True, prepare=given) as vm:
+            value, size = ctypes.c_uint32(), ctypes.c_uint32()
+            arch.platform.WHvGetPartitionProperty(
+                vm.partition, code, ctypes.byref(value), 4, ctypes.byref(size)
+            )
+            assert value.value == expected
+            with pytest.raises(arch.HypervisorError, match="cannot be set any more"):
+                prepare(vm)
+
+
+class TestSingleSteps:
+    """A guest that traps after each of its instructions traps after those done for it as well."""
+
+    # An exception handler at 0x3000 that writes down where it returns to, from 0x900 on: push bp;
+    # mov bp, sp; push ax; push bx; mov bx, [0x800]; mov ax, [bp+2]; mov [bx], ax;
+    # add word [0x800], 2; pop bx; pop ax; pop bp; iret
+    HANDLER = bytes.fromhex("55 89e5 50 53 8b1e0008 8b4602 8907 8306000802 5b 58 5d cf")
+    # mov sp, 0x7000; push 0x102; popf, which is complete at 0x1006
+    BEGIN = bytes.fromhex("bc0070 680201 9d")
+
+    def trapped(self, memory: arch.GuestMemory, code: bytes, **more: Any) -> list[int]:
+        """Where the guest came by, from the first instruction after BEGIN; all reads give 0."""
+        memory.write(4, (0x3000).to_bytes(4, "little"))
+        memory.write(0x800, (0x900).to_bytes(2, "little"))
+        memory.write(0x3000, self.HANDLER)
+        memory.write(0x1000, self.BEGIN + b"\x90" + code + b"\xf4")
+        with arch.Vm(memory, **more) as vm:
+            vcpu = vm.vcpus[0]
+            arch.configure_vcpu(vcpu, arch.RealMode(0x1000))
+            while not isinstance(exit := vcpu.run(), arch.Halt):
+                assert not isinstance(exit, arch.Failure | arch.Shutdown), exit
+                if isinstance(exit, arch.IoIn | arch.MmioRead):
+                    assert exit.count == 1 or isinstance(exit, arch.MmioRead)
+                    exit.complete(0)
+        end = int.from_bytes(memory.read(0x800, 2), "little")
+        places = memory.read(0x900, end - 0x900)
+        return [
+            int.from_bytes(places[at : at + 2], "little") - 0x1008
+            for at in range(2, len(places), 2)  # the first is before that NOP
+        ]
+
+    @pytest.mark.parametrize(
+        ("code", "where"),
+        [
+            ("e610 90", [2, 3]),  # out 0x10, al; nop
+            ("e411 90", [2, 3]),  # in al, 0x11; nop
+            ("b800a0 8ec0 26a20000 90", [3, 5, 9, 10]),  # mov es:[0], al: there is no memory
+            ("b800a0 8ec0 26a00000 90", [3, 5, 9, 10]),  # mov al, es:[0]
+            ("be0010 6e 90", [3, 4, 5]),  # outsb
+            ("be0010 b90200 f36e 90", [3, 6, 6, 8, 9]),  # rep outsb: after each repetition
+            ("bf0060 b90200 f36c 90", [3, 6, 6, 8, 9]),  # rep insb
+            ("b97856 0f32 90", [3, 5, 6]),  # rdmsr of one that there is not
+        ],
+    )
+    def test_where_the_guest_traps(self, code: str, where: list[int]) -> None:
+        with arch.GuestMemory(0x10000) as small:
+            assert self.trapped(small, bytes.fromhex(code)) == where
+
+    def test_nothing_of_it_is_left_after_a_reset(self, memory: arch.GuestMemory) -> None:
+        pending = abi.WHvX64RegisterPendingDebugException
+        memory.write(0x1000, self.BEGIN + b"\xe6\x10\xf4")
+        memory.write(4, (0x3000).to_bytes(4, "little"))
+        memory.write(0x3000, self.HANDLER)
+        entry = arch.RealMode(0x1000)
+        with arch.Vm(memory) as vm:
+            vcpu = vm.vcpus[0]
+            arch.configure_vcpu(vcpu, entry)
+            assert isinstance(vcpu.run(), arch.IoOut)
+            vcpu.get_regs()  # which completes the instruction
+            assert whp_register(vcpu, pending) == (1 << 4).to_bytes(16, "little")
+            arch.reset_vcpu(vcpu, entry)
+            assert whp_register(vcpu, pending) == bytes(16)
+
+
+class TestUnknownMsrs:
+    """MSRs that the platform does not know, which a Linux reads and writes nevertheless."""
+
+    # mov ecx, 0x12345678; mov eax, -1; cdq; wrmsr; rdmsr; out 0x10, eax; xchg eax, edx; out 0x10, eax
+    CODE = bytes.fromhex("66b978563412 6683c8ff 6699 0f30 0f32 66e710 6692 66e710")
+
+    def test_they_are_zero_and_ignore_what_is_written(self, guest: Guest) -> None:
+        vcpu = guest(self.CODE)
+        assert [vcpu.run(), vcpu.run()] == [self.out(0), self.out(0)]
+
+    def test_the_platform_decides_where_it_is_told_so(self, memory: arch.GuestMemory) -> None:
+        """Without the exits it is a general protection exception, and here three."""
+
+        def prepare(vm: arch.Vm) -> None:
+            vm.set_property(
+                abi.WHvPartitionPropertyCodeExtendedVmExits, abi.WHV_EXTENDED_VM_EXITS()
+            )
+
+        memory.write(0x1000, self.CODE)
+        memory.write(13 * 4, (0x3000).to_bytes(4, "little"))  # the handler of #GP
+        memory.write(0x3000, b"\xe6\x13")  # out 0x13, al
+        with arch.Vm(memory, prepare=prepare) as vm:
+            arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+            exit = vm.vcpus[0].run()
+        assert isinstance(exit, arch.IoOut)
+        assert exit.port == 0x13
+
+    def test_an_action_for_one_of_them(self, memory: arch.GuestMemory) -> None:
+        """Properties that can be set before the partition is set up, and at no other time."""
+
+        def prepare(vm: arch.Vm) -> None:
+            entry = abi.WHV_MSR_ACTION_ENTRY(
+                Index=0xC0000082,
+                ReadAction=abi.WHvMsrActionIgnoreWriteReadZero,
+                WriteAction=abi.WHvMsrActionIgnoreWriteReadZero,
+            )
+            vm.set_property(abi.WHvPartitionPropertyCodeMsrActionList, entry)
+
+        memory.write(0x1000, self.CODE.replace(bytes.fromhex("78563412"), b"\x82\x00\x00\xc0"))
+        for action, expected in ((None, 0xFFFFFFFF), (prepare, 0)):
+            with arch.Vm(memory, prepare=action) as vm:
+                arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+                assert vm.vcpus[0].run() == self.out(expected)
+                with pytest.raises(arch.HypervisorError, match="cannot be set any more"):
+                    prepare(vm)
+
+    @staticmethod
+    def out(value: int) -> Any:
+        class Like:
+            def __eq__(self, other: object) -> bool:
+                return isinstance(other, arch.IoOut) and other.data == value.to_bytes(4, "little")
+
+        return Like()
 
 
 class TestRefusals:
@@ -211,6 +355,24 @@ class TestRefusals:
         assert vcpu.run_context.ExitReason == abi.WHvRunVpExitReasonMemoryAccess
 
 
+def test_cpuid_of_a_guest_is_asked_for_before_there_is_a_machine(
+    memory: arch.GuestMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As older versions of Windows want it."""
+    module: Any = arch
+    module.cpuid_of_host.cache_clear()
+    monkeypatch.setattr(module.platform, "has", lambda name: False)
+    try:
+        assert len(arch.supported_cpuid()) > 10
+        with arch.Vm(memory):
+            assert len(arch.supported_cpuid()) > 10
+            module.cpuid_of_host.cache_clear()
+            with pytest.raises(arch.HypervisorError, match=r"ALREADY_EXISTS: .* call it before"):
+                arch.supported_cpuid()
+    finally:
+        module.cpuid_of_host.cache_clear()
+
+
 class TestOlderWindows:
     """A platform that does not know what newer versions do: in a process of its own."""
 
@@ -291,6 +453,7 @@ for irqchip in (False, True):
 
     CPUID = """
 from vmm_arch import whp_x86_64 as arch
+arch.cpuid_of_platform = arch.cpuid_of_guest  # which sees more bits with a KVM in software
 with arch.GuestMemory(0x10000) as memory, arch.Vm(memory, vcpus=2) as vm:
     memory.write(0x1000, bytes([0x0F, 0xA2, 0xF4]))  # cpuid; hlt
     for vcpu in vm.vcpus:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from requirements import require
 from vmm_arch import whp
 from vmm_arch.abi import whp_x86_64 as abi
 from vmm_arch.whp.x86_64.registers import (
@@ -26,6 +27,7 @@ from vmm_arch.whp.x86_64.registers import (
     Table,
     segment_image,
 )
+from whp.build import PLATFORM, libraries
 
 SEGMENT = {
     "base": "Base",
@@ -172,6 +174,16 @@ def test_a_library_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_library_that_is_something_else_is_named(tmp_path: Path) -> None:
     other = Path(ctypes.util.__file__)
     assert "cannot be loaded" in python(ASK, **{whp.VARIABLE: str(other)})
+
+
+@pytest.mark.parametrize("name", ["./WinHvPlatform.dll", "WinHvPlatform.dll"])
+def test_a_relative_path_is_one_from_the_current_folder(tmp_path: Path, name: str) -> None:
+    """A name alone is what a loader looks for elsewhere."""
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    (tmp_path / "WinHvPlatform.dll").symlink_to(libraries() / PLATFORM)
+    load = f"import os; os.chdir({str(tmp_path)!r}); from vmm_arch import whp; whp.load({name!r});"
+    assert "yes  WinHvPlatform.dll" in python(load + ASK)
+    assert f"load {tmp_path}/missing.dll: ENOENT" in python(load.replace(name, "missing.dll") + ASK)
 
 
 NO_MACHINE = """

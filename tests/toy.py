@@ -73,6 +73,7 @@ INIT_KEEPS = ("modes",)
 _PARTS = {
     "module.py.j2": """
 {% macro summary() %}A toy{% endmacro %}
+{% macro machines_per_process() %}None{% endmacro %}
 {% macro imports() %}{% endmacro %}
 {% macro records() %}{% endmacro %}
 {% macro calls() %}{% endmacro %}

@@ -263,6 +263,7 @@ from vmm_arch.x86_64.system import (
 
 __all__ = [
     "ABSENT",
+    "MACHINES_PER_PROCESS",
     "Activity",
     "Bus",
     "BusyError",
@@ -350,6 +351,8 @@ ABSENT: Final[Mapping[str, str]] = {
     "resume_time": "KVM's clocks stop with the vCPUs or run on, as each sees fit",
 }
 """The operations that this hypervisor does not have, each with the reason that it raises."""
+MACHINES_PER_PROCESS: Final[int | None] = None
+"""How many machines one process can have at a time; None: as many as there is room for."""
 
 # Records: the hypervisor's own, under the contract's names
 

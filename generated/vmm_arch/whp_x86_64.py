@@ -39,6 +39,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHV_TRANSLATE_GVA_RESULT,
     WHV_X64_CPUID_RESULT2,
     WHV_X64_FP_CONTROL_STATUS_REGISTER,
+    WHV_X64_MSR_EXIT_BITMAP,
     WHV_X64_PENDING_INTERRUPTION_REGISTER,
     WHV_X64_TABLE_REGISTER,
     WHV_X64_XMM_CONTROL_STATUS_REGISTER,
@@ -56,6 +57,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvPartitionPropertyCodeExtendedVmExits,
     WHvPartitionPropertyCodeLocalApicEmulationMode,
     WHvPartitionPropertyCodeProcessorCount,
+    WHvPartitionPropertyCodeX64MsrExitBitmap,
     WHvRegisterInternalActivityState,
     WHvRegisterInterruptState,
     WHvRegisterPendingEvent,
@@ -121,6 +123,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterMsrIa32MiscEnable,
     WHvX64RegisterMsrMtrrDefType,
     WHvX64RegisterPat,
+    WHvX64RegisterPendingDebugException,
     WHvX64RegisterR8,
     WHvX64RegisterR9,
     WHvX64RegisterR10,
@@ -292,6 +295,7 @@ from vmm_arch.x86_64.system import (
 
 __all__ = [
     "ABSENT",
+    "MACHINES_PER_PROCESS",
     "Activity",
     "Bus",
     "BusyError",
@@ -376,6 +380,8 @@ __all__ = [
 
 ABSENT: Final[Mapping[str, str]] = {}
 """The operations that this hypervisor does not have, each with the reason that it raises."""
+MACHINES_PER_PROCESS: Final[int | None] = 1
+"""How many machines one process can have at a time; None: as many as there is room for."""
 
 # Records: the hypervisor's own, under the contract's names
 
@@ -401,6 +407,7 @@ OTHER_REGISTERS: Final = (
         and name not in SEGMENTS
     ),
     WHvX64RegisterDeliverabilityNotifications,
+    WHvX64RegisterPendingDebugException,
 )
 """What a guest, or who runs it, may have changed and what can be put back."""
 DELIVERED: Final = (
@@ -414,7 +421,14 @@ APIC_ID: Final = 0x20
 ACTIVITY: Final = names_array(
     [WHvRegisterInternalActivityState, WHvX64RegisterRflags, WHvRegisterPendingInterruption]
 )
+TRAP_FLAG: Final = 1 << 8
+"""RFLAGS.TF: the guest is to trap after each instruction."""
+XSAVE_SIZE: Final = 0x1000
+"""Room for the extended state of processors without AMX."""
 PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
+PENDING_DEBUG: Final = names_array([WHvX64RegisterPendingDebugException])
+SINGLE_STEP: Final = (WHV_REGISTER_VALUE * 1)()
+SINGLE_STEP[0].PendingDebugException.SingleStep = 1
 WINDOW_REQUEST: Final = names_array([WHvX64RegisterDeliverabilityNotifications])
 OPTIONAL_CALLS: Final = {
     "WHvGetVirtualProcessorInterruptControllerState2": "get_lapic() and set_lapic()",
@@ -521,42 +535,61 @@ def write_lapic_registers(vcpu: Vcpu, image: RegisterImage) -> None:
         write_lapic(vcpu, lapic)
 
 
-def lacking_registers(vcpu: Vcpu) -> frozenset[int]:
-    """Ask which of the registers that a machine may be without it is without."""
-    asked = OPTIONAL - (frozenset() if vcpu.vm.irqchip else frozenset(LAPIC.values()))
-    return OPTIONAL - readable(vcpu, sorted(asked))
-
-
-def readable(vcpu: Vcpu, names: Sequence[int]) -> frozenset[int]:
-    """Tell which registers can be read: one call if all can."""
+def readable(vcpu: Vcpu, names: Sequence[int]) -> dict[int, WHV_REGISTER_VALUE]:
+    """Read those registers that can be read: one call if all can."""
     values = (WHV_REGISTER_VALUE * len(names))()
     try:
         vcpu.read_registers(names_array(names), len(names), values)
-        return frozenset(names)
-    except HypervisorError:
+        return dict(zip(names, values, strict=True))
+    except HypervisorError as error:
+        if error.code in ("E_OUTOFMEMORY", "ERROR_NO_SYSTEM_RESOURCES"):
+            raise
         if len(names) == 1:
-            return frozenset()
+            return {}
     middle = len(names) // 2
     return readable(vcpu, names[:middle]) | readable(vcpu, names[middle:])
 
 
+def registers_there(vcpu: Vcpu) -> dict[int, WHV_REGISTER_VALUE]:
+    """Read the registers that a machine may be without, and those that a reset puts back.
+
+    A machine like the one before has the same ones, and is asked for those at once.
+    """
+    global _last_there
+    vm = vcpu.vm
+    optional = OPTIONAL - (frozenset() if vm.irqchip else frozenset(LAPIC.values()))
+    names = [*OTHER_REGISTERS, *sorted(optional.difference(OTHER_REGISTERS))]
+    like, last = _last_there
+    there = readable(vcpu, last if like == (vm.irqchip, vm.cpuid) and not vm._prepare else names)
+    if not vm._prepare:
+        _last_there = (vm.irqchip, list(vm.cpuid)), list(there)
+    return there
+
+
+_last_there: tuple[tuple[bool, list[CpuidEntry]], list[int]] = (False, []), []
+
+
 class OtherState:
-    """What a new vCPU has in state that the arch functions do not write, and can be written back."""
+    """What a new vCPU has in state that the arch functions do not write; a reset puts it back.
+
+    It is taken when the machine is made. No other machine can be asked later: Windows maps a
+    process's memory into one, and who prepares a machine may have made it unlike any other.
+    """
 
     def __init__(self, vcpu: Vcpu) -> None:
-        kept: dict[int, int | WHV_REGISTER_VALUE] = {}
-        for name in OTHER_REGISTERS:
-            value = WHV_REGISTER_VALUE()
-            with suppress(HypervisorError):
-                vcpu.read_registers(names_array([name]), 1, ctypes.byref(value))
-                vcpu.write_registers(names_array([name]), 1, ctypes.byref(value))
-                kept[name] = value
-        self._registers = RegisterImage(kept)
+        there = registers_there(vcpu)
+        self.lacking = OPTIONAL.difference(there)
+        """The registers that a machine may be without, and this one is."""
+        self._registers = RegisterImage({n: there[n] for n in OTHER_REGISTERS if n in there})
+        self._can_be_written = False
         self._xsave = read_xsave(vcpu)
         self._lapic = read_lapic(vcpu) if vcpu.vm.irqchip else None
 
     def restore(self, vcpu: Vcpu) -> None:
         """Write all of it to a vCPU: registers first, since one says how its APIC is read."""
+        if not self._can_be_written:
+            self._registers = self._registers.without(self._read_only(vcpu))
+            self._can_be_written = True
         registers = self._registers
         vcpu.write_registers(registers.names, len(registers), registers.values)
         platform.WHvSetVirtualProcessorXsaveState(
@@ -567,19 +600,33 @@ class OtherState:
             lapic[APIC_ID] = vcpu.index << 24
             write_lapic(vcpu, lapic)
 
+    def _read_only(self, vcpu: Vcpu) -> frozenset[int]:
+        """The registers among them that cannot be written, be it with what was read."""
+        refused = {}
+        for name in self._registers.names:
+            value = ctypes.byref(self._registers[name])
+            try:
+                vcpu.write_registers(names_array([name]), 1, value)
+            except HypervisorError as error:
+                refused[name] = error
+        if len(refused) == len(self._registers):  # then it is not the registers
+            raise next(iter(refused.values()))
+        return frozenset(refused)
+
 
 def read_xsave(vcpu: Vcpu) -> bytes:
     """Read the extended state, in XSAVE's compacted format (Intel SDM volume 1, 13.4.3)."""
-    size = ctypes.c_uint32()
-    read = platform.WHvGetVirtualProcessorXsaveState
-    try:
-        read(vcpu.vm.partition, vcpu.index, None, 0, ctypes.byref(size))
-    except HypervisorError as error:
-        if error.code != "WHV_E_INSUFFICIENT_BUFFER":
-            raise
-    state = ctypes.create_string_buffer(size.value)
-    read(vcpu.vm.partition, vcpu.index, state, size.value, ctypes.byref(size))
-    return state.raw
+    size = ctypes.c_uint32(XSAVE_SIZE)
+    while True:
+        state = ctypes.create_string_buffer(size.value)
+        try:
+            platform.WHvGetVirtualProcessorXsaveState(
+                vcpu.vm.partition, vcpu.index, state, len(state), ctypes.byref(size)
+            )
+            return state.raw[: size.value]
+        except HypervisorError as error:
+            if error.code != "WHV_E_INSUFFICIENT_BUFFER" or size.value <= len(state):
+                raise
 
 
 def inject(vcpu: Vcpu, kind: int, vector: int) -> None:
@@ -755,7 +802,45 @@ def cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
 
 @cache
 def cpuid_of_host() -> tuple[CpuidEntry, ...]:
-    """Have a guest of one instruction read what CPUID says where nobody changes it."""
+    """What CPUID says where nobody changes it."""
+    if platform.has("WHvGetVirtualProcessorCpuidOutput"):
+        return cpuid_of_platform()
+    try:
+        return cpuid_of_guest()
+    except HypervisorError as error:
+        if error.code != "ERROR_VID_PARTITION_ALREADY_EXISTS":
+            raise
+        cause = "this version of Windows tells it to guests only, and the process has a machine"
+        cause += " already: call it before, once, or give every machine its cpuid"
+        raise HypervisorError("supported_cpuid", error.code, cause) from None
+
+
+def cpuid_of_platform() -> tuple[CpuidEntry, ...]:
+    """Ask the platform what CPUID says in a partition without memory, of which there can be more."""
+    partition = ctypes.c_void_p()
+    count = ctypes.c_uint32(1)
+    output = WHV_CPUID_OUTPUT()
+    platform.WHvCreatePartition(ctypes.byref(partition))
+    with ExitStack() as opened:
+        opened.callback(platform.WHvDeletePartition, partition)
+        platform.WHvSetPartitionProperty(
+            partition, WHvPartitionPropertyCodeProcessorCount, ctypes.byref(count), 4
+        )
+        platform.WHvSetupPartition(partition)
+        platform.WHvCreateVirtualProcessor(partition, 0, 0)
+        opened.callback(platform.WHvDeleteVirtualProcessor, partition, 0)
+
+        def ask(function: int, index: int) -> tuple[int, int, int, int]:
+            platform.WHvGetVirtualProcessorCpuidOutput(
+                partition, 0, function, index, ctypes.byref(output)
+            )
+            return output.Eax, output.Ebx, output.Ecx, output.Edx
+
+        return tuple(enumerated(ask))
+
+
+def cpuid_of_guest() -> tuple[CpuidEntry, ...]:
+    """Have a guest of one instruction read what CPUID says."""
     with GuestMemory(0x2000) as memory, Vm(memory, cpuid=()) as vm:
         memory.write(0x1000, b"\x0f\xa2\xf4")  # cpuid; hlt
         vcpu = vm.vcpus[0]
@@ -850,7 +935,7 @@ class Vcpu:
     _emulated: EmulatedAccess | None
     """The read of an emulated instruction that waits for an answer."""
     _settled: int
-    """How many registers the last instruction still has to change: RIP, then RAX."""
+    """How many registers the last instruction still has to change: RIP, then RAX, then RDX."""
 
     def __init__(self, vm: Vm, index: int, cpuid: list[CpuidEntry]) -> None:
         """Create a virtual processor; for :class:`Vm`, which also closes it."""
@@ -864,8 +949,8 @@ class Vcpu:
         self._owner = 0
         self._closing = False
         self._context = WHV_RUN_VP_EXIT_CONTEXT()
-        self._names = names_array([WHvX64RegisterRip, WHvX64RegisterRax])
-        self._values = (WHV_REGISTER_VALUE * 2)()
+        self._names = names_array([WHvX64RegisterRip, WHvX64RegisterRax, WHvX64RegisterRdx])
+        self._values = (WHV_REGISTER_VALUE * 3)()
         self._settled = 0
         self._window_wanted = False
         self._emulated = None
@@ -909,13 +994,28 @@ class Vcpu:
         )
         ctypes.memmove(result, ctypes.byref(answer), 4)
 
+    def _finish_instruction(self) -> None:
+        """Change what the guest's last instruction still has to change."""
+        self.write_registers(self._names, self._settled, self._values)
+        if self._context.VpContext.Rflags & TRAP_FLAG:
+            self.single_stepped()
+        self._settled = 0
+
+    def single_stepped(self) -> None:
+        """Have the guest trap after an instruction that was finished for it, as it asked to.
+
+        A processor does so after each instruction that begins with RFLAGS.TF (Intel SDM volume 3,
+        19.3.1.4), but it has not executed this one. Hosts without the register cannot be told.
+        """
+        if WHvX64RegisterPendingDebugException not in self.vm.lacking:
+            self.write_registers(PENDING_DEBUG, 1, SINGLE_STEP)
+
     def _settle(self) -> None:
         """Let the guest's last instruction finish, or say why nothing can be asked now."""
         if self._state != SETTLING:
             raise refusal(self._state, self.index)
         if self._settled:
-            self.write_registers(self._names, self._settled, self._values)
-            self._settled = 0
+            self._finish_instruction()
         elif self._emulation.active:
             try:
                 queued = self._emulation.next_access() is not None
@@ -1029,6 +1129,9 @@ class Vcpu:
             case abi.WHvRunVpExitReasonX64Cpuid:
                 self._answer_cpuid()
                 return None
+            case abi.WHvRunVpExitReasonX64MsrAccess if not self.vm.msr_exits_wanted:
+                self._answer_msr()
+                return None
             case abi.WHvRunVpExitReasonCanceled:
                 return None  # the kicks are counted: this one may have been told of
             case abi.WHvRunVpExitReasonX64InterruptWindow if self._window_wanted:
@@ -1060,7 +1163,7 @@ class Vcpu:
             self._emulation.begin(context, instruction)
             return self._next_access()
         size = info.AccessSize
-        self._values[0].Reg64 = context.VpContext.Rip + context.VpContext.InstructionLength
+        self._next_instruction()
         if info.IsWrite:
             io_out = self._io_out
             io_out.port, io_out.size, io_out.count = access.PortNumber, size, 1
@@ -1096,6 +1199,23 @@ class Vcpu:
                 image[WHvX64RegisterRcx] = entry.ecx & ~own[2] | access.DefaultResultRcx & own[2]
                 image[WHvX64RegisterRdx] = entry.edx & ~own[3] | access.DefaultResultRdx & own[3]
         self.write_registers(image.names, len(image), image.values)
+        if context.Rflags & TRAP_FLAG:
+            self.single_stepped()
+
+    def _answer_msr(self) -> None:
+        """Read zero from an MSR that the platform does not know, and ignore what is written to it.
+
+        Otherwise it would be #GP, at MSRs that Linux expects of the processor. QEMU does the same.
+        """
+        self._next_instruction()
+        self._values[1].Reg64 = self._values[2].Reg64 = 0
+        self._settled = 1 if self._context.MsrAccess.AccessInfo.IsWrite else 3
+        self._finish_instruction()
+
+    def _next_instruction(self) -> None:
+        """Let the instruction that the exit is about be over once its registers are written."""
+        context = self._context.VpContext
+        self._values[0].Reg64 = context.Rip + context.InstructionLength
 
     def _close(self) -> None:
         """Delete the virtual processor; for :class:`Vm`."""
@@ -1289,8 +1409,7 @@ class Vcpu:
                 WHvRunVpExitReasonNone  # what it told is over, even if the next call fails
             )
             if self._settled:
-                self.write_registers(self._names, self._settled, self._values)
-                self._settled = 0
+                self._finish_instruction()
             while self._kicks == self._kicks_seen:
                 context.ExitReason = WHvRunVpExitReasonNone
                 platform.WHvRunVirtualProcessor(
@@ -1329,6 +1448,7 @@ class Vm:
         "_device",
         "_opened",
         "_other_state",
+        "_own_exits",
         "_prepare",
         "_vcpu_count",
         "cpuid",
@@ -1337,6 +1457,7 @@ class Vm:
         "irqchip",
         "lacking",
         "memory",
+        "msr_exits_wanted",
         "partition",
         "track_dirty",
         "vcpus",
@@ -1355,11 +1476,16 @@ class Vm:
     """What answers at addresses by itself."""
     lacking: frozenset[int]
     """The registers that the host, or a machine like this one, does not have."""
+    msr_exits_wanted: bool
+    """Whether the exits at MSRs are its user's: who set the property ExtendedVmExits decides."""
+    _own_exits: int
+    """Those of ExtendedVmExits that the machine itself needs."""
     written: set[int]
     """The pages that instructions wrote which the platform did not execute."""
     _opened: ExitStack | None
     """What close() undoes; None once it has."""
-    _other_state: OtherState | None
+    _other_state: OtherState
+    """All state that the arch functions do not write, as a new vCPU has it here."""
     _device: int | None
     _prepare: Callable[[Vm], object] | None
     _vcpu_count: int
@@ -1370,19 +1496,24 @@ class Vm:
             pages = range(address // PAGE_SIZE, (address + size - 1) // PAGE_SIZE + 1)
             self.written.update(page * PAGE_SIZE for page in pages)
 
-    def other_state(self) -> OtherState:
-        """All state that the arch functions do not write, as a new vCPU has it here.
-
-        A machine like this one is asked for it once.
-        """
-        if self._other_state is None:
-            memory = GuestMemory(0x1000)
-            with memory, Vm(memory, irqchip=self.irqchip, cpuid=self.cpuid) as vm:
-                self._other_state = OtherState(vm.vcpus[0])
-        return self._other_state
-
     def set_property(self, code: int, value: Any) -> None:
-        """Set a property of the partition, with a ctypes record, while the platform allows it."""
+        """Set a property of the partition, with a ctypes object, while the platform allows it.
+
+        Most can be set before the partition is set up and never after, which is in ``prepare``.
+        Whoever sets ``ExtendedVmExits`` takes over the exits at MSRs: with X64MsrExit each of them
+        is returned by run(), without it the guest gets what the platform does by itself. Until then
+        an MSR that the platform does not know is read as zero, and written without effect.
+        """
+        if code == WHvPartitionPropertyCodeExtendedVmExits:
+            wanted = WHV_EXTENDED_VM_EXITS(AsUINT64=int.from_bytes(bytes(value), "little"))
+            msr_exits_wanted = bool(wanted.X64MsrExit)
+            wanted.AsUINT64 |= self._own_exits
+            self._set_property(code, wanted)
+            self.msr_exits_wanted = msr_exits_wanted
+        else:
+            self._set_property(code, value)
+
+    def _set_property(self, code: int, value: Any) -> None:
         platform.WHvSetPartitionProperty(
             self.partition, code, ctypes.byref(value), ctypes.sizeof(value)
         )
@@ -1391,7 +1522,8 @@ class Vm:
         """Make the partition; what undoes it is left to ``opened``."""
         vcpus = self._vcpu_count
         refuse_device(self._device)
-        self._other_state = None
+        self._own_exits = 0
+        self.msr_exits_wanted = False
         self.written = set()
         self.ioapic = IoApic(self._deliver)
         self.devices = {IO_APIC_ADDRESSES: self.ioapic} if self.irqchip else {}
@@ -1403,8 +1535,8 @@ class Vm:
         platform.WHvCreatePartition(ctypes.byref(handle))
         self.partition = handle.value or 0
         opened.callback(platform.WHvDeletePartition, self.partition)
-        self._call_prepare()
         self._set_properties(vcpus)
+        self._call_prepare()
         platform.WHvSetupPartition(self.partition)
         for region in self.memory.regions:
             self._map(region)
@@ -1412,7 +1544,8 @@ class Vm:
         for index in range(vcpus):
             self.vcpus.append(Vcpu(self, index, for_vcpu(self.cpuid, index, vcpus)))
             opened.callback(self.vcpus[-1]._close)
-        self.lacking = lacking_registers(self.vcpus[0])
+        self._other_state = OtherState(self.vcpus[0])
+        self.lacking = self._other_state.lacking
 
     def _check_features(self) -> None:
         features = capability(WHvCapabilityCodeFeatures).Features
@@ -1425,29 +1558,37 @@ class Vm:
                 raise HypervisorUnavailableError(f"Vm({argument})", "ERROR_NOT_SUPPORTED", cause)
 
     def _set_properties(self, vcpus: int) -> None:
-        self.set_property(WHvPartitionPropertyCodeProcessorCount, ctypes.c_uint32(vcpus))
+        self._set_property(WHvPartitionPropertyCodeProcessorCount, ctypes.c_uint32(vcpus))
         if self.irqchip:
             mode = ctypes.c_uint32(WHvX64LocalApicEmulationModeXApic)
-            self.set_property(WHvPartitionPropertyCodeLocalApicEmulationMode, mode)
-        everybodys = [for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)]
-        results = cpuid_results(everybodys)
-        if not results:
-            return
+            self._set_property(WHvPartitionPropertyCodeLocalApicEmulationMode, mode)
+        results = cpuid_results([for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)])
+        if results and not self._set_new_property(
+            WHvPartitionPropertyCodeCpuidResultList2, results
+        ):
+            # A host whose answers know no subleaves or processors: CPUID comes to the vCPUs.
+            leaves = sorted({entry.function for entry in self.cpuid})
+            self._own_exits = WHV_EXTENDED_VM_EXITS(X64CpuidExit=1).AsUINT64
+            exit_list = (ctypes.c_uint32 * len(leaves))(*leaves)
+            self._set_property(WHvPartitionPropertyCodeCpuidExitList, exit_list)
+        # Older hosts know no bitmap and mean the same without one, or have no exits at MSRs.
+        bitmap = WHV_X64_MSR_EXIT_BITMAP(UnhandledMsrs=1)
+        self._set_new_property(WHvPartitionPropertyCodeX64MsrExitBitmap, bitmap)
+        exits = WHV_EXTENDED_VM_EXITS(AsUINT64=self._own_exits)
+        exits.X64MsrExit = 1
+        exit_code = WHvPartitionPropertyCodeExtendedVmExits
+        if not self._set_new_property(exit_code, exits) and self._own_exits:
+            self._set_property(exit_code, WHV_EXTENDED_VM_EXITS(AsUINT64=self._own_exits))
+
+    def _set_new_property(self, code: int, value: Any) -> bool:
+        """Set a property that older hosts do not have; False if this one does not."""
         try:
-            self.set_property(WHvPartitionPropertyCodeCpuidResultList2, results)
+            self._set_property(code, value)
         except HypervisorError as error:
             if error.code not in UNKNOWN_PROPERTY:
                 raise
-            self._answer_cpuid_by_exits()
-
-    def _answer_cpuid_by_exits(self) -> None:
-        """Have CPUID come to the vCPUs, on a host whose answers know no subleaves or processors."""
-        leaves = sorted({entry.function for entry in self.cpuid})
-        exits = WHV_EXTENDED_VM_EXITS(X64CpuidExit=1)
-        self.set_property(WHvPartitionPropertyCodeExtendedVmExits, exits)
-        self.set_property(
-            WHvPartitionPropertyCodeCpuidExitList, (ctypes.c_uint32 * len(leaves))(*leaves)
-        )
+            return False
+        return True
 
     def _map(self, region: Region) -> None:
         flags = WHvMapGpaRangeFlagRead | WHvMapGpaRangeFlagExecute
@@ -2028,7 +2169,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
     vcpu._abandon()
     vcpu._window_wanted = False
-    vcpu.vm.other_state().restore(vcpu)
+    vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -2045,7 +2186,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
     vcpu._abandon()
     vcpu._window_wanted = False
-    vcpu.vm.other_state().restore(vcpu)
+    vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -2061,7 +2202,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
     vcpu._abandon()
     vcpu._window_wanted = False
-    vcpu.vm.other_state().restore(vcpu)
+    vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -2078,7 +2219,7 @@ def reset_secondary(vcpu: Vcpu) -> None:
     """Give any vCPU all of its state anew, to wait until another one starts it."""
     vcpu._abandon()
     vcpu._window_wanted = False
-    vcpu.vm.other_state().restore(vcpu)
+    vcpu.vm._other_state.restore(vcpu)
     write_state(vcpu, _SECONDARY_REGISTERS)
 
 

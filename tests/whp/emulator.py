@@ -112,15 +112,20 @@ class Emulator:
     def _get(self, _: int | None, names: int, count: int, values: int) -> int:
         if "get" in self.refuse:
             return E_FAIL
-        return self._registers("WHvGetVirtualProcessorRegisters", names, count, values)
+        aligned = (abi.WHV_REGISTER_VALUE * count)()
+        done = self._registers("WHvGetVirtualProcessorRegisters", names, count, aligned)
+        ctypes.memmove(values, aligned, ctypes.sizeof(aligned))
+        return done
 
     def _set(self, _: int | None, names: int, count: int, values: int) -> int:
         self.sets += 1
         if "set" in self.refuse:
             return E_FAIL
-        return self._registers("WHvSetVirtualProcessorRegisters", names, count, values)
+        data = ctypes.string_at(values, count * ctypes.sizeof(abi.WHV_REGISTER_VALUE))
+        aligned = (abi.WHV_REGISTER_VALUE * count).from_buffer_copy(data)
+        return self._registers("WHvSetVirtualProcessorRegisters", names, count, aligned)
 
-    def _registers(self, name: str, names: int, count: int, values: int) -> int:
+    def _registers(self, name: str, names: int, count: int, values: Any) -> int:
         return E_FAIL if hresult(name, self.partition.handle, 0, names, count, values) else 0
 
     def _translate(self, _: int | None, gva: int, flags: int, result: int, gpa: int) -> int:

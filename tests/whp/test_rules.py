@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from vmm_arch.abi import whp_x86_64 as abi
 
-from whp.library import Memory, Partition, call, hresult
+from whp.library import RWX, Memory, Partition, call, hresult
 
 S_OK = 0
 E_INVALIDARG = 0x80070057
@@ -22,6 +22,7 @@ INVALID_PARTITION_CONFIG = 0x80370304
 GPA_RANGE_NOT_FOUND = 0x80370305
 VP_ALREADY_EXISTS = 0x80370306
 VP_DOES_NOT_EXIST = 0x80370307
+PARTITION_ALREADY_EXISTS = 0xC0370008
 
 COUNT = abi.WHvPartitionPropertyCodeProcessorCount
 
@@ -256,3 +257,18 @@ def test_reading_and_writing_guest_memory(partition: Partition) -> None:
 def test_cpuid_output_wants_a_buffer(partition: Partition) -> None:
     name = "WHvGetVirtualProcessorCpuidOutput"
     assert hresult(name, partition.handle, 0, 1, 0, None) == E_POINTER
+
+
+def test_one_process_has_one_partition_with_memory() -> None:
+    with Partition() as one, Partition() as other:
+        one.map(0, 0x2000)
+        memory = Memory(0x1000)
+        again = "WHvMapGpaRange", other.handle, memory.address, 0, 0x1000, RWX
+        assert hresult(*again) == PARTITION_ALREADY_EXISTS
+        assert other.register(abi.WHvX64RegisterRip) == 0xFFF0  # all else works
+        call("WHvUnmapGpaRange", one.handle, 0, 0x1000)
+        assert hresult(*again) == PARTITION_ALREADY_EXISTS
+        call("WHvUnmapGpaRange", one.handle, 0x1000, 0x1000)
+        assert hresult(*again) == S_OK
+    with Partition() as next_one:
+        next_one.map(0, 0x1000)

@@ -102,6 +102,7 @@ def run(
             "PYTHONHOME": windows_path(home),
             "PYTHONPATH": ";".join(map(windows_path, [*paths, packages])),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUTF8": "1",
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
         loader = python.wine / "usr" / "lib" / "wine" / "wine64"

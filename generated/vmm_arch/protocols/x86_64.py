@@ -348,6 +348,14 @@ class Backend(Host, Protocol[VcpuT]):
     def ABSENT(self) -> Mapping[str, str]:
         """The operations that the hypervisor does not have, each with the reason that it raises."""
 
+    @property
+    def MACHINES_PER_PROCESS(self) -> int | None:
+        """How many machines one process can have at a time; None: as many as there is room for.
+
+        Where it is 1, each machine takes a process of its own, which is started anew and not
+        forked: :mod:`multiprocessing` does that with the start method ``spawn``.
+        """
+
     def Vm(
         self,
         memory: Memory,

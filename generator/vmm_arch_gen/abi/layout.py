@@ -124,7 +124,7 @@ class Layouts:
         offsets, longest = [], 0
         for member in record.members:
             size, align = self.of(member.type)
-            if record.packed and placer.packs(member):
+            if record.packed and not (member.bits is not None and placer.packs_no_bits):
                 align = 1
             align = max(align, member.aligned or 1)
             if union:
@@ -149,15 +149,13 @@ class _SysVPlacer:
 
     unnamed_aligns = False
     """Whether an unnamed bit-field aligns the record that it is in."""
+    packs_no_bits = False
+    """Whether the bit-fields of a packed record keep their alignment."""
 
     def __init__(self, union: bool) -> None:
         self.end = 0  # in bits
         self.align = 1
         self.union = union
-
-    def packs(self, member: Member) -> bool:
-        """Whether a packed record takes a member's alignment away."""
-        return True
 
     def bytes(self, size: int, align: int) -> int:
         start = _up(self.end, align * 8)
@@ -186,19 +184,15 @@ class _AapcsPlacer(_SysVPlacer):
 
     unnamed_aligns = True
 
-    def packs(self, member: Member) -> bool:
-        return member.bits != 0  # one of no width is there to align
-
 
 class _MsPlacer(_SysVPlacer):
     """Microsoft's rules: bit-fields share a unit only with neighbours whose type has the same size."""
 
+    packs_no_bits = True
+
     def __init__(self, union: bool) -> None:
         super().__init__(union)
         self._unit = self._free = 0  # of the open storage unit, in bits
-
-    def packs(self, member: Member) -> bool:
-        return member.bits is None
 
     def bytes(self, size: int, align: int) -> int:
         self._unit = self._free = 0
@@ -206,8 +200,8 @@ class _MsPlacer(_SysVPlacer):
 
     def bits(self, member: Member, size: int, align: int, packed: bool) -> int:
         width = member.bits or 0
-        if self.union:  # where one that has bits takes all of its type's bytes, but aligns nothing
-            self.end = size * 8 if width else 0
+        if self.union:  # where a bit-field takes all of its type's bytes, but aligns nothing
+            self.end = size * 8
             return 0
         if width == 0 and not self._unit:
             return self.end  # it only ends a unit, and none is open
@@ -215,7 +209,6 @@ class _MsPlacer(_SysVPlacer):
             start = super().bytes(0, align)
             self._unit, self._free = (size * 8, size * 8) if width else (0, 0)
             self.end = start + self._unit
-        self.align = max(self.align, align)  # one that shares a unit may have its own
         start = self.end - self._free
         self._free -= width
         return start

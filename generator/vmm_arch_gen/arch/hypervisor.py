@@ -18,6 +18,7 @@ OPERATIONS = "operations.py.j2"
 """The file of the contract's operations."""
 PARTS = {
     "summary": "module.py.j2",
+    "machines_per_process": "module.py.j2",
     "imports": "module.py.j2",
     "records": "module.py.j2",
     "module_parts": "module.py.j2",
@@ -27,8 +28,8 @@ PARTS = {
 }
 """What a folder has besides, each a macro without parameters, by its file."""
 
-TEXTS = ("summary",)
-"""The parts that are not Python but the text of a docstring."""
+TEXTS = ("summary", "machines_per_process")
+"""The parts that are put into a line: the text of a docstring, a value."""
 
 _TABLES = ("SINKS", "SLOTS", "CREATION_GUARANTEES")
 

@@ -29,13 +29,10 @@ _MASK = (1 << 64) - 1
 
 # Which of C's own types an expression has, as a number that stands for its name in _TYPES.
 _TYPES = ("another type", *(name for name in SCALARS if name != "void"))
-_INT128 = {name for name in _TYPES if "__int128" in name}
 _TYPE_MACRO = (
-    "#ifdef __SIZEOF_INT128__\n#define VMM_ARCH_INT128 "
-    + "".join(f"{name}: {_TYPES.index(name)}, " for name in sorted(_INT128))
-    + "\n#else\n#define VMM_ARCH_INT128\n#endif\n#define VMM_ARCH_TYPE(x) _Generic((x), "
-    + "".join(f"{name}: {n}, " for n, name in enumerate(_TYPES) if n and name not in _INT128)
-    + "VMM_ARCH_INT128 default: 0)\n"
+    "#define VMM_ARCH_TYPE(x) _Generic((x), "
+    + "".join(f"{name}: {number}, " for number, name in enumerate(_TYPES) if number)
+    + "default: 0)\n"
 )
 _SIGNEDNESS = ("unsigned", "signed")
 _AGREEMENT = ("something else", "that")
@@ -206,10 +203,6 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     if model.pointer == 8:  # there is none where it would take four registers
         claimed = model.int128_align
         yield _Fact("__int128", "alignment", claimed, "_Alignof(__int128)", abi.target)
-    for wide in ("long long", "double"):  # which some 32-bit CPUs align to 4 in a record
-        _, claimed = layouts.of(Scalar(wide))
-        stated = f"__builtin_offsetof(struct {{ char c; {wide} w; }}, w)"
-        yield _Fact(wide, "alignment in a record", claimed, stated, abi.target)
     sign = int(model.signed_char)
     yield _Fact("char", "signedness", sign, "(char)-1 < 0", abi.target, _SIGNEDNESS)
     for constant in abi.constants:

@@ -137,7 +137,7 @@ def _exported(
     """What the module is for: what it hands on, and the contract's classes and functions."""
     arch = [node.name for node in ast.parse(functions).body if isinstance(node, ast.FunctionDef)]
     host = [operation.name for operation in contract.of("Host")]
-    own = ["ABSENT", *contract.types, "Vcpu", "Vm", *host, *arch]
+    own = ["ABSENT", "MACHINES_PER_PROCESS", *contract.types, "Vcpu", "Vm", *host, *arch]
     names = {*chain.from_iterable(exports.values()), *own}
     # ruff compares the names of __all__ with their case, and those of imports without.
     public = (name for name in names if not name.startswith("_"))

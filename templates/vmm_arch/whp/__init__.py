@@ -50,6 +50,7 @@ CODES: Final = {
     0xC0350015: "ERROR_HV_INVALID_VP_STATE",
     0xC0350050: "ERROR_HV_INVALID_REGISTER_VALUE",
     0xC0351000: "ERROR_HV_NOT_PRESENT",
+    0xC0370008: "ERROR_VID_PARTITION_ALREADY_EXISTS",
 }
 """The names of HRESULTs (winerror.h; "Windows Hypervisor Platform API Definitions")."""
 ENABLE: Final = (
@@ -80,6 +81,9 @@ _ANY_CAUSE: Final = {
     "E_NOTIMPL": "this version of Windows does not have it",
     "E_OUTOFMEMORY": "the host is out of memory",
     "ERROR_HV_NOT_PRESENT": f"no hypervisor runs: {ENABLE}",
+    "ERROR_VID_PARTITION_ALREADY_EXISTS": "this process has another machine, and Windows maps one"
+    " process's memory into one partition: close() that one first, or give each machine a process"
+    " (multiprocessing with the start method spawn)",
     "ERROR_NO_SYSTEM_RESOURCES": "the host is out of memory or of processors for guests",
     "WHV_E_GPA_RANGE_NOT_FOUND": "nothing is mapped there",
     "WHV_E_INVALID_PARTITION_CONFIG": "the partition is not made for this call",
@@ -99,13 +103,15 @@ _chosen: dict[str, str] = {}
 def load(platform: str | Path, emulation: str | Path | None = None) -> None:
     """Use the libraries at these paths. Call it before anything else of a WHP backend.
 
+    A relative path is one from the current folder: Windows never looks for the file elsewhere.
     Without a path for the emulator's library it is looked for beside the platform's, where its
     name has Emulation for Platform.
     """
-    platform = Path(platform)
+    platform = Path(platform).absolute()
     if emulation is None:
         emulation = platform.with_name(platform.name.replace("Platform", "Emulation"))
-    _chosen[PLATFORM], _chosen[EMULATION] = os.fspath(platform), os.fspath(emulation)
+    _chosen[PLATFORM] = os.fspath(platform)
+    _chosen[EMULATION] = os.fspath(Path(emulation).absolute())
 
 
 class Library:
@@ -154,7 +160,7 @@ def _checked(operation: str) -> Callable[[int, Any, Any], int]:
 def refused(operation: str, result: int) -> HypervisorError:
     """Name what was refused: the function, its HRESULT, the usual cause."""
     code = CODES.get(result & 0xFFFFFFFF, f"{result & 0xFFFFFFFF:#010x}")
-    cause = CAUSES.get((operation, code)) or _ANY_CAUSE.get(code, "see winerror.h")
+    cause = CAUSES.get((operation, code)) or _ANY_CAUSE.get(code) or _sentence(result)
     return HypervisorError(operation, code, cause)
 
 
@@ -162,6 +168,15 @@ def exit_name(reason: int, names: Mapping[str, object]) -> str:
     """What the header calls a vCPU's reason to exit; ``names`` are those of the raw ABI."""
     exits = (name for name in names if name.startswith("WHvRunVpExitReason"))
     return next((name for name in exits if names[name] == reason), f"{reason:#x}")
+
+
+def _sentence(result: int) -> str:
+    """What Windows itself says of an HRESULT, where it says anything."""
+    if sys.platform == "win32":
+        said = ctypes.FormatError(result).strip()
+        if said and said != "<no description>":  # ctypes' own words
+            return said
+    return "see winerror.h"
 
 
 def _open(name: str) -> ctypes.CDLL:

@@ -322,15 +322,24 @@ static void name_registers(WHV_REGISTER_NAME names[NAMES])
         names[GENERAL + n] = WHvX64RegisterEs + n;
 }
 
+/* The callbacks' values, at 8 modulo 16: who hands them on to the platform has to copy them first. */
+typedef struct {
+    u64 before;
+    u8 values[NAMES * sizeof(WHV_REGISTER_VALUE)];
+} __attribute__((aligned(16))) misaligned;
+
 static int read_registers(emulation *e, const WHV_VP_EXIT_CONTEXT *vp)
 {
     WHV_REGISTER_NAME names[NAMES];
     WHV_REGISTER_VALUE values[NAMES];
+    misaligned lent;
     name_registers(names);
-    if (e->call->WHvEmulatorGetVirtualProcessorRegisters(e->context, names, NAMES, values)) {
+    if (e->call->WHvEmulatorGetVirtualProcessorRegisters(e->context, names, NAMES,
+                                                         (WHV_REGISTER_VALUE *)lent.values)) {
         e->status->GetVirtualProcessorRegistersCallbackFailed = 1;
         return 0;
     }
+    copy(values, lent.values, sizeof values);
     for (int n = 0; n < 16; n++)
         e->m.gpr[n] = values[n].Reg64;
     e->m.rip = values[16].Reg64;
@@ -346,7 +355,10 @@ static int read_registers(emulation *e, const WHV_VP_EXIT_CONTEXT *vp)
 static int set_registers(emulation *e, const WHV_REGISTER_NAME *names, u32 count,
                          const WHV_REGISTER_VALUE *values)
 {
-    if (!e->call->WHvEmulatorSetVirtualProcessorRegisters(e->context, names, count, values))
+    misaligned lent;
+    copy(lent.values, values, count * sizeof *values);
+    if (!e->call->WHvEmulatorSetVirtualProcessorRegisters(e->context, names, count,
+                                                          (WHV_REGISTER_VALUE *)lent.values))
         return 1;
     e->status->SetVirtualProcessorRegistersCallbackFailed = 1;
     return 0;

@@ -92,6 +92,35 @@ static i64 cut(partition *p, u64 gpa, u64 size, u64 *was_mapped)
     return 0;
 }
 
+/*
+ * One process's memory is mapped into one partition at a time: Windows' driver names a partition after
+ * the process when its first memory is mapped, and frees the name when the last is unmapped. Hyperlight
+ * and OpenVMM lend each further partition another process.
+ */
+static lock name_lock;
+static partition *has_name;
+
+static int take_name(partition *p)
+{
+    acquire(&name_lock);
+    int is_mine = !has_name || has_name == p;
+    if (is_mine)
+        has_name = p;
+    release(&name_lock);
+    return is_mine;
+}
+
+static void free_name(partition *p)
+{
+    u32 slot = 0;
+    while (slot < MAPPINGS && !p->mappings[slot].size)
+        slot++;
+    acquire(&name_lock);
+    if (slot == MAPPINGS && has_name == p)
+        has_name = 0;
+    release(&name_lock);
+}
+
 EXPORT HRESULT WINAPI WHvMapGpaRange(WHV_PARTITION_HANDLE handle, VOID *source,
                                      WHV_GUEST_PHYSICAL_ADDRESS gpa, UINT64 size,
                                      WHV_MAP_GPA_RANGE_FLAGS flags)
@@ -104,9 +133,12 @@ EXPORT HRESULT WINAPI WHvMapGpaRange(WHV_PARTITION_HANDLE handle, VOID *source,
               WHvMapGpaRangeFlagTrackDirtyPages;
     if (!size || gpa + size < gpa || ((u64)source | gpa | size) % PAGE || flags & ~any)
         return E_INVALIDARG;
+    if (!take_name(p))
+        return ERROR_VID_PARTITION_ALREADY_EXISTS;
     acquire(&p->memory);
     u64 replaced = 0;
     i64 failed = cut(p, gpa, size, &replaced) || !add(p, gpa, size, source, flags);
+    free_name(p);
     release(&p->memory);
     return failed ? E_INVALIDARG : S_OK;
 }
@@ -123,6 +155,7 @@ EXPORT HRESULT WINAPI WHvUnmapGpaRange(WHV_PARTITION_HANDLE handle, WHV_GUEST_PH
     acquire(&p->memory);
     u64 mapped = 0;
     i64 failed = cut(p, gpa, size, &mapped);
+    free_name(p);
     release(&p->memory);
     return failed ? E_OUTOFMEMORY : mapped ? S_OK : WHV_E_GPA_RANGE_NOT_FOUND;
 }
@@ -190,8 +223,12 @@ int is_mapped(partition *p, u64 gpa) { return host_address(p, gpa, 0) != 0; }
 void forget_memory(partition *p)
 {
     for (u32 slot = 0; slot < MAPPINGS; slot++)
-        if (p->mappings[slot].size && p->mappings[slot].dirty)
-            unmap_pages(p->mappings[slot].dirty, bitmap_size(p->mappings[slot].size));
+        if (p->mappings[slot].size) {
+            if (p->mappings[slot].dirty)
+                unmap_pages(p->mappings[slot].dirty, bitmap_size(p->mappings[slot].size));
+            p->mappings[slot].size = 0;
+        }
+    free_name(p);
 }
 
 /* Up to 16 bytes, as an instruction's operand: WHvReadGpaRange.md. */

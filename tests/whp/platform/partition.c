@@ -21,6 +21,7 @@ static const struct {
     {WHvPartitionPropertyCodeUnimplementedMsrAction, 4, 0, 0, 0},
     {WHvPartitionPropertyCodeLocalApicEmulationMode, 4, 0, 0, 0},
     {WHvPartitionPropertyCodeSyntheticProcessorFeaturesBanks, 16, 0, 0, 0},
+    {WHvPartitionPropertyCodeSeparateSecurityDomain, 4, 0, 0, 0},
     {WHvPartitionPropertyCodeProcessorCount, 4, 0, 0, 0},
 };
 enum { PROPERTY_COUNT = sizeof PROPERTIES / sizeof *PROPERTIES };
@@ -133,6 +134,9 @@ static HRESULT set_property(partition *p, u32 code, u64 value, const WHV_PARTITI
             return E_INVALIDARG;
         to->apic_mode = (u32)value;
         return S_OK;
+    case WHvPartitionPropertyCodeSeparateSecurityDomain: /* how it is scheduled: nothing here */
+        to->separate = value != 0;
+        return S_OK;
     case WHvPartitionPropertyCodeProcessorCount:
         if (!value || value > PROCESSORS)
             return E_INVALIDARG;
@@ -204,6 +208,9 @@ EXPORT HRESULT WINAPI WHvGetPartitionProperty(WHV_PARTITION_HANDLE handle,
     case WHvPartitionPropertyCodeSyntheticProcessorFeaturesBanks:
         value.SyntheticProcessorFeaturesBanks.BanksCount = 1;
         value.SyntheticProcessorFeaturesBanks.AsUINT64[0] = from->synthetic;
+        break;
+    case WHvPartitionPropertyCodeSeparateSecurityDomain:
+        value.SeparateSecurityDomain = from->separate;
         break;
     case WHvPartitionPropertyCodeProcessorCount:
         value.ProcessorCount = from->count;

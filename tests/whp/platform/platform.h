@@ -62,6 +62,7 @@ typedef struct {
     int cancelled; /* somebody wants the present run, or else the next, to end */
     int stepping;  /* every instruction is looked at before it runs */
     u64 notifications;
+    u64 debug_exception; /* WHV_X64_PENDING_DEBUG_EXCEPTION, for the next run to deliver */
     state state;
 } processor;
 
@@ -69,6 +70,7 @@ typedef struct {
     u32 count;
     u64 extended_exits, exception_exits, msr_exits;
     u32 apic_mode, unimplemented_msr;
+    int separate; /* SeparateSecurityDomain */
     u64 synthetic; /* WHV_SYNTHETIC_PROCESSOR_FEATURES */
     u32 cpuid_exits[LIST], cpuid_exit_count;
     struct {
@@ -134,6 +136,7 @@ i64 resume_time(partition *p);
 void forget_state(processor *vp);
 void need(processor *vp, u32 parts);
 i64 write_back(processor *vp);
+i64 deliver_debug_exception(processor *vp);
 void segment_out(const struct kvm_segment *from, WHV_X64_SEGMENT_REGISTER *to);
 
 #endif

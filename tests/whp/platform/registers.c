@@ -73,6 +73,23 @@ i64 write_back(processor *vp)
     return failed;
 }
 
+/* A trap of the guest's, after an instruction that was not executed but finished for it. */
+i64 deliver_debug_exception(processor *vp)
+{
+    enum { DEBUG_EXCEPTION = 1, DR6_BS = 1 << 14 };
+    WHV_X64_PENDING_DEBUG_EXCEPTION r = {.AsUINT64 = vp->debug_exception};
+    if (!r.AsUINT64)
+        return 0;
+    need(vp, EVENTS | DEBUG);
+    vp->state.events.exception.injected = 1;
+    vp->state.events.exception.nr = DEBUG_EXCEPTION;
+    vp->state.events.exception.has_error_code = 0;
+    vp->state.debug.dr6 |= (r.AsUINT64 & 0xf) | (r.SingleStep ? DR6_BS : 0);
+    vp->state.changed |= EVENTS | DEBUG;
+    vp->debug_exception = 0;
+    return write_back(vp);
+}
+
 void segment_out(const struct kvm_segment *from, WHV_X64_SEGMENT_REGISTER *to)
 {
     clear(to, sizeof *to);
@@ -457,6 +474,11 @@ static HRESULT move(partition *p, processor *vp, u32 name, value *v, int set)
         move_bytes(&vp->notifications, &v->Reg64, 8, set);
         return S_OK;
     }
+    case WHvX64RegisterPendingDebugException:
+        if (set && v->Reg64 & ~0x1full)
+            return ERROR_HV_INVALID_PARAMETER;
+        move_bytes(&vp->debug_exception, &v->Reg64, 8, set);
+        return S_OK;
     default: {
         if (set && name == WHvX64RegisterPat && !is_pat(v->Reg64)) /* not every KVM looks */
             return ERROR_HV_INVALID_PARAMETER;
@@ -478,6 +500,8 @@ static HRESULT move_all(WHV_PARTITION_HANDLE handle, u32 index, const WHV_REGIST
 {
     HRESULT done;
     partition *p;
+    if ((u64)values % _Alignof(value)) /* it moves them by SSE instructions that want this */
+        return STATUS_ACCESS_VIOLATION;
     processor *vp = enter(handle, index, &p, &done);
     if (!vp)
         return done;

@@ -299,10 +299,12 @@ EXPORT HRESULT WINAPI WHvRunVirtualProcessor(WHV_PARTITION_HANDLE handle, UINT32
 {
     HRESULT error = S_OK;
     partition *p;
+    if ((u64)context % _Alignof(WHV_RUN_VP_EXIT_CONTEXT))
+        return STATUS_ACCESS_VIOLATION;
     processor *vp = enter(handle, index, &p, &error);
     if (!vp)
         return error;
-    if (resume_time(p)) {
+    if (resume_time(p) || deliver_debug_exception(vp)) {
         leave(vp);
         return E_FAIL;
     }

@@ -31,6 +31,8 @@ from vmm_arch.abi.whp_x86_64 import (
     WHV_REGISTER_VALUE,
     WHV_RUN_VP_EXIT_CONTEXT,
     WHV_EMULATOR_STATUS_struct,
+    WHvRegisterPendingEvent,
+    WHvRegisterPendingInterruption,
     WHvRunVpExitReasonX64IoPortAccess,
     WHvX64RegisterRcx,
     WHvX64RegisterRdi,
@@ -55,6 +57,10 @@ _REPEAT: Final = frozenset(b"\xf2\xf3")
 _ADDRESS_SIZE: Final = 0x67
 _STRINGS: Final = frozenset(b"\x6c\x6d\x6e\x6f\xa4\xa5\xaa\xab\xac\xad")
 """INS, OUTS, MOVS, STOS, LODS: those that only the count ends."""
+
+_TRAP_FLAG: Final = 1 << 8
+_FAULT: Final = frozenset({WHvRegisterPendingInterruption, WHvRegisterPendingEvent})
+"""What the emulator sets where the instruction has not come to its end."""
 
 _IO_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
 _MEMORY_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
@@ -88,6 +94,7 @@ class Registers(Protocol):
     def read_registers(self, names: Any, count: int, values: Any, /) -> None: ...
     def write_registers(self, names: Any, count: int, values: Any, /) -> None: ...
     def translate_page(self, address: int, flags: int, result: Any, physical: Any, /) -> None: ...
+    def single_stepped(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -148,6 +155,7 @@ class Emulation:
         self._asked: EmulatedAccess | None = None
         self._bytes_told = 0
         self._ended = False
+        self._single_step = bool(context.VpContext.Rflags & _TRAP_FLAG)
         self._mask = self._count_mask(instruction)
         self._left = self._count() if self._mask else 1
         if self._left == 0:  # which is no access, so that a whole emulation can be tried
@@ -248,7 +256,7 @@ class Emulation:
             count = self._original_count & ~self._mask | left
             changed[WHvX64RegisterRcx] = count.to_bytes(16, "little")
             much = self._bytes_told >= MOST_AT_ONCE and not self._answers
-            ended = left == 0 or much
+            ended = left == 0 or much or self._single_step
         if left:
             rip: int = self._context.VpContext.Rip
             changed[WHvX64RegisterRip] = rip.to_bytes(16, "little")
@@ -286,6 +294,8 @@ class Emulation:
         names = (ctypes.c_uint32 * count)(*self._changed)
         values = (WHV_REGISTER_VALUE * count).from_buffer_copy(b"".join(self._changed.values()))
         self._registers.write_registers(names, count, values)
+        if self._single_step and _FAULT.isdisjoint(self._changed):
+            self._registers.single_stepped()
 
     def _emulator(self) -> ctypes.c_void_p:
         if self._handle is None:
@@ -356,7 +366,7 @@ class Emulation:
 
     def _at_once(self, size: int) -> int:
         """How many values of a string are read from a port in one exit."""
-        return min(self._left, MOST_AT_ONCE // size)
+        return 1 if self._single_step else min(self._left, MOST_AT_ONCE // size)
 
     def _asks(self, access: EmulatedAccess) -> int:
         self._bytes_told += access.size * access.count
@@ -401,7 +411,10 @@ class Emulation:
         return False
 
     def _get_registers(self, names: int, count: int, values: int) -> int:
-        self._registers.read_registers(names, count, values)
+        # The emulator's own array may lie where the platform could not write it.
+        read = (WHV_REGISTER_VALUE * count)()
+        self._registers.read_registers(names, count, read)
+        ctypes.memmove(values, read, ctypes.sizeof(read))
         known = self._changed | self._fresh
         if self._mask and WHvX64RegisterRcx not in self._fresh:
             once = self._original_count & ~self._mask | 1

@@ -132,6 +132,7 @@ class Table(LittleStruct):
 class Regs(LittleStruct):
     """The general registers."""
 
+    _align_ = 16
     rax: int = u64
     _pad_0: int = u64
     rbx: int = u64
@@ -173,6 +174,7 @@ class Regs(LittleStruct):
 class Sregs(LittleStruct):
     """Segments, descriptor tables and control registers. Each segment is a view, not a copy."""
 
+    _align_ = 16
     cs: Segment = of(Segment)
     ds: Segment = of(Segment)
     es: Segment = of(Segment)
@@ -207,6 +209,7 @@ class Fpu(LittleStruct):
     an x87 register in ``st`` 10 are in use.
     """
 
+    _align_ = 16
     fcw: int = u16
     fsw: int = u16
     ftw: int = u8
@@ -301,6 +304,7 @@ OPTIONAL: Final = frozenset(
         abi.WHvX64RegisterTscAux,
         abi.WHvX64RegisterXCr0,
         abi.WHvRegisterPendingEvent,
+        abi.WHvX64RegisterPendingDebugException,
         *(LAPIC[offset] for offset in (0x80, 0xD0, 0xF0, *range(0x320, 0x380, 0x10))),
     }
 )
