@@ -19,7 +19,11 @@ from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Member, VerifiedAbi
 from vmm_arch_gen.abi.text import read_abi_file
 from vmm_arch_gen.abi.types import Scalar
+from vmm_arch_gen.generate.abi_module import abi_module
+from vmm_arch_gen.generate.formatting import format_source
 from vmm_arch_gen.generate.names import member_name, python_name
+from vmm_arch_gen.generate.render import Templates
+from vmm_arch_gen.generate.values import load_values
 from vmm_arch_gen.project import Project
 from vmm_arch_gen.targets import Target, TargetTable
 
@@ -100,6 +104,14 @@ def test_assigning_a_field_that_does_not_exist_is_an_error(target: Target) -> No
     record = next(kind for kind in records if getattr(kind, "_fields_", None))()
     with pytest.raises(AttributeError):
         record.rxx = 1
+
+
+def test_black_has_nothing_to_change(target: Target, paths: Project) -> None:
+    """It would take twice as long: what it changes it looks at again."""
+    values = load_values(paths.values_file)
+    module = abi_module(read(target.name, paths), values)
+    text = Templates(paths.templates).text("vmm_arch/abi/target.py.j2", "# x\n", module=module)
+    assert format_source(text) == text
 
 
 def test_prototypes_set_the_types_of_a_library() -> None:

@@ -1,4 +1,4 @@
-"""One call for each target, on all processors."""
+"""One call for each target, on several processors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from vmm_arch_gen.signals import ENDING_SIGNALS, answered_by, held
 T = TypeVar("T")
 
 
-def in_parallel(calls: Mapping[str, Callable[[], T]]) -> Iterator[tuple[str, Callable[[], T]]]:
-    """Make calls that can be pickled, and yield them as they end.
+def in_parallel(
+    calls: Mapping[str, Callable[[], T]], most: int | None = None
+) -> Iterator[tuple[str, Callable[[], T]]]:
+    """Make calls that can be pickled, in at most so many processes, and yield them as they end.
 
     What is yielded with a call's name gives its result, or raises what the call raised. The calls
     must change nothing but temporary files: an interrupt ends this process and those that it
     started, at once, and removes their temporary files.
     """
-    workers = min(len(calls), os.cpu_count() or 1)
+    workers = min(len(calls), os.cpu_count() or 1, most or len(calls))
     if workers < 2:
         yield from calls.items()
         return

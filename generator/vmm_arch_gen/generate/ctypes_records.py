@@ -74,6 +74,12 @@ class Field:
         return tuple(word for word in re.findall(r"\w+", self.made_with) if word in MAKERS)
 
     @property
+    def statement(self) -> str:
+        """What a class body says of the member."""
+        annotation = f": {self.type.annotation}" if self.role == "member" else ""
+        return f"{self.name}{annotation} = {self.made_with}"
+
+    @property
     def made_with(self) -> str:
         """What a class body makes the member with."""
         text = re.sub(r"\bc_\w+", lambda match: _SHORT[match[0]], self.type.expression)
