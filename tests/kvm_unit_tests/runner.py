@@ -23,17 +23,19 @@ if __name__ == "__main__":  # run as a command: imports begin in the folder abov
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from kvm_unit_tests import configuration, processor
-from kvm_unit_tests.comparison import GRACE, Outcome, differences, outcome
+from kvm_unit_tests.comparison import GRACE, TIMEOUT, Outcome, differences, outcome
 from kvm_unit_tests.configuration import ConfigurationError, Test
 from kvm_unit_tests.machine import environment
 from kvm_unit_tests.processor import Unsupported
 
 MACHINE = Path(__file__).with_name("machine.py")
-DIFFERENT, WRONG_USE = 1, 2
+DIFFERENT, WRONG_USE, UNFINISHED = 1, 2, 3
 SHOWN = 8
 """How many differences of a program are shown."""
 MESSAGES = 3
 """How many lines of standard error are shown."""
+ONLY_QEMU = {"s3.flat": "sleeps (S3), which takes firmware to wake up"}
+"""By the image's name: what it wants that its parameters do not say."""
 # As kvm-unit-tests' x86/run, but for the PCI device: nothing of ours is on a PCI bus.
 QEMU = (
     *("--no-reboot", "-nodefaults", "-display", "none", "-serial", "stdio"),
@@ -45,7 +47,8 @@ For each program: how it ended here and in QEMU (exit status, lines with a verdi
 whether both are the same. Lines are compared without the numbers in them. Both machines have the
 processor that the hypervisor can show; -cpu in unittests.cfg only adds, takes away and names.
 
-exit status: 0 all the same (without QEMU: none failed), {DIFFERENT} not all, {WRONG_USE} wrong use
+exit status: 0 all the same (without QEMU: none failed), {DIFFERENT} not all, {WRONG_USE} wrong use,
+{UNFINISHED} none is different, but QEMU's time was over for some (--timeout)
 """
 
 
@@ -97,7 +100,7 @@ class Table:
     def __init__(self, tests: Sequence[Test], qemu: bool) -> None:
         self._width = max((len(test.name) for test in tests), default=0)
         self._qemu = qemu
-        self.same = self.different = self.skipped = self.failed = 0
+        self.same = self.different = self.unfinished = self.skipped = self.failed = 0
 
     def skip(self, test: Test, why: str) -> None:
         self.skipped += 1
@@ -111,9 +114,16 @@ class Table:
             found: list[str] = []
         else:
             found = differences(ours, theirs)
-            self.same += not found
-            self.different += bool(found)
-            print(f"{cells}  {theirs!s:40}  {'DIFFERENT' if found else 'same'}", flush=True)
+            if not found:
+                self.same += 1
+                said = "same"
+            elif theirs.status == TIMEOUT:  # it might have become the same
+                self.unfinished += 1
+                said, found = "unfinished", ["QEMU's time was over: give more with --timeout"]
+            else:
+                self.different += 1
+                said = "DIFFERENT"
+            print(f"{cells}  {theirs!s:40}  {said}", flush=True)
         for line in found[:SHOWN]:
             print(f"    {line}")
         if len(found) > SHOWN:
@@ -126,8 +136,11 @@ class Table:
     def end(self) -> int:
         """Print the sums, and return the exit status."""
         if self._qemu:
-            print(f"{self.same} same, {self.different} different, {self.skipped} not run")
-            return DIFFERENT if self.different else 0
+            print(
+                f"{self.same} same, {self.different} different, {self.unfinished} unfinished,"
+                f" {self.skipped} not run"
+            )
+            return DIFFERENT if self.different else UNFINISHED if self.unfinished else 0
         print(f"{self.failed} failed, {self.skipped} not run; there is no QEMU to compare with")
         return DIFFERENT if self.failed else 0
 
@@ -152,7 +165,7 @@ def run(options: argparse.Namespace) -> int:
         for test in tests:
             timeout = options.timeout or test.timeout
             try:
-                if why := test.obstacle():
+                if why := test.obstacle() or ONLY_QEMU.get(test.image.name):
                     raise Unsupported(why)
                 both = commands(test, timeout, options.hypervisor, qemu, environ)
             except Unsupported as reason:

@@ -133,10 +133,12 @@ def stand_in(tmp_path: Path) -> Path:
     """A program that says what QEMU would, which takes longer: all that the programs say passes."""
     script = tmp_path / "qemu"
     script.write_text(f"""#!{sys.executable}
-import sys
+import sys, time
 name = sys.argv[sys.argv.index("-kernel") + 1]
 assert open(sys.argv[sys.argv.index("-initrd") + 1]).read().startswith("KERNEL_VERSION_STRING=")
 assert sys.argv[sys.argv.index("-smp") + 1] == "2"
+if "told" in name:
+    time.sleep(60)
 if "fails" in name:
     print("PASS: what is so, after 0x99 cycles\\r\\nPASS: what is not so\\r")
     sys.exit(1)
@@ -159,13 +161,26 @@ def test_the_table_says_what_is_the_same_and_what_is_not(
         "here only: FAIL: what is not so",
         "in QEMU only: PASS: what is not so",
         "skips skip (77) 1 SKIP skip (77) 1 SKIP same",
-        "1 same, 1 different, 0 not run",
+        "1 same, 1 different, 0 unfinished, 0 not run",
     ]
     assert "what is so" in (tmp_path / "said" / "fails.ours").read_text()
     assert "what is so" in (tmp_path / "said" / "fails.qemu").read_text()
 
     done = runner(programs, "skips", "--qemu", stand_in)
     assert done.returncode == 0
+
+
+def test_where_qemu_comes_to_no_end_nothing_is_said_to_be_different(
+    programs: Path, stand_in: Path
+) -> None:
+    environ("kvm")
+    done = runner(programs, "skips", "told", "--qemu", stand_in, "--timeout", "2")
+    assert done.returncode == 3
+    same, unfinished, remedy, sums = done.stdout.splitlines()
+    assert same.endswith("same")
+    assert unfinished.endswith("unfinished")
+    assert remedy.endswith("give more with --timeout")
+    assert sums == "1 same, 0 different, 1 unfinished, 0 not run"
 
 
 def test_the_same_in_qemu(programs: Path) -> None:
