@@ -345,7 +345,9 @@ class TestRefusals:
     def test_an_entry_of_no_mode(self, arch: AnyBackend, memory: GuestMemory) -> None:
         with (
             arch.Vm(memory) as vm,
-            pytest.raises(TypeError, match="one of RealMode, Protected32, Long64, not Entry"),
+            pytest.raises(
+                TypeError, match="expected one of RealMode, Protected32, Long64, got Entry"
+            ),
         ):
             arch.configure_vcpu(vm.vcpus[0], Entry(0x1000))
 

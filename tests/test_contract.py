@@ -26,8 +26,8 @@ def problems(
     states: str = STATES,
 ) -> list[str]:
     write_toy(templates, made=folder)
-    (templates / f"arch/{CPU}/states.py").write_text(states)
-    path = f"arch/{CPU}/backend.py.j2"
+    (templates / f"cpu/{CPU}/states.py").write_text(states)
+    path = f"cpu/{CPU}/functions.py.j2"
     (templates / path).write_text(template)
     contract = read_contract(templates, CPU)
     named = read_states(templates, CPU, contract)
@@ -142,7 +142,7 @@ def test_an_arch_function_that_uses_what_is_not_in_the_contract(
 ) -> None:
     template = f'{TEMPLATE}\n{{{{ inline("set_wings", "vcpu") }}}}\n'
     (problem,) = problems(tmp_path, paths, REGISTER, template=template)
-    assert problem.startswith(f"templates/arch/{CPU}/backend.py.j2:5: uses set_wings")
+    assert problem.startswith(f"templates/cpu/{CPU}/functions.py.j2:5: uses set_wings")
 
 
 def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
@@ -295,13 +295,13 @@ def test_a_state_that_nothing_uses(tmp_path: Path, paths: Project) -> None:
     assert found == []
     more = STATES.replace("STATES = {", 'STATES = {\n    "odd": {"sp": 1},')
     (problem,) = problems(tmp_path, paths, REGISTER, states=more)
-    states = f"templates/arch/{CPU}/states.py"
+    states = f"templates/cpu/{CPU}/states.py"
     assert problem.startswith(f"{states}:3: STATES: no mode, state or arch function uses odd; ")
 
 
 def test_a_template_that_asks_for_what_there_is_not(tmp_path: Path, paths: Project) -> None:
     template = f'{TEMPLATE}{{{{ plan("boots", "generals") }}}}\n'
-    where = f"templates/arch/{CPU}/backend.py.j2:4"
+    where = f"templates/cpu/{CPU}/functions.py.j2:4"
     assert [line.partition("see")[0] for line in problems(tmp_path, paths, REGISTER, template)] == [
         f"{where}: there is no state boots; did you mean boot? ",
         f"{where}: there is no group generals; did you mean general? ",
@@ -447,13 +447,13 @@ def test_states_are_compared_with_the_vocabulary(
     tmp_path: Path, old: str, new: str, complaint: str
 ) -> None:
     templates = write_toy(tmp_path)
-    file = templates / f"arch/{CPU}/states.py"
+    file = templates / f"cpu/{CPU}/states.py"
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(InputError) as refused:
         read_states(templates, CPU, read_contract(templates, CPU))
     assert complaint in str(refused.value)
-    assert f"templates/arch/{CPU}/states.py:" in str(refused.value)
+    assert f"templates/cpu/{CPU}/states.py:" in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_a_group_that_there_is_not(planned: Plan) -> None:
 
 
 def test_what_cannot_be_filled_in_at_run_time_is_refused(templates: Path, planned: Plan) -> None:
-    states = templates / f"arch/{CPU}/states.py"
+    states = templates / f"cpu/{CPU}/states.py"
     states.write_text(states.read_text().replace("(16, ", '("entry.selector", '))
     with pytest.raises(InputError, match="the selector of code is filled in at run time; say in"):
         planned("batch", "paged", "modes")

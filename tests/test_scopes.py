@@ -68,7 +68,7 @@ OPERATIONS = "hypervisors/kvm/x86_64/operations.py.j2"
 MODULE = "hypervisors/kvm/x86_64/module.py.j2"
 MACHINE = "hypervisors/kvm/x86_64/machine.py.j2"
 STATE = "hypervisors/kvm/x86_64/state.py"
-STATES = "arch/x86_64/states.py"
+STATES = "cpu/x86_64/states.py"
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_several_mistakes_are_said_at_once(tmp_path: Path, paths: Project) -> No
         (MODULE, "Sregs = kvm_sregs", "Sregs = (kvm_sregs"),
         (STATE, '"shape": "table"', '"shape": "tables"'),
         (STATES, '"rip": ', '"rip2": '),
-        ("arch/x86_64/exports.py", '"serve"', '"serves"'),
+        ("cpu/x86_64/exports.py", '"serve"', '"serves"'),
     ):
         text = (templates / file).read_text()
         assert old in text
@@ -185,7 +185,7 @@ def test_several_mistakes_are_said_at_once(tmp_path: Path, paths: Project) -> No
     with pytest.raises(InputError) as refused:
         render_backend_module(templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked")
     places = {problem.where.split(":")[0] for problem in refused.value.problems}
-    files = (OPERATIONS, MODULE, STATE, STATES, "arch/x86_64/exports.py")
+    files = (OPERATIONS, MODULE, STATE, STATES, "cpu/x86_64/exports.py")
     assert places == {f"templates/{file}" for file in files}
 
 
@@ -220,12 +220,12 @@ def test_what_is_handed_on_is_compared_with_the_modules(
 ) -> None:
     templates = tmp_path / "templates"
     shutil.copytree(paths.templates, templates)
-    file = templates / "arch/x86_64/exports.py"
+    file = templates / "cpu/x86_64/exports.py"
     text = file.read_text()
     assert old in text
     line = text[: text.index(old)].count("\n") + 1
     file.write_text(text.replace(old, new, 1))
     with pytest.raises(InputError) as refused:
         render_backend_module(templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked")
-    assert f"templates/arch/x86_64/exports.py:{line}: " in str(refused.value)
+    assert f"templates/cpu/x86_64/exports.py:{line}: " in str(refused.value)
     assert complaint in str(refused.value)

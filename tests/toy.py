@@ -155,8 +155,8 @@ def write_toy(templates: Path, **hypervisors: dict[str, str]) -> Path:
     """Write the toy's templates, with the hypervisors by their names, and return their folder."""
     files = {
         f"vmm_arch/protocols/{CPU}.py": CONTRACT,
-        f"arch/{CPU}/states.py": STATES,
-        f"arch/{CPU}/backend.py.j2": TEMPLATE,
+        f"cpu/{CPU}/states.py": STATES,
+        f"cpu/{CPU}/functions.py.j2": TEMPLATE,
     }
     for name, folder in hypervisors.items():
         files |= {f"hypervisors/{name}/{CPU}/{file}": text for file, text in folder.items()}

@@ -54,6 +54,7 @@ class Contract:
     composites: Mapping[str, CompositeType]
     elements: Mapping[str, Element]
     source: SourceFile
+    cpu: str
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -93,7 +94,7 @@ def read_contract(templates: Path, cpu: str) -> Contract:
         for node in classes["Vm"].body
         if isinstance(node, ast.FunctionDef) and node.name in _WRITTEN_ONCE
     }
-    return Contract(operations, docs, types, composites, elements, source)
+    return Contract(operations, docs, types, composites, elements, source, cpu)
 
 
 def _creation(source: SourceFile, backend: ast.ClassDef, types: Iterable[str]) -> Operation:

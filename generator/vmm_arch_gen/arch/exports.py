@@ -17,7 +17,7 @@ def read_exports(
 
     ``offered`` are the names of each module of the package that a backend may import.
     """
-    source = read_python(templates, "arch", cpu, "exports.py")
+    source = read_python(templates, "cpu", cpu, "exports.py")
     table = read_table(source, "EXPORTS")
     refuse([*closed(source, ["EXPORTS"]), *_problems(table, offered)])
     return {module: [str(name) for name in _names(row)] for module, row in table.entries.items()}

@@ -54,7 +54,7 @@ def known_at_run_time(value: Value) -> bool:
 
 def read_states(templates: Path, cpu: str, contract: Contract) -> States:
     """Read a CPU's states and compare them with the vocabulary; InputError says all that is wrong."""
-    source = read_python(templates, "arch", cpu, "states.py")
+    source = read_python(templates, "cpu", cpu, "states.py")
     problems = [*closed(source, _TABLES)]
     table: Table | None = None
     modes: Table | None = None

@@ -25,8 +25,8 @@ class BackendInputs:
     """The contract, the states and the hypervisor's folder of one backend, which agree."""
 
     abi: VerifiedAbi
-    template: str
-    """Of the arch functions, relative to the templates."""
+    functions: str
+    """The template of the arch functions, relative to the templates."""
     contract: Contract
     states: States
     hypervisor: Hypervisor
@@ -38,7 +38,7 @@ class BackendInputs:
 def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates) -> BackendInputs:
     """Read what the backend of a target, HYPERVISOR_CPU, is made of."""
     name, _, cpu = abi.target.partition("_")
-    template = f"arch/{cpu}/backend.py.j2"
+    functions = f"cpu/{cpu}/functions.py.j2"
     contract = read_contract(templates, cpu)
     states: States | None = None
     exports: Mapping[str, Sequence[str]] = {}
@@ -52,7 +52,7 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
         exports = read_exports(templates, cpu, modules)
     hypervisor = read_hypervisor(templates, f"{name}/{cpu}")
     with collecting(problems):
-        problems += check(contract, states, hypervisor, abi, templates, template)
+        problems += check(contract, states, hypervisor, abi, templates, functions)
     for macro in hypervisor.macros.values():
         with collecting(problems):
             problems += not_python(
@@ -60,7 +60,7 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
             )
     refuse(problems)
     assert states is not None
-    return BackendInputs(abi, template, contract, states, hypervisor, exports, offered)
+    return BackendInputs(abi, functions, contract, states, hypervisor, exports, offered)
 
 
 def not_python(macro: Macro, text: str) -> Iterator[Problem]:

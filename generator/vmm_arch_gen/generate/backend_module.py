@@ -28,6 +28,9 @@ from vmm_arch_gen.generate.refused import kept
 from vmm_arch_gen.generate.render import Templates
 from vmm_arch_gen.generate.scopes import Complaint, complaints, unbound
 
+SKELETON = "backend.py.j2"
+"""The template of every backend module."""
+
 
 def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str:
     """Render the backend module of a target, whose name is HYPERVISOR_CPU."""
@@ -57,11 +60,12 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
 
     emitter = Emitter(contract, states, hypervisor, inputs.abi, inline)
     heading = (
-        f"{marker} from templates/{inputs.template}, templates/{hypervisor.folder}\n"
-        f"# and headers/abi/{target}.abi. Do not edit: the next run would undo it.\n"
+        f"{marker} from templates/{SKELETON}, {inputs.functions},\n"
+        f"# {hypervisor.folder} and headers/abi/{target}.abi.\n"
+        "# Do not edit: the next run would undo it.\n"
     )
     return rendering.text(
-        inputs.template,
+        SKELETON,
         heading,
         target=target,
         part=body,
@@ -113,11 +117,11 @@ def _written(templates: Path, inputs: BackendInputs, complaint: Complaint, line:
         inputs.states.table.source.name.removeprefix("templates/"),
     )
     word = re.compile(rf"\b{complaint.name}\b" if complaint.name else re.escape(line.strip()))
-    for file in (*tables, inputs.template):
+    for file in (*tables, inputs.functions, SKELETON):
         for number, text in enumerate(read_text(templates, file).splitlines(), 1):
             if word.search(text):
                 return f"templates/{file}:{number}"
-    return f"templates/{inputs.template}"
+    return f"templates/{SKELETON}"
 
 
 def _imports(

@@ -77,13 +77,15 @@ class Templates:
             text = read_text(self._folder, file)
             raise InputError(syntax_problem(error, file, text)) from None
         except Exception as error:  # whatever an expression in a template can raise
-            lines = [
-                frame.lineno
+            # A template may import another one: the innermost of their lines is the one.
+            places = [
+                (Path(frame.filename).relative_to(self._folder).as_posix(), frame.lineno)
                 for frame in traceback.extract_tb(error.__traceback__)
-                if frame.filename.endswith(name) and frame.lineno is not None
+                if Path(frame.filename).is_relative_to(self._folder) and frame.lineno is not None
             ]
-            where = ":".join(["templates/" + name, *map(str, lines[-1:])])
-            text = read_text(self._folder, name).splitlines()[lines[-1] - 1] if lines else ""
+            file, *line = places[-1] if places else (name,)
+            where = ":".join(["templates/" + file, *map(str, line)])
+            text = read_text(self._folder, file).splitlines()[line[0] - 1] if line else ""
             remedy = f"correct the line: {text.strip()}" if text else "correct the template"
             raise InputError(Problem(where, str(error), remedy)) from None
 
