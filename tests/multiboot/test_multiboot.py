@@ -64,6 +64,7 @@ def test_a_kernel_reads_what_it_is_told(arch: AnyBackend) -> None:
     assert entries == [
         (0, 0x9FC00, 1),
         (0x9FC00, 0x400, 2),
+        (0xE0000, 0x10000, 3),
         (0xF0000, 0x10000, 2),
         (MIB, 3 * MIB, 1),
     ]
