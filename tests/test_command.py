@@ -6,15 +6,24 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
+import termios
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from backends import BACKENDS, backend_module
 from images import flat_kernel
 from requirements import require
+from vmm_arch.command.messages import complain
 from vmm_arch.command.run import size
+from vmm_arch.whp import VARIABLE
+from whp.build import PLATFORM, libraries
 
 COMMAND = [sys.executable, "-m", "vmm_arch"]
 
@@ -71,6 +80,7 @@ def test_doctor() -> None:
 
 # mov dx, 0x3f8; mov al, '!'; out dx, al; then what ends the guest
 SAYS = "66 ba f8 03 b0 21 ee"
+SAYS_AND_SPINS = bytes.fromhex(SAYS + "eb fe")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +92,7 @@ SAYS = "66 ba f8 03 b0 21 ee"
         ("66 c7 04 25 72 04 00 00 34 12 66 ba f9 0c b0 06 ee eb fe", 7, "panic by vCPU 0"),
         ("66 ba 05 05 b0 01 ee eb fe", 7, "panic by vCPU 0"),  # pvpanic
         ("0f 0b", 3, "shutdown by vCPU 0"),  # ud2, without anything that handles it
+        ("fa f4 eb fd", 4, "halted"),  # cli; hlt: nothing can wake it
         ("eb fe", 124, "timeout"),
     ],
 )
@@ -95,7 +106,7 @@ def test_how_a_guest_ends_is_the_exit_status(
     assert done.returncode == status, done.stderr
     assert done.stdout == "!"
     assert f"vmm-arch: {ending}" in done.stderr
-    assert ("rip" in done.stderr) == (status in (3, 124))  # where it was, if it ended badly
+    assert ("rip" in done.stderr) == (status in (3, 4, 124))  # where it was, if it ended badly
 
 
 PANICS = bytes.fromhex("66 ba 05 05 b0 01 ee eb fe")
@@ -153,7 +164,7 @@ def test_what_is_typed_goes_to_the_guest_and_the_escape_key_ends_it(tmp_path: Pa
     require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
     # wait: mov dx, 0x3fd; in al, dx; test al, 1; jz wait; mov dx, 0x3f8; in al, dx; out dx, al;
     # jmp wait
-    echo = bytes.fromhex("66bafd03 ec a801 74f7 66baf803 ec ee ebee")
+    echo = bytes.fromhex("66bafd03 ec a801 74f7 66baf803 ec ee ebef")
     kernel = flat_kernel(tmp_path / "kernel", echo)
     main, side = pty.openpty()
     process = subprocess.Popen(
@@ -183,3 +194,206 @@ def test_what_is_typed_goes_to_the_guest_and_the_escape_key_ends_it(tmp_path: Pa
     assert process.wait(20) == 130
     os.close(main)
     assert b"stopped" in process.stderr.read()
+
+
+SPINS = bytes.fromhex("eb fe")
+SPEAKS_FOREVER = bytes.fromhex("66 ba f8 03 b0 41 ee eb fd")  # mov dx, 0x3f8; mov al, 'A'; out
+
+
+@dataclass
+class AtTerminal:
+    """The command at a terminal of its own, and how that was before."""
+
+    process: subprocess.Popen[bytes]
+    side: int
+    before: list[Any]
+
+    @property
+    def is_raw(self) -> bool:
+        return termios.tcgetattr(self.side) != self.before
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def is_stopped(self) -> bool:
+        return (
+            Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+        )
+
+
+@pytest.fixture
+def at_terminal(tmp_path: Path) -> Iterator[AtTerminal]:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    kernel = flat_kernel(tmp_path / "kernel", SPINS)
+    main, side = pty.openpty()
+    before = termios.tcgetattr(side)
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(kernel), "--timeout", "60", "--quiet"],
+        stdin=side,
+        stdout=side,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    at = AtTerminal(process, side, before)
+    at.wait_until(lambda: at.is_raw)
+    yield at
+    process.kill()
+    process.communicate()
+    os.close(main)
+    os.close(side)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGQUIT", "SIGINT"])
+def test_a_signal_leaves_the_terminal_as_it_was(at_terminal: AtTerminal, name: str) -> None:
+    number = signal.Signals[name]
+    at_terminal.process.send_signal(number)
+    _, said = at_terminal.process.communicate(timeout=20)
+    assert at_terminal.process.returncode == 128 + number
+    assert not at_terminal.is_raw
+    assert said == b""
+
+
+def test_a_command_that_is_stopped_for_a_while(at_terminal: AtTerminal) -> None:
+    """The shell gets its terminal back meanwhile."""
+    for _ in range(2):
+        at_terminal.process.send_signal(signal.SIGTSTP)
+        at_terminal.wait_until(at_terminal.is_stopped)
+        assert not at_terminal.is_raw
+        at_terminal.process.send_signal(signal.SIGCONT)
+        at_terminal.wait_until(lambda: at_terminal.is_raw)
+    at_terminal.process.send_signal(signal.SIGTERM)
+    assert at_terminal.process.wait(20) == 128 + signal.SIGTERM
+    assert not at_terminal.is_raw
+
+
+def test_what_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As nohup has it."""
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    kernel = flat_kernel(tmp_path / "kernel", SAYS_AND_SPINS)
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(kernel), "--timeout", "2", "--quiet"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(1) == b"!"
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=20)
+    assert process.returncode == 124
+
+
+@pytest.mark.parametrize("options", [[], ["--trace"]], ids=["", "traced"])
+def test_a_timeout_does_not_wait_for_a_reader(tmp_path: Path, options: list[str]) -> None:
+    """Neither of the guest's output nor of what is said at the end."""
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    kernel = flat_kernel(tmp_path / "kernel", SPEAKS_FOREVER)
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(kernel), "--timeout", "2", *options],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.wait(30) == 124  # and nobody reads
+    out, _ = process.communicate()
+    assert set(out) == {ord("A")}
+
+
+def test_output_that_is_read_late_is_not_lost(tmp_path: Path) -> None:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    # mov dx, 0x3f8; mov ecx, 100000; 1: mov al, cl; out dx, al; dec ecx; jnz 1b; power off
+    code = bytes.fromhex(
+        "66 ba f8 03 b9 a0 86 01 00 88 c8 ee ff c9 75 f9 66 ba 00 06 b0 34 ee eb fe"
+    )
+    kernel = flat_kernel(tmp_path / "kernel", code)
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(kernel), "--timeout", "60", "--quiet"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    time.sleep(3)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert out == bytes(count & 0xFF for count in range(100000, 0, -1))
+
+
+def test_a_reader_that_goes_away(tmp_path: Path) -> None:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    kernel = flat_kernel(tmp_path / "kernel", SPEAKS_FOREVER)
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(kernel), "--timeout", "60", "--quiet"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.read(10) == b"A" * 10
+    process.stdout.close()
+    assert process.wait(20) == 128 + signal.SIGPIPE
+    said = process.stderr.read()
+    process.stderr.close()
+    assert said == b"vmm-arch run: nobody reads standard output any more\n"
+
+
+def test_readers_of_everything_that_go_away(tmp_path: Path) -> None:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    kernel = flat_kernel(tmp_path / "kernel", SPEAKS_FOREVER)
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(kernel), "--timeout", "60"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.read(10) == b"A" * 10
+    process.stdout.close()
+    assert process.wait(20) == 128 + signal.SIGPIPE
+
+
+def test_a_timeout_is_for_all_machines_together(tmp_path: Path) -> None:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    resets = flat_kernel(tmp_path / "kernel", bytes.fromhex("66 ba f9 0c b0 06 ee eb fe"))
+    done = command("run", str(resets), "--on-reset", "restart", "--timeout", "2", "--quiet")
+    assert done.returncode == 124
+
+
+@pytest.mark.parametrize("hypervisor", [name.partition("_")[0] for name in BACKENDS])
+def test_piped_input_waits_until_the_guest_listens(tmp_path: Path, hypervisor: str) -> None:
+    """A guest that probes the chip as Linux' driver does, and only then asks for interrupts."""
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    backend_module(f"{hypervisor}_x86_64")
+    probes = (
+        "b9 00 00 08 00 ff c9 75 fc"  # a while: mov ecx, 0x80000; 1: dec ecx; jnz 1b
+        "66 ba fa 03 b0 07 ee"  # FCR: enable and clear the FIFOs
+        "66 ba fd 03 ec 66 ba f8 03 ec"  # LSR, RBR: whatever may be there
+        "66 ba fa 03 b0 01 ee"  # FCR
+        "66 ba f9 03 b0 01 ee"  # IER: received data
+    )
+    # 1: mov dx, 0x3fd; in al, dx; test al, 1; jz 1b; mov dx, 0x3f8; in al, dx; out dx, al;
+    # cmp al, '\n'; jne 1b; power off
+    echoes = "66 ba fd 03 ec a8 01 74 f7 66 ba f8 03 ec ee 3c 0a 75 ed 66 ba 00 06 b0 34 ee eb fe"
+    kernel = flat_kernel(tmp_path / "kernel", bytes.fromhex(probes + echoes))
+    done = subprocess.run(
+        [*COMMAND, "run", str(kernel), "--timeout", "40", "--quiet", "--hypervisor", hypervisor],
+        input="all of this, longer than the FIFO is\n",
+        env=os.environ | {VARIABLE: str(libraries() / PLATFORM)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("all of this, longer than the FIFO is\n", "")
+    assert done.returncode == 0
+
+
+def test_an_errors_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    error = ValueError("no such thing")
+    error.add_note("It happened here.")
+    complain("run", error)
+    assert capsys.readouterr().err == "vmm-arch run: no such thing\nIt happened here.\n"

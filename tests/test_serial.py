@@ -576,3 +576,101 @@ def test_any_sequence_of_accesses(sequence: list[tuple[str, int, int]]) -> None:
                     assert irq == (not got & 1)
     assert port.sent == expected
     assert all(before != after for before, after in zip(port.irqs, port.irqs[1:], strict=False))
+
+
+# Input that waits until the guest listens
+
+
+@pytest.fixture
+def patient() -> Serial16550:
+    return Serial16550(bytearray().extend, wait_for_listener=True)
+
+
+def read_all(serial: Serial16550) -> bytes:
+    """What a driver reads that was told of received data."""
+    found = bytearray()
+    while serial.read(5, 1) & 1:
+        found.append(serial.read(0, 1))
+    return bytes(found)
+
+
+def test_without_a_listener_nothing_comes(patient: Serial16550) -> None:
+    patient.receive(b"typed")
+    assert patient.waiting == 5
+    for _ in range(100):  # a driver that prints looks at LSR before each character
+        assert patient.read(5, 1) == 0x60
+        patient.write(0, 1, ord("x"))
+    assert patient.read(0, 1) == 0
+    assert patient.waiting == 5
+
+
+def test_a_driver_that_wants_interrupts_listens(patient: Serial16550) -> None:
+    patient.receive(b"typed")
+    patient.write(1, 1, 0x2)  # of the transmitter only
+    assert not patient.read(5, 1) & 1
+    patient.write(1, 1, 0x1)
+    assert read_all(patient) == b"typed"
+    patient.receive(b"more")
+    assert read_all(patient) == b"more"
+    assert patient.waiting == 0
+
+
+def test_a_driver_that_polls_listens(patient: Serial16550) -> None:
+    patient.receive(b"typed")
+    found = bytearray()
+    for _ in range(200):
+        if patient.read(5, 1) & 1:
+            found.append(patient.read(0, 1))
+            patient.write(0, 1, found[-1])  # its echo
+    assert found == b"typed"
+
+
+def test_what_linux_throws_away_while_it_probes_is_not_lost(patient: Serial16550) -> None:
+    """autoconfig() and serial8250_do_startup() in drivers/tty/serial/8250/8250_port.c."""
+    interrupts: list[bool] = []
+    serial = Serial16550(bytearray().extend, interrupts.append, wait_for_listener=True)
+    text = bytes(range(1, 100))
+    serial.receive(text)
+    serial.write(1, 1, 0x0F)  # is there an IER?
+    serial.write(1, 1, 0x00)
+    serial.write(4, 1, 0x10)  # loopback: does MSR follow MCR?
+    serial.write(4, 1, 0x00)
+    for control in (0x01, 0x07, 0x00):  # FIFOs on, cleared, off
+        serial.write(2, 1, control)
+    for register in (5, 0, 2, 6):  # what may be pending
+        serial.read(register, 1)
+    serial.write(2, 1, 0x81)
+    serial.write(1, 1, 0x05)
+    assert interrupts[-1]
+    assert read_all(serial) == text
+
+
+def test_a_driver_that_stops_listening_leaves_the_rest_for_the_next(patient: Serial16550) -> None:
+    patient.write(2, 1, 0x01)
+    patient.write(1, 1, 0x01)
+    patient.receive(b"first")
+    assert patient.read(0, 1) == ord("f")
+    patient.write(1, 1, 0x00)
+    assert not patient.read(5, 1) & 1
+    assert patient.read(0, 1) == 0
+    patient.write(2, 1, 0x07)
+    patient.write(1, 1, 0x01)
+    assert read_all(patient) == b"irst"
+
+
+def test_what_came_by_loopback_does_not_go_back_to_the_line(patient: Serial16550) -> None:
+    patient.write(4, 1, 0x10)
+    patient.write(0, 1, ord("x"))
+    assert patient.read(5, 1) & 1
+    patient.write(2, 1, 0x07)
+    patient.write(4, 1, 0x00)
+    patient.write(1, 1, 0x01)
+    assert read_all(patient) == b""
+
+
+def test_without_the_option_the_chip_does_as_the_chip_does() -> None:
+    serial = Serial16550(bytearray().extend)
+    serial.receive(b"t")
+    assert serial.read(5, 1) & 1
+    serial.write(2, 1, 0x07)
+    assert not serial.read(5, 1) & 1

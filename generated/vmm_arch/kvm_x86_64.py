@@ -51,6 +51,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CREATE_PIT2,
     KVM_CREATE_VCPU,
     KVM_CREATE_VM,
+    KVM_EXIT_DEBUG,
     KVM_EXIT_FAIL_ENTRY,
     KVM_EXIT_HLT,
     KVM_EXIT_HYPERCALL,
@@ -68,6 +69,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_EXIT_SYSTEM_EVENT,
     KVM_EXIT_XEN,
     KVM_GET_API_VERSION,
+    KVM_GET_DEBUGREGS,
     KVM_GET_DIRTY_LOG,
     KVM_GET_LAPIC,
     KVM_GET_MP_STATE,
@@ -80,6 +82,8 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_GET_VCPU_EVENTS,
     KVM_GET_VCPU_MMAP_SIZE,
     KVM_GET_XSAVE,
+    KVM_GUESTDBG_ENABLE,
+    KVM_GUESTDBG_SINGLESTEP,
     KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
     KVM_INTERRUPT,
@@ -94,6 +98,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_RUN,
     KVM_SET_CPUID2,
     KVM_SET_DEBUGREGS,
+    KVM_SET_GUEST_DEBUG,
     KVM_SET_IDENTITY_MAP_ADDR,
     KVM_SET_LAPIC,
     KVM_SET_MP_STATE,
@@ -113,6 +118,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_debugregs,
     kvm_dirty_log,
     kvm_dtable,
+    kvm_guest_debug,
     kvm_interrupt,
     kvm_irq_level,
     kvm_lapic_state,
@@ -165,6 +171,7 @@ from vmm_arch.exits import (
     OtherExit,
     Question,
     Shutdown,
+    SingleStep,
     SystemEvent,
 )
 from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
@@ -183,6 +190,7 @@ from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Regi
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
+from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
     DATA_SELECTOR,
@@ -192,6 +200,7 @@ from vmm_arch.x86_64.entry import (
     Protected32,
     RealMode,
 )
+from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_X87, XsaveArea
 from vmm_arch.x86_64.lapic import (
     APIC_DFR,
@@ -274,6 +283,7 @@ __all__ = [
     "EndOfInterrupt",
     "Ending",
     "Entry",
+    "Events",
     "Exit",
     "Failure",
     "ForkedError",
@@ -308,6 +318,7 @@ __all__ = [
     "Report",
     "Serial16550",
     "Shutdown",
+    "SingleStep",
     "Sregs",
     "SystemEvent",
     "UnansweredError",
@@ -322,6 +333,7 @@ __all__ = [
     "configure_secondary",
     "configure_system",
     "configure_vcpu",
+    "dump",
     "install_kick_signal",
     "linux_cmdline",
     "load_flat",
@@ -447,6 +459,7 @@ NO_REASON: Final = 0xFF
 """What is no reason of KVM's for an exit."""
 NOTHING_HAPPENED: Final = (NO_REASON, KVM_EXIT_INTR)
 COMPLETE_EXITS: Final = (
+    KVM_EXIT_DEBUG,
     KVM_EXIT_HLT,
     KVM_EXIT_SHUTDOWN,
     KVM_EXIT_IRQ_WINDOW_OPEN,
@@ -470,6 +483,7 @@ unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
 """The exit's reason, and the members of ``kvm_run.io`` in case that is it."""
 unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
+DEBUG_REGISTERS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
 MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
 MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
 MSRS_AT_ONCE: Final = 255
@@ -733,6 +747,7 @@ class Vcpu:
         "_owner",
         "_page",
         "_state",
+        "_stepping",
         "fd",
         "index",
         "is_secondary",
@@ -757,6 +772,7 @@ class Vcpu:
         self._owner = 0
         self._closing = False
         self._answer_at = 0
+        self._stepping = False
         self._io_in = IoIn(self._answer)
         self._io_out = IoOut()
         self._mmio_read = MmioRead(self._answer)
@@ -856,6 +872,10 @@ class Vcpu:
                 acknowledged = EndOfInterrupt()
                 acknowledged.vector = run.eoi.vector
                 return acknowledged
+            case abi.KVM_EXIT_DEBUG if self._stepping:
+                step = SingleStep()
+                step.rip = run.debug.arch.pc
+                return step
             case abi.KVM_EXIT_SYSTEM_EVENT:
                 event = SystemEvent()
                 event.kind = run.system_event.type
@@ -1023,6 +1043,31 @@ class Vcpu:
             self._settle()
         return activity(self)
 
+    def get_debugregs(self) -> dict[str, int]:
+        """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
+        if self._state:
+            self._settle()
+        debugregs = kvm_debugregs()
+        call(self.fd, KVM_GET_DEBUGREGS, debugregs)
+        return dict(
+            zip(DEBUG_REGISTERS, (*debugregs.db, debugregs.dr6, debugregs.dr7), strict=True)
+        )
+
+    def get_events(self) -> Events:
+        """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
+        if self._state:
+            self._settle()
+        events = kvm_vcpu_events()
+        call(self.fd, KVM_GET_VCPU_EVENTS, events)
+        exception, interrupt, nmi = events.exception, events.interrupt, events.nmi
+        return Events(
+            exception.nr if exception.injected or exception.pending else None,
+            interrupt.nr if interrupt.injected else None,
+            bool(nmi.injected or nmi.pending),
+            bool(nmi.masked),
+            bool(interrupt.shadow),
+        )
+
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
         if self._state:
@@ -1052,6 +1097,17 @@ class Vcpu:
         if self._state:
             self._settle()
         self._page[WINDOW_REQUEST] = bool(wanted)
+
+    def step(self, wanted: bool) -> None:
+        """Have :meth:`run` return after each instruction, until that is not wanted.
+
+        What it returns then is a :class:`~vmm_arch.exits.SingleStep`.
+        """
+        if self._state:
+            self._settle()
+        control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP if wanted else 0
+        call(self.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug(control=control))
+        self._stepping = bool(wanted)
 
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.
@@ -1669,6 +1725,9 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
     vcpu._abandon()
     vcpu._page[WINDOW_REQUEST] = 0
+    if vcpu._stepping:
+        call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
+        vcpu._stepping = False
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -1699,6 +1758,9 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
     vcpu._abandon()
     vcpu._page[WINDOW_REQUEST] = 0
+    if vcpu._stepping:
+        call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
+        vcpu._stepping = False
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -1728,6 +1790,9 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
     vcpu._abandon()
     vcpu._page[WINDOW_REQUEST] = 0
+    if vcpu._stepping:
+        call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
+        vcpu._stepping = False
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -1758,6 +1823,9 @@ def reset_secondary(vcpu: Vcpu) -> None:
     """Give any vCPU all of its state anew, to wait until another one starts it."""
     vcpu._abandon()
     vcpu._page[WINDOW_REQUEST] = 0
+    if vcpu._stepping:
+        call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
+        vcpu._stepping = False
     write_msrs(vcpu.fd, vcpu.vm.other_msrs())
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _SECONDARY_ACTIVITY)

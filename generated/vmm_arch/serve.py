@@ -14,7 +14,16 @@ from vmm_arch.activity import Activity
 from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import ClosedError
-from vmm_arch.exits import EndOfInterrupt, Exit, Failure, Halt, Kicked, Shutdown, SystemEvent
+from vmm_arch.exits import (
+    EndOfInterrupt,
+    Exit,
+    Failure,
+    Halt,
+    Kicked,
+    Shutdown,
+    SingleStep,
+    SystemEvent,
+)
 from vmm_arch.standstill import Standstill
 
 __all__ = ["Ending", "Reason", "serve"]
@@ -43,7 +52,12 @@ Trace: TypeAlias = Callable[[int, Exit], object]
 
 
 def serve(
-    vm: Machine, bus: Bus, *, timeout: float | None = None, trace: Trace | None = None
+    vm: Machine,
+    bus: Bus,
+    *,
+    timeout: float | None = None,
+    trace: Trace | None = None,
+    on_end: Callable[[], object] | None = None,
 ) -> Ending:
     """Run all vCPUs of a machine until its guest ends, and return how it did.
 
@@ -55,9 +69,11 @@ def serve(
     first vCPU's next exit). A guest whose vCPUs have all halted with interrupts off ends within a
     second, though interrupt controllers keep HLT from being an exit; an NMI that a device's line
     would send later is not waited for. Called again, it goes on where the guest was. A vCPU may have a kick
-    left, which its next ``run()`` returns. A device that does not return keeps this from returning.
+    left, which its next ``run()`` returns. A device that does not return keeps this from returning:
+    one that waits for something is to be told by ``on_end``, which is called, maybe more than once,
+    in whichever thread or handler of a signal ends the guest.
     """
-    return _Service(vm, bus, trace).run(timeout)
+    return _Service(vm, bus, trace, on_end).run(timeout)
 
 
 class _Runner:
@@ -88,9 +104,16 @@ class _Service:
     looks at ``ends``, so that one of the two notices the other.
     """
 
-    def __init__(self, vm: Machine, bus: Bus, trace: Trace | None) -> None:
+    def __init__(
+        self,
+        vm: Machine,
+        bus: Bus,
+        trace: Trace | None,
+        on_end: Callable[[], object] | None,
+    ) -> None:
         self.bus = bus
         self.trace = trace
+        self.on_end = on_end
         self.runners = [_Runner(vcpu) for vcpu in vm.vcpus]
         self.ends: list[tuple[Reason, int | None, str, int | None]] = []
         self.errors: list[BaseException] = []
@@ -175,7 +198,7 @@ class _Service:
     def goes_on(self, index: int, exit: Exit) -> bool:
         """Say whether a vCPU runs on after an exit that is no access."""
         match exit:
-            case Kicked() | EndOfInterrupt():
+            case Kicked() | EndOfInterrupt() | SingleStep():
                 return True
             case Halt():
                 self.halted.append(index)
@@ -208,6 +231,8 @@ class _Service:
     ) -> None:
         """Let every vCPU come out of the guest."""
         self.ends.append((reason, vcpu, message, code))
+        if self.on_end is not None:
+            self.on_end()
         for runner in self.runners:
             if runner.in_guest:
                 with suppress(ClosedError):  # it has come out, and its machine is gone already

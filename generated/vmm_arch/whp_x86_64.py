@@ -76,6 +76,8 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64InterruptTypeLowestPriority,
     WHvX64InterruptTypeNmi,
     WHvX64LocalApicEmulationModeXApic,
+    WHvX64PendingEventException,
+    WHvX64PendingException,
     WHvX64PendingInterrupt,
     WHvX64PendingNmi,
     WHvX64RegisterApicBase,
@@ -186,6 +188,7 @@ from vmm_arch.errors import (
     UnansweredError,
     UnansweredReadError,
     VcpuError,
+    absent,
 )
 from vmm_arch.exits import (
     EndOfInterrupt,
@@ -202,6 +205,7 @@ from vmm_arch.exits import (
     MsrWrite,
     OtherExit,
     Shutdown,
+    SingleStep,
     SystemEvent,
 )
 from vmm_arch.lifecycle import (
@@ -249,6 +253,7 @@ from vmm_arch.x86_64.cpuid import (
     for_vcpu,
     processors_own,
 )
+from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import (
     CODE_SELECTOR,
     DATA_SELECTOR,
@@ -258,6 +263,7 @@ from vmm_arch.x86_64.entry import (
     Protected32,
     RealMode,
 )
+from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.lapic import LVT_EXTINT, LVT_NMI, LapicPage
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.entry import Linux64
@@ -308,6 +314,7 @@ __all__ = [
     "EndOfInterrupt",
     "Ending",
     "Entry",
+    "Events",
     "Exit",
     "Failure",
     "ForkedError",
@@ -342,6 +349,7 @@ __all__ = [
     "Report",
     "Serial16550",
     "Shutdown",
+    "SingleStep",
     "Sregs",
     "SystemEvent",
     "UnansweredError",
@@ -356,6 +364,7 @@ __all__ = [
     "configure_secondary",
     "configure_system",
     "configure_vcpu",
+    "dump",
     "install_kick_signal",
     "linux_cmdline",
     "load_flat",
@@ -379,7 +388,9 @@ __all__ = [
     "supported_cpuid",
 ]
 
-ABSENT: Final[Mapping[str, str]] = {}
+ABSENT: Final[Mapping[str, str]] = {
+    "step": "the platform has no exit after each instruction",
+}
 """The operations that this hypervisor does not have, each with the reason that it raises."""
 MACHINES_PER_PROCESS: Final[int | None] = 1
 """How many machines one process can have at a time; None: as many as there is room for."""
@@ -426,6 +437,17 @@ TRAP_FLAG: Final = 1 << 8
 """RFLAGS.TF: the guest is to trap after each instruction."""
 XSAVE_SIZE: Final = 0x1000
 """Room for the extended state of processors without AMX."""
+DEBUG_REGISTERS: Final = {
+    "dr0": WHvX64RegisterDr0,
+    "dr1": WHvX64RegisterDr1,
+    "dr2": WHvX64RegisterDr2,
+    "dr3": WHvX64RegisterDr3,
+    "dr6": WHvX64RegisterDr6,
+    "dr7": WHvX64RegisterDr7,
+}
+EVENTS: Final = names_array(
+    [WHvRegisterPendingEvent, WHvRegisterPendingInterruption, WHvRegisterInterruptState]
+)
 PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
 PENDING_DEBUG: Final = names_array([WHvX64RegisterPendingDebugException])
 SINGLE_STEP: Final = (WHV_REGISTER_VALUE * 1)()
@@ -479,6 +501,26 @@ def activity(vcpu: Vcpu) -> Activity:
     if flags.Reg64 & RFLAGS_IF or pending.PendingInterruption.InterruptionPending:
         return Activity.HALTED
     return Activity.HALTED_FOR_GOOD
+
+
+def pending_events(vcpu: Vcpu) -> Events:
+    """Tell what a virtual processor has yet to take."""
+    values = (WHV_REGISTER_VALUE * len(EVENTS))()
+    vcpu.read_registers(EVENTS, len(EVENTS), values)
+    event, interruption = values[0].ExceptionEvent, values[1].PendingInterruption
+    state = values[2].InterruptState
+    pending: dict[int, int] = {}
+    if interruption.InterruptionPending:
+        pending[interruption.InterruptionType] = interruption.InterruptionVector
+    if event.EventPending and event.EventType == WHvX64PendingEventException:
+        pending[WHvX64PendingException] = event.Vector
+    return Events(
+        pending.get(WHvX64PendingException),
+        pending.get(WHvX64PendingInterrupt),
+        WHvX64PendingNmi in pending,
+        bool(state.NmiMasked),
+        bool(state.InterruptShadow),
+    )
 
 
 def register_name(number: int) -> str:
@@ -1352,6 +1394,20 @@ class Vcpu:
             self._settle()
         return activity(self)
 
+    def get_debugregs(self) -> dict[str, int]:
+        """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
+        if self._state:
+            self._settle()
+        values = (WHV_REGISTER_VALUE * len(DEBUG_REGISTERS))()
+        self.read_registers(names_array(list(DEBUG_REGISTERS.values())), len(values), values)
+        return {name: value.Reg64 for name, value in zip(DEBUG_REGISTERS, values, strict=True)}
+
+    def get_events(self) -> Events:
+        """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
+        if self._state:
+            self._settle()
+        return pending_events(self)
+
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
         if self._state:
@@ -1380,6 +1436,15 @@ class Vcpu:
             self._settle()
         self._window_wanted = bool(wanted)
         self._ask_for_window()
+
+    def step(self, wanted: bool) -> None:
+        """Have :meth:`run` return after each instruction, until that is not wanted.
+
+        What it returns then is a :class:`~vmm_arch.exits.SingleStep`.
+        """
+        if self._state:
+            self._settle()
+        raise absent("step", "the platform has no exit after each instruction")
 
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.

@@ -230,6 +230,18 @@ class EndOfInterrupt(_Ignorable):
 
 
 @final
+class SingleStep(_Ignorable):
+    """The guest executed an instruction, as was asked for; the next one is at ``rip``."""
+
+    __slots__ = ("rip",)
+    __match_args__ = ("rip",)
+    rip: int
+
+    def __repr__(self) -> str:
+        return f"SingleStep(rip={self.rip:#x})"
+
+
+@final
 class SystemEvent(_Ignorable):
     """The guest asked its firmware interface for a shutdown, a reset or the like.
 
@@ -313,6 +325,7 @@ Exit: TypeAlias = (
     | Kicked
     | InterruptWindow
     | EndOfInterrupt
+    | SingleStep
     | SystemEvent
     | Failure
     | OtherExit

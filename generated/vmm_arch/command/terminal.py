@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 from collections.abc import Callable
-from threading import Thread
-from types import TracebackType
-from typing import Any, Final
+from threading import Thread, current_thread, main_thread
+from types import FrameType, TracebackType
+from typing import Any, Final, Protocol
 
 if sys.platform != "win32":
     import termios
@@ -17,29 +18,56 @@ if sys.platform != "win32":
 
 ESCAPE: Final = b"\x1d"
 """Control-]: what ends the guest from the keyboard."""
+_ENDING: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK")
+"""The signals that ask a command to end; no system has all of them."""
+_ENOUGH: Final = 1 << 16
+"""How many characters may wait for the guest before no more are read."""
+
+
+class Line(Protocol):
+    """Where typed characters go to: a serial port."""
+
+    @property
+    def waiting(self) -> int: ...
+    def receive(self, data: bytes, /) -> object: ...
 
 
 class Terminal:
     """Hands what is typed to a guest until the escape key is pressed; a context manager.
 
     Where standard input is a terminal it is raw meanwhile, so that Control-C goes to the guest, and
-    as it was afterwards. Where it is a file or a pipe its content is what is typed.
+    as it was afterwards: also if a signal asks the command to end, or to stop for a while. Such a
+    signal ends the guest; a second one ends the command at once. Where standard input is a file or
+    a pipe its content is what is typed.
     """
 
-    def __init__(
-        self, typed: Callable[[bytes], object], escaped: Callable[[], object], source: int = 0
-    ) -> None:
-        self._typed = typed
-        self._escaped = escaped
+    def __init__(self, source: int = 0) -> None:
         self._source = source
         self._mode: list[Any] | None = None
+        self._line: Line | None = None
+        self._end: Callable[[], object] | None = None
+        self._escaped = False
+        self._handlers: dict[signal.Signals, Any] = {}
         self.is_terminal = os.isatty(source)
+        self.signal: int | None = None
+        """The signal that ended the guest, if one did."""
+
+    def connect(self, line: Line, end: Callable[[], object]) -> None:
+        """Type to this guest from now on; ``end`` is what ends it."""
+        self._line, self._end = line, end
+        if self._escaped or self.signal is not None:
+            end()
 
     def __enter__(self) -> Terminal:
+        self._stop, self._stopped = os.pipe()
         if sys.platform != "win32" and self.is_terminal:
             self._mode = termios.tcgetattr(self._source)
-            tty.setraw(self._source)
-        self._stop, self._stopped = os.pipe()
+        for name in _ENDING:
+            self._handle(name, self._ask_to_end)
+        if self._mode is not None:
+            self._handle("SIGTSTP", self._suspend)
+            self._handle("SIGCONT", self._resume)
+        self._make_raw()
         self._reader = Thread(target=self._read, name="terminal", daemon=True)
         self._reader.start()
         return self
@@ -51,33 +79,82 @@ class Terminal:
         traceback: TracebackType | None,
         /,
     ) -> None:
+        self._make_as_it_was()
+        self._mode = None
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         os.close(self._stopped)
         # Windows waits for files with nothing but threads; that one ends with the process.
         if sys.platform != "win32":
             self._reader.join()
             os.close(self._stop)
-            if self._mode is not None:
-                termios.tcsetattr(self._source, termios.TCSADRAIN, self._mode)
 
-    def write(self, data: bytes) -> None:
-        """Show what the guest writes, at once and unchanged."""
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+    def _handle(self, name: str, handler: Callable[[int, FrameType | None], object]) -> None:
+        """Handle a signal, unless whoever started the command had it ignored (nohup, ``&``)."""
+        number = getattr(signal, name, None)
+        if current_thread() is not main_thread():  # only that one can
+            return
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            self._handlers[number] = signal.signal(number, handler)
+
+    def _ask_to_end(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:  # it was asked before, and something does not end
+            self._make_as_it_was()
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        self.signal = number
+        if self._end is not None:
+            self._end()
+
+    def _suspend(self, number: int, frame: FrameType | None) -> None:
+        self._make_as_it_was()
+        if sys.platform != "win32":
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _resume(self, number: int, frame: FrameType | None) -> None:
+        self._make_raw()
+
+    def _make_raw(self) -> None:
+        if sys.platform != "win32" and self._mode is not None and self._is_ours():
+            tty.setraw(self._source)
+
+    def _make_as_it_was(self) -> None:
+        if sys.platform != "win32" and self._mode is not None and self._is_ours():
+            # Not after what is left to be written: somebody may have stopped the output.
+            termios.tcsetattr(self._source, termios.TCSANOW, self._mode)
+
+    def _is_ours(self) -> bool:
+        """Whether the command is in the foreground: else another one has the terminal's mode."""
+        if sys.platform == "win32":
+            return False
+        try:
+            return os.tcgetpgrp(self._source) == os.getpgrp()
+        except OSError:  # it is a terminal that controls nobody
+            return True
 
     def _read(self) -> None:
-        while True:
-            if sys.platform != "win32":
-                ready, _, _ = select.select([self._source, self._stop], [], [])
-                if self._stop in ready:
-                    return
+        while self._may_read():
             try:
                 data = os.read(self._source, 4096)
             except OSError:  # the terminal is gone
                 data = b""
             before, escape, _ = data.partition(ESCAPE) if self.is_terminal else (data, b"", b"")
-            if before:
-                self._typed(before)
+            if before and self._line is not None:
+                self._line.receive(before)
             if escape:
-                self._escaped()
+                self._escaped = True
+                if self._end is not None:
+                    self._end()
             if escape or not data:
                 return
+
+    def _may_read(self) -> bool:
+        """Wait until there is something to read and room for it; False if that is over."""
+        if sys.platform == "win32":
+            return True
+        while True:
+            full = self._line is None or self._line.waiting >= _ENOUGH
+            sources = [self._stop] if full else [self._source, self._stop]
+            ready, _, _ = select.select(sources, [], [], 0.05 if full else None)
+            if ready:
+                return self._stop not in ready

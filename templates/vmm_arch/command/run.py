@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final
+from time import monotonic
+from typing import Any, Final
 
+from vmm_arch.activity import Activity
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.command import backends
-from vmm_arch.command.dump import dump
+from vmm_arch.command.messages import complain, say
+from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.terminal import Terminal
 from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.ending import Ending, Reason
-from vmm_arch.exits import Exit
+from vmm_arch.exits import Exit, SingleStep
+from vmm_arch.memory import GuestMemory
+from vmm_arch.protocols.x86_64 import AnyVcpu
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.dump import describe, dump, is_after_init
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.kernel import load_kernel
 from vmm_arch.x86_64.platform.acpi import SERIAL_LINE, SERIAL_PORT
@@ -41,6 +48,13 @@ BAD: Final = (Reason.SHUTDOWN, Reason.HALTED, Reason.FAILED, Reason.TIMEOUT)
 """The endings after which one wants to know where the guest was; Linux shows its panics itself."""
 EXIT, DUMP, RESTART = "exit", "dump", "restart"
 DEBUG_EXIT_PORT: Final = 0xF4
+SIGNALLED: Final = 128
+"""What a shell adds to the number of the signal that ended a command."""
+BROKEN_PIPE: Final = SIGNALLED + 13
+PATIENCE: Final = 5.0
+"""Seconds that the report waits for somebody who does not read it."""
+KEPT: Final = 8
+"""How many of the last exits and instructions are shown."""
 
 EPILOG: Final = """\
 Standard input and output are the guest's serial console, ttyS0. On a terminal Control-] ends it;
@@ -54,6 +68,7 @@ exit status:
   7  the guest's kernel panicked (Linux 5.2 or newer, or one with a pvpanic driver)
   8  the guest reset the machine
   124 timeout                  130 ended from the keyboard
+  141 nobody reads the output  128 and its number: ended by a signal
   with --debug-exit: twice what the guest wrote, and 1; let it write 8 or more
 """
 
@@ -98,6 +113,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PORT",
         help=f"let the guest end itself by a write to this port ({DEBUG_EXIT_PORT:#x})",
     )
+    parser.add_argument(
+        "--single-step",
+        action="store_true",
+        help="stop after each instruction of the first CPU, so that a triple fault's place is known;"
+        " some thousand times slower",
+    )
     parser.add_argument("--trace", action="store_true", help="show every exit on standard error")
     parser.add_argument("-q", "--quiet", action="store_true", help="no statistics at the end")
 
@@ -126,20 +147,19 @@ def port(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Boot the kernel and return the exit status of how its guest ended."""
-    again = {
-        reason
-        for reason, choice in ((Reason.RESET, options.on_reset), (Reason.PANIC, options.on_panic))
-        if choice == RESTART
-    }
     try:
-        while True:
-            with ExitStack() as stack:
-                ending = boot(options, stack)
-            if ending.reason not in again:
-                return status(ending)
+        with ExitStack() as stack:
+            console = Console(stack)
+            ending = boot_until_it_ends(options, console)
     except (KernelImageError, OSError, ValueError) as error:
-        print(f"vmm-arch run: {error}", file=sys.stderr)
+        complain("run", error)
         return WRONG_USE
+    if console.terminal.signal is not None:
+        return SIGNALLED + console.terminal.signal
+    if console.output.broken:
+        say("vmm-arch run: nobody reads standard output any more")
+        return BROKEN_PIPE
+    return status(ending)
 
 
 def status(ending: Ending) -> int:
@@ -149,8 +169,43 @@ def status(ending: Ending) -> int:
     return STATUS[ending.reason]
 
 
-def boot(options: argparse.Namespace, stack: ExitStack) -> Ending:
-    """Make the machine, run it until its guest ends, and report."""
+class Console:
+    """The user's terminal, and output that does not outlive the guest for want of a reader."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        flush_standard()
+        self.gate = Gate()
+        stack.callback(self.gate.release)
+        self.output, self.errors = Outlet(1, self.gate), Outlet(2, self.gate)
+        self.terminal = stack.enter_context(Terminal())
+
+    def say(self, text: str, end: str = "\r\n") -> None:
+        """Write lines on standard error; the terminal may be raw."""
+        lines = f"{text}\n".replace("\n", end if self.terminal.is_terminal else "\n")
+        self.errors.write(lines.encode(errors="backslashreplace"), PATIENCE)
+
+
+def boot_until_it_ends(options: argparse.Namespace, console: Console) -> Ending:
+    """Boot machines, one after the other, until one ends in a way that is to be the last."""
+    again = {
+        reason
+        for reason, choice in ((Reason.RESET, options.on_reset), (Reason.PANIC, options.on_panic))
+        if choice == RESTART
+    }
+    if console.terminal.is_terminal and not options.quiet:
+        console.say("Control-] ends the guest.")
+    deadline = None if options.timeout is None else monotonic() + options.timeout
+    while True:
+        with ExitStack() as stack:
+            ending = boot(options, stack, console, deadline)
+        if ending.reason not in again or console.terminal.signal is not None:
+            return ending
+
+
+def boot(
+    options: argparse.Namespace, stack: ExitStack, console: Console, deadline: float | None
+) -> Ending:
+    """Make a machine, run it until its guest ends, and report."""
     arch = backends.backend(options.hypervisor)
     memory = stack.enter_context(arch.GuestMemory(options.memory))
     vm = stack.enter_context(arch.Vm(memory, vcpus=options.cpus, irqchip=True))
@@ -159,29 +214,79 @@ def boot(options: argparse.Namespace, stack: ExitStack) -> Ending:
     arch.configure_system(vm, entry)
     for vcpu in vm.vcpus:
         arch.configure_vcpu(vcpu, entry)
+    if options.single_step:
+        vm.vcpus[0].step(True)
 
     bus = Bus()
-    terminal = Terminal(typed=lambda data: serial.receive(data), escaped=bus.stop)
-    serial = Serial16550(terminal.write, partial(vm.set_irq_line, SERIAL_LINE))
+
+    def write(data: bytes) -> None:
+        console.output.write(data)
+        if console.output.broken:
+            bus.stop()
+
+    serial = Serial16550(write, partial(vm.set_irq_line, SERIAL_LINE), wait_for_listener=True)
     bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + 8), serial)
     attach_pc_devices(bus, memory)
     if options.debug_exit is not None:
         bus.attach_ports(range(options.debug_exit, options.debug_exit + 1), DebugExit(bus.stop))
-    if terminal.is_terminal and not options.quiet:
-        print("Control-] ends the guest.", file=sys.stderr)
-    with terminal:
-        ending = serve(vm, bus, timeout=options.timeout, trace=trace if options.trace else None)
+    history = History(vm.vcpus, console.say if options.trace else None)
+    console.gate.open()
+    console.terminal.connect(serial, bus.stop)
+    left = None if deadline is None else max(deadline - monotonic(), 0)
+    ending = serve(vm, bus, timeout=left, trace=history.note, on_end=console.gate.close)
 
     if ending.reason in BAD or (ending.reason is Reason.PANIC and options.on_panic == DUMP):
-        print(f"\n{dump(vm.vcpus[ending.vcpu or 0], memory)}", file=sys.stderr)
+        console.say("\n" + "\n".join(report(ending, vm.vcpus, memory, history)))
     if not options.quiet:
-        print(f"\n{statistics(ending)}", file=sys.stderr)
+        console.say(f"\n{statistics(ending)}")
     return ending
 
 
-def trace(index: int, exit: Exit) -> None:
-    """Show an exit; the terminal may be raw."""
-    print(f"vCPU {index}: {exit!r}", end="\r\n", file=sys.stderr)
+class History:
+    """What happened last: exits, and the registers before the last instructions if they are known."""
+
+    def __init__(self, vcpus: Sequence[AnyVcpu], show: Callable[[str], object] | None) -> None:
+        self._vcpus = vcpus
+        self._show = show
+        self.exits: deque[str] = deque(maxlen=KEPT)
+        self.steps: deque[tuple[Any, Any]] = deque(maxlen=KEPT)
+        """General registers and Sregs, each time before an instruction."""
+
+    def note(self, index: int, exit: Exit) -> None:
+        """Remember an exit, and show it if that was asked for."""
+        if isinstance(exit, SingleStep):
+            vcpu = self._vcpus[index]
+            self.steps.append((vcpu.get_regs(), vcpu.get_sregs()))
+        else:
+            self.exits.append(f"vCPU {index}: {exit!r}")
+        if self._show is not None:
+            self._show(f"vCPU {index}: {exit!r}")
+
+
+def report(
+    ending: Ending, vcpus: Sequence[AnyVcpu], memory: GuestMemory, history: History
+) -> Iterator[str]:
+    """Say where a guest was that ended badly: its vCPUs, and what happened before."""
+    about = [vcpus[ending.vcpu]] if ending.vcpu is not None else started(vcpus)
+    for vcpu in about:
+        yield dump(vcpu, memory)
+    if history.exits:
+        yield "the last exits:"
+        yield from (f"  {exit}" for exit in history.exits)
+    if history.steps:
+        yield "the last instructions were at:"
+        yield "  " + " ".join(f"{regs.rip:#x}" for regs, _ in history.steps)
+    if ending.reason is Reason.SHUTDOWN and any(is_after_init(vcpu) for vcpu in about):
+        if history.steps:
+            yield "before the last one:"
+            yield from describe(*history.steps[-1], memory)
+        else:
+            yield "--single-step shows where it was, where the hypervisor can step"
+
+
+def started(vcpus: Sequence[AnyVcpu]) -> list[AnyVcpu]:
+    """The vCPUs that do not wait for another one to start them."""
+    return [vcpu for vcpu in vcpus if vcpu.get_activity() is not Activity.NOT_STARTED]
 
 
 def statistics(ending: Ending) -> str:

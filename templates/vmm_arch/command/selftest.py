@@ -15,6 +15,7 @@ from typing import Final
 from vmm_arch.command import backends
 from vmm_arch.command.doctor import operating_system
 from vmm_arch.command.host import about_host
+from vmm_arch.command.messages import complain
 from vmm_arch.errors import HypervisorUnavailableError
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
 from vmm_arch.report import Report
@@ -69,7 +70,7 @@ def selftest(options: argparse.Namespace) -> int:
             print(f"{'absent':12} {operation}: {reason}")
         outcomes = _play(arch, names, options.patience)
     except (HypervisorUnavailableError, ValueError) as error:
-        print(f"vmm-arch selftest: {error}", file=sys.stderr)
+        complain("selftest", error)
         return UNAVAILABLE
     failed = [outcome.name for outcome in outcomes if outcome.failure]
     print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")

@@ -37,6 +37,8 @@ IIR_FIFOS = 0xC0
 REGISTERS = 8
 """How many ports one takes."""
 FIFO_SIZE = 16
+POLLS = 8
+"""So many reads of LSR on end are no driver's that prints: it reads LSR once for what it writes."""
 DIVISOR_OF_9600 = 12
 """What firmware leaves. Linux divides by it where the command line gives no baud rate."""
 
@@ -54,7 +56,10 @@ class Serial16550:
 
     A character takes no time on the line: whatever is due happens between two accesses, and the
     interrupt line falls in between as the chip's does, so that edge-triggered interrupts work. The
-    line's other end is patient: characters wait until the FIFO has room for them. Baud rate,
+    line's other end is patient: characters wait until the FIFO has room for them. With
+    ``wait_for_listener`` they also wait until the guest listens, by asking for interrupts on
+    received data or by polling, and the FIFO's go back to wait if it stops or clears the FIFO:
+    Linux' driver (8250) throws away what comes while it probes the chip. Baud rate,
     character length, parity and break have no effect. The interrupt is the chip's INTR: OUT2, which
     on a PC's board connects it, is not asked.
     """
@@ -63,6 +68,8 @@ class Serial16550:
         self,
         output: Callable[[bytes], object],
         set_irq: Callable[[bool], object] | None = None,
+        *,
+        wait_for_listener: bool = False,
     ) -> None:
         self._output = output
         self._set_irq = set_irq
@@ -71,6 +78,11 @@ class Serial16550:
         self._incoming: deque[int] = deque()
         """What is on the line, and the FIFO had no room for yet."""
         self._fifo: deque[int] = deque()
+        self._waits = wait_for_listener
+        self._polls = 0
+        """How often LSR was read, but for reads of RBR, since the guest did anything else."""
+        self._looped = False
+        """Whether the FIFO has characters that came by loopback."""
         self._fifos_enabled = False
         self._trigger = TRIGGER_LEVELS[0]
         self._timed_out = False
@@ -94,6 +106,11 @@ class Serial16550:
             self._take_from_line()
             self._update_irq()
 
+    @property
+    def waiting(self) -> int:
+        """How many characters that were sent to the guest it has not read yet."""
+        return len(self._incoming) + len(self._fifo)
+
     def read(self, offset: int, size: int) -> int:
         """Read a register; a wide access reads several, as the ISA bus splits it."""
         with self._lock:
@@ -114,6 +131,8 @@ class Serial16550:
                 self._output(bytes((byte,)))
 
     def _read(self, register: int) -> int:
+        if self._waits:
+            self._note_polling(register)
         match register:
             case 5:  # LSR
                 received = LSR_DR if self._fifo else 0
@@ -126,6 +145,7 @@ class Serial16550:
                 return self._divisor >> 8 * register & 0xFF
             case 0:  # RBR
                 value = self._fifo.popleft() if self._fifo else 0
+                self._looped = self._looped and bool(self._fifo)
                 self._timed_out = False
                 self._update_irq()
                 self._take_from_line()
@@ -154,6 +174,7 @@ class Serial16550:
 
     def _write(self, register: int, value: int) -> bool:
         """Write a register; return whether the value went out on the line."""
+        self._polls = 0
         match register:
             case 0 | 1 if self._lcr & LCR_DLAB:  # DLL, DLM
                 self._divisor = self._divisor & ~(0xFF << 8 * register) | value << 8 * register
@@ -169,6 +190,10 @@ class Serial16550:
                 if value & IER_ETBEI and not self._ier & IER_ETBEI:
                     self._transmitter_emptied = True  # it is empty, and that is news again
                 self._ier = value & 0xF
+                if self._waits:
+                    if not self._listens():
+                        self._give_back()
+                    self._take_from_line()
                 self._update_irq()
             case 2:  # FCR
                 self._control_fifos(value)
@@ -187,8 +212,10 @@ class Serial16550:
         enabled = bool(value & FCR_ENABLE)
         # Switching FIFOs on or off clears them; without FCR_ENABLE no other bit counts (8.4).
         if enabled != self._fifos_enabled or (enabled and value & FCR_CLEAR_RECEIVER):
+            if self._waits:
+                self._give_back()
             self._fifo.clear()
-            self._timed_out = False
+            self._looped = self._timed_out = False
         self._fifos_enabled = enabled
         self._trigger = TRIGGER_LEVELS[value >> 6 & 3] if enabled else 1
         self._update_irq()
@@ -211,10 +238,29 @@ class Serial16550:
 
     def _take_from_line(self) -> None:
         """Let characters come in, as far as there is room; loopback cuts the line."""
-        if not self._mcr & MCR_LOOP:
+        if not self._mcr & MCR_LOOP and self._listens():
             while self._incoming and len(self._fifo) < self._capacity():
                 self._fifo.append(self._incoming.popleft())
         self._timed_out = bool(self._fifo)
+
+    def _listens(self) -> bool:
+        """Whether the guest takes characters from the line."""
+        return not self._waits or bool(self._ier & IER_ERBFI) or self._polls >= POLLS
+
+    def _note_polling(self, register: int) -> None:
+        if register == LSR:
+            self._polls += 1
+            if self._polls == POLLS:
+                self._take_from_line()
+        elif register != RBR:
+            self._polls = 0
+
+    def _give_back(self) -> None:
+        """Let the FIFO's characters wait on the line again."""
+        if not self._looped:
+            self._incoming.extendleft(reversed(self._fifo))
+            self._fifo.clear()
+            self._timed_out = False
 
     def _take(self, character: int) -> None:
         """Receive a character that does not wait: without room one is lost (8.5, bit 1)."""
@@ -224,7 +270,7 @@ class Serial16550:
                 return
             self._fifo.clear()
         self._fifo.append(character)
-        self._timed_out = True
+        self._looped = self._timed_out = True
 
     def _interrupt(self) -> int:
         """What asks for an interrupt and has the highest priority, as IIR says it."""

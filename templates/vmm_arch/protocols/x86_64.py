@@ -20,6 +20,7 @@ from vmm_arch.memory import Region
 from vmm_arch.report import Report
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
+from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 
@@ -191,6 +192,12 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
         Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
         """
 
+    def get_debugregs(self) -> dict[str, int]:
+        """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
+
+    def get_events(self) -> Events:
+        """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
+
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
 
@@ -206,6 +213,12 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
+
+    def step(self, wanted: bool) -> None:
+        """Have :meth:`run` return after each instruction, until that is not wanted.
+
+        What it returns then is a :class:`~vmm_arch.exits.SingleStep`.
+        """
 
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.

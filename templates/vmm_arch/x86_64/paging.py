@@ -1,0 +1,149 @@
+"""Walks a guest's page tables in its memory (Intel SDM volume 3, 4.3 to 4.5; AMD APM volume 2, 5.3).
+
+A hypervisor's own ``translate`` says where an address leads; this says which entry it is that does
+not lead on, and works with registers that the vCPU has no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from vmm_arch.memory import PAGE_SIZE, GuestMemory, MemoryAccessError
+
+_CR0_PG = 1 << 31
+_CR4_PSE, _CR4_PAE, _CR4_LA57 = 1 << 4, 1 << 5, 1 << 12
+_EFER_LMA = 1 << 10
+_PRESENT, _LARGE = 1, 1 << 7
+_ADDRESS = 0x000F_FFFF_FFFF_F000
+
+
+class Registers(Protocol):
+    """The control registers that decide on paging."""
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """An entry on the way from CR3 to a page."""
+
+    table: str
+    index: int
+    address: int
+    """Guest-physical: where the entry is."""
+    value: int | None
+    """What it says; None if there is no memory."""
+
+    def __str__(self) -> str:
+        value = "no memory" if self.value is None else f"{self.value:016x}"
+        return f"{self.table}[{self.index}] at {self.address:#x}: {value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Where a linear address leads, and on what way."""
+
+    steps: tuple[Step, ...]
+    """Empty without paging."""
+    physical: int | None
+    """The guest-physical address; None if the last step does not lead on."""
+
+    def __str__(self) -> str:
+        return "not mapped" if self.physical is None else f"physical {self.physical:#x}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    table: str
+    shift: int
+    bits: int
+    may_be_large: bool
+
+
+_32_BIT = (_Level("PD", 22, 10, True), _Level("PT", 12, 10, False))
+_PAE = (_Level("PDPT", 30, 2, False), _Level("PD", 21, 9, True), _Level("PT", 12, 9, False))
+_LONG = (
+    _Level("PML4", 39, 9, False),
+    _Level("PDPT", 30, 9, True),
+    _Level("PD", 21, 9, True),
+    _Level("PT", 12, 9, False),
+)
+_LA57 = (_Level("PML5", 48, 9, False), *_LONG)
+
+
+def walk(memory: GuestMemory, registers: Registers, linear: int) -> Walk:
+    """Follow a linear address through the guest's page tables, as its memory has them now.
+
+    Only whether an entry is present counts, not what it allows. An address that is not canonical
+    is not mapped.
+    """
+    if not registers.cr0 & _CR0_PG:
+        return Walk((), linear)
+    levels = _levels(registers)
+    width = levels[0].shift + levels[0].bits
+    if levels[0].table.startswith("PML") and not _canonical(linear, width):
+        return Walk((), None)
+    steps: list[Step] = []
+    for level, step in _steps(memory, registers, levels, linear):
+        steps.append(step)
+        if step.value is None or not step.value & _PRESENT:
+            return Walk(tuple(steps), None)
+        if level.shift == 12 or (level.may_be_large and step.value & _LARGE):
+            size = 1 << level.shift
+            page = step.value & _ADDRESS & ~(size - 1)
+            if size == 1 << 22:  # bits 13 to 20 are the page's bits 32 to 39 (PSE-36)
+                page |= (step.value >> 13 & 0xFF) << 32
+            return Walk(tuple(steps), page | linear & (size - 1))
+    raise AssertionError("the last table has pages")
+
+
+def _levels(registers: Registers) -> tuple[_Level, ...]:
+    if registers.efer & _EFER_LMA:
+        return _LA57 if registers.cr4 & _CR4_LA57 else _LONG
+    if registers.cr4 & _CR4_PAE:
+        return _PAE
+    if registers.cr4 & _CR4_PSE:
+        return _32_BIT
+    return (_Level("PD", 22, 10, False), _32_BIT[1])
+
+
+def _steps(
+    memory: GuestMemory, registers: Registers, levels: tuple[_Level, ...], linear: int
+) -> Iterator[tuple[_Level, Step]]:
+    size = 4 if levels[0].bits == 10 else 8
+    table = registers.cr3 & (0xFFFF_FFE0 if levels is _PAE else _ADDRESS)
+    for level in levels:
+        index = linear >> level.shift & ((1 << level.bits) - 1)
+        address = table + index * size
+        try:
+            value = int.from_bytes(memory.read(address, size), "little")
+        except MemoryAccessError:
+            value = None
+        yield level, Step(level.table, index, address, value)
+        table = (value or 0) & _ADDRESS
+
+
+def _canonical(linear: int, width: int) -> bool:
+    upper = linear >> (width - 1)
+    return upper in (0, (1 << (65 - width)) - 1)
+
+
+def read_linear(
+    memory: GuestMemory, registers: Registers, linear: int, size: int
+) -> list[int | None]:
+    """Read bytes at a linear address, across pages; None for each that is not mapped."""
+    found: list[int | None] = []
+    while len(found) < size:
+        at = linear + len(found) & (1 << 64) - 1
+        part = min(size - len(found), PAGE_SIZE - at % PAGE_SIZE)
+        physical = walk(memory, registers, at).physical
+        try:
+            found += [None] * part if physical is None else memory.read(physical, part)
+        except MemoryAccessError:
+            found += [None] * part
+    return found
