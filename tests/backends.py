@@ -16,6 +16,8 @@ import pytest
 from requirements import require
 from vcpu_state import State, kvm_mess, kvm_state, whp_mess, whp_state
 from vmm_arch import kvm_x86_64, whp, whp_x86_64
+from vmm_arch.abi import kvm_x86_64 as kvm_abi
+from vmm_arch.abi import whp_x86_64 as whp_abi
 from vmm_arch.abi.whp_x86_64 import PROTOTYPES
 from vmm_arch.selftest.harness import AnyBackend, AnyVcpu
 from vmm_arch.x86_64.entry import RealMode
@@ -64,6 +66,17 @@ def around_whp_entry(patch: pytest.MonkeyPatch, around: Callable[[Any], Any]) ->
     patch.setattr(platform, "WHvRunVirtualProcessor", around(platform.WHvRunVirtualProcessor))
 
 
+def ask_kvm_about_msrs(vm: Any) -> None:
+    space = kvm_abi.kvm_enable_cap(cap=kvm_abi.KVM_CAP_X86_USER_SPACE_MSR)
+    space.args[0] = kvm_abi.KVM_MSR_EXIT_REASON_UNKNOWN
+    vm.ioctl(kvm_abi.KVM_ENABLE_CAP, space)
+
+
+def ask_whp_about_msrs(vm: Any) -> None:
+    exits = whp_abi.WHV_EXTENDED_VM_EXITS(X64MsrExit=1)
+    vm.set_property(whp_abi.WHvPartitionPropertyCodeExtendedVmExits, exits)
+
+
 @dataclass(frozen=True)
 class BackendUnderTest:
     """A backend, and what a test has to know of it that its users need not."""
@@ -79,6 +92,8 @@ class BackendUnderTest:
     """Replaces the call that enters the guest by what a function makes of it."""
     no_memory: Callable[[], Exception]
     """What a hypervisor call raises if the host is out of memory."""
+    ask_about_msrs: Callable[[Any], object]
+    """Prepares a machine whose accesses to MSRs that the hypervisor does not know are exits."""
 
 
 BACKENDS = {
@@ -89,6 +104,7 @@ BACKENDS = {
         before_calls=before_kvm_calls,
         around_entry=around_kvm_entry,
         no_memory=lambda: OSError(errno.ENOMEM, "as if"),
+        ask_about_msrs=ask_kvm_about_msrs,
     ),
     "whp_x86_64": BackendUnderTest(
         prepare=lambda: whp.load(libraries() / PLATFORM),  # over KVM as well
@@ -97,6 +113,7 @@ BACKENDS = {
         before_calls=before_whp_calls,
         around_entry=around_whp_entry,
         no_memory=lambda: whp.refused("as if", 0x8007000E - (1 << 32)),
+        ask_about_msrs=ask_whp_about_msrs,
     ),
 }
 

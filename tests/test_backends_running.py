@@ -5,15 +5,36 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from backends import BackendUnderTest, Start
-from vmm_arch.errors import BusyError, ClosedError, HypervisorError, UnansweredReadError
-from vmm_arch.exits import Exit, Failure, Halt, InterruptWindow, IoIn, IoOut, Kicked, MmioRead
+from vcpu_state import differences
+from vmm_arch.devices.bus import Bus
+from vmm_arch.ending import Reason
+from vmm_arch.errors import (
+    BusyError,
+    ClosedError,
+    HypervisorError,
+    UnansweredError,
+    UnansweredReadError,
+)
+from vmm_arch.exits import (
+    Exit,
+    Failure,
+    Halt,
+    InterruptWindow,
+    IoIn,
+    IoOut,
+    Kicked,
+    MmioRead,
+    MsrRead,
+    MsrWrite,
+)
 from vmm_arch.memory import Region
 from vmm_arch.selftest.harness import AnyBackend
+from vmm_arch.serve import serve
 from vmm_arch.x86_64.entry import Protected32, RealMode
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
@@ -319,3 +340,112 @@ class TestKicks:
             vcpu.kick()
             thread.join()
         assert vcpu.get_regs().rip == 0x1000  # once it has stopped
+
+
+RDMSR = bytes.fromhex("66b978563412 6631c0 6631d2 0f32 f4")  # mov ecx, 0x12345678; rdmsr; hlt
+WRMSR = bytes.fromhex("66b978563412 66b811000000 66ba22000000 0f30 f4")  # the same with wrmsr
+REFUSED = b"\xe6\x0d\xf4"  # out 0x0d, al; hlt: what the vector of #GP leads to
+
+
+@pytest.fixture
+def msr_guest(arch: AnyBackend, backend: BackendUnderTest, memory: GuestMemory) -> Iterator[Start]:
+    """Start real-mode code whose accesses to unknown MSRs are exits, with a handler of #GP."""
+    machines = []
+
+    def start(code: bytes) -> Any:
+        vm = arch.Vm(memory, prepare=backend.ask_about_msrs)
+        machines.append(vm)
+        memory.write(0x1000, code)
+        memory.write(0x2000, REFUSED)
+        memory.write(13 * 4, (0x2000).to_bytes(4, "little"))
+        arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000, rsp=0x8000))
+        return vm.vcpus[0]
+
+    yield start
+    for vm in machines:
+        vm.close()
+
+
+class TestMsrExits:
+    """An access to an MSR waits for its answer, whatever is asked for meanwhile."""
+
+    def test_a_read_is_answered(self, msr_guest: Start) -> None:
+        vcpu = msr_guest(RDMSR)
+        read = vcpu.run()
+        assert isinstance(read, MsrRead)
+        assert repr(read) == "MsrRead(index=0x12345678)"
+        uses: list[Callable[[], object]] = [
+            vcpu.get_regs,
+            vcpu.run,
+            lambda: vcpu.set_msrs({}),
+        ]
+        for use in uses:
+            with pytest.raises(UnansweredError, match="the guest waits for an answer"):
+                use()
+        with pytest.raises(ValueError, match="no unsigned value of 8 bytes"):
+            read.complete(1 << 64)
+        read.complete(0x1122334455667788)
+        with pytest.raises(UnansweredError, match="waits for no answer"):
+            read.complete(0)
+        regs = vcpu.get_regs()
+        assert (regs.rax, regs.rdx, regs.rip) == (0x55667788, 0x11223344, 0x100E)
+        assert isinstance(vcpu.run(), Halt)
+
+    def test_an_old_exit_does_not_answer_it(self, msr_guest: Start) -> None:
+        vcpu = msr_guest(b"\xe4\x10" + RDMSR)
+        port = vcpu.run()
+        port.ignore()
+        read = vcpu.run()
+        with pytest.raises(UnansweredError, match="waits for no answer"):
+            port.ignore()
+        read.complete(5)
+        assert vcpu.get_regs().rax == 5
+
+    def test_a_write_is_taken(self, msr_guest: Start) -> None:
+        vcpu = msr_guest(WRMSR)
+        write = vcpu.run()
+        assert isinstance(write, MsrWrite)
+        assert repr(write) == "MsrWrite(index=0x12345678, value=0x2200000011)"
+        with pytest.raises(UnansweredReadError):
+            vcpu.get_regs()
+        write.complete()
+        assert isinstance(vcpu.run(), Halt)
+
+    @pytest.mark.parametrize("code", [RDMSR, WRMSR], ids=["read", "write"])
+    @pytest.mark.parametrize("answer", ["refuse", "ignore"])
+    @pytest.mark.parametrize("look", [False, True], ids=["", "looked at"])
+    def test_what_is_refused_raises_gp(
+        self, msr_guest: Start, code: bytes, answer: str, look: bool
+    ) -> None:
+        vcpu = msr_guest(code)
+        exit: Any = vcpu.run()
+        getattr(exit, answer)()
+        if look:
+            vcpu.get_regs()
+        out = vcpu.run()
+        assert isinstance(out, IoOut)
+        assert out.port == 0x0D
+        assert isinstance(vcpu.run(), Halt)
+        assert vcpu.get_regs().rip == 0x2003
+
+    @pytest.mark.parametrize("code", [RDMSR, WRMSR], ids=["read", "write"])
+    def test_a_reset_gives_it_up(
+        self, arch: AnyBackend, backend: BackendUnderTest, msr_guest: Start, code: bytes
+    ) -> None:
+        """KVM would finish it in the middle of the next guest."""
+        vcpu = msr_guest(code)
+        configured = backend.state(vcpu)
+        for _ in range(2):
+            assert isinstance(vcpu.run(), MsrRead | MsrWrite)
+            arch.reset_vcpu(vcpu, RealMode(0x1000, rsp=0x8000))
+            regs = vcpu.get_regs()
+            assert (regs.rip, regs.rax) == (0x1000, 0)
+            assert differences(backend.state(vcpu), configured) == []
+
+    def test_one_that_nobody_handles_ends_serving_by_name(self, msr_guest: Start) -> None:
+        vcpu = msr_guest(RDMSR)
+        ending = serve(vcpu.vm, Bus())
+        assert (ending.reason, ending.message) == (
+            Reason.FAILED,
+            "nobody answers MsrRead(index=0x12345678)",
+        )

@@ -20,6 +20,7 @@ import pytest
 from backends import BACKENDS, backend_module
 from images import flat_kernel
 from requirements import require
+from vmm_arch.command.backends import hypervisors, usual
 from vmm_arch.command.messages import complain
 from vmm_arch.command.run import size
 from vmm_arch.whp import VARIABLE
@@ -76,6 +77,16 @@ def test_doctor() -> None:
     assert "KVM: works on this host" in done.stdout
     assert "yes  a guest: was made, ran and halted in" in done.stdout
     assert re.search("(yes|no ) +an operating system: ", done.stdout)
+
+
+@pytest.mark.parametrize(("system", "first"), [("linux", "kvm"), ("win32", "whp")])
+def test_a_systems_own_hypervisor_comes_first(
+    system: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", system)
+    assert usual() == first
+    assert next(iter(hypervisors())) == first
+    assert sorted(hypervisors()) == ["kvm", "whp"]
 
 
 # mov dx, 0x3f8; mov al, '!'; out dx, al; then what ends the guest

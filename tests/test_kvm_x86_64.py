@@ -7,7 +7,7 @@ import errno
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,112 +65,6 @@ class TestCalls:
             patch.setattr(arch, "MSRS_AT_ONCE", 16)
             write(vcpu.fd, image)
             assert vcpu.get_msrs(many) == many
-
-
-RDMSR = bytes.fromhex("66b978563412 6631c0 6631d2 0f32 f4")  # mov ecx, 0x12345678; rdmsr; hlt
-WRMSR = bytes.fromhex("66b978563412 66b811000000 66ba22000000 0f30 f4")  # the same with wrmsr
-REFUSED = b"\xe6\x0d\xf4"  # out 0x0d, al; hlt: what the vector of #GP leads to
-
-
-def ask_about_msrs(vm: arch.Vm) -> None:
-    """Have accesses to MSRs that KVM does not know come as exits."""
-    space = abi.kvm_enable_cap(cap=abi.KVM_CAP_X86_USER_SPACE_MSR)
-    space.args[0] = abi.KVM_MSR_EXIT_REASON_UNKNOWN
-    vm.ioctl(abi.KVM_ENABLE_CAP, space)
-
-
-@pytest.fixture
-def msr_guest(memory: arch.GuestMemory) -> Iterator[Guest]:
-    """Start real-mode code whose accesses to unknown MSRs are exits, with a handler of #GP."""
-    machines = []
-
-    def start(code: bytes) -> arch.Vcpu:
-        vm = arch.Vm(memory, prepare=ask_about_msrs)
-        machines.append(vm)
-        memory.write(0x1000, code)
-        memory.write(0x2000, REFUSED)
-        memory.write(13 * 4, (0x2000).to_bytes(4, "little"))
-        arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000, rsp=0x8000))
-        return vm.vcpus[0]
-
-    yield start
-    for vm in machines:
-        vm.close()
-
-
-class TestMsrExits:
-    """An access to an MSR waits for its answer, whatever is asked for meanwhile."""
-
-    def test_a_read_is_answered(self, msr_guest: Guest) -> None:
-        vcpu = msr_guest(RDMSR)
-        read = vcpu.run()
-        assert isinstance(read, arch.MsrRead)
-        assert repr(read) == "MsrRead(index=0x12345678)"
-        uses: list[Callable[[], object]] = [
-            vcpu.get_regs,
-            vcpu.run,
-            lambda: vcpu.set_msrs({}),
-            lambda: vcpu.ioctl(abi.KVM_GET_REGS, arch.Regs()),
-        ]
-        for use in uses:
-            with pytest.raises(arch.UnansweredError, match="the guest waits for an answer"):
-                use()
-        with pytest.raises(ValueError, match="no unsigned value of 8 bytes"):
-            read.complete(1 << 64)
-        read.complete(0x1122334455667788)
-        with pytest.raises(arch.UnansweredError, match="waits for no answer"):
-            read.complete(0)
-        regs = vcpu.get_regs()
-        assert (regs.rax, regs.rdx, regs.rip) == (0x55667788, 0x11223344, 0x100E)
-        assert isinstance(vcpu.run(), arch.Halt)
-
-    def test_a_write_is_taken(self, msr_guest: Guest) -> None:
-        vcpu = msr_guest(WRMSR)
-        write = vcpu.run()
-        assert isinstance(write, arch.MsrWrite)
-        assert repr(write) == "MsrWrite(index=0x12345678, value=0x2200000011)"
-        with pytest.raises(arch.UnansweredReadError):
-            vcpu.get_regs()
-        write.complete()
-        assert isinstance(vcpu.run(), arch.Halt)
-
-    @pytest.mark.parametrize("code", [RDMSR, WRMSR], ids=["read", "write"])
-    @pytest.mark.parametrize("answer", ["refuse", "ignore"])
-    @pytest.mark.parametrize("look", [False, True], ids=["", "looked at"])
-    def test_what_is_refused_raises_gp(
-        self, msr_guest: Guest, code: bytes, answer: str, look: bool
-    ) -> None:
-        vcpu = msr_guest(code)
-        exit: Any = vcpu.run()
-        getattr(exit, answer)()
-        if look:
-            vcpu.get_regs()
-        out = vcpu.run()
-        assert isinstance(out, arch.IoOut)
-        assert out.port == 0x0D
-        assert isinstance(vcpu.run(), arch.Halt)
-        assert vcpu.get_regs().rip == 0x2003
-
-    @pytest.mark.parametrize("code", [RDMSR, WRMSR], ids=["read", "write"])
-    def test_a_reset_gives_it_up(self, msr_guest: Guest, code: bytes) -> None:
-        """KVM would finish it in the middle of the next guest."""
-        vcpu = msr_guest(code)
-        for _ in range(2):
-            assert isinstance(vcpu.run(), arch.MsrRead | arch.MsrWrite)
-            arch.reset_vcpu(vcpu, arch.RealMode(0x1000, rsp=0x8000))
-            regs = vcpu.get_regs()
-            assert (regs.rip, regs.rax) == (0x1000, 0)
-            events = abi.kvm_vcpu_events()
-            vcpu.ioctl(abi.KVM_GET_VCPU_EVENTS, events)
-            assert not events.exception.pending | events.exception.injected
-
-    def test_one_that_nobody_handles_ends_serving_by_name(self, msr_guest: Guest) -> None:
-        vcpu = msr_guest(RDMSR)
-        ending = arch.serve(vcpu.vm, arch.Bus())
-        assert (ending.reason, ending.message) == (
-            arch.Reason.FAILED,
-            "nobody answers MsrRead(index=0x12345678)",
-        )
 
 
 class TestOtherExits:

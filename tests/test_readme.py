@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backends import BACKENDS, backend_module
 from images import flat_kernel
 from requirements import require
+from vmm_arch.abi import whp_x86_64
 from vmm_arch.whp import VARIABLE
 from whp.build import PLATFORM, libraries
 
@@ -74,6 +77,27 @@ def test_the_example_that_boots_linux(checkout: Path, tmp_path: Path, backend: s
         said = re.search(r"tsc_early_khz=(\d+)", done.stdout)
         assert said is not None
         assert int(said[1]) == pytest.approx(vm.vcpus[0].get_tsc_khz(), rel=0.01)
+
+
+def test_the_example_that_prepares_a_machine(checkout: Path) -> None:
+    """Every record is made, and is of the size that the property has."""
+
+    class Recorder:
+        def set_property(self, code: int, value: Any) -> None:
+            sizes[code] = ctypes.sizeof(value)
+
+    sizes: dict[int, int] = {}
+    found = re.search(r"```python\n(def prepare.*?)```", (checkout / "README.md").read_text(), re.S)
+    assert found is not None
+    names: dict[str, Any] = {"abi": whp_x86_64, "ctypes": ctypes}
+    exec(found[1], names)
+    names["prepare"](Recorder())
+    assert sizes == {
+        whp_x86_64.WHvPartitionPropertyCodeSeparateSecurityDomain: 4,
+        whp_x86_64.WHvPartitionPropertyCodeProcessorFeaturesBanks: 24,
+        whp_x86_64.WHvPartitionPropertyCodeSyntheticProcessorFeaturesBanks: 16,
+        whp_x86_64.WHvPartitionPropertyCodeMsrActionList: 8,
+    }
 
 
 def test_the_functions_that_are_shown_are_the_generated_ones(checkout: Path) -> None:

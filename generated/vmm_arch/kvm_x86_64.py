@@ -827,7 +827,7 @@ class Vcpu:
 
     def _answer(self, data: bytes) -> None:
         """Answer the read that the guest waits for."""
-        if self._state != UNANSWERED:
+        if self._state != UNANSWERED or not isinstance(self._asked, IoIn | MmioRead):
             raise not_asked(self.index)
         at = self._answer_at
         self._page[at : at + len(data)] = data

@@ -71,6 +71,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvTranslateGvaResultSuccess,
     WHvX64CpuidResult2FlagSubleafSpecific,
     WHvX64CpuidResult2FlagVpSpecific,
+    WHvX64ExceptionTypeGeneralProtectionFault,
     WHvX64InterruptTypeFixed,
     WHvX64InterruptTypeInit,
     WHvX64InterruptTypeLowestPriority,
@@ -435,6 +436,7 @@ ACTIVITY: Final = names_array(
 )
 TRAP_FLAG: Final = 1 << 8
 """RFLAGS.TF: the guest is to trap after each instruction."""
+REFUSED: Final = -1
 XSAVE_SIZE: Final = 0x1000
 """Room for the extended state of processors without AMX."""
 DEBUG_REGISTERS: Final = {
@@ -449,6 +451,13 @@ EVENTS: Final = names_array(
     [WHvRegisterPendingEvent, WHvRegisterPendingInterruption, WHvRegisterInterruptState]
 )
 PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
+GENERAL_PROTECTION: Final = (WHV_REGISTER_VALUE * 1)()
+GENERAL_PROTECTION[0].PendingInterruption = WHV_X64_PENDING_INTERRUPTION_REGISTER(
+    InterruptionPending=1,
+    InterruptionType=WHvX64PendingException,
+    InterruptionVector=WHvX64ExceptionTypeGeneralProtectionFault,
+    DeliverErrorCode=1,
+)
 PENDING_DEBUG: Final = names_array([WHvX64RegisterPendingDebugException])
 SINGLE_STEP: Final = (WHV_REGISTER_VALUE * 1)()
 SINGLE_STEP[0].PendingDebugException.SingleStep = 1
@@ -973,12 +982,14 @@ class Vcpu:
     vm: Vm
     cpuid: list[CpuidEntry]
     """What its CPUID instruction says."""
-    _asked: IoIn | MmioRead
-    """The read that waits for an answer, if one does."""
+    _asked: IoIn | MmioRead | MsrRead | MsrWrite
+    """The exit that waits for an answer, if one does."""
     _emulated: EmulatedAccess | None
     """The read of an emulated instruction that waits for an answer."""
     _settled: int
-    """How many registers the last instruction still has to change: RIP, then RAX, then RDX."""
+    """How many registers the last instruction still has to change: RIP, then RAX, then RDX.
+
+    Or :data:`REFUSED`: it is to raise #GP."""
 
     def __init__(self, vm: Vm, index: int, cpuid: list[CpuidEntry]) -> None:
         """Create a virtual processor; for :class:`Vm`, which also closes it."""
@@ -1039,9 +1050,12 @@ class Vcpu:
 
     def _finish_instruction(self) -> None:
         """Change what the guest's last instruction still has to change."""
-        self.write_registers(self._names, self._settled, self._values)
-        if self._context.VpContext.Rflags & TRAP_FLAG:
-            self.single_stepped()
+        if self._settled == REFUSED:
+            self.write_registers(PENDING_INTERRUPTION, 1, GENERAL_PROTECTION)
+        else:
+            self.write_registers(self._names, self._settled, self._values)
+            if self._context.VpContext.Rflags & TRAP_FLAG:
+                self.single_stepped()
         self._settled = 0
 
     def single_stepped(self) -> None:
@@ -1077,7 +1091,7 @@ class Vcpu:
 
     def _answer(self, data: bytes) -> None:
         """Answer the read that the guest waits for."""
-        if self._state != UNANSWERED:
+        if self._state != UNANSWERED or not isinstance(self._asked, IoIn | MmioRead):
             raise not_asked(self.index)
         if self._emulated is not None:
             self._emulation.answer(self._emulated, data)
@@ -1089,6 +1103,18 @@ class Vcpu:
                 value |= access.Rax & ~((1 << 8 * len(data)) - 1)
             self._values[1].Reg64 = value
             self._settled = 2
+        self._state = SETTLING
+
+    def _reply(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
+        """Let an access to an MSR finish, a read with a value; None refuses it."""
+        if self._state != UNANSWERED or self._asked is not asked:
+            raise not_asked(self.index)
+        if value is None:
+            self._settled = REFUSED
+        else:
+            self._next_instruction()
+            self._values[1].Reg64, self._values[2].Reg64 = value & 0xFFFFFFFF, value >> 32
+            self._settled = 3 if isinstance(asked, MsrRead) else 1
         self._state = SETTLING
 
     def _next_access(self) -> Exit | None:
@@ -1172,9 +1198,8 @@ class Vcpu:
             case abi.WHvRunVpExitReasonX64Cpuid:
                 self._answer_cpuid()
                 return None
-            case abi.WHvRunVpExitReasonX64MsrAccess if not self.vm.msr_exits_wanted:
-                self._answer_msr()
-                return None
+            case abi.WHvRunVpExitReasonX64MsrAccess:
+                return self._msr_access()
             case abi.WHvRunVpExitReasonCanceled:
                 return None  # the kicks are counted: this one may have been told of
             case abi.WHvRunVpExitReasonX64InterruptWindow if self._window_wanted:
@@ -1245,15 +1270,30 @@ class Vcpu:
         if context.Rflags & TRAP_FLAG:
             self.single_stepped()
 
-    def _answer_msr(self) -> None:
-        """Read zero from an MSR that the platform does not know, and ignore what is written to it.
+    def _msr_access(self) -> Exit | None:
+        """Tell who asked for it of an access to an MSR, and finish any other.
 
-        Otherwise it would be #GP, at MSRs that Linux expects of the processor. QEMU does the same.
+        Then it is an MSR that the platform does not know: it is read as zero, and what is written to
+        it is ignored. Otherwise that would be #GP, at MSRs that Linux expects of the processor; QEMU
+        does the same.
         """
-        self._next_instruction()
-        self._values[1].Reg64 = self._values[2].Reg64 = 0
-        self._settled = 1 if self._context.MsrAccess.AccessInfo.IsWrite else 3
-        self._finish_instruction()
+        access = self._context.MsrAccess
+        asked: MsrRead | MsrWrite
+        if not self.vm.msr_exits_wanted:
+            self._next_instruction()
+            self._values[1].Reg64 = self._values[2].Reg64 = 0
+            self._settled = 1 if access.AccessInfo.IsWrite else 3
+            self._finish_instruction()
+            return None
+        if access.AccessInfo.IsWrite:
+            asked = MsrWrite(self._reply)
+            asked.value = (access.Rdx & 0xFFFFFFFF) << 32 | access.Rax & 0xFFFFFFFF
+        else:
+            asked = MsrRead(self._reply)
+        asked.index = access.MsrNumber
+        self._asked = asked
+        self._state = UNANSWERED
+        return asked
 
     def _next_instruction(self) -> None:
         """Let the instruction that the exit is about be over once its registers are written."""

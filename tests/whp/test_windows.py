@@ -43,6 +43,15 @@ def test_the_platform(checkout: Path, tmp_path: Path) -> None:
     assert "skipped" not in done.stdout
 
 
+def test_doctor_speaks_of_windows_own_hypervisor_first(checkout: Path, tmp_path: Path) -> None:
+    done = windows(["-m", "vmm_arch", "doctor"], [checkout / "generated"], tmp_path)
+    assert done.returncode == 0, done.stdout
+    system, report, *_ = done.stdout.splitlines()
+    assert "Windows" in system
+    assert report == "WHP: works on this host"
+    assert "yes  a guest: was made, ran and halted" in done.stdout
+
+
 @pytest.fixture(scope="session")
 def outcomes(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
     """What came of all scenarios; one process plays them."""

@@ -55,8 +55,8 @@ CODES: Final = {
 }
 """The names of HRESULTs (winerror.h; "Windows Hypervisor Platform API Definitions")."""
 ENABLE: Final = (
-    "enable the Windows feature HypervisorPlatform (as administrator: DISM /Online /Enable-Feature"
-    " /FeatureName:HypervisorPlatform /All) and restart"
+    "enable the Windows feature HypervisorPlatform (in the dialog optionalfeatures, or as"
+    " administrator: DISM /Online /Enable-Feature /FeatureName:HypervisorPlatform /All) and restart"
 )
 CAUSES: Final = {
     ("WHvSetupPartition", "E_INVALIDARG"): "the properties contradict each other",

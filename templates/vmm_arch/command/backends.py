@@ -16,8 +16,14 @@ BACKENDS: Final = {"x86_64": _X86_64, "amd64": _X86_64}
 
 
 def hypervisors() -> dict[str, str]:
-    """The backends for this processor, by their hypervisors' names."""
-    return BACKENDS.get(processor(), {})
+    """The backends for this processor, by their hypervisors' names: this system's comes first."""
+    names = BACKENDS.get(processor(), {})
+    return dict(sorted(names.items(), key=lambda item: item[0] != usual()))
+
+
+def usual() -> str:
+    """The hypervisor of this system."""
+    return "whp" if sys.platform == "win32" else "kvm"
 
 
 def processor() -> str:
@@ -30,7 +36,7 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--hypervisor",
         choices=sorted({name for names in BACKENDS.values() for name in names}),
-        default="whp" if sys.platform == "win32" else "kvm",
+        default=usual(),
         help="which one to use (%(default)s)",
     )
 
