@@ -13,6 +13,7 @@ from vmm_arch_gen.arch.check import check
 from vmm_arch_gen.arch.contract import Contract, read_contract
 from vmm_arch_gen.arch.exports import read_exports
 from vmm_arch_gen.arch.hypervisor import PARTS, TEXTS, Hypervisor, read_hypervisor
+from vmm_arch_gen.arch.inside import CLASSES, Inside, inside_problems, read_inside
 from vmm_arch_gen.arch.macros import Macro
 from vmm_arch_gen.arch.states import States, read_states
 from vmm_arch_gen.diagnostics import Problem, collecting, refuse
@@ -53,11 +54,16 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
     hypervisor = read_hypervisor(templates, f"{name}/{cpu}")
     with collecting(problems):
         problems += check(contract, states, hypervisor, abi, templates, functions)
+    inside: dict[str, Inside] = {}
+    with collecting(problems):
+        inside = read_inside(templates)
     for macro in hypervisor.macros.values():
         with collecting(problems):
-            problems += not_python(
-                macro, rendering.macro(macro.file, macro.name, *macro.parameters)
-            )
+            text = rendering.macro(macro.file, macro.name, *macro.parameters)
+            wrong = list(not_python(macro, text))
+            if macro.name in inside and not wrong:
+                wrong += inside_problems(inside[macro.name], macro, text)
+            problems += wrong
     refuse(problems)
     assert states is not None
     return BackendInputs(abi, functions, contract, states, hypervisor, exports, offered)
@@ -68,7 +74,7 @@ def not_python(macro: Macro, text: str) -> Iterator[Problem]:
     if macro.name in TEXTS:
         return
     around = "" if macro.name in PARTS else "def body():\n"
-    if not around and text.startswith(" "):
+    if macro.name in CLASSES:
         around = "class Body:\n"
     try:
         ast.parse(around + (indent(text, " ") if around.startswith("def") else text) + "\n")

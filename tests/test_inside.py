@@ -1,0 +1,79 @@
+"""What every backend's vCPU and machine have inside: the second contract."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.diagnostics import InputError
+from vmm_arch_gen.generate.backend_module import render_backend_module
+from vmm_arch_gen.project import Project
+
+INSIDE = "templates/vmm_arch/protocols/inside.py"
+
+
+@pytest.mark.parametrize("hypervisor", ["kvm", "whp"])
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (
+            "def _take_queued(",
+            "def _take_queue(",
+            rf"vcpu_parts lacks the method _take_queued of {INSIDE}:\d+; did you mean _take_queue",
+        ),
+        (
+            "def _settle(self) -> None:",
+            "def _settle(self, patience: int) -> None:",
+            rf"_settle is not as {INSIDE}:\d+ has it; write def _settle\(self\) -> None:",
+        ),
+        ("def _close(", "def _clothe(", "lacks the method _close .* write def _close"),
+        ("_asked", "_questioned", r"vcpu_parts lacks _asked of .*; write _asked: Any"),
+        ("_closing", "_ending", "vcpu_parts lacks _closing of .*; write _closing: bool"),
+        ('"_owner",', "", 'has __slots__ without _owner of .*; add "_owner"'),
+        ('"track_dirty",', "", "vm_parts lacks track_dirty of .*; write track_dirty: bool"),
+        ("_opened", "_open", "vm_parts lacks _opened of .*; did you mean _open"),
+    ],
+)
+def test_what_is_called_otherwise_is_refused(
+    tmp_path: Path, paths: Project, hypervisor: str, old: str, new: str, complaint: str
+) -> None:
+    templates = tmp_path / "templates"
+    shutil.copytree(paths.templates, templates)
+    file = templates / f"hypervisors/{hypervisor}/x86_64/machine.py.j2"
+    text = file.read_text()
+    assert old in text
+    # The annotation of track_dirty as well: it is in the slots or nowhere.
+    file.write_text(text.replace(old, new).replace("    track_dirty: bool\n", ""))
+    abi = read_abi_file(paths.abi / f"{hypervisor}_x86_64.abi")
+    with pytest.raises(InputError) as refused:
+        render_backend_module(templates, abi, "# Marked")
+    where = f"templates/hypervisors/{hypervisor}/x86_64/machine.py.j2:"
+    assert all(str(problem).startswith(where) for problem in refused.value.problems)
+    assert any(re.search(complaint, str(problem)) for problem in refused.value.problems), refused
+
+
+def test_every_backend_has_it_with_these_types(checkout: Path, tmp_path: Path) -> None:
+    """As a type checker sees it: the generator compares names and signatures only."""
+    program = tmp_path / "inside.py"
+    program.write_text(
+        "from vmm_arch import kvm_x86_64, whp_x86_64\n"
+        "from vmm_arch.protocols.inside import VcpuInside, VmInside\n\n\n"
+        "def kvm_vcpu(vcpu: kvm_x86_64.Vcpu) -> VcpuInside:\n    return vcpu\n\n\n"
+        "def kvm_vm(vm: kvm_x86_64.Vm) -> VmInside:\n    return vm\n\n\n"
+        "def whp_vcpu(vcpu: whp_x86_64.Vcpu) -> VcpuInside:\n    return vcpu\n\n\n"
+        "def whp_vm(vm: whp_x86_64.Vm) -> VmInside:\n    return vm\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "mypy")]
+    done = subprocess.run(
+        [*command, str(program)],
+        env={"MYPYPATH": str(checkout / "generated"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
