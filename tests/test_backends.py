@@ -191,13 +191,34 @@ class TestState:
             secondary = vm.vcpus[1]
             assert secondary.is_secondary
             arch.configure_vcpu(secondary, ENTRIES[0])
-            before = backend.state(secondary)
+            before, new = backend.state(secondary), secondary.get_lapic()
             make_a_mess(backend, secondary)
             arch.reset_vcpu(secondary, ENTRIES[0])
             # INIT and SIPI will set these, so that configuring need not.
             changed = parts(differences(backend.state(secondary), before))
             assert changed <= {"regs", "sregs", "fpu", "lapic"}
-            assert secondary.get_lapic()[0x20] == 1 << 24
+            left = secondary.get_lapic()
+            offsets = (0x20, 0x80, 0xF0, *range(0x320, 0x380, 0x10))
+            assert [hex(n) for n in offsets if left[n] != new[n]] == []
+            assert (left[0x20], left[0x350], left[0x360]) == (1 << 24, 0x10000, 0x10000)
+
+    def test_a_reset_that_cannot_set_the_time_stamp_counter_says_so(
+        self, arch: AnyBackend, memory: GuestMemory
+    ) -> None:
+        """What the guest reads is the scenario time_stamp's."""
+        with arch.Vm(memory) as vm:
+            vcpu = vm.vcpus[0]
+            for tsc in (-1, 1 << 64):
+                with pytest.raises(ValueError, match="no unsigned value of 64 bits"):
+                    arch.reset_vcpu(vcpu, RealMode(0x1000), tsc=tsc)
+            try:
+                arch.reset_vcpu(vcpu, RealMode(0x1000), tsc=0)
+                can = True
+            except HypervisorUnavailableError as error:
+                assert "the guest's time stamp counter is the host's" in str(error)
+                can = False
+            seconds = vcpu.get_msrs([0x10])[0x10] / vcpu.get_tsc_khz() / 1000
+            assert seconds < 60 or not can
 
     def test_sregs_are_views_and_the_lapic_is_read_by_offset(
         self, arch: AnyBackend, memory: GuestMemory
@@ -333,6 +354,34 @@ class TestRefusals:
             getattr(other.vcpus[0], f"set_{what}")(record)
             with pytest.raises(NotFreshError):
                 arch.configure_vcpu(other.vcpus[0], RealMode(0x1000))
+
+    @pytest.mark.parametrize(
+        "inject",
+        [
+            lambda vcpu: vcpu.inject_nmi(),
+            lambda vcpu: vcpu.inject_interrupt(0x20),
+            lambda vcpu: vcpu.request_interrupt_window(True),
+        ],
+        ids=["NMI", "interrupt", "window"],
+    )
+    def test_what_is_injected_makes_a_vcpu_used(
+        self,
+        arch: AnyBackend,
+        backend: BackendUnderTest,
+        memory: GuestMemory,
+        inject: Callable[[Any], None],
+    ) -> None:
+        """Its guest would begin in the handler. A reset forgets it."""
+        with arch.Vm(memory) as vm:
+            arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+            wanted = backend.state(vm.vcpus[0])
+        with arch.Vm(memory) as vm:
+            vcpu = vm.vcpus[0]
+            inject(vcpu)
+            with pytest.raises(NotFreshError):
+                arch.configure_vcpu(vcpu, RealMode(0x1000))
+            arch.reset_vcpu(vcpu, RealMode(0x1000))
+            assert differences(backend.state(vcpu), wanted) == []
 
     @pytest.mark.parametrize("function", ["setup_fpu", "setup_msrs"])
     def test_a_function_of_its_own_makes_a_vcpu_used(

@@ -70,9 +70,9 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
     assert [line.partition(";")[0] for line in found] == [
         f"{operations}:3: set_regs has the parameters (vcpu)",
         f"{operations}: lacks the operation run of {contract}:12",
-        f"{operations}: lacks the operation set_modes of {contract}:18",
-        f"{operations}: lacks the operation probe of {contract}:30",
-        f"{operations}: lacks the operation create_vm of {contract}:36",
+        f"{operations}: lacks the operation set_modes of {contract}:20",
+        f"{operations}: lacks the operation probe of {contract}:32",
+        f"{operations}: lacks the operation create_vm of {contract}:38",
         *[
             f"{folder}/module.py.j2: lacks the part {part}"
             for part in ("machines_per_process", "imports", "records", "module_parts", "calls")
@@ -133,7 +133,7 @@ def test_an_operation_that_nothing_uses(tmp_path: Path, paths: Project) -> None:
     absent = '{% set set_modes = absent("the registers are all there is") %}'
     folder = changed(BATCH, "operations.py.j2", absent, unabsent)
     (problem,) = problems(tmp_path, paths, folder, template="")
-    contract = f"templates/vmm_arch/protocols/{CPU}.py:18"
+    contract = f"templates/vmm_arch/protocols/{CPU}.py:20"
     assert problem.startswith(f"{contract}: set_modes is not public, and no arch function uses it")
 
 

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,26 @@ class TestCalls:
             patch.setattr(arch, "MSRS_AT_ONCE", 16)
             write(vcpu.fd, image)
             assert vcpu.get_msrs(many) == many
+
+
+def test_a_host_without_xsave_is_asked_for_no_extended_control_registers(
+    memory: arch.GuestMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, made = vars(arch)["ioctl"], []
+
+    def without(fd: int, request: int, argument: Any = 0) -> int:
+        made.append(request)
+        if (request, argument) == (abi.KVM_CHECK_EXTENSION, abi.KVM_CAP_XCRS):
+            return 0
+        result: int = real(fd, request, argument)
+        return result
+
+    monkeypatch.setattr(arch, "ioctl", without)
+    with arch.Vm(memory) as vm:
+        for _ in range(2):
+            arch.reset_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+    assert abi.KVM_SET_XSAVE in made or abi.KVM_SET_DEBUGREGS in made
+    assert abi.KVM_SET_XCRS not in made
 
 
 class TestOtherExits:
@@ -408,10 +429,25 @@ class TestEscapeHatch:
         with pytest.raises(arch.HypervisorError, match="ioctl 0xaeff: "):
             vcpu.ioctl(0xAEFF)
 
-    def test_what_it_sets_makes_a_vcpu_used(self, memory: arch.GuestMemory) -> None:
+    def test_what_it_reads_leaves_a_vcpu_new(self, memory: arch.GuestMemory) -> None:
+        reading = (
+            *("GET_CPUID2", "GET_MSRS", "GET_REGS", "GET_ONE_REG", "GET_NESTED_STATE", "GET_LAPIC"),
+            *("GET_TSC_KHZ", "GET_DEVICE_ATTR", "HAS_DEVICE_ATTR", "GET_XSAVE2", "GET_SREGS2"),
+            *("GET_MP_STATE", "GET_VCPU_EVENTS", "TRANSLATE", "XEN_VCPU_GET_ATTR"),
+        )
+        with arch.Vm(memory, irqchip=True) as vm:
+            for name in reading:
+                with suppress(arch.HypervisorError):
+                    vm.vcpus[0].ioctl(vars(abi)[f"KVM_{name}"], bytearray(8192))
+            arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+
+    @pytest.mark.parametrize(
+        "request_", [abi.KVM_NMI, abi.KVM_SET_ONE_REG, abi.KVM_SET_LAPIC, abi.KVM_SMI]
+    )
+    def test_what_it_sets_makes_a_vcpu_used(self, memory: arch.GuestMemory, request_: int) -> None:
         with arch.Vm(memory) as vm:
-            vm.vcpus[0].ioctl(abi.KVM_GET_REGS, arch.Regs())  # reading is nothing
-            vm.vcpus[0].ioctl(abi.KVM_SET_DEBUGREGS, abi.kvm_debugregs(dr7=0x400))
+            with suppress(arch.HypervisorError):
+                vm.vcpus[0].ioctl(request_, bytearray(8192))
             with pytest.raises(arch.NotFreshError):
                 arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
 

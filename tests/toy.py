@@ -23,6 +23,8 @@ class Vcpu(Protocol[RegsT]):
     def run(self) -> int:
         """Run it."""
 
+EFFECTS = {"set_regs": ("completes pending", "changes state"), "run": ()}
+
 class Inlined(Protocol):
     """Not for users."""
 

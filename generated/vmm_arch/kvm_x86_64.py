@@ -32,8 +32,6 @@ from typing import Any, Final, TypeAlias
 from vmm_arch import kvm
 from vmm_arch.abi import kvm_x86_64 as abi
 from vmm_arch.abi.kvm_x86_64 import (
-    _IOC_DIRSHIFT,
-    _IOC_READ,
     _IOC_SIZEMASK,
     _IOC_SIZESHIFT,
     KVM_API_VERSION,
@@ -44,6 +42,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CAP_READONLY_MEM,
     KVM_CAP_SET_TSS_ADDR,
     KVM_CAP_USER_MEMORY,
+    KVM_CAP_XCRS,
     KVM_CAP_XSAVE,
     KVM_CHECK_EXTENSION,
     KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
@@ -69,21 +68,33 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_EXIT_SYSTEM_EVENT,
     KVM_EXIT_XEN,
     KVM_GET_API_VERSION,
+    KVM_GET_CPUID2,
     KVM_GET_DEBUGREGS,
+    KVM_GET_DEVICE_ATTR,
     KVM_GET_DIRTY_LOG,
+    KVM_GET_FPU,
     KVM_GET_LAPIC,
     KVM_GET_MP_STATE,
     KVM_GET_MSR_INDEX_LIST,
     KVM_GET_MSRS,
+    KVM_GET_NESTED_STATE,
+    KVM_GET_ONE_REG,
+    KVM_GET_REG_LIST,
     KVM_GET_REGS,
     KVM_GET_SREGS,
+    KVM_GET_SREGS2,
+    KVM_GET_STATS_FD,
     KVM_GET_SUPPORTED_CPUID,
+    KVM_GET_SUPPORTED_HV_CPUID,
     KVM_GET_TSC_KHZ,
     KVM_GET_VCPU_EVENTS,
     KVM_GET_VCPU_MMAP_SIZE,
+    KVM_GET_XCRS,
     KVM_GET_XSAVE,
+    KVM_GET_XSAVE2,
     KVM_GUESTDBG_ENABLE,
     KVM_GUESTDBG_SINGLESTEP,
+    KVM_HAS_DEVICE_ATTR,
     KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
     KVM_INTERRUPT,
@@ -98,6 +109,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_RUN,
     KVM_SET_CPUID2,
     KVM_SET_DEBUGREGS,
+    KVM_SET_DEVICE_ATTR,
     KVM_SET_GUEST_DEBUG,
     KVM_SET_IDENTITY_MAP_ADDR,
     KVM_SET_LAPIC,
@@ -111,11 +123,15 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SET_XCRS,
     KVM_SET_XSAVE,
     KVM_TRANSLATE,
+    KVM_VCPU_TSC_CTRL,
+    KVM_VCPU_TSC_OFFSET,
     KVM_VCPUEVENT_VALID_NMI_PENDING,
     KVM_VCPUEVENT_VALID_SHADOW,
+    KVM_XEN_VCPU_GET_ATTR,
     kvm_cpuid2,
     kvm_cpuid_entry2,
     kvm_debugregs,
+    kvm_device_attr,
     kvm_dirty_log,
     kvm_dtable,
     kvm_guest_debug,
@@ -268,6 +284,7 @@ from vmm_arch.x86_64.system import (
     TSS_LIMIT,
     configure_system,
 )
+from vmm_arch.x86_64.tsc import check_moved
 
 __all__ = [
     "ABSENT",
@@ -448,6 +465,36 @@ OPTIONAL: Final = {
     "KVM_CAP_IRQCHIP": (KVM_CAP_IRQCHIP, "interrupt controllers: Vm(irqchip=True)", False),
     "KVM_CAP_READONLY_MEM": (KVM_CAP_READONLY_MEM, "Region(read_only=True)", False),
 }
+
+READING_CALLS: Final = frozenset(
+    {
+        KVM_CHECK_EXTENSION,
+        KVM_GET_CPUID2,
+        KVM_GET_DEBUGREGS,
+        KVM_GET_DEVICE_ATTR,
+        KVM_GET_FPU,
+        KVM_GET_LAPIC,
+        KVM_GET_MP_STATE,
+        KVM_GET_MSRS,
+        KVM_GET_NESTED_STATE,
+        KVM_GET_ONE_REG,
+        KVM_GET_REG_LIST,
+        KVM_GET_REGS,
+        KVM_GET_SREGS,
+        KVM_GET_SREGS2,
+        KVM_GET_STATS_FD,
+        KVM_GET_SUPPORTED_HV_CPUID,
+        KVM_GET_TSC_KHZ,
+        KVM_GET_VCPU_EVENTS,
+        KVM_GET_XCRS,
+        KVM_GET_XSAVE,
+        KVM_GET_XSAVE2,
+        KVM_HAS_DEVICE_ATTR,
+        KVM_TRANSLATE,
+        KVM_XEN_VCPU_GET_ATTR,
+    }
+)
+"""The calls on a vCPU that leave it as it is, whatever direction their numbers speak of."""
 
 WINDOW_REQUEST: Final = kvm.offset(kvm_run, "request_interrupt_window")
 IMMEDIATE_EXIT: Final = kvm.offset(kvm_run, "immediate_exit")
@@ -630,6 +677,23 @@ def write_msrs(fd: int, image: bytearray) -> None:
         raise HypervisorError("KVM_SET_MSRS", "EINVAL", cause)
 
 
+def write_tsc(fd: int, value: int) -> None:
+    """Have the time stamp counter go on from a value.
+
+    Not with KVM_SET_MSRS: KVM takes 0, and what is near its last value, for a wish to be in step
+    with the other vCPUs. The counter is the host's, scaled, plus an offset, which is moved.
+    """
+    offset = ctypes.c_uint64()
+    attribute = kvm_device_attr(
+        group=KVM_VCPU_TSC_CTRL, attr=KVM_VCPU_TSC_OFFSET, addr=ctypes.addressof(offset)
+    )
+    call(fd, KVM_GET_DEVICE_ATTR, attribute)
+    before = read_msrs(fd, [IA32_TSC])[IA32_TSC]
+    offset.value += value - before
+    call(fd, KVM_SET_DEVICE_ATTR, attribute)
+    check_moved("KVM_VCPU_TSC_OFFSET", before, value, read_msrs(fd, [IA32_TSC])[IA32_TSC])
+
+
 def restorable_msrs(fd: int) -> bytearray:
     """Lay out the MSRs of a new vCPU that can be written back, without those of the boot state."""
     kept: dict[int, int] = {}
@@ -696,6 +760,10 @@ CAUSES = {
     ("KVM_INTERRUPT", "ENXIO"): "the machine was made with an irqchip: raise one of its lines",
     ("KVM_INTERRUPT", "EINVAL"): "vectors are 0 to 255",
     ("KVM_INTERRUPT", "EEXIST"): "an interrupt is already to be taken next",
+    **dict.fromkeys(
+        [("KVM_GET_DEVICE_ATTR", "ENOTTY"), ("KVM_GET_DEVICE_ATTR", "ENXIO")],
+        "this kernel does not know the attribute; the time stamp counter's takes Linux 5.16",
+    ),
     ("KVM_SET_CPUID2", "EINVAL"): "the host cannot show one of the entries; or the guest has run",
     ("KVM_SET_CPUID2", "E2BIG"): "KVM takes at most 256 entries",
 }
@@ -796,7 +864,7 @@ class Vcpu:
         """Make any KVM call on this vCPU, with an integer, a ctypes record or a bytearray."""
         if self._state:
             self._settle()
-        if request >> _IOC_DIRSHIFT != _IOC_READ:
+        if request not in READING_CALLS:
             self._fresh = False
         return call_any(self.fd, request, argument)
 
@@ -1084,18 +1152,21 @@ class Vcpu:
         """
         if self._state:
             self._settle()
+        self._fresh = False
         call(self.fd, KVM_INTERRUPT, kvm_interrupt(irq=vector))
 
     def inject_nmi(self) -> None:
         """Make the guest take a non-maskable interrupt."""
         if self._state:
             self._settle()
+        self._fresh = False
         call(self.fd, KVM_NMI)
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
         if self._state:
             self._settle()
+        self._fresh = False
         self._page[WINDOW_REQUEST] = bool(wanted)
 
     def step(self, wanted: bool) -> None:
@@ -1212,6 +1283,7 @@ class Vm:
     __slots__ = (
         "__weakref__",
         "_device",
+        "_has_xcrs",
         "_opened",
         "_other_msrs",
         "_prepare",
@@ -1235,6 +1307,8 @@ class Vm:
     _device: int | None
     _prepare: Callable[[Vm], object] | None
     _vcpu_count: int
+    _has_xcrs: bool
+    """Whether there are extended control registers, which take a processor with XSAVE."""
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
         """Make any KVM call on this machine, with an integer, a ctypes record or a bytearray."""
@@ -1268,6 +1342,7 @@ class Vm:
             most = min(call(device, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS), MAX_VCPUS)
             if not 0 < vcpus <= most:
                 raise ValueError(f"a machine has 1 to {most} vCPUs on this host, not {vcpus}")
+            self._has_xcrs = bool(call(device, KVM_CHECK_EXTENSION, KVM_CAP_XCRS))
             self.fd = call(device, KVM_CREATE_VM)
             opened.callback(os.close, self.fd)
             run_size = call(device, KVM_GET_VCPU_MMAP_SIZE)
@@ -1570,6 +1645,22 @@ _SECONDARY_SREGS = kvm_sregs(
     apic_base=0xFEE00800,
 )
 _SECONDARY_REGS = kvm_regs(rip=0xFFF0, rflags=2)
+_SECONDARY_LAPIC = lapic_image(
+    {
+        APIC_ID: 0,
+        APIC_TPR: 0,
+        APIC_LDR: 0,
+        APIC_DFR: 0xFFFFFFFF,
+        APIC_SVR: 0xFF,
+        APIC_LVT_CMCI: 0x10000,
+        APIC_LVT_TIMER: 0x10000,
+        APIC_LVT_THERMAL: 0x10000,
+        APIC_LVT_PERFORMANCE: 0x10000,
+        APIC_LVT_LINT0: 0x10000,
+        APIC_LVT_LINT1: 0x10000,
+        APIC_LVT_ERROR: 0x10000,
+    }
+)
 
 
 def setup_fpu(vcpu: Vcpu) -> None:
@@ -1746,7 +1837,8 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
-    call(vcpu.fd, KVM_SET_XCRS, _XCRS)
+    if vcpu.vm._has_xcrs:
+        call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
         call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
@@ -1778,7 +1870,8 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
-    call(vcpu.fd, KVM_SET_XCRS, _XCRS)
+    if vcpu.vm._has_xcrs:
+        call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
         call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
@@ -1811,7 +1904,8 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     )
     call(vcpu.fd, KVM_SET_REGS, regs)
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
-    call(vcpu.fd, KVM_SET_XCRS, _XCRS)
+    if vcpu.vm._has_xcrs:
+        call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
         call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
@@ -1832,28 +1926,35 @@ def reset_secondary(vcpu: Vcpu) -> None:
     write_sregs(vcpu, _SECONDARY_SREGS)
     call(vcpu.fd, KVM_SET_REGS, _SECONDARY_REGS)
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
-    call(vcpu.fd, KVM_SET_XCRS, _XCRS)
+    if vcpu.vm._has_xcrs:
+        call(vcpu.fd, KVM_SET_XCRS, _XCRS)
     call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        lapic = Lapic.from_buffer_copy(_LAPIC)
+        lapic = Lapic.from_buffer_copy(_SECONDARY_LAPIC)
         lapic[APIC_ID] = vcpu.index << 24
         call(vcpu.fd, KVM_SET_LAPIC, lapic)
     write_msrs(vcpu.fd, _MSRS)
     call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
 
-def reset_vcpu(vcpu: Vcpu, entry: Entry) -> None:
+def reset_vcpu(vcpu: Vcpu, entry: Entry, *, tsc: int | None = None) -> None:
     """Give a vCPU, whatever it did before, the state of a new and configured one.
 
     Everything of the vCPU is written, so that nothing of the last guest is left for the next. Its
     last instruction finishes first, which may write guest memory: restore that afterwards. The time
-    stamp counter runs on. Not covered are what the machine's vCPUs share (interrupt controllers,
-    timer), system management mode, and guests of the guest: hide SVM and VMX from its CPUID.
+    stamp counter runs on or, with ``tsc``, goes on from that value; a processor's reset leaves 0.
+    Where it is the host's and cannot be set that is a HypervisorUnavailableError. Not covered are
+    what the machine's vCPUs share (interrupt controllers, timer), system management mode, and
+    guests of the guest: hide SVM and VMX from its CPUID.
     """
+    if tsc is not None and not 0 <= tsc < 1 << 64:
+        raise ValueError(f"tsc={tsc:#x} is no unsigned value of 64 bits")
     if vcpu.is_secondary:
         reset_secondary(vcpu)
     else:
         _RESET[_mode_of(entry)](vcpu, entry)
+    if tsc is not None:
+        write_tsc(vcpu.fd, tsc)
 
 
 _ByMode: TypeAlias = Mapping[type[Entry], Callable[[Vcpu, Any], None]]

@@ -300,6 +300,7 @@ from vmm_arch.x86_64.system import (
     TSS_LIMIT,
     configure_system,
 )
+from vmm_arch.x86_64.tsc import check_moved
 
 __all__ = [
     "ABSENT",
@@ -1462,18 +1463,21 @@ class Vcpu:
         """
         if self._state:
             self._settle()
+        self._fresh = False
         inject(self, WHvX64PendingInterrupt, vector)
 
     def inject_nmi(self) -> None:
         """Make the guest take a non-maskable interrupt."""
         if self._state:
             self._settle()
+        self._fresh = False
         inject(self, WHvX64PendingNmi, 2)
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
         if self._state:
             self._settle()
+        self._fresh = False
         self._window_wanted = bool(wanted)
         self._ask_for_window()
 
@@ -2127,6 +2131,19 @@ _SECONDARY_SPECIAL = RegisterImage(
         WHvX64RegisterApicBase: 0xFEE00800,
     }
 )
+_SECONDARY_LAPIC = RegisterImage(
+    {
+        WHvX64RegisterApicTpr: 0,
+        WHvX64RegisterApicLdr: 0,
+        WHvX64RegisterApicSpurious: 0xFF,
+        WHvX64RegisterApicLvtTimer: 0x10000,
+        WHvX64RegisterApicLvtThermal: 0x10000,
+        WHvX64RegisterApicLvtPerfmon: 0x10000,
+        WHvX64RegisterApicLvtLint0: 0x10000,
+        WHvX64RegisterApicLvtLint1: 0x10000,
+        WHvX64RegisterApicLvtError: 0x10000,
+    }
+)
 _SECONDARY_ACTIVITY = RegisterImage(
     {
         WHvRegisterInternalActivityState: WHV_REGISTER_VALUE(
@@ -2139,7 +2156,7 @@ _SECONDARY_REGISTERS = (
     | _SECONDARY_SPECIAL
     | _FPU
     | _MSRS
-    | _LAPIC
+    | _SECONDARY_LAPIC
     | _DEBUG
     | _EXTENDED_CONTROL
     | _EVENTS
@@ -2329,18 +2346,26 @@ def reset_secondary(vcpu: Vcpu) -> None:
     write_state(vcpu, _SECONDARY_REGISTERS)
 
 
-def reset_vcpu(vcpu: Vcpu, entry: Entry) -> None:
+def reset_vcpu(vcpu: Vcpu, entry: Entry, *, tsc: int | None = None) -> None:
     """Give a vCPU, whatever it did before, the state of a new and configured one.
 
     Everything of the vCPU is written, so that nothing of the last guest is left for the next. Its
     last instruction finishes first, which may write guest memory: restore that afterwards. The time
-    stamp counter runs on. Not covered are what the machine's vCPUs share (interrupt controllers,
-    timer), system management mode, and guests of the guest: hide SVM and VMX from its CPUID.
+    stamp counter runs on or, with ``tsc``, goes on from that value; a processor's reset leaves 0.
+    Where it is the host's and cannot be set that is a HypervisorUnavailableError. Not covered are
+    what the machine's vCPUs share (interrupt controllers, timer), system management mode, and
+    guests of the guest: hide SVM and VMX from its CPUID.
     """
+    if tsc is not None and not 0 <= tsc < 1 << 64:
+        raise ValueError(f"tsc={tsc:#x} is no unsigned value of 64 bits")
     if vcpu.is_secondary:
         reset_secondary(vcpu)
     else:
         _RESET[_mode_of(entry)](vcpu, entry)
+    if tsc is not None:
+        before = read_msrs(vcpu, [IA32_TSC])[IA32_TSC]
+        write_msrs(vcpu, {IA32_TSC: tsc})
+        check_moved("WHvX64RegisterTsc", before, tsc, read_msrs(vcpu, [IA32_TSC])[IA32_TSC])
 
 
 _ByMode: TypeAlias = Mapping[type[Entry], Callable[[Vcpu, Any], None]]

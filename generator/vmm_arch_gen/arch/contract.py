@@ -9,14 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmm_arch_gen.arch.sources import SourceFile, read_python
+from vmm_arch_gen.arch.tables import read_table
 from vmm_arch_gen.arch.vocabulary import CompositeType, Element, composite_types, read_elements
-from vmm_arch_gen.diagnostics import InputError, Problem, collecting, refuse
+from vmm_arch_gen.diagnostics import InputError, Problem, collecting, did_you_mean, refuse
 
 # The protocols that hypervisors implement, and what a macro calls the object that each belongs to.
 # No backend has those of Inlined: they exist to be inlined into arch functions.
 PROTOCOLS = {"Vcpu": "vcpu", "Inlined": "vcpu", "Vm": "vm", "Host": ""}
 # Where the contract says how a machine is made: as a backend's users make one.
 _BACKEND, _VM = "Backend", "Vm"
+# What an operation of a vCPU may do beside what it is for, as the contract's table EFFECTS says it.
+COMPLETES_PENDING, CHANGES_STATE = "completes pending", "changes state"
+_EFFECTS = (COMPLETES_PENDING, CHANGES_STATE)
 # What the arch functions' template has for every hypervisor.
 _WRITTEN_ONCE = ("close", "__enter__", "__exit__")
 
@@ -37,6 +41,10 @@ class Operation:
     """As Python, from the parenthesis on; without ``self`` for a module's function."""
     doc: str
     where: str
+    completes_pending: bool = False
+    """Whether the guest's last instruction is completed first."""
+    changes_state: bool = False
+    """Whether a vCPU is not a new one afterwards."""
 
     @property
     def public(self) -> bool:
@@ -82,6 +90,8 @@ def read_contract(templates: Path, cpu: str) -> Contract:
                     with collecting(problems):
                         operations[name] = _operation(source, protocol, node, types)
     with collecting(problems):
+        operations |= _with_effects(source, operations)
+    with collecting(problems):
         operations["create_vm"] = _creation(source, classes[_BACKEND], types)
     composites = composite_types(classes.values())
     elements: dict[str, Element] = {}
@@ -95,6 +105,33 @@ def read_contract(templates: Path, cpu: str) -> Contract:
         if isinstance(node, ast.FunctionDef) and node.name in _WRITTEN_ONCE
     }
     return Contract(operations, docs, types, composites, elements, source, cpu)
+
+
+def _with_effects(source: SourceFile, operations: Mapping[str, Operation]) -> dict[str, Operation]:
+    """The vCPU's operations with their effects, which the table EFFECTS gives for each of them."""
+    table = read_table(source, "EFFECTS")
+    wanted = {name: o for name, o in operations.items() if o.protocol == "Vcpu"}
+    problems = []
+    for name, effects in table.entries.items():
+        if name not in wanted:
+            what, remedy = f"there is no operation {name}", f"{did_you_mean(name, wanted)}remove it"
+            problems.append(table.complaint(name, what=what, remedy=remedy))
+        elif not isinstance(effects, tuple) or set(effects) - set(_EFFECTS):
+            what = f"the effects of {name} are not a tuple of {' and '.join(map(repr, _EFFECTS))}"
+            problems.append(table.complaint(name, what=what, remedy="write one, both or ()"))
+    for name in wanted.keys() - table.entries.keys():
+        what, remedy = f"EFFECTS lacks {name}", f'write "{name}": a tuple of {", ".join(_EFFECTS)}'
+        problems.append(Problem(wanted[name].where, what, remedy))
+    refuse(problems)
+    found = {name: effects for name, effects in table.entries.items() if isinstance(effects, tuple)}
+    return {
+        name: replace(
+            operation,
+            completes_pending=COMPLETES_PENDING in found[name],
+            changes_state=CHANGES_STATE in found[name],
+        )
+        for name, operation in wanted.items()
+    }
 
 
 def _creation(source: SourceFile, backend: ast.ClassDef, types: Iterable[str]) -> Operation:

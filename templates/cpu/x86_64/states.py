@@ -65,6 +65,8 @@ STATES = {
         "rbx": 0,
         "rsi": 0,
         "apic_base": 0xFEE00800,
+        "APIC_LVT_LINT0": 0x10000,
+        "APIC_LVT_LINT1": 0x10000,
         "waits_for_sipi": 1,
     },
 }

@@ -255,9 +255,38 @@ class Inlined(Protocol):
     def set_activity(self, activity: Any) -> None:
         """Write whether the vCPU runs, is halted or waits for INIT and SIPI."""
 
+    def set_tsc(self, tsc: int) -> None:
+        """Have the time stamp counter go on from a value."""
+
     def restore_other_state(self) -> None:
         """Put all state that the vocabulary does not name back to what creation gave it."""
 
+
+EFFECTS: Mapping[str, tuple[str, ...]] = {
+    "get_regs": ("completes pending",),
+    "set_regs": ("completes pending", "changes state"),
+    "get_sregs": ("completes pending",),
+    "set_sregs": ("completes pending", "changes state"),
+    "get_fpu": ("completes pending",),
+    "set_fpu": ("completes pending", "changes state"),
+    "get_msrs": ("completes pending",),
+    "set_msrs": ("completes pending", "changes state"),
+    "get_lapic": ("completes pending",),
+    "set_lapic": ("completes pending", "changes state"),
+    "get_tsc_khz": ("completes pending",),
+    "get_activity": ("completes pending",),
+    "get_debugregs": ("completes pending",),
+    "get_events": ("completes pending",),
+    "translate": ("completes pending",),
+    "inject_interrupt": ("completes pending", "changes state"),
+    "inject_nmi": ("completes pending", "changes state"),
+    "request_interrupt_window": ("completes pending", "changes state"),
+    "step": ("completes pending",),
+    "run": (),  # it does both itself, when no other thread can come in between
+    "kick": (),
+}
+"""What a vCPU's operations do beside what they are for: whether the guest's last instruction is
+completed first, and whether the vCPU counts as configured, even in part, afterwards."""
 
 AnyVcpu: TypeAlias = Vcpu[Any, Any, Any, Any]
 """Any backend's vCPU."""
@@ -406,7 +435,7 @@ class Backend(Host, Protocol[VcpuT]):
     def set_lint(self, vcpu: VcpuT, /) -> None: ...
     def configure_system(self, vm: Machine[VcpuT], entry: Entry, /) -> None: ...
     def configure_vcpu(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
-    def reset_vcpu(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
+    def reset_vcpu(self, vcpu: VcpuT, entry: Entry, /, *, tsc: int | None = None) -> None: ...
 
 
 class SegmentValue(NamedTuple):

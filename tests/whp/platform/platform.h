@@ -131,6 +131,7 @@ u32 write_linear(partition *p, state *s, u64 address, const void *from, u32 size
 
 /* time.c */
 i64 resume_time(partition *p);
+i64 set_counter(processor *vp, u64 now, u64 wanted);
 
 /* registers.c */
 void forget_state(processor *vp);

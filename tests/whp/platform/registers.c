@@ -188,6 +188,11 @@ static HRESULT move_msr(processor *vp, u32 msr, value *v, int set)
     clear(&one, sizeof one);
     one.head.nmsrs = 1;
     one.entry.index = msr;
+    if (set && msr == 0x10) { /* KVM would take 0 for an attempt to synchronise the counter */
+        if (ioctl(vp->fd, KVM_GET_MSRS, &one) != 1 || set_counter(vp, one.entry.data, v->Reg64))
+            return ERROR_HV_INVALID_PARAMETER;
+        return S_OK;
+    }
     one.entry.data = set ? v->Reg64 : 0;
     if (ioctl(vp->fd, set ? KVM_SET_MSRS : KVM_GET_MSRS, &one) != 1)
         return ERROR_HV_INVALID_PARAMETER;

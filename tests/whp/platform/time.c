@@ -23,6 +23,11 @@ static i64 move_offset(processor *vp, u64 back)
     return ioctl(vp->fd, KVM_SET_DEVICE_ATTR, &attribute);
 }
 
+i64 set_counter(processor *vp, u64 now, u64 wanted)
+{
+    return move_offset(vp, now - wanted);
+}
+
 i64 resume_time(partition *p)
 {
     i64 failed = 0;

@@ -219,6 +219,7 @@ CODE = {
         "f36cba1200bf0080b99600f36dba1400bf0090b94b00f3666dfdba1600be0940b90a00f36efcba1800be0040"
         "6eb90000f36ef4"
     ),
+    "time_stamp": "0f3166e7106689d066e711ebf3",
     "triple_fault": "4883fb0174020f0bf4",
 }
 """In hexadecimal, by the scenario's name."""

@@ -50,6 +50,7 @@ SINKS = {
         "shape": "keywords",
         "constructor": "xcrs_image",
         "variable": "xcrs",
+        "when": "vcpu.vm._has_xcrs",
     },
     "debugregs": {
         "operation": "set_debugregs",

@@ -1,0 +1,31 @@
+"""The time stamp counter goes on from what a reset sets it to, or the reset says that it cannot."""
+
+from __future__ import annotations
+
+from vmm_arch.errors import HypervisorUnavailableError
+from vmm_arch.selftest.harness import Guest, Machine, ScenarioFailed
+from vmm_arch.x86_64.entry import RealMode
+
+MACHINE = Machine(RealMode(0x1000))
+PATIENCE = 20
+"""How many seconds may pass until the guest looks."""
+
+
+def scenario(guest: Guest) -> None:
+    most = guest.vcpu.get_tsc_khz() * 1000 * PATIENCE
+    is_between(guest, 0, 1 << 64)
+    for value in (0, 1 << 40, 1):
+        try:
+            guest.arch.reset_vcpu(guest.vcpu, guest.machine.entry, tsc=value)
+        except HypervisorUnavailableError:
+            return  # this hypervisor's guests have the host's counter: nothing is claimed
+        first = is_between(guest, value, value + most)
+        is_between(guest, first + 1, value + most)
+
+
+def is_between(guest: Guest, least: int, most: int) -> int:
+    """The guest reads a value in these bounds, which is returned."""
+    value = guest.sends(0x10, 4) | guest.sends(0x11, 4) << 32
+    if not least <= value < most:
+        raise ScenarioFailed(f"the counter is {value:#x}, not in [{least:#x}, {most:#x})")
+    return value
