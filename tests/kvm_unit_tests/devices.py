@@ -79,20 +79,23 @@ class PageFlush:
         return -1
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Take all access from the page, and give it back: the hypervisor drops its mapping."""
+        """Have the hypervisor drop its mapping of the page."""
         page = value & ~0xFFF
         for region in self._memory.regions:
             if region.address <= page < region.end:
-                host = self._memory.host_address(region) + page - region.address
-                for protection in (_PROT_NONE, _PROT_READ | _PROT_WRITE):
-                    if _mprotect(ctypes.c_void_p(host), 0x1000, protection):
-                        raise OSError(ctypes.get_errno(), "mprotect")
+                _forget(self._memory.host_address(region) + page - region.address)
 
 
 _PROT_NONE, _PROT_READ, _PROT_WRITE = 0, 1, 2
-if os.name == "posix":
-    _mprotect = ctypes.CDLL(None, use_errno=True).mprotect
-    _mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+
+
+def _forget(address: int) -> None:
+    """Take all access from a page of this process, and give it back. On Windows nothing is done."""
+    if os.name == "posix":
+        mprotect = ctypes.CDLL(None, use_errno=True).mprotect
+        for protection in (_PROT_NONE, _PROT_READ | _PROT_WRITE):
+            if mprotect(ctypes.c_void_p(address), ctypes.c_size_t(0x1000), protection):
+                raise OSError(ctypes.get_errno(), "mprotect")
 
 
 class InterruptLines:

@@ -231,6 +231,12 @@ def test_a_module_that_does_not_fit_is_refused() -> None:
         load_multiboot(memory, KERNEL, modules=modules)
 
 
+def test_a_module_is_given_with_its_text() -> None:
+    with GuestMemory(8 * MIB) as memory, pytest.raises(TypeError) as error:
+        load_multiboot(memory, KERNEL, modules=["initrd.img"])  # type: ignore[list-item]
+    assert str(error.value) == "expected MultibootModule, got str"
+
+
 def test_memory_that_a_kernel_cannot_write_is_no_ram() -> None:
     regions = [Region(0, MIB), Region(MIB, 2 * MIB, read_only=True)]
     assert "RAM is [0x0, 0x9fc00)" in refused(KERNEL, regions)

@@ -162,6 +162,8 @@ def load_multiboot(
         module_images, module_places, texts = [], [], []
         start = max(places[-1].stop, HIGH_MEMORY)
         for index, module in enumerate(modules):
+            if not isinstance(module, MultibootModule):
+                raise TypeError(f"expected MultibootModule, got {type(module).__name__}")
             one = stack.enter_context(opened(module.image, f"module {index}", limit))
             address = lowest(free, one.size, start, PAGE_SIZE)
             if address is None:
