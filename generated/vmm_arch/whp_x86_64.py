@@ -634,17 +634,16 @@ class OtherState:
         self.lacking = OPTIONAL.difference(there)
         """The registers that a machine may be without, and this one is."""
         self._registers = RegisterImage({n: there[n] for n in OTHER_REGISTERS if n in there})
-        self._can_be_written = False
         self._xsave = read_xsave(vcpu)
         self._lapic = read_lapic(vcpu) if vcpu.vm.irqchip else None
 
     def restore(self, vcpu: Vcpu) -> None:
         """Write all of it to a vCPU: registers first, since one says how its APIC is read."""
-        if not self._can_be_written:
+        try:
+            self._write_registers(vcpu)
+        except HypervisorError:  # some can only be read, which shows the first time
             self._registers = self._registers.without(self._read_only(vcpu))
-            self._can_be_written = True
-        registers = self._registers
-        vcpu.write_registers(registers.names, len(registers), registers.values)
+            self._write_registers(vcpu)
         platform.WHvSetVirtualProcessorXsaveState(
             vcpu.vm.partition, vcpu.index, self._xsave, len(self._xsave)
         )
@@ -653,13 +652,21 @@ class OtherState:
             lapic[APIC_ID] = vcpu.index << 24
             write_lapic(vcpu, lapic)
 
+    def _write_registers(self, vcpu: Vcpu) -> None:
+        registers = self._registers
+        platform.WHvSetVirtualProcessorRegisters(
+            vcpu.vm.partition, vcpu.index, registers.names, len(registers), registers.values
+        )
+
     def _read_only(self, vcpu: Vcpu) -> frozenset[int]:
         """The registers among them that cannot be written, be it with what was read."""
         refused = {}
         for name in self._registers.names:
-            value = ctypes.byref(self._registers[name])
+            one = RegisterImage({name: self._registers[name]})
             try:
-                vcpu.write_registers(names_array([name]), 1, value)
+                platform.WHvSetVirtualProcessorRegisters(
+                    vcpu.vm.partition, vcpu.index, one.names, 1, one.values
+                )
             except HypervisorError as error:
                 refused[name] = error
         if len(refused) == len(self._registers):  # then it is not the registers

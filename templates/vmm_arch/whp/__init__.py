@@ -47,6 +47,7 @@ CODES: Final = {
     0x80370308: "WHV_E_INVALID_VP_STATE",
     0x80370309: "WHV_E_INVALID_VP_REGISTER_NAME",
     0xC0350005: "ERROR_HV_INVALID_PARAMETER",
+    0xC0350008: "ERROR_HV_OPERATION_DENIED",
     0xC0350015: "ERROR_HV_INVALID_VP_STATE",
     0xC0350050: "ERROR_HV_INVALID_REGISTER_VALUE",
     0xC0351000: "ERROR_HV_NOT_PRESENT",
@@ -71,7 +72,7 @@ CAUSES: Final = {
     " machine was made without an irqchip",
     ("WHvSetVirtualProcessorInterruptControllerState2", "WHV_E_INVALID_PARTITION_CONFIG"): "the"
     " machine was made without an irqchip",
-    ("WHvRequestInterrupt", "WHV_E_INVALID_PARTITION_CONFIG"): "the machine was made without an"
+    ("WHvRequestInterrupt", "ERROR_HV_OPERATION_DENIED"): "the machine was made without an"
     " irqchip",
 }
 _ANY_CAUSE: Final = {
@@ -80,6 +81,10 @@ _ANY_CAUSE: Final = {
     "E_INVALIDARG": "a value is not allowed, or not at this time",
     "E_NOTIMPL": "this version of Windows does not have it",
     "E_OUTOFMEMORY": "the host is out of memory",
+    "ERROR_HV_INVALID_PARAMETER": "a register cannot have this value, or not on this host",
+    "ERROR_HV_INVALID_REGISTER_VALUE": "a register cannot have this value, or not on this host",
+    "ERROR_HV_INVALID_VP_STATE": "the processor is in no state for this",
+    "ERROR_HV_OPERATION_DENIED": "the hypervisor does not do that in this partition",
     "ERROR_HV_NOT_PRESENT": f"no hypervisor runs: {ENABLE}",
     "ERROR_VID_PARTITION_ALREADY_EXISTS": "this process has another machine, and Windows maps one"
     " process's memory into one partition: close() that one first, or give each machine a process"

@@ -38,7 +38,9 @@ EXPORT HRESULT WINAPI WHvRequestInterrupt(WHV_PARTITION_HANDLE handle,
     partition *p = set_up_partition(handle, &error);
     if (!p)
         return error;
-    if (!interrupt || size != sizeof *interrupt || !p->properties.apic_mode ||
+    if (!p->properties.apic_mode)
+        return ERROR_HV_OPERATION_DENIED;
+    if (!interrupt || size != sizeof *interrupt ||
         interrupt->Destination > 0xff || interrupt->Vector > 0xff || interrupt->TargetVtl)
         return E_INVALIDARG;
     switch (interrupt->Type) {
