@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -196,7 +198,8 @@ class TestDevice:
         device = os.open("/dev/kvm", os.O_RDWR | os.O_CLOEXEC)
         try:
             monkeypatch.setattr(kvm, "DEVICE", tmp_path / "kvm")
-            vars(arch)["_HOST_CPUID"].clear()
+            for known in ("_HOST_CPUID", "_RESTORABLE", "_OTHER_STATE"):
+                vars(arch)[known].clear()
             with pytest.raises(arch.HypervisorUnavailableError, match="no such device"):
                 arch.supported_cpuid()
             assert arch.probe(device=device)
@@ -206,8 +209,53 @@ class TestDevice:
             os.close(device)
         with vm:
             memory.write(0x1000, b"\xf4")
+            vcpu = vm.vcpus[0]
+            arch.configure_vcpu(vcpu, arch.RealMode(0x1000))
+            for _ in range(2):
+                assert isinstance(vcpu.run(), arch.Halt)
+                vcpu.set_msrs({0x174: 8, 0x200: 6})
+                arch.reset_vcpu(vcpu, arch.RealMode(0x1000))
+                assert vcpu.get_msrs([0x174, 0x200]) == {0x174: 0, 0x200: 0}
+
+    def test_running_out_of_descriptors(self, memory: arch.GuestMemory) -> None:
+        """Wherever it happens, the error says what to do, and nothing is left open."""
+        arch.Vm(memory).close()  # what is asked once for a process
+        open_now = len(os.listdir("/proc/self/fd"))
+        limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        refused = set()
+        try:
+            for more in range(-2, 12):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + more, most))
+                try:
+                    arch.Vm(memory, vcpus=4).close()
+                except arch.HypervisorError as error:
+                    assert (error.errno, error.code) == (errno.EMFILE, "EMFILE")
+                    assert "ulimit -n" in str(error)
+                    refused.add(error.operation)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
+        assert {"open /dev/kvm", "KVM_CREATE_VM", "KVM_CREATE_VCPU"} <= refused
+        assert ("mmap of a vCPU" in refused) == (sys.version_info < (3, 13))
+        assert len(os.listdir("/proc/self/fd")) == open_now
+        memory.close()  # nobody holds it
+
+    def test_a_machine_that_was_prepared_is_reset_to_what_it_was_made(
+        self, memory: arch.GuestMemory
+    ) -> None:
+        """Without its quirks a new vCPU has other MSRs: they are read anew for each such machine."""
+        arch.Vm(memory).close()
+
+        def prepare(vm: arch.Vm) -> None:
+            known = vm.ioctl(abi.KVM_CHECK_EXTENSION, abi.KVM_CAP_DISABLE_QUIRKS2)
+            quirks = abi.kvm_enable_cap(cap=abi.KVM_CAP_DISABLE_QUIRKS2, args=(known, 0, 0, 0))
+            vm.ioctl(abi.KVM_ENABLE_CAP, quirks)
+
+        listed = vars(arch)["_RESTORABLE"]
+        with arch.Vm(memory, prepare=prepare) as vm:
             arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
-            assert isinstance(vm.vcpus[0].run(), arch.Halt)
+            before = msrs_of(vm.vcpus[0], listed)
+            arch.reset_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+            assert msrs_of(vm.vcpus[0], listed) == before
 
     @pytest.mark.parametrize("path", ["/dev/null", None])
     def test_a_descriptor_of_something_else(

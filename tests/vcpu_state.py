@@ -59,7 +59,7 @@ def kvm_state(vcpu: Any) -> State:
         vcpu.ioctl(request, record)
     fpu = vcpu.get_fpu()
     fpu.mxcsr_mask = 0  # what the processor can, not what is set
-    msrs = msrs_of(vcpu, [*kvm_x86_64.msr_indices(), *kvm_x86_64.UNLISTED_MSRS])
+    msrs = msrs_of(vcpu, [*vars(kvm_x86_64)["_RESTORABLE"], *kvm_x86_64.UNLISTED_MSRS])
     return {
         **{name: bytes(record) for name, (_, record) in records.items()},
         **{f"msr {index:#x}": value for index, value in msrs.items()},

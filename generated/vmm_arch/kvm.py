@@ -18,6 +18,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from mmap import mmap
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,6 +47,21 @@ if sys.platform == "linux":
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         return result
+
+    def map_run_page(vcpu: int, size: int) -> mmap:
+        """Map the page that a vCPU shares with its process.
+
+        Before Python 3.13 a mapping keeps a descriptor of its own, beside the vCPU's.
+        """
+        try:
+            if sys.version_info >= (3, 13):
+                return mmap(vcpu, size, trackfd=False)
+            return mmap(vcpu, size)
+        except OSError as error:
+            number = error.errno or 0
+            code = errno.errorcode.get(number, str(number))
+            cause = _ANY_CAUSE.get(code) or os.strerror(number)
+            raise HypervisorError("mmap of a vCPU", code, cause, number) from None
 
     if sys.version_info >= (3, 14):
 
@@ -86,6 +102,9 @@ else:
     KICK_SIGNAL = 0
 
     def ioctl(fd: int, request: int, argument: Any = 0) -> int:
+        raise unavailable("KVM", "ENOSYS", f"KVM is part of Linux; this is {sys.platform}")
+
+    def map_run_page(vcpu: int, size: int) -> mmap:
         raise unavailable("KVM", "ENOSYS", f"KVM is part of Linux; this is {sys.platform}")
 
     ioctl_large = ioctl
@@ -132,7 +151,8 @@ _ANY_CAUSE = {
     "EFAULT": "the argument is no buffer, or too short",
     "EINVAL": "a value in the argument is not allowed, or the machine is not made for this call",
     "EIO": "the machine belongs to the process that made it",
-    "EMFILE": "this process has too many open files; see ulimit -n",
+    "EMFILE": "this process has too many open files: raise the limit, see ulimit -n; a vCPU takes two"
+    " descriptors, and one from Python 3.13 on",
     "ENFILE": "the host has too many open files",
     "ENOMEM": "the host is out of memory",
     "ENOTTY": "this kernel does not know the call",
@@ -194,7 +214,7 @@ def open_device() -> int:
         cause = "this user may not use it: add the user to the group kvm, and log in again"
     except OSError as error:
         code = errno.errorcode.get(error.errno or 0, str(error.errno))
-        cause = f"the device cannot be opened: {error.strerror}"
+        cause = _ANY_CAUSE.get(code) or f"the device cannot be opened: {error.strerror}"
     raise unavailable(f"open {DEVICE}", code, cause)
 
 
@@ -274,6 +294,7 @@ __all__ = [
     "install_kick_signal",
     "ioctl",
     "ioctl_large",
+    "map_run_page",
     "offset",
     "open_device",
     "opened_device",

@@ -25,7 +25,6 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from mmap import mmap
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
@@ -244,6 +243,7 @@ from vmm_arch.x86_64.msr import (
     AMD_OSVW,
     EFER_LMA,
     EFER_LME,
+    HV_X64_MSR_VP_INDEX,
     IA32_CSTAR,
     IA32_FMASK,
     IA32_KERNEL_GS_BASE,
@@ -543,6 +543,8 @@ UNLISTED_MSRS: Final = (
     *AMD_OSVW,
 )
 """What KVM_GET_MSR_INDEX_LIST leaves out although it can be written."""
+NOT_RESTORED: Final = frozenset({IA32_TSC, HV_X64_MSR_VP_INDEX})
+"""What runs on, and what tells one vCPU from another and no guest can write."""
 
 
 def call_any(fd: int, request: int, argument: Any) -> int:
@@ -663,18 +665,78 @@ def read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
 
 
 def write_msrs(fd: int, image: bytearray) -> None:
-    """Write MSRs; KVM stops at the first that it refuses, and only the count tells."""
-    if len(image) > MSR_HEADER + MSRS_AT_ONCE * MSR_ENTRY:
-        for at in range(MSR_HEADER, len(image), MSRS_AT_ONCE * MSR_ENTRY):
-            entries = image[at : at + MSRS_AT_ONCE * MSR_ENTRY]
-            write_msrs(fd, bytearray(kvm_msrs(nmsrs=len(entries) // MSR_ENTRY)) + entries)
-        return
-    count = (call if len(image) <= 1024 else call_any)(fd, KVM_SET_MSRS, image)
-    refused = MSR_HEADER + count * MSR_ENTRY
+    """Write MSRs; the error names the first one that was refused."""
+    refused = MSR_HEADER + msrs_taken(fd, image) * MSR_ENTRY
     if refused < len(image):
         index, _, value = struct.unpack_from("<IIQ", image, refused)
         cause = f"MSR {index:#x} cannot be {value:#x} on this host or with this CPUID"
         raise HypervisorError("KVM_SET_MSRS", "EINVAL", cause)
+
+
+def msrs_taken(fd: int, image: bytearray) -> int:
+    """Write MSRs until KVM refuses one, and return how many it took."""
+    count = (len(image) - MSR_HEADER) // MSR_ENTRY
+    if count <= MSRS_AT_ONCE:
+        return (call if len(image) <= 1024 else call_any)(fd, KVM_SET_MSRS, image)
+    at = MSR_HEADER + MSRS_AT_ONCE * MSR_ENTRY
+    taken = msrs_taken(fd, with_msr_header(image[MSR_HEADER:at]))
+    return taken if taken < MSRS_AT_ONCE else taken + msrs_taken(fd, with_msr_header(image[at:]))
+
+
+def with_msr_header(entries: bytearray) -> bytearray:
+    """Lay out what KVM_SET_MSRS takes, from its entries."""
+    return bytearray(kvm_msrs(nmsrs=len(entries) // MSR_ENTRY)) + entries
+
+
+def existing_msrs(fd: int, indices: Sequence[int]) -> dict[int, int]:
+    """Read those MSRs that a vCPU has: KVM stops at each that it does not know."""
+    values: dict[int, int] = {}
+    rest = list(indices)
+    while rest:
+        image = msrs_image(dict.fromkeys(rest[:MSRS_AT_ONCE], 0))
+        count = call_any(fd, KVM_GET_MSRS, image)
+        entries = image[MSR_HEADER : MSR_HEADER + count * MSR_ENTRY]
+        values |= {index: value for index, _, value in struct.iter_unpack("<IIQ", entries)}
+        del rest[: count if count == MSRS_AT_ONCE else count + 1]
+    return values
+
+
+class OtherState:
+    """The MSRs that the arch functions do not write, as a new vCPU has them.
+
+    Kernels and machines differ in them. They are read while the vCPU is new, because afterwards
+    nothing of KVM's tells them but another machine, and that takes the device.
+    """
+
+    def __init__(self, fd: int, indices: Sequence[int]) -> None:
+        self._image = msrs_image(existing_msrs(fd, indices))
+
+    def restore(self, fd: int) -> None:
+        """Write all of it to a vCPU.
+
+        What KVM refuses cannot have been changed either, and is not tried again.
+        """
+        image = self._image
+        while (at := MSR_HEADER + msrs_taken(fd, image) * MSR_ENTRY) < len(image):
+            image = with_msr_header(image[MSR_HEADER:at] + image[at + MSR_ENTRY :])
+            self._image = image
+
+
+_OTHER_STATE: list[tuple[tuple[bool, bytes], OtherState]] = []
+"""That of the last machine that nobody prepared, with what it depends on: irqchip and CPUID."""
+
+
+def other_state(vm: Vm, cpuid: bytes, indices: Sequence[int]) -> OtherState:
+    """Read the other state of a new machine, unless the last one was the same."""
+    if vm._prepare is not None:
+        return OtherState(vm.vcpus[0].fd, indices)
+    key = (vm.irqchip, cpuid)
+    for known, state in _OTHER_STATE:
+        if known == key:
+            return state
+    state = OtherState(vm.vcpus[0].fd, indices)
+    _OTHER_STATE[:] = [(key, state)]
+    return state
 
 
 def write_tsc(fd: int, value: int) -> None:
@@ -694,22 +756,21 @@ def write_tsc(fd: int, value: int) -> None:
     check_moved("KVM_VCPU_TSC_OFFSET", before, value, read_msrs(fd, [IA32_TSC])[IA32_TSC])
 
 
-def restorable_msrs(fd: int) -> bytearray:
-    """Lay out the MSRs of a new vCPU that can be written back, without those of the boot state."""
-    kept: dict[int, int] = {}
-    for index in sorted({*msr_indices(), *UNLISTED_MSRS} - {IA32_TSC}):
-        with suppress(HypervisorError):
-            values = read_msrs(fd, [index])
-            write_msrs(fd, msrs_image(values))
-            kept |= values
-    return msrs_image(kept)
+_RESTORABLE: list[int] = []
+"""The MSRs that a guest may have changed, or some guests; asked for once per process."""
 
 
-def msr_indices() -> list[int]:
+def restorable_msrs(device: int) -> Sequence[int]:
+    """Ask once which MSRs a reset has to put back, where there are such."""
+    if not _RESTORABLE:
+        _RESTORABLE[:] = sorted({*msr_indices(device), *UNLISTED_MSRS} - NOT_RESTORED)
+    return _RESTORABLE
+
+
+def msr_indices(device: int) -> list[int]:
     """Tell which MSRs this kernel lets be read and written."""
-    with opened_device(None) as device:
-        image = bytearray(kvm_msr_list(nmsrs=1024)) + bytearray(4 * 1024)
-        call_any(device, KVM_GET_MSR_INDEX_LIST, image)
+    image = bytearray(kvm_msr_list(nmsrs=1024)) + bytearray(4 * 1024)
+    call_any(device, KVM_GET_MSR_INDEX_LIST, image)
     found = kvm_msr_list.from_buffer(image).nmsrs
     return list(struct.unpack_from(f"<{found}I", image, ctypes.sizeof(kvm_msr_list)))
 
@@ -828,7 +889,7 @@ class Vcpu:
     _asked: Question
     """The last exit that waited for an answer."""
 
-    def __init__(self, vm: Vm, index: int, cpuid: Sequence[CpuidEntry], run_size: int) -> None:
+    def __init__(self, vm: Vm, index: int, cpuid: Any, run_size: int) -> None:
         """Create a vCPU; for :class:`Vm`, which also closes it."""
         self.vm = vm
         self.index = index
@@ -847,8 +908,8 @@ class Vcpu:
         self._mmio_write = MmioWrite()
         self._asked = self._io_in
         try:
-            call_large(self.fd, KVM_SET_CPUID2, cpuid_image(cpuid))
-            self._page = mmap(self.fd, run_size)
+            call_large(self.fd, KVM_SET_CPUID2, cpuid)
+            self._page = kvm.map_run_page(self.fd, run_size)
         except BaseException:
             os.close(self.fd)
             raise
@@ -1285,7 +1346,7 @@ class Vm:
         "_device",
         "_has_xcrs",
         "_opened",
-        "_other_msrs",
+        "_other_state",
         "_prepare",
         "_vcpu_count",
         "cpuid",
@@ -1303,7 +1364,7 @@ class Vm:
     vcpus: list[Vcpu]
     _opened: ExitStack | None
     """What close() undoes; None once it has."""
-    _other_msrs: bytearray | None
+    _other_state: OtherState
     _device: int | None
     _prepare: Callable[[Vm], object] | None
     _vcpu_count: int
@@ -1315,23 +1376,9 @@ class Vm:
         self._check_open()
         return call_any(self.fd, request, argument)
 
-    def other_msrs(self) -> bytearray:
-        """Lay out every MSR that the arch functions do not write, as a new vCPU has it here.
-
-        A machine like this one is asked for it once; kernels differ.
-        """
-        if self._other_msrs is None:
-            with (
-                GuestMemory(0x1000) as memory,
-                Vm(memory, irqchip=self.irqchip, cpuid=self.cpuid) as vm,
-            ):
-                self._other_msrs = restorable_msrs(vm.vcpus[0].fd)
-        return self._other_msrs
-
     def _create(self, opened: ExitStack) -> None:
         """Make the machine; what undoes it is left to ``opened``."""
         vcpus = self._vcpu_count
-        self._other_msrs = None
         with opened_device(self._device) as device:
             wanted = dict(CAPABILITIES)
             if self.irqchip:
@@ -1346,6 +1393,7 @@ class Vm:
             self.fd = call(device, KVM_CREATE_VM)
             opened.callback(os.close, self.fd)
             run_size = call(device, KVM_GET_VCPU_MMAP_SIZE)
+            msrs = restorable_msrs(device)
         self._call_prepare()
         pages = self._free_pages()
         call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
@@ -1357,10 +1405,11 @@ class Vm:
             call(self.fd, KVM_CREATE_IRQCHIP)
             # Without its dummy the speaker's port would end in an exit each time.
             call(self.fd, KVM_CREATE_PIT2, kvm_pit_config(flags=KVM_PIT_SPEAKER_DUMMY))
-        for index in range(vcpus):
-            cpuid = for_vcpu(self.cpuid, index, vcpus)
-            self.vcpus.append(Vcpu(self, index, cpuid, run_size))
+        images = [cpuid_image(for_vcpu(self.cpuid, index, vcpus)) for index in range(vcpus)]
+        for index, image in enumerate(images):
+            self.vcpus.append(Vcpu(self, index, image, run_size))
             opened.callback(self.vcpus[-1]._close)
+        self._other_state = other_state(self, bytes(images[0]), msrs)
 
     def _free_pages(self) -> int:
         """Four pages below 4 GiB where there is no memory."""
@@ -1819,7 +1868,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     if vcpu._stepping:
         call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
         vcpu._stepping = False
-    write_msrs(vcpu.fd, vcpu.vm.other_msrs())
+    vcpu.vm._other_state.restore(vcpu.fd)
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
@@ -1853,7 +1902,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     if vcpu._stepping:
         call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
         vcpu._stepping = False
-    write_msrs(vcpu.fd, vcpu.vm.other_msrs())
+    vcpu.vm._other_state.restore(vcpu.fd)
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
@@ -1886,7 +1935,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     if vcpu._stepping:
         call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
         vcpu._stepping = False
-    write_msrs(vcpu.fd, vcpu.vm.other_msrs())
+    vcpu.vm._other_state.restore(vcpu.fd)
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
@@ -1920,7 +1969,7 @@ def reset_secondary(vcpu: Vcpu) -> None:
     if vcpu._stepping:
         call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
         vcpu._stepping = False
-    write_msrs(vcpu.fd, vcpu.vm.other_msrs())
+    vcpu.vm._other_state.restore(vcpu.fd)
     call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     call(vcpu.fd, KVM_SET_MP_STATE, _SECONDARY_ACTIVITY)
     write_sregs(vcpu, _SECONDARY_SREGS)
