@@ -22,7 +22,9 @@ def templates(tmp_path: Path, paths: Project) -> Path:
 
 
 def rendered(templates: Path, paths: Project, target: str) -> str:
-    return render_backend_module(templates, read_abi_file(paths.abi / f"{target}.abi"), "# Marked")
+    return render_backend_module(
+        templates, read_abi_file(paths.abi / f"{target}.abi"), "# Marked"
+    ).finished()
 
 
 @pytest.mark.parametrize("target", ["kvm_x86_64", "whp_x86_64"])

@@ -141,7 +141,9 @@ def test_what_is_wrong_is_said_where_it_is_written(
     line = text[: text.index(old)].count("\n") + 1
     (templates / file).write_text(text.replace(old, new))
     with pytest.raises(InputError) as refused:
-        render_backend_module(templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked")
+        render_backend_module(
+            templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked"
+        ).finished()
     first = refused.value.problems[0]
     assert first.where == f"templates/{file}:{line}"
     assert complaint in str(first)
@@ -157,7 +159,7 @@ def test_the_refused_text_is_kept_and_named(
     file.write_text(file.read_text().replace("regs = Regs()", "regs = Rags()"))
     abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
     with pytest.raises(InputError) as refused:
-        render_backend_module(templates, abi, "# Marked")
+        render_backend_module(templates, abi, "# Marked").finished()
     named = re.search(r"it is line (\d+) of the refused text, (\S+)$", str(refused.value))
     assert named is not None
     assert named[2].startswith(str(tmp_path / "cache"))
@@ -166,7 +168,7 @@ def test_the_refused_text_is_kept_and_named(
     (tmp_path / "cache/vmm-arch/refused").rmdir()
     (tmp_path / "cache/vmm-arch/refused").write_text("no folder")
     with pytest.raises(InputError, match=r"the refused text could not be kept in .*: File exists"):
-        render_backend_module(templates, abi, "# Marked")
+        render_backend_module(templates, abi, "# Marked").finished()
 
 
 def test_several_mistakes_are_said_at_once(tmp_path: Path, paths: Project) -> None:
@@ -183,7 +185,9 @@ def test_several_mistakes_are_said_at_once(tmp_path: Path, paths: Project) -> No
         assert old in text
         (templates / file).write_text(text.replace(old, new))
     with pytest.raises(InputError) as refused:
-        render_backend_module(templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked")
+        render_backend_module(
+            templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked"
+        ).finished()
     places = {problem.where.split(":")[0] for problem in refused.value.problems}
     files = (OPERATIONS, MODULE, STATE, STATES, "cpu/x86_64/exports.py")
     assert places == {f"templates/{file}" for file in files}
@@ -226,6 +230,8 @@ def test_what_is_handed_on_is_compared_with_the_modules(
     line = text[: text.index(old)].count("\n") + 1
     file.write_text(text.replace(old, new, 1))
     with pytest.raises(InputError) as refused:
-        render_backend_module(templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked")
+        render_backend_module(
+            templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked"
+        ).finished()
     assert f"templates/cpu/x86_64/exports.py:{line}: " in str(refused.value)
     assert complaint in str(refused.value)

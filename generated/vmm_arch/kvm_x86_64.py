@@ -64,7 +64,9 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_EXIT_IRQ_WINDOW_OPEN,
     KVM_EXIT_MMIO,
     KVM_EXIT_SHUTDOWN,
+    KVM_EXIT_SNP_REQ_CERTS,
     KVM_EXIT_SYSTEM_EVENT,
+    KVM_EXIT_TDX,
     KVM_EXIT_XEN,
     KVM_GET_API_VERSION,
     KVM_GET_CPUID2,
@@ -516,10 +518,12 @@ COMPLETE_EXITS: Final = (
     KVM_EXIT_INTERNAL_ERROR,
 )
 """The exits after which no instruction waits for the next KVM_RUN to finish it."""
-SNP_REQ_CERTS: Final = vars(abi).get("KVM_EXIT_SNP_REQ_CERTS")
-TDX: Final = vars(abi).get("KVM_EXIT_TDX")
-"""Reasons that the headers of older kernels do not have."""
-ANSWERED_EXITS: Final = (KVM_EXIT_HYPERCALL, KVM_EXIT_XEN, TDX, SNP_REQ_CERTS)
+ANSWERED_EXITS: Final = (
+    KVM_EXIT_HYPERCALL,
+    KVM_EXIT_XEN,
+    KVM_EXIT_TDX,
+    KVM_EXIT_SNP_REQ_CERTS,
+)
 """The exits, beside reads and MSRs, whose answer the next KVM_RUN takes from ``kvm_run``."""
 KVM_ENOSYS: Final = 1000
 """No such hypercall (linux/kvm_para.h)."""
@@ -585,7 +589,7 @@ def refuse_service(run: kvm_run) -> None:
             run.xen.u.hcall.result = -errno.ENOSYS
         case abi.KVM_EXIT_HYPERV if run.hyperv.type == KVM_EXIT_HYPERV_HCALL:
             run.hyperv.u.hcall.result = HV_STATUS_INVALID_HYPERCALL_CODE
-        case reason if reason == SNP_REQ_CERTS:
+        case abi.KVM_EXIT_SNP_REQ_CERTS:
             run.snp_req_certs.ret = errno.EIO
 
 

@@ -123,7 +123,10 @@ def _slots(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
                 yield table.complaint(group, what=what, remedy=remedy)
             elif sink is not None and isinstance(slot, str):
                 for wrong in _slot_complaints(abi, sink, element, slot):
-                    what, remedy = f"{element.name}: {wrong}", f"see {abi.target}.abi"
+                    what, remedy = (
+                        f"{element.name}: {wrong}",
+                        f"see {abi.target}.abi, of {abi.origin}",
+                    )
                     yield table.complaint(group, "1", pattern, what=what, remedy=remedy)
 
 
@@ -172,12 +175,12 @@ def _sinks(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
         for slot in sink.fixed:
             if wrong := _complaint(abi, sink, slot):
                 what = f"fixed: {wrong}"
-                remedy = f"see {abi.target}.abi"
+                remedy = f"see {abi.target}.abi, of {abi.origin}"
                 yield table.complaint(sink.name, "fixed", slot, what=what, remedy=remedy)
         if sink.value is not None and sink.value not in abi.records:
             near = did_you_mean(sink.value, list(abi.records))
             what = f"the value of {sink.name}: no such record in the headers: {sink.value}"
-            remedy = f"{near}see {abi.target}.abi"
+            remedy = f"{near}see {abi.target}.abi, of {abi.origin}"
             yield table.complaint(sink.name, "value", what=what, remedy=remedy)
         yield from _composites(contract, hypervisor, sink)
 

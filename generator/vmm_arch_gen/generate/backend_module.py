@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,9 @@ from vmm_arch_gen.generate.arch_functions import Emitter
 from vmm_arch_gen.generate.backend_inputs import BackendInputs, read_backend_inputs
 from vmm_arch_gen.generate.formatting import format_source
 from vmm_arch_gen.generate.imports import import_statements, order
+from vmm_arch_gen.generate.names import abi_names
 from vmm_arch_gen.generate.origins import Rendered, marked, unmarked
+from vmm_arch_gen.generate.outdated import reached
 from vmm_arch_gen.generate.providers import Provider
 from vmm_arch_gen.generate.refused import kept
 from vmm_arch_gen.generate.render import Templates
@@ -32,14 +35,26 @@ SKELETON = "backend.py.j2"
 """The template of every backend module."""
 
 
-def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> str:
+@dataclass(frozen=True)
+class Draft:
+    """A backend module as it was rendered: its names may mean anything yet."""
+
+    templates: Path
+    inputs: BackendInputs
+    rendered: Rendered
+
+    def finished(self) -> str:
+        """The module's text; InputError says of each name that it is not what it seems."""
+        refuse(_problems(self.templates, self.inputs, self.rendered))
+        return format_source(self.rendered.text)
+
+
+def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> Draft:
     """Render the backend module of a target, whose name is HYPERVISOR_CPU."""
-    rendering = Templates(templates)
+    rendering = Templates(templates, facts=dict(abi_names(abi)))
     inputs = read_backend_inputs(templates, abi, rendering)
     text = _rendered(rendering, inputs, marker)
-    rendered = unmarked(text, inputs.hypervisor.macros)
-    refuse(_problems(templates, inputs, rendered))
-    return format_source(rendered.text)
+    return Draft(templates, inputs, unmarked(text, inputs.hypervisor.macros))
 
 
 def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
@@ -95,7 +110,7 @@ def _problems(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Ite
     """What is wrong with a rendered module, said of the line that it came from."""
     found: Iterable[Complaint]
     try:
-        found = list(complaints(rendered.text))
+        found = [*complaints(rendered.text), *_beyond_the_abi(rendered.text, inputs)]
     except SyntaxError as error:
         number = error.lineno or 1
         what, line = f"is not Python: {error.msg}", rendered.line(number).strip()
@@ -105,9 +120,28 @@ def _problems(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Ite
         line = rendered.line(complaint.line)
         where = macro.where_of(line) if macro else _written(templates, inputs, complaint, line)
         known = chain.from_iterable(provider.names for provider in inputs.offered)
-        near = did_you_mean(complaint.name, set(known)) if "bound nowhere" in complaint.what else ""
+        near, newer = "", ""
+        if "bound nowhere" in complaint.what:
+            near = did_you_mean(complaint.name, set(known))
+            if _of_an_abi(complaint.name, inputs):
+                newer = f"; if newer headers than those of {inputs.abi.origin} have it, extract from them"
         place = kept(f"{inputs.abi.target}.py", rendered.text, complaint.line)
-        yield Problem(where, complaint.what, f"{near}{complaint.remedy}; {place}")
+        yield Problem(where, complaint.what, f"{near}{complaint.remedy}{newer}; {place}")
+
+
+def _beyond_the_abi(text: str, inputs: BackendInputs) -> Iterator[Complaint]:
+    """Names that are reached through the raw ABI's module, and are not there."""
+    own = {name for name, _ in abi_names(inputs.abi)}
+    for name, line in reached(ast.parse(text), inputs.abi.target):
+        if name not in own and _of_an_abi(name, inputs):
+            yield Complaint(
+                line, name, f"the name {name} is bound nowhere in the raw ABI", "correct it"
+            )
+
+
+def _of_an_abi(name: str, inputs: BackendInputs) -> bool:
+    """Whether a name begins as those of the target's raw ABI do: with KVM, kvm, WHv."""
+    return name[:3] in {own[:3] for own, _ in abi_names(inputs.abi)}
 
 
 def _written(templates: Path, inputs: BackendInputs, complaint: Complaint, line: str) -> str:

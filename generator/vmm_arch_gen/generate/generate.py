@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.abi.text import read_abi_file
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.diagnostics import InputError, Problem, refuse
 from vmm_arch_gen.generate.abi_module import abi_module
-from vmm_arch_gen.generate.backend_module import render_backend_module
+from vmm_arch_gen.generate.backend_module import Draft, render_backend_module
+from vmm_arch_gen.generate.outdated import Used, outdated
 from vmm_arch_gen.generate.render import Templates
 from vmm_arch_gen.generate.values import Values, load_values
 from vmm_arch_gen.parallel import in_parallel
@@ -70,9 +71,20 @@ def _modules(inputs: Inputs, target: Target) -> dict[PurePosixPath, bytes]:
         PurePosixPath("vmm_arch", "abi", name): render_abi_module(inputs.templates, abi, values)
     }
     if target.backend:
-        backend = render_backend_module(inputs.templates, abi, MARKER)
-        modules[PurePosixPath("vmm_arch", name)] = backend
+        draft = render_backend_module(inputs.templates, abi, MARKER)
+        refuse(_outdated(inputs, target, draft))
+        modules[PurePosixPath("vmm_arch", name)] = draft.finished()
     return {path: text.encode() for path, text in modules.items()}
+
+
+def _outdated(inputs: Inputs, target: Target, draft: Draft) -> Iterator[Problem]:
+    """What is used of facts that the package has and a user's own, of older headers, do not."""
+    own, package = inputs.facts(target), inputs.package_abi / f"{target.name}.abi"
+    if own != package and package.exists():
+        beside = (inputs.templates / "vmm_arch").rglob("*.py")
+        texts = [draft.rendered.text, *(path.read_text(encoding="utf-8") for path in beside)]
+        used = Used.by(texts, target.name)
+        yield from outdated(str(own), draft.inputs.abi, read_abi_file(package), used)
 
 
 def render_abi_module(templates: Path, abi: VerifiedAbi, values: Values | None = None) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import keyword
+from collections.abc import Iterator
 
-from vmm_arch_gen.abi.model import Member
+from vmm_arch_gen.abi.model import Member, VerifiedAbi
 from vmm_arch_gen.abi.types import Named
 
 
@@ -24,3 +25,12 @@ def member_name(member: Member) -> str:
         return python_name(member.name)
     assert isinstance(member.type, Named)  # only a record can be a member without a name
     return f"_{python_name(member.type.name.rpartition('.')[2])}"
+
+
+def abi_names(abi: VerifiedAbi) -> Iterator[tuple[str, str]]:
+    """The names of a target's raw ABI module, each with the header that it is from."""
+    yield from ((constant.name, constant.header) for constant in abi.constants)
+    yield from ((ioctl.name, ioctl.header) for ioctl in abi.ioctls)
+    for enum in abi.enums.values():
+        yield from ((name, enum.header) for name, _ in enum.enumerators)
+    yield from ((python_name(key), record.header) for key, record in abi.records.items())

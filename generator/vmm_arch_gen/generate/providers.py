@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.sources import read_python
-from vmm_arch_gen.generate.names import python_name
+from vmm_arch_gen.generate.names import abi_names
 
 _ABOVE = ("abi", "command", "protocols", "selftest")
 """Folders of the package that backends do not import from; the raw ABI is named separately."""
@@ -63,7 +63,9 @@ def providers(templates: Path, name: str, cpu: str, abi: VerifiedAbi) -> list[Pr
         and path.relative_to(package).parts[0] not in _ABOVE
         and not any(_belongs(path.relative_to(package), owner) for owner in foreign)
     ]
-    own_abi = Provider(f"vmm_arch.abi.{abi.target}", dict(_abi_names(abi)))
+    where = f"headers/abi/{abi.target}.abi"
+    names = dict.fromkeys((name for name, _ in abi_names(abi)), where)
+    own_abi = Provider(f"vmm_arch.abi.{abi.target}", names)
     return [*STANDARD_LIBRARY, *neutral, own_abi]
 
 
@@ -74,16 +76,6 @@ def _module(templates: Path, path: Path) -> str:
 def _belongs(path: Path, owner: str) -> bool:
     """Whether a module is a hypervisor's or a CPU's: ``whp.py``, ``whp/x86_64/registers.py``."""
     return any(part == owner or part.startswith(f"{owner}_") for part in path.with_suffix("").parts)
-
-
-def _abi_names(abi: VerifiedAbi) -> Iterator[tuple[str, str]]:
-    """The names of a target's raw ABI module."""
-    where = f"headers/abi/{abi.target}.abi"
-    yield from ((constant.name, where) for constant in abi.constants)
-    yield from ((ioctl.name, where) for ioctl in abi.ioctls)
-    for enum in abi.enums.values():
-        yield from ((name, where) for name, _ in enum.enumerators)
-    yield from ((python_name(key), where) for key in abi.records)
 
 
 def public_names(templates: Path, module: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import indent
@@ -21,7 +21,8 @@ from vmm_arch_gen.generate.refused import kept
 class Templates:
     """The templates of a folder; what goes wrong in them is said with file and line."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, facts: Container[str] = ()) -> None:
+        """``facts`` is what templates may ask for what only newer headers have."""
         self._folder = folder
         self._environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader(folder),
@@ -36,6 +37,7 @@ class Templates:
         self._environment.filters["tuple"] = _tuple
         self._environment.filters["docstring"] = _docstring
         self._environment.filters["quoted"] = lambda items: [f'"{item}"' for item in items]
+        self._environment.globals["facts"] = facts
         self._environment.globals["absent"] = lambda reason: reason
 
     def text(self, name: str, heading: str, **values: Any) -> str:
