@@ -256,6 +256,31 @@ class TestUnknownMsrs:
         return Like()
 
 
+def test_a_halt_that_an_interrupt_can_end_is_entered_again(
+    memory: arch.GuestMemory, backend: BackendUnderTest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older versions of Windows tell of it although the APIC is theirs."""
+    entries: list[int] = []
+
+    def around(enter: Callable[..., Any]) -> Callable[..., Any]:
+        def entry(partition: int, index: int, context: Any, size: int) -> Any:
+            entries.append(index)
+            if len(entries) <= 3:
+                vcpu.run_context.ExitReason = abi.WHvRunVpExitReasonX64Halt
+                return 0
+            return enter(partition, index, context, size)
+
+        return entry
+
+    memory.write(0x1000, b"\xe6\x10\xf4")  # out 0x10, al; hlt
+    with arch.Vm(memory, irqchip=True) as vm:
+        vcpu = vm.vcpus[0]
+        arch.configure_vcpu(vcpu, arch.RealMode(0x1000))
+        backend.around_entry(monkeypatch, around)
+        assert isinstance(vcpu.run(), arch.IoOut)
+        assert len(entries) == 4
+
+
 class TestRefusals:
     """Every refusal says the operation, the HRESULT's name and the usual cause."""
 

@@ -863,14 +863,14 @@ def cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
 @cache
 def cpuid_of_host() -> tuple[CpuidEntry, ...]:
     """What CPUID says where nobody changes it."""
-    if platform.has("WHvGetVirtualProcessorCpuidOutput"):
-        return cpuid_of_platform()
     try:
+        if platform.has("WHvGetVirtualProcessorCpuidOutput"):
+            return cpuid_of_platform()
         return cpuid_of_guest()
     except HypervisorError as error:
         if error.code != "ERROR_VID_PARTITION_ALREADY_EXISTS":
             raise
-        cause = "this version of Windows tells it to guests only, and the process has a machine"
+        cause = "this version of Windows tells it to a machine only, and the process has one"
         cause += " already: call it before, once, or give every machine its cpuid"
         raise HypervisorError("supported_cpuid", error.code, cause) from None
 
@@ -1208,6 +1208,10 @@ class Vcpu:
                 return None
             case abi.WHvRunVpExitReasonX64MsrAccess:
                 return self._msr_access()
+            case abi.WHvRunVpExitReasonX64Halt if self.vm.irqchip:
+                # Before Windows 10 21H1 this is told although the platform's own APIC can end it: who
+                # enters again waits there (QEMU, whpx_vcpu_run and whpx_vcpu_thread_is_idle).
+                return None
             case abi.WHvRunVpExitReasonCanceled:
                 return None  # the kicks are counted: this one may have been told of
             case abi.WHvRunVpExitReasonX64InterruptWindow if self._window_wanted:
