@@ -70,20 +70,19 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
     assert [line.partition(";")[0] for line in found] == [
         f"{operations}:3: set_regs has the parameters (vcpu)",
         f"{operations}: lacks the operation run of {contract}:12",
-        f"{operations}: lacks the operation set_modes of {contract}:20",
-        f"{operations}: lacks the operation probe of {contract}:32",
-        f"{operations}: lacks the operation create_vm of {contract}:38",
+        f"{operations}: lacks the operation probe of {contract}:26",
+        f"{operations}: lacks the operation create_vm of {contract}:32",
         *[
             f"{folder}/module.py.j2: lacks the part {part}"
             for part in ("machines_per_process", "imports", "records", "module_parts", "calls")
         ],
         *[f"{folder}/machine.py.j2: lacks the part {part}" for part in ("vcpu_parts", "vm_parts")],
-        f"{operations}:4: sing is no operation of the contract",
         f"{state}:20: SLOTS: lacks the group general",
-        f"{state}:4: SINKS: the sink modes is written by set_modes, which is no operation here",
+        f"{state}:4: SINKS: the sink modes is written by set_modes, which is no macro here",
         f"{state}:12: SINKS: nothing lies in the sink regs",
+        f"{operations}:4: sing is no operation of the contract, and nothing names it",
     ]
-    assert '{% set probe = absent("reason") %}' in found[3]  # what to do is said too
+    assert '{% set probe = absent("reason") %}' in found[2]  # what to do is said too
 
 
 def test_an_element_without_a_slot_is_reported(tmp_path: Path, paths: Project) -> None:
@@ -126,23 +125,60 @@ def test_something_else_declared_absent(tmp_path: Path, paths: Project) -> None:
     assert "wings is declared absent, but is no operation" in problem
 
 
-def test_an_operation_that_nothing_uses(tmp_path: Path, paths: Project) -> None:
-    """Private ones are only for arch functions; what a hypervisor declares absent need not be."""
-    assert problems(tmp_path, paths, BATCH, template="") == []
-    unabsent = "{% macro set_modes(vcpu, modes) %}{% endmacro %}"
-    absent = '{% set set_modes = absent("the registers are all there is") %}'
-    folder = changed(BATCH, "operations.py.j2", absent, unabsent)
-    (problem,) = problems(tmp_path, paths, folder, template="")
-    contract = f"templates/vmm_arch/protocols/{CPU}.py:20"
-    assert problem.startswith(f"{contract}: set_modes is not public, and no arch function uses it")
-
-
-def test_an_arch_function_that_uses_what_is_not_in_the_contract(
+def test_a_hypervisors_own_operation_is_its_sinks_and_nobody_elses(
     tmp_path: Path, paths: Project
 ) -> None:
-    template = f'{TEMPLATE}\n{{{{ inline("set_wings", "vcpu") }}}}\n'
+    """BATCH has no set_modes and says nothing of it; REGISTER has it for a sink."""
+    assert "set_modes" in REGISTER["operations.py.j2"]
+    assert "set_modes" not in BATCH["operations.py.j2"]
+    assert problems(tmp_path, paths, BATCH) == []
+    more = "{% macro set_moods(vcpu, moods) %}{% endmacro %}\n"
+    folder = REGISTER | {"operations.py.j2": REGISTER["operations.py.j2"] + more}
+    (problem,) = problems(tmp_path, paths, folder)
+    assert problem == (
+        f"{OPERATIONS}:8: set_moods is no operation of the contract, and nothing names it;"
+        " did you mean set_modes? remove it, or name it in SINKS"
+    )
+
+
+def test_a_sinks_operation_takes_the_vcpu_and_what_is_written(
+    tmp_path: Path, paths: Project
+) -> None:
+    folder = changed(REGISTER, "operations.py.j2", "set_modes(vcpu, modes)", "set_modes(vcpu)")
+    (problem,) = problems(tmp_path, paths, folder)
+    assert problem == (
+        f"{OPERATIONS}:7: set_modes has the parameters (vcpu);"
+        " write {% macro set_modes(vcpu, modes) %}"
+    )
+
+
+def test_what_a_template_asks_for_a_hypervisor_may_have(tmp_path: Path, paths: Project) -> None:
+    template = TEMPLATE + '{% if has("rest") %}{{ inline("rest", "vcpu") }}{% endif %}\n'
+    assert problems(tmp_path, paths, BATCH, template) == []
+    macro = "{% macro rest(vcpu) %}{% endmacro %}\n"
+    folder = BATCH | {"operations.py.j2": BATCH["operations.py.j2"] + macro}
+    assert problems(tmp_path, paths, folder, template) == []
+    folder["operations.py.j2"] = folder["operations.py.j2"].replace("rest(vcpu)", "rest()")
+    (problem,) = problems(tmp_path, paths, folder, template)
+    assert "rest has the parameters (); write {% macro rest(vcpu) %}" in problem
+
+
+def test_what_an_arch_function_uses_every_hypervisor_has_or_declines(
+    tmp_path: Path, paths: Project
+) -> None:
+    template = f'{TEMPLATE}\n{{{{ inline("set_wings", "vcpu", "wings") }}}}\n'
     (problem,) = problems(tmp_path, paths, REGISTER, template=template)
-    assert problem.startswith(f"templates/cpu/{CPU}/functions.py.j2:5: uses set_wings")
+    assert problem == (
+        f"{OPERATIONS}: lacks set_wings, which templates/cpu/{CPU}/functions.py.j2:5 uses; did you"
+        " mean set_regs? write {% macro set_wings(vcpu, wings) %}, or declare it:"
+        ' {% set set_wings = absent("reason") %}'
+    )
+    for line in (
+        "{% macro set_wings(vcpu, w) %}{% endmacro %}",
+        '{% set set_wings = absent("") %}',
+    ):
+        folder = REGISTER | {"operations.py.j2": REGISTER["operations.py.j2"] + line}
+        assert problems(tmp_path, paths, folder, template=template) == []
 
 
 def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
@@ -236,7 +272,7 @@ def test_all_that_is_malformed_is_said_at_once_with_what_is_missing(
         f"{STATE}:14: SINKS: the shape of regs is 'round'",
         f"{STATE}:20: SLOTS: modes is not a sink and its slots",
         f"{OPERATIONS}: lacks the operation run of templates/vmm_arch/protocols/{CPU}.py:12",
-        f"{OPERATIONS}:2: runn is no operation of the contract",
+        f"{OPERATIONS}:2: runn is no operation of the contract, and nothing names it",
     ]
 
 
@@ -268,7 +304,7 @@ def test_all_that_is_malformed_is_said_at_once_with_what_is_missing(
         (
             '"operation": "set_regs"',
             '"operation": "set_reg"',
-            "the sink regs is written by set_reg, which is no operation here; did you mean set_regs",
+            "the sink regs is written by set_reg, which is no macro here; did you mean set_regs",
         ),
         (
             '"shape": "keywords",\n        "constructor": "regs_image",',
@@ -332,11 +368,14 @@ def test_a_macro_in_the_wrong_file(tmp_path: Path, paths: Project, file: str) ->
 
 
 def test_an_absence_in_the_wrong_file_or_twice(tmp_path: Path, paths: Project) -> None:
-    absent = '{% set set_modes = absent("the registers are all there is") %}\n'
-    twice = BATCH | {"operations.py.j2": BATCH["operations.py.j2"] + absent}
+    macro = "{% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}\n"
+    absent = '{% set run = absent("it does not run") %}\n'
+    folder = changed(BATCH, "operations.py.j2", macro, absent)
+    assert problems(tmp_path, paths, folder) == []
+    twice = folder | {"operations.py.j2": folder["operations.py.j2"] + absent}
     (problem,) = problems(tmp_path, paths, twice)
-    assert ":8: set_modes is declared absent twice; remove one of the two; the first" in problem
-    moved = changed(BATCH, "operations.py.j2", absent, "")
+    assert ":7: run is declared absent twice; remove one of the two; the first" in problem
+    moved = changed(BATCH, "operations.py.j2", macro, "")
     moved["module.py.j2"] = absent + moved["module.py.j2"]
     (problem,) = problems(tmp_path, paths, moved)
     assert "module.py.j2:1: what is absent belongs in operations.py.j2; move it to" in problem

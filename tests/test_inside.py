@@ -32,7 +32,7 @@ INSIDE = "templates/vmm_arch/protocols/inside.py"
             rf"_settle is not as {INSIDE}:\d+ has it; write def _settle\(self\) -> None:",
         ),
         ("def _close(", "def _clothe(", "lacks the method _close .* write def _close"),
-        ("_asked", "_questioned", r"vcpu_parts lacks _asked of .*; write _asked: Any"),
+        ("_asked", "_questioned", "vcpu_parts lacks _asked of .* write _asked: Any"),
         ("_closing", "_ending", "vcpu_parts lacks _closing of .*; write _closing: bool"),
         ('"_owner",', "", 'has __slots__ without _owner of .*; add "_owner"'),
         ('"track_dirty",', "", "vm_parts lacks track_dirty of .*; write track_dirty: bool"),

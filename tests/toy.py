@@ -25,12 +25,6 @@ class Vcpu(Protocol[RegsT]):
 
 EFFECTS = {"set_regs": ("completes pending", "changes state"), "run": ()}
 
-class Inlined(Protocol):
-    """Not for users."""
-
-    def set_modes(self, modes: Any) -> None:
-        """Write the modes."""
-
 class Vm(Protocol):
     """A machine."""
 
@@ -126,7 +120,6 @@ BATCH = _PARTS | {
     "operations.py.j2": _SHARED
     + """
 {% macro set_regs(vcpu, regs) %}write({{ vcpu }}, {{ regs }}){% endmacro %}
-{% set set_modes = absent("the registers are all there is") %}
 """,
     "state.py": """
 SINKS = {
@@ -149,7 +142,7 @@ CREATION_GUARANTEES = ("modes",)
 
 TEMPLATE = """
 {{ plan("boot", "general") }}
-{{ inline("set_modes", "vcpu", "modes") }}
+{{ inline("set_regs", "vcpu", "regs") }}
 """
 
 

@@ -14,8 +14,7 @@ from vmm_arch_gen.arch.vocabulary import CompositeType, Element, composite_types
 from vmm_arch_gen.diagnostics import InputError, Problem, collecting, did_you_mean, refuse
 
 # The protocols that hypervisors implement, and what a macro calls the object that each belongs to.
-# No backend has those of Inlined: they exist to be inlined into arch functions.
-PROTOCOLS = {"Vcpu": "vcpu", "Inlined": "vcpu", "Vm": "vm", "Host": ""}
+PROTOCOLS = {"Vcpu": "vcpu", "Vm": "vm", "Host": ""}
 # Where the contract says how a machine is made: as a backend's users make one.
 _BACKEND, _VM = "Backend", "Vm"
 # What an operation of a vCPU may do beside what it is for, as the contract's table EFFECTS says it.
@@ -45,10 +44,6 @@ class Operation:
     """Whether the guest's last instruction is completed first."""
     changes_state: bool = False
     """Whether a vCPU is not a new one afterwards."""
-
-    @property
-    def public(self) -> bool:
-        return self.protocol != "Inlined"
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
 
     def inline(operation: str, *arguments: str) -> str:
         """An operation's body; by default its arguments are called as the operation calls them."""
-        parameters = contract.operations[operation].parameters
+        public = contract.operations.get(operation)
+        parameters = public.parameters if public else ()
         if reason := hypervisor.absent.get(operation):
             return f"raise absent({operation!r}, {reason!r})"
         return body(operation, *arguments, *parameters[len(arguments) :])
@@ -91,11 +92,11 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
         configure=emitter.configure,
         reset=emitter.reset,
         images=emitter.images,
-        has=lambda operation: operation not in hypervisor.absent,
+        has=lambda operation: operation in hypervisor.macros,
         lacking={
             operation.name: hypervisor.absent[operation.macro]
             for operation in contract.operations.values()
-            if operation.public and operation.macro in hypervisor.absent
+            if operation.macro in hypervisor.absent
         },
         modes=states.modes.items(),
         init_keeps=states.init_keeps,

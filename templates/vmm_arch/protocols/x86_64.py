@@ -234,34 +234,6 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
         """
 
 
-class Inlined(Protocol):
-    """Operations that no backend has as methods: they are inlined into the arch functions."""
-
-    def set_registers(self, registers: Any) -> None:
-        """Write registers of every kind in one call."""
-
-    def set_msr_image(self, msrs: Any) -> None:
-        """Write MSRs that were laid out at import."""
-
-    def set_debugregs(self, debugregs: Any) -> None:
-        """Write DR0 to DR3, DR6 and DR7."""
-
-    def set_xcrs(self, xcrs: Any) -> None:
-        """Write the extended control registers."""
-
-    def set_events(self, events: Any) -> None:
-        """Write what is pending: exceptions, interrupts, NMIs and their masks."""
-
-    def set_activity(self, activity: Any) -> None:
-        """Write whether the vCPU runs, is halted or waits for INIT and SIPI."""
-
-    def set_tsc(self, tsc: int) -> None:
-        """Have the time stamp counter go on from a value."""
-
-    def restore_other_state(self) -> None:
-        """Put all state that the vocabulary does not name back to what creation gave it."""
-
-
 EFFECTS: Mapping[str, tuple[str, ...]] = {
     "get_regs": ("completes pending",),
     "set_regs": ("completes pending", "changes state"),
