@@ -325,6 +325,59 @@ class TestKicks:
         assert len(ended) == 1
         memory.close()
 
+    def test_who_closes_second_waits_for_the_first(self, arch: AnyBackend) -> None:
+        """One thread closes the machine while the other, whose run() that ends, leaves its block."""
+        for _ in range(5):
+            with GuestMemory(0x10000) as own, arch.Vm(own, vcpus=4) as vm:
+                own.write(0x1000, SPIN)
+                arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+                closing = threading.Timer(0.05, vm.close)
+                closing.start()
+                with pytest.raises(ClosedError):
+                    vm.vcpus[0].run()
+            closing.join()
+
+    def test_a_handler_that_closes_what_is_being_closed_does_not_wait(
+        self, arch: AnyBackend, memory: GuestMemory
+    ) -> None:
+        """The first waits for this thread to leave run(), which the handler interrupts."""
+        memory.write(0x1000, SPIN)
+        handled: list[int] = []
+        with arch.Vm(memory) as vm:
+            vcpu: Any = vm.vcpus[0]
+            arch.configure_vcpu(vcpu, RealMode(0x1000))
+
+            def handle(number: int, _: object) -> None:
+                time.sleep(0.1)  # so that the other thread is in the middle of it
+                vm.close()
+                handled.append(number)
+
+            before = signal.signal(signal.SIGALRM, handle)
+            try:
+                closing = threading.Timer(0.1, vm.close)
+                closing.start()
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                with pytest.raises(ClosedError):
+                    vcpu.run()
+            finally:
+                signal.signal(signal.SIGALRM, before)
+        closing.join()
+        assert handled == [signal.SIGALRM]
+        memory.close()  # nobody holds it
+
+    def test_closing_that_was_interrupted_can_be_tried_again(
+        self, arch: AnyBackend, memory: GuestMemory
+    ) -> None:
+        memory.write(0x1000, SPIN)
+        vm = arch.Vm(memory)
+        arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(vm.vcpus[0]), "_stop", interrupted_before(lambda: None))
+            with pytest.raises(KeyboardInterrupt):
+                vm.close()
+        vm.close()
+        memory.close()  # nobody holds it
+
     def test_while_another_thread_runs_it_a_vcpu_is_busy(
         self, arch: AnyBackend, guest: Start
     ) -> None:

@@ -22,6 +22,7 @@ import ctypes
 import errno
 import os
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -1071,6 +1072,10 @@ class Vcpu:
                 with suppress(UnansweredError):
                     self._settle()
 
+    def _runs_here(self) -> bool:
+        """Whether this thread is in the vCPU's run()."""
+        return self._state == RUNNING and self._owner == THIS_THREAD.id
+
     def _stop(self) -> None:
         """Let no thread run the vCPU any more; for :class:`Vm`."""
         self._closing = True
@@ -1347,6 +1352,7 @@ class Vm:
 
     __slots__ = (
         "__weakref__",
+        "_close_lock",
         "_device",
         "_has_xcrs",
         "_opened",
@@ -1366,6 +1372,8 @@ class Vm:
     track_dirty: bool
     cpuid: list[CpuidEntry]
     vcpus: list[Vcpu]
+    _close_lock: threading.RLock
+    """Held by who closes the machine."""
     _opened: ExitStack | None
     """What close() undoes; None once it has."""
     _other_state: OtherState
@@ -1464,6 +1472,7 @@ class Vm:
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
         """
+        self._close_lock = threading.RLock()
         self._opened = None
         self.vcpus = []
         if not isinstance(memory, GuestMemory):
@@ -1542,13 +1551,29 @@ class Vm:
     def close(self) -> None:
         """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
 
-        A thread that runs one is stopped: its run() raises ClosedError.
+        A thread that runs one is stopped: its run() raises ClosedError. Of several threads that
+        close it, each returns once it is closed, except in a signal's handler while the thread runs
+        one of its vCPUs.
         """
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            for vcpu in self.vcpus:
-                vcpu._stop()
+        # Who closes first may be waiting for this very thread to leave a run(), if a signal's handler
+        # called this: then nobody waits here, and run() says that the machine is closed.
+        if not self._close_lock.acquire(blocking=not any(map(Vcpu._runs_here, self.vcpus))):
+            return
+        try:
+            opened, self._opened = self._opened, None
+            if opened is None:
+                return
+            try:
+                for vcpu in self.vcpus:
+                    vcpu._stop()
+            except BaseException:
+                self._opened = (
+                    opened  # an exception from a signal, for instance: it can be tried again
+                )
+                raise
             opened.close()
+        finally:
+            self._close_lock.release()
 
     def __enter__(self) -> Vm:
         """Return the machine itself."""

@@ -309,7 +309,9 @@ class Vm(Protocol[VcpuT_co]):
     def close(self) -> None:
         """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
 
-        A thread that runs one is stopped: its run() raises ClosedError.
+        A thread that runs one is stopped: its run() raises ClosedError. Of several threads that
+        close it, each returns once it is closed, except in a signal's handler while the thread runs
+        one of its vCPUs.
         """
 
     def __enter__(self) -> Any:
