@@ -72,6 +72,25 @@ def test_a_reset_forgets_that_a_window_was_wanted(guest: Start, arch: AnyBackend
     assert isinstance(vcpu.run(), IoOut)
 
 
+def test_an_nmi_wakes_a_guest_that_sleeps(arch: AnyBackend, memory: GuestMemory) -> None:
+    memory.write(2 * 4, (0x2000).to_bytes(4, "little"))
+    memory.write(0x1000, b"\xf4\xe6\x33")  # hlt; out 0x33, al
+    memory.write(0x2000, b"\xe6\x22\xcf")  # out 0x22, al; iret
+    with arch.Vm(memory, irqchip=True) as vm:
+        vcpu = vm.vcpus[0]
+        arch.configure_vcpu(vcpu, RealMode(0x1000, rsp=0x8000))
+        threading.Timer(0.1, vcpu.kick).start()
+        assert isinstance(vcpu.run(), Kicked)
+        vcpu.inject_nmi()
+        for port in (0x22, 0x33):
+            watchdog = threading.Timer(20, vcpu.kick)
+            watchdog.start()
+            out = vcpu.run()
+            watchdog.cancel()
+            assert isinstance(out, IoOut)
+            assert out.port == port
+
+
 class TestAccesses:
     """Exits that wait for an answer, and state in between."""
 

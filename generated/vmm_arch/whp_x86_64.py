@@ -453,6 +453,9 @@ EVENTS: Final = names_array(
     [WHvRegisterPendingEvent, WHvRegisterPendingInterruption, WHvRegisterInterruptState]
 )
 PENDING_INTERRUPTION: Final = names_array([WHvRegisterPendingInterruption])
+INTERRUPTION: Final = names_array(
+    [WHvRegisterPendingInterruption, WHvRegisterInternalActivityState]
+)
 GENERAL_PROTECTION: Final = (WHV_REGISTER_VALUE * 1)()
 GENERAL_PROTECTION[0].PendingInterruption = WHV_X64_PENDING_INTERRUPTION_REGISTER(
     InterruptionPending=1,
@@ -691,21 +694,23 @@ def read_xsave(vcpu: Vcpu) -> bytes:
 
 
 def inject(vcpu: Vcpu, kind: int, vector: int) -> None:
-    """Make the guest take an interrupt next."""
+    """Make the guest take an interrupt next, and wake it: only WHvRequestInterrupt does by itself."""
     if vcpu.vm.irqchip and kind == WHvX64PendingInterrupt:
         cause = "the machine was made with an irqchip: raise one of its lines"
         raise HypervisorError("inject_interrupt", "WHV_E_INVALID_PARTITION_CONFIG", cause)
     if not 0 <= vector < 0x100:
         raise HypervisorError("inject_interrupt", "E_INVALIDARG", "vectors are 0 to 255")
-    value = WHV_REGISTER_VALUE()
-    vcpu.read_registers(PENDING_INTERRUPTION, 1, ctypes.byref(value))
-    if value.PendingInterruption.InterruptionPending:
+    values = (WHV_REGISTER_VALUE * len(INTERRUPTION))()
+    vcpu.read_registers(INTERRUPTION, len(INTERRUPTION), values)
+    pending, suspended = values
+    if pending.PendingInterruption.InterruptionPending:
         cause = "an interrupt is already to be taken next"
         raise HypervisorError("inject_interrupt", "WHV_E_INVALID_VP_STATE", cause)
-    value.PendingInterruption = WHV_X64_PENDING_INTERRUPTION_REGISTER(
+    pending.PendingInterruption = WHV_X64_PENDING_INTERRUPTION_REGISTER(
         InterruptionPending=1, InterruptionType=kind, InterruptionVector=vector
     )
-    vcpu.write_registers(PENDING_INTERRUPTION, 1, ctypes.byref(value))
+    suspended.InternalActivity.HaltSuspend = 0
+    vcpu.write_registers(INTERRUPTION, len(INTERRUPTION), values)
 
 
 def read_msrs(vcpu: Vcpu, indices: Iterable[int]) -> dict[int, int]:
