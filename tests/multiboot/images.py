@@ -121,6 +121,8 @@ def _check(
     flags, _, _, _, line, count, table = struct.unpack("<7I", memory.read(entry.rbx, 28))
     assert flags & 0x4D == 0x4D
     assert text(line) == cmdline
+    memory_map = struct.unpack("<I", memory.read(entry.rbx + 48, 4))[0]
+    assert table % 4 == memory_map % 4 == 0
     assert count == len(entry.modules) == len(modules)
     for index, (place, (content, said)) in enumerate(zip(entry.modules, modules, strict=True)):
         start, stop, string, _ = struct.unpack("<4I", memory.read(table + 16 * index, 16))

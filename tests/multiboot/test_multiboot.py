@@ -12,7 +12,20 @@ import pytest
 from guests.assemble import assemble
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from images import DATA, GIB, MACHINES, MIB, NOISE, PAGE, TEXT, Part, elf, noisy, unchanged
+from images import (
+    DATA,
+    GIB,
+    MACHINES,
+    MIB,
+    NOISE,
+    PAGE,
+    TEXT,
+    Part,
+    elf,
+    multiboot2,
+    noisy,
+    unchanged,
+)
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.exits import Halt, IoOut
 from vmm_arch.memory import GuestMemory, Region
@@ -127,6 +140,8 @@ def test_a_kernel_may_be_linked_below_1_mib() -> None:
 def test_what_a_kernel_is_told_lies_behind_it_where_low_memory_is_full() -> None:
     low = elf32([Part(0, CODE, 0x9FC00)])
     assert loaded(low).information.start == MIB
+    but_for_page_0 = elf32([Part(PAGE, CODE, 0x9EC00)])  # which has the BIOS's variables
+    assert loaded(but_for_page_0).information.start == MIB
     module = MultibootModule(bytes(5), "x" * 0x20000)
     entry = loaded(KERNEL, cmdline="y" * 0x80000, modules=[module])
     assert entry.modules[0].start == 2 * MIB + 0x5000
@@ -137,6 +152,11 @@ def test_modules_lie_on_pages_behind_the_kernel() -> None:
     modules = [MultibootModule(bytes(size)) for size in (1, PAGE, 0, PAGE + 1)]
     starts = [one.start for one in loaded(KERNEL, modules=modules).modules]
     assert starts == [2 * MIB + PAGE * n for n in (5, 6, 7, 7)]
+
+
+def test_modules_lie_above_1_mib_though_the_kernel_does_not() -> None:
+    entry = loaded(elf32([Part(0x8000, CODE)]), modules=[MultibootModule(b"module")])
+    assert entry.modules == (range(MIB, MIB + 6),)
 
 
 @pytest.mark.parametrize("given_as", [str, Path])
@@ -212,6 +232,20 @@ REFUSED = [
 @pytest.mark.parametrize(("image", "message"), REFUSED, ids=range(len(REFUSED)))
 def test_an_image_that_cannot_be_loaded_is_refused(image: bytes, message: str) -> None:
     assert message in refused(image)
+
+
+def test_memory_that_32_bit_code_does_not_reach_is_no_ram() -> None:
+    regions = [Region(0, 8 * MIB), Region(4 * GIB, 8 * MIB)]
+    message = refused(elf([Part(4 * GIB, CODE)], e_entry=4 * GIB + 12), regions)
+    assert "it goes to [0x100000000, 0x10000010c); RAM is [0x0, 0x9fc00), [0x100000, 0x8" in message
+
+
+def test_a_kernel_for_version_2_is_refused_by_name() -> None:
+    message = refused(elf32([Part(MIB, bytes(4) + multiboot2() + TEXT)]))
+    assert message == (
+        "kernel: it is a Multiboot 2 kernel (header at 0x58), entered in 32-bit code;"
+        " give a kernel for Multiboot, version 1"
+    )
 
 
 def test_what_a_kernel_is_told_is_whole() -> None:

@@ -174,7 +174,6 @@ def load_multiboot(
             module_images.append(one)
             module_places.append(range(address, address + one.size))
             texts.append(terminated(module.cmdline, f"{one.name}'s command line"))
-            free = without(free, module_places[-1])
             start = module_places[-1].stop
 
         entries = e820_map(memory)
