@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event, Thread
+from time import monotonic
 from typing import Final, Protocol
 
 from vmm_arch.activity import Activity
@@ -15,6 +16,8 @@ PERIOD: Final = 0.5
 """Seconds after which a guest that made no exit is looked at."""
 _POLL: Final = 0.005
 """Seconds that vCPUs stand still at most because one of them turned out to be busy."""
+_PATIENCE: Final = 1.0
+"""Seconds that they stand still at most because one does not come out of the guest."""
 _FOR_GOOD: Final = (Activity.HALTED_FOR_GOOD, Activity.NOT_STARTED)
 
 
@@ -48,24 +51,28 @@ class Standstill:
         found: Callable[[], object],
         failed: Callable[[BaseException], object],
     ) -> None:
-        self.looking = False
-        """Whether a vCPU that was kicked has to pause()."""
         self._runners = runners
         self._found = found
         self._failed = failed
         self._over = Event()
         self._resume = Event()
-        self._paused = {id(runner): Event() for runner in runners}
+        self._paused = {runner: Event() for runner in runners}
+        self._kicked: set[Runner] = set()
+        """Who is to pause at its next kick, though it may turn out to have been in vain."""
         self.thread = Thread(target=self._watch, name="standstill", daemon=True)
 
     def stop(self) -> None:
         """Look no more; the thread ends soon."""
         self._over.set()
 
-    def pause(self, runner: Runner) -> None:
-        """Let a vCPU, which its thread does not run now, be looked at."""
-        self._paused[id(runner)].set()
+    def pause(self, runner: Runner) -> bool:
+        """Let a vCPU that was kicked be looked at; False if somebody else kicked it."""
+        if runner not in self._kicked:
+            return False
+        self._kicked.discard(runner)
+        self._paused[runner].set()
         self._resume.wait()
+        return True
 
     def _watch(self) -> None:
         before: list[int] = []
@@ -79,7 +86,7 @@ class Standstill:
         except BaseException as error:
             self._failed(error)
         finally:
-            self._let_go()
+            self._resume.set()
 
     def _stands_still(self, counts: list[int]) -> bool:
         if not all(runner.in_guest for runner in self._runners):
@@ -87,19 +94,17 @@ class Standstill:
         self._resume.clear()
         for event in self._paused.values():
             event.clear()
-        self.looking = True
+        end = monotonic() + _PATIENCE
         try:
             for runner in self._runners:
+                self._kicked.add(runner)
                 with suppress(ClosedError):  # which its own thread says
                     runner.vcpu.kick()
             for runner, count in zip(self._runners, counts, strict=True):
-                while not self._paused[id(runner)].wait(_POLL):
-                    if runner.count != count or self._over.is_set():
+                while not self._paused[runner].wait(_POLL):
+                    late = monotonic() > end
+                    if late or runner.count != count or self._over.is_set():
                         return False
             return all(runner.vcpu.get_activity() in _FOR_GOOD for runner in self._runners)
         finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self.looking = False
-        self._resume.set()
+            self._resume.set()

@@ -65,8 +65,8 @@ def serve(
 
     When this returns or raises, no vCPU runs and no thread is left. What a device, ``trace`` or a
     hypervisor raises in any thread is raised here, and so is KeyboardInterrupt (on Windows at the
-    first vCPU's next exit). A guest whose vCPUs have all halted with interrupts off ends within a
-    second, though interrupt controllers keep HLT from being an exit; an NMI that a device's line
+    first vCPU's next exit). A guest whose vCPUs have all halted with interrupts off ends after about
+    a second, though interrupt controllers keep HLT from being an exit; an NMI that a device's line
     would send later is not waited for. Called again, it goes on where the guest was. A vCPU may have a kick
     left, which its next ``run()`` returns. A device that does not return keeps this from returning:
     one that waits for something is to be told by ``on_end``, which is called, maybe more than once,
@@ -177,8 +177,7 @@ class _Service:
                     break
                 exit = run()
                 runner.in_guest = False
-                if standstill.looking and type(exit) is Kicked:
-                    standstill.pause(runner)
+                if type(exit) is Kicked and standstill.pause(runner):
                     continue
                 exits[type(exit)] += 1
                 if trace is not None:
