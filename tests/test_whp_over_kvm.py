@@ -476,6 +476,29 @@ for irqchip in (False, True):
         name = "WHV_E_INVALID_VP_REGISTER_NAME"
         assert said.startswith(f"{SET}: {name}: WHvX64RegisterPat cannot be 0x7040600070406 on")
 
+    def test_one_without_some_functions(
+        self, memory: arch.GuestMemory, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Machines are made without them; what cannot be done says so when it is asked for."""
+        platform: Any = arch.platform
+        for kind in ("XsaveState", "InterruptControllerState2"):
+            for name in (f"WHvGetVirtualProcessor{kind}", f"WHvSetVirtualProcessor{kind}"):
+
+                def missing(*arguments: Any, name: str = name) -> None:
+                    raise arch.HypervisorUnavailableError(name, "ERROR_PROC_NOT_FOUND", "as if")
+
+                monkeypatch.setattr(platform, name, missing)
+        there = type(platform).has
+        monkeypatch.setattr(
+            type(platform), "has", lambda self, name: "State" not in name and there(self, name)
+        )
+        memory.write(0x1000, b"\xe6\x11")  # out 0x11, al
+        with arch.Vm(memory, irqchip=True) as vm:
+            arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+            assert isinstance(vm.vcpus[0].run(), arch.IoOut)
+            with pytest.raises(arch.HypervisorUnavailableError, match=r"XsaveState: .*NOT_FOUND"):
+                arch.reset_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+
     CPUID = """
 from vmm_arch import whp_x86_64 as arch
 arch.cpuid_of_platform = arch.cpuid_of_guest  # which sees more bits with a KVM in software

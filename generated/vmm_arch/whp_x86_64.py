@@ -638,8 +638,12 @@ class OtherState:
         self.lacking = OPTIONAL.difference(there)
         """The registers that a machine may be without, and this one is."""
         self._registers = RegisterImage({n: there[n] for n in OTHER_REGISTERS if n in there})
-        self._xsave = read_xsave(vcpu)
-        self._lapic = read_lapic(vcpu) if vcpu.vm.irqchip else None
+        # A host without these functions has none to write with, which only a reset has to say.
+        self._xsave = read_xsave(vcpu) if platform.has("WHvGetVirtualProcessorXsaveState") else b""
+        has_lapic = vcpu.vm.irqchip and platform.has(
+            "WHvGetVirtualProcessorInterruptControllerState2"
+        )
+        self._lapic = read_lapic(vcpu) if has_lapic else Lapic()
 
     def restore(self, vcpu: Vcpu) -> None:
         """Write all of it to a vCPU: registers first, since one says how its APIC is read."""
@@ -651,7 +655,7 @@ class OtherState:
         platform.WHvSetVirtualProcessorXsaveState(
             vcpu.vm.partition, vcpu.index, self._xsave, len(self._xsave)
         )
-        if self._lapic is not None:
+        if vcpu.vm.irqchip:
             lapic = Lapic.from_buffer_copy(self._lapic)
             lapic[APIC_ID] = vcpu.index << 24
             write_lapic(vcpu, lapic)
