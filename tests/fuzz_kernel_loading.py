@@ -72,7 +72,9 @@ def main() -> None:
     except ImportError:
         sys.exit("fuzz_kernel_loading.py: atheris is not installed; pip install atheris")
     sys.path[:0] = [str(ROOT / "generated"), str(ROOT / "tests")]
-    with atheris.instrument_imports(include=["vmm_arch.x86_64", "vmm_arch.memory"]):
+    with atheris.instrument_imports(
+        include=["vmm_arch.x86_64", "vmm_arch.boot", "vmm_arch.memory"]
+    ):
         images = import_module("images")
         multiboot = import_module("multiboot.images")
     for argument in sys.argv[1:]:

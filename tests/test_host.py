@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from guests.assemble import assemble
 from vmm_arch import kvm
-from vmm_arch.command import doctor, host
+from vmm_arch.command import doctor, host, run
+from vmm_arch.ending import Ending, Reason
 from vmm_arch.selftest.harness import AnyBackend
 from vmm_arch.x86_64 import instructions
 from vmm_arch.x86_64.cpuid import CpuidEntry, identity
@@ -126,3 +130,31 @@ def test_what_a_hypervisor_cannot_execute_is_named(
     assert check.detail.startswith("this hypervisor cannot execute wrong result, ud2, so a kernel")
     monkeypatch.setattr(instructions, "INSTRUCTIONS", [answers])
     assert doctor.operating_system(arch).available
+
+
+class Console:
+    """What a run has to say, with nobody at a terminal."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.say = self.said.append
+        self.terminal = SimpleNamespace(is_terminal=False, signal=None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "missing", "said"),
+    [
+        (Reason.FAILED, ["int3"], ["vmm-arch: this hypervisor cannot execute int3, so a kernel"]),
+        (Reason.FAILED, [], []),
+        (Reason.POWER_OFF, ["int3"], []),
+    ],
+)
+def test_a_run_that_fails_says_what_cannot_be_executed(
+    reason: Reason, missing: list[str], said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "boot", lambda *arguments: Ending(reason, 0, 1, {}))
+    monkeypatch.setattr(doctor, "missing_instructions", lambda arch: missing)
+    console: Any = Console()
+    options = Namespace(quiet=False, timeout=None, hypervisor="kvm", on_reset="end", on_panic="end")
+    assert run.boot_until_it_ends(options, console).reason is reason
+    assert [line[: len(start)] for line, start in zip(console.said, said, strict=True)] == said

@@ -15,6 +15,7 @@ from typing import Any, Final
 from vmm_arch.activity import Activity
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.command import backends
+from vmm_arch.command.doctor import operating_system
 from vmm_arch.command.messages import complain, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.terminal import Terminal
@@ -199,7 +200,12 @@ def boot_until_it_ends(options: argparse.Namespace, console: Console) -> Ending:
         with ExitStack() as stack:
             ending = boot(options, stack, console, deadline)
         if ending.reason not in again or console.terminal.signal is not None:
-            return ending
+            break
+    if ending.reason is Reason.FAILED and not options.quiet:
+        check = operating_system(backends.backend(options.hypervisor))
+        if not check.available:
+            console.say(f"vmm-arch: {check.detail}")
+    return ending
 
 
 def boot(
