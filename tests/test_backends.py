@@ -22,7 +22,7 @@ from vmm_arch.errors import (
     NotFreshError,
 )
 from vmm_arch.exits import Halt, Kicked
-from vmm_arch.memory import MemoryInUseError
+from vmm_arch.memory import MemoryInUseError, Region
 from vmm_arch.selftest.harness import AnyBackend
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
@@ -282,6 +282,29 @@ class TestRefusals:
     ) -> None:
         with pytest.raises(ValueError, match=r"a machine has 1 to \d+ vCPUs"):
             arch.Vm(memory, vcpus=vcpus)
+
+    @pytest.mark.parametrize("page", [0xFEC00000, 0xFEE00000])
+    def test_memory_where_the_interrupt_controllers_are(self, arch: AnyBackend, page: int) -> None:
+        beginning = Region(0, 0x10000)
+        around = Region(page - 0x10000, 0x20000)
+        for region in (around, Region(page, 0x1000), Region(page - 0x1000, 0x2000)):
+            with GuestMemory([beginning, region]) as memory:
+                with pytest.raises(ValueError, match=f"at {region.address:#x} covers .* {page:#x}"):
+                    arch.Vm(memory, irqchip=True)
+                arch.Vm(memory).close()
+        before, behind = Region(page - 0x10000, 0x10000), Region(page + 0x1000, 0xF000)
+        with GuestMemory([beginning, before, behind]) as memory:  # as the message says
+            arch.Vm(memory, irqchip=True).close()
+
+    @pytest.mark.parametrize("line", [-1, 24, 1000, 1 << 32])
+    def test_a_line_that_no_interrupt_controller_has(
+        self, arch: AnyBackend, memory: GuestMemory, line: int
+    ) -> None:
+        with (
+            arch.Vm(memory, irqchip=True) as vm,
+            pytest.raises(ValueError, match=f"has the lines 0 to 23, not {line}"),
+        ):
+            vm.set_irq_line(line, True)
 
     def test_memory_closed_under_a_live_machine(
         self, arch: AnyBackend, memory: GuestMemory

@@ -189,6 +189,48 @@ class TestOtherExits:
         assert (failure.instruction, failure.message[-9:]) == (b"", "the guest")
 
 
+def test_memory_larger_than_a_slot(
+    memory: arch.GuestMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slot ends at 8 TiB; here at 64 KiB, inside what the guest writes."""
+    assert vars(arch)["SLOT_SIZE"] // 0x1000 < 1 << 31
+    monkeypatch.setattr(arch, "SLOT_SIZE", 0x10000)
+    code = (
+        "b8ff0f 8ed8 c7060f00 1122"  # mov ax, 0xfff; mov ds, ax; mov word ptr [0xf], 0x2211
+        "b80020 8ed8 c6060000 33"  # mov ax, 0x2000; mov ds, ax; mov byte ptr [0], 0x33
+        "f4"  # hlt
+    )
+    memory.write(0x1000, bytes.fromhex(code))
+    with arch.Vm(memory, track_dirty=True) as vm:
+        arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+        assert isinstance(vm.vcpus[0].run(), arch.Halt)
+        assert memory.read(0xFFFF, 2) == b"\x11\x22"
+        assert memory.read(0x20000, 1) == b"\x33"
+        assert {0xF000, 0x10000, 0x20000} <= set(vm.dirty_pages())
+
+
+def test_the_8259s_are_as_firmware_leaves_them(memory: arch.GuestMemory) -> None:
+    """Masked, and with the vectors of a PC: line 1, once it is let through, is vector 9."""
+    code = (
+        "e421 e610"  # in al, 0x21; out 0x10, al
+        "e4a1 e610"  # in al, 0xa1; out 0x10, al
+        "b0f9 e621 fb"  # mov al, 0xf9; out 0x21, al; sti
+        "f4 ebfd"  # wait: hlt; jmp wait
+    )
+    memory.write(0x1000, bytes.fromhex(code))
+    memory.write(0x2000, b"\xe6\x11\xf4")  # out 0x11, al; hlt
+    memory.write(9 * 4, (0x2000).to_bytes(4, "little"))
+    with arch.Vm(memory, irqchip=True) as vm:
+        vcpu = vm.vcpus[0]
+        arch.configure_vcpu(vcpu, arch.RealMode(0x1000, rsp=0x8000))
+        assert repr(vcpu.run()) == "IoOut(port=0x10, data=b'\\xfb', size=1)"
+        assert repr(vcpu.run()) == "IoOut(port=0x10, data=b'\\xff', size=1)"
+        vm.set_irq_line(1, True)
+        exit = vcpu.run()
+        assert isinstance(exit, arch.IoOut)
+        assert exit.port == 0x11
+
+
 class TestDevice:
     """A descriptor of /dev/kvm from somebody who may open it."""
 

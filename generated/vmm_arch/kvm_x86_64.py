@@ -114,6 +114,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SET_DEVICE_ATTR,
     KVM_SET_GUEST_DEBUG,
     KVM_SET_IDENTITY_MAP_ADDR,
+    KVM_SET_IRQCHIP,
     KVM_SET_LAPIC,
     KVM_SET_MP_STATE,
     KVM_SET_MSRS,
@@ -139,11 +140,13 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_guest_debug,
     kvm_interrupt,
     kvm_irq_level,
+    kvm_irqchip,
     kvm_lapic_state,
     kvm_mp_state,
     kvm_msr_entry,
     kvm_msr_list,
     kvm_msrs,
+    kvm_pic_state,
     kvm_pit_config,
     kvm_regs,
     kvm_run,
@@ -269,7 +272,8 @@ from vmm_arch.x86_64.msr import (
     MTRR_TYPE_WRITE_BACK,
 )
 from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
-from vmm_arch.x86_64.platform.memory_map import GuestMemory
+from vmm_arch.x86_64.platform.ioapic import check_line
+from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.system import (
     CODE32_ATTRIBUTES,
@@ -450,6 +454,18 @@ def lapic_image(registers: Mapping[int, int]) -> Lapic:
 
 KVM_PAGES: Final = range(0xFFFBC000, 0xC0000000, -0x4000)
 """Where the four pages may lie that KVM needs for itself on Intel's processors."""
+SLOT_SIZE: Final = (1 << 43) - (1 << 30)
+"""A slot has at most 2**31 - 1 pages; whole GiB, so that huge pages fit on both sides."""
+PICS: Final = (
+    kvm_pic_state(init4=1, irq_base=0x08, imr=0xFB, elcr_mask=0xF8),
+    kvm_pic_state(init4=1, irq_base=0x70, imr=0xFF, elcr_mask=0xDE),
+)
+"""The two 8259s as firmware leaves them: vectors 0x08 and 0x70, all lines masked but the cascade's.
+
+So does SeaBIOS (pic_reset in hw/pic.c), and so does Linux' boot code before protected mode, which
+the 32- and 64-bit boot protocols skip (mask_all_interrupts in arch/x86/boot/pm.c). KVM creates them
+with no line masked. The last number is KVM's own: the lines that can be level-triggered.
+"""
 MAX_VCPUS: Final = 255
 """The local APIC's id has eight bits."""
 CPUID_ENTRIES: Final = 256
@@ -599,6 +615,15 @@ def instruction_of(run: kvm_run) -> bytes:
     failed = run.emulation_failure
     told = failed.ndata and failed.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
     return bytes(failed.insn_bytes[: failed.insn_size]) if told else b""
+
+
+def memory_slots(memory: GuestMemory) -> Iterator[tuple[Region, int]]:
+    """Yield what each memory slot maps, and where it is in this process."""
+    for region in memory.regions:
+        host = memory.host_address(region)
+        for at in range(0, region.size, SLOT_SIZE):
+            size = min(SLOT_SIZE, region.size - at)
+            yield Region(region.address + at, size, region.read_only), host + at
 
 
 def cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
@@ -1358,6 +1383,7 @@ class Vm:
         "_opened",
         "_other_state",
         "_prepare",
+        "_slots",
         "_vcpu_count",
         "cpuid",
         "fd",
@@ -1380,6 +1406,8 @@ class Vm:
     _device: int | None
     _prepare: Callable[[Vm], object] | None
     _vcpu_count: int
+    _slots: list[tuple[Region, int]]
+    """What KVM's memory slots map: memory, and where it is in this process."""
     _has_xcrs: bool
     """Whether there are extended control registers, which take a processor with XSAVE."""
 
@@ -1410,11 +1438,16 @@ class Vm:
         pages = self._free_pages()
         call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
         call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
-        for slot, region in enumerate(self.memory.regions):
-            self._map(slot, region, region.size)
-            opened.callback(self._unmap, slot, region)
+        self._slots = list(memory_slots(self.memory))
+        for slot, (region, _) in enumerate(self._slots):
+            self._map(slot, region.size)
+            opened.callback(self._unmap, slot)
         if self.irqchip:
             call(self.fd, KVM_CREATE_IRQCHIP)
+            for chip, pic in enumerate(PICS):
+                state = kvm_irqchip(chip_id=chip)
+                state.chip.pic = pic
+                call(self.fd, KVM_SET_IRQCHIP, state)
             # Without its dummy the speaker's port would end in an exit each time.
             call(self.fd, KVM_CREATE_PIT2, kvm_pit_config(flags=KVM_PIT_SPEAKER_DUMMY))
         images = [cpuid_image(for_vcpu(self.cpuid, index, vcpus)) for index in range(vcpus)]
@@ -1430,18 +1463,19 @@ class Vm:
                 return pages
         raise ValueError("KVM needs four free pages between 3 and 4 GiB: make the regions smaller")
 
-    def _unmap(self, slot: int, region: Region) -> None:
+    def _unmap(self, slot: int) -> None:
         with suppress(ForkedError):  # a child only closes its descriptors
-            self._map(slot, region, 0)
+            self._map(slot, 0)
 
-    def _map(self, slot: int, region: Region, size: int) -> None:
-        """Map a region of memory, or with size 0 let go of it."""
+    def _map(self, slot: int, size: int) -> None:
+        """Map what belongs to a slot, or with size 0 let go of it."""
+        region, host = self._slots[slot]
         what = kvm_userspace_memory_region(
             slot=slot,
             flags=KVM_MEM_READONLY * region.read_only | KVM_MEM_LOG_DIRTY_PAGES * self.track_dirty,
             guest_phys_addr=region.address,
             memory_size=size,
-            userspace_addr=self.memory.host_address(region),
+            userspace_addr=host,
         )
         call(self.fd, KVM_SET_USER_MEMORY_REGION, what)
 
@@ -1480,6 +1514,8 @@ class Vm:
         self.memory = memory
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
+        if self.irqchip:
+            check_room_for_irqchip(memory)
         if cpuid is None:
             self.cpuid = for_machine(supported_cpuid(device=device), irqchip=self.irqchip)
         else:
@@ -1514,8 +1550,10 @@ class Vm:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
         Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
+        Raises ValueError for another one.
         """
         self._check_open()
+        check_line(line)
         level = kvm_irq_level(level=active)
         level.irq = line
         call(self.fd, KVM_IRQ_LINE, level)
@@ -1531,7 +1569,7 @@ class Vm:
         if not self.track_dirty:
             raise not_tracked("KVM_GET_DIRTY_LOG")
         found: list[int] = []
-        for slot, region in enumerate(self.memory.regions):
+        for slot, (region, _) in enumerate(self._slots):
             bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
             log = kvm_dirty_log(slot=slot, dirty_bitmap=address_of(bitmap))
             call(self.fd, KVM_GET_DIRTY_LOG, log)

@@ -283,7 +283,7 @@ from vmm_arch.x86_64.msr import (
 )
 from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, IoApic
-from vmm_arch.x86_64.platform.memory_map import GuestMemory
+from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.system import (
     CODE32_ATTRIBUTES,
@@ -1788,6 +1788,8 @@ class Vm:
         self.memory = memory
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
+        if self.irqchip:
+            check_room_for_irqchip(memory)
         if cpuid is None:
             self.cpuid = for_machine(supported_cpuid(device=device), irqchip=self.irqchip)
         else:
@@ -1822,6 +1824,7 @@ class Vm:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
         Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
+        Raises ValueError for another one.
         """
         self._check_open()
         if not self.irqchip:

@@ -289,6 +289,7 @@ class Vm(Protocol[VcpuT_co]):
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
         Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
+        Raises ValueError for another one.
         """
 
     def dirty_pages(self) -> list[int]:

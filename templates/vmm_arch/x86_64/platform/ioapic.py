@@ -28,6 +28,12 @@ Deliver: TypeAlias = Callable[[int], object]
 """Sends the interrupt that an entry of the table describes, with all of its 64 bits."""
 
 
+def check_line(line: int) -> None:
+    """Raise ValueError if an I/O APIC has no line of this number."""
+    if not 0 <= line < LINES:
+        raise ValueError(f"the I/O APIC has the lines 0 to {LINES - 1}, not {line}")
+
+
 class IoApic:
     """Turns lines into interrupts. Lines may change in any thread."""
 
@@ -41,8 +47,7 @@ class IoApic:
 
     def set_line(self, line: int, active: bool) -> None:
         """Raise or lower a line. Raises ValueError if there is none of this number."""
-        if not 0 <= line < LINES:
-            raise ValueError(f"the I/O APIC has the lines 0 to {LINES - 1}, not {line}")
+        check_line(line)
         with self._lock:
             rises = active and not self._active[line]
             self._active[line] = bool(active)
