@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 pytest_plugins = ["backends"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update", action="store_true", help="write the texts in tests/golden anew, to be reviewed"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,6 +42,21 @@ def checkout() -> Path:
     folder = project().checkout
     assert folder is not None, "the tests run from a checkout"
     return folder
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compares a text with the one of a name in tests/golden; ``--update`` writes that anew."""
+
+    def compare(name: str, text: str) -> None:
+        file = Path(__file__).parent / "golden" / name
+        if request.config.getoption("--update"):
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        assert file.is_file(), f"there is no {file}: pytest --update writes it"
+        assert text == file.read_text(), "if it is meant to differ: pytest --update"
+
+    return compare
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@
 14. looks at what every name in the result means           generate/providers.py, imports.py, scopes.py
 15. writes generated/vmm_arch, all or nothing              outputs.py
 
+``vmm-arch-gen plan`` prints step 12 (generate/explain.py).
+
 ``vmm-arch-gen diff`` and ``show`` read .abi files and write nothing. ``diff`` finds both versions
 (compare/sources.py, versions.py), compares them (compare/compare.py, fields.py) and reports
 (compare/report.py). ``show`` finds a name (show/find.py) and prints (show/text.py) or draws it
@@ -29,11 +31,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,60 +40,19 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 # Each command imports what only it needs: diff and show are to answer at once.
-from vmm_arch_gen.diagnostics import FAILED, InputError, Problem
+from vmm_arch_gen.console import Commands, print_lines, print_text, progress, styled
+from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.project import project
-from vmm_arch_gen.signals import answered_by
 
 if TYPE_CHECKING:
     from vmm_arch_gen.outputs import Change
-    from vmm_arch_gen.targets import Package, Target
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 CHANGED = 1
 
 
-class _Commands(click.Group):
-    """Reports bad input and interrupts the same way for every command."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            with answered_by(_interrupt):
-                return super().invoke(ctx)
-        except InputError as error:
-            problems = error.problems
-        except ModuleNotFoundError as error:
-            what = "this package is not installed, and the command needs it"
-            problems = (Problem(str(error.name), what, "pip install 'vmm-arch[extract]'"),)
-        except KeyboardInterrupt:
-            # It may have come when all was written, but never between two files.
-            what = "interrupted; the files are all as they were or all new"
-            problems = (Problem("vmm-arch-gen", what, "run it again"),)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except Exception:  # so that exit status 1 only ever means that something differs
-            import traceback
-
-            traceback.print_exc()
-            what = "an error of vmm-arch-gen itself; nothing was written"
-            problems = (Problem("vmm-arch-gen", what, "report it with what is printed above"),)
-        for problem in problems:
-            click.echo(f"{_styled('error', fg='red', bold=True)}: {problem}", err=True)
-        sys.exit(FAILED)
-
-
-def _interrupt(*_: object) -> None:
-    """Let the other signals that end a program clean up as Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-def _styled(text: str, **style: Any) -> str:
-    """Colours for a terminal; click drops them elsewhere."""
-    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
-    return text if plain else click.style(text, **style)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="vmm-arch")
 def main() -> None:
     """Turn C headers of hypervisors into proven, typed Python modules.
@@ -102,12 +60,28 @@ def main() -> None:
     \b
     extract   headers and a C compiler -> headers/abi/TARGET.abi
     generate  those and the templates  -> generated/vmm_arch
+    plan      what a state of a vCPU takes on each hypervisor
     diff      what changed between two versions of the facts
     show      a layout, an ioctl number, a value
 
     Exit status: 0 all is well, 1 --check found differences, 2 something is wrong with the input;
     diff has 10 and 11 for changes.
     """
+
+
+_MORE_TARGETS = click.option(
+    "--targets",
+    "more_targets",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Know these targets too: rows as in headers/targets.toml.",
+)
+_TEMPLATES = click.option(
+    "--templates",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="DIR",
+    help="Lay these templates over the package's: a file takes the place of the one with its name.",
+)
 
 
 def _common(function: _F) -> _F:
@@ -118,13 +92,7 @@ def _common(function: _F) -> _F:
         click.option(
             "--only", "only", multiple=True, metavar="TARGET", help="This target; may be repeated."
         ),
-        click.option(
-            "--targets",
-            "more_targets",
-            metavar="FILE",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Know these targets too: rows as in headers/targets.toml.",
-        ),
+        _MORE_TARGETS,
         click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong."),
     ):
         function = option(function)
@@ -163,8 +131,10 @@ def extract(
       a Windows SDK         --only whp_x86_64 --include SDK/um --include SDK/shared \\
                             --include SDK/ucrt
     """
+    # Only here: generating needs neither pycparser nor a compiler to be installed.
     from vmm_arch_gen.abi.text import MAGIC
-    from vmm_arch_gen.outputs import compare
+    from vmm_arch_gen.extract.extract import extract_and_prove
+    from vmm_arch_gen.outputs import compare, orphans
     from vmm_arch_gen.parallel import in_parallel
     from vmm_arch_gen.targets import largest_first, load_targets
 
@@ -175,11 +145,11 @@ def extract(
         what = "one compiler command compiles for one target"
         raise InputError(Problem("--cc", what, "name that target with --only TARGET"))
     root = paths.output(output, "headers", "abi")
-    say = _progress(mode["quiet"])
+    say = progress(mode["quiet"])
     files: dict[PurePosixPath, bytes] = {}
     problems: list[Problem] = []
     calls = {
-        target.name: partial(_extract, target, table.package, include, cc)
+        target.name: partial(extract_and_prove, target, table.package, include, cc)
         for target in largest_first(targets, paths.abi)
     }
     for name, result in in_parallel(calls):
@@ -192,45 +162,15 @@ def extract(
             say(summary)
     if problems:
         raise InputError(*problems)
-    orphans = [] if only else _orphans(root, files, "*.abi", MAGIC)
-    _finish(compare(root, files, orphans=orphans), root, mode)
-
-
-def _extract(
-    target: Target, package: Package, include: Sequence[Path], cc: str | None
-) -> tuple[bytes, str]:
-    """Extract and prove one target: its .abi file, and a line that says what is in it."""
-    # Only here: generating needs neither pycparser nor a compiler to be installed.
-    from vmm_arch_gen.abi.text import read_abi, write_abi
-    from vmm_arch_gen.extract.extract import extract
-    from vmm_arch_gen.extract.toolchain import find_toolchain
-    from vmm_arch_gen.extract.verify import verify
-
-    start = time.perf_counter()
-    toolchain = find_toolchain(target, package, include=include, cc=cc)
-    abi = verify(extract(target, toolchain), target, toolchain)
-    seconds = time.perf_counter() - start
-    enumerators = sum(len(enum.enumerators) for enum in abi.enums.values())
-    summary = (
-        f"{target.name}: {len(abi.records)} records,"
-        f" {len(abi.constants) + enumerators} constants, {len(abi.ioctls)} ioctls and"
-        f" {len(abi.functions)} functions proven in {seconds:.1f} s ({abi.origin})"
-    )
-    text = write_abi(abi)
-    read_abi(text, f"{target.name}.abi", target.name)  # refuses what could not be read back
-    return text.encode(), summary
+    unneeded = [] if only else orphans(root, files, "*.abi", MAGIC)
+    _finish(compare(root, files, orphans=unneeded), root, mode)
 
 
 @main.command()
 @_common
 @click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
 @click.option("--output", type=_FOLDER, metavar="DIR", help="Write the package vmm_arch there.")
-@click.option(
-    "--templates",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    metavar="DIR",
-    help="Lay these templates over the package's: a file takes the place of the one with its name.",
-)
+@_TEMPLATES
 def generate(
     only: tuple[str, ...],
     abi: Path | None,
@@ -245,7 +185,7 @@ def generate(
     """
     from vmm_arch_gen.generate.generate import MARKER, Inputs, generate
     from vmm_arch_gen.generate.overlay import overlaid
-    from vmm_arch_gen.outputs import compare
+    from vmm_arch_gen.outputs import compare, orphans
     from vmm_arch_gen.targets import load_targets
 
     paths = project()
@@ -257,9 +197,59 @@ def generate(
     root = paths.output(output, "generated")
     with overlaid(paths.templates, templates) as folder:
         inputs = Inputs(folder, abi or paths.abi, paths.abi, paths.values_file)
-        files = generate(inputs, targets, _progress(mode["quiet"]))
-    orphans = [] if only else _orphans(root, files, "vmm_arch/**/*", MARKER)
-    _finish(compare(root, files, orphans=orphans), root, mode)
+        files = generate(inputs, targets, progress(mode["quiet"]))
+    unneeded = [] if only else orphans(root, files, "vmm_arch/**/*", MARKER)
+    _finish(compare(root, files, orphans=unneeded), root, mode)
+
+
+@main.command()
+@click.argument("state")
+@click.option(
+    "--hypervisor", multiple=True, metavar="NAME", help="On this one, as kvm; may be repeated."
+)
+@click.option("--cpu", default="x86_64", show_default=True, metavar="CPU", help="Of this CPU.")
+@click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
+@_TEMPLATES
+@_MORE_TARGETS
+def plan(
+    state: str,
+    hypervisor: tuple[str, ...],
+    cpu: str,
+    abi: Path | None,
+    templates: Path | None,
+    more_targets: Path | None,
+) -> None:
+    """Show what STATE takes on each hypervisor, call by call.
+
+    \b
+    STATE is one of those that templates/cpu/CPU/states.py names:
+      plan long64                     64-bit mode, on every hypervisor
+      plan secondary --hypervisor kvm
+    """
+    from vmm_arch_gen.abi.text import read_abi_file
+    from vmm_arch_gen.generate.backend_inputs import read_backend_inputs
+    from vmm_arch_gen.generate.explain import explain
+    from vmm_arch_gen.generate.names import abi_names
+    from vmm_arch_gen.generate.overlay import overlaid
+    from vmm_arch_gen.generate.render import Templates
+    from vmm_arch_gen.targets import load_targets
+
+    paths = project()
+    table = load_targets(paths.targets_file, more_targets)
+    backends = [name for name, target in table.targets.items() if target.backend]
+    wanted = [f"{name}_{cpu}" for name in hypervisor]
+    chosen = wanted or [name for name in backends if name.endswith(f"_{cpu}")]
+    if missing := [name for name in chosen if name not in backends] or ([] if chosen else [cpu]):
+        what, remedy = "there is no such backend", f"the backends are {', '.join(backends)}"
+        raise InputError(*(Problem(name, what, remedy) for name in missing))
+    lines: list[tuple[str, str | None]] = []
+    with overlaid(paths.templates, templates) as folder:
+        for name in chosen:
+            facts = read_abi_file((abi or paths.abi) / f"{name}.abi")
+            rendering = Templates(folder, facts=dict(abi_names(facts)))
+            inputs = read_backend_inputs(folder, facts, rendering)
+            lines += [("", None)] * bool(lines) + [*explain(inputs, rendering, state)]
+    print_lines(lines)
 
 
 @main.command()
@@ -295,22 +285,23 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
     paths = project()
 
     def headers(names: Sequence[str], folders: Sequence[Path]) -> dict[str, str]:
+        from vmm_arch_gen.extract.extract import extract_and_prove
         from vmm_arch_gen.targets import load_targets
 
         table = load_targets(paths.targets_file)
         return {
-            target.name: _extract(target, table.package, folders, cc)[0].decode()
+            target.name: extract_and_prove(target, table.package, folders, cc)[0].decode()
             for target in table.select(names)
         }
 
     comparisons = compare_versions(old, str(paths.abi) if new is None else new, only, headers)
     match form:
         case "json":
-            _print(as_json(comparisons))
+            print_text(as_json(comparisons))
         case "markdown":
-            _print("\n".join(as_markdown(comparisons)))
+            print_text("\n".join(as_markdown(comparisons)))
         case _:
-            _print_lines(as_text(comparisons))
+            print_lines(as_text(comparisons))
     sys.exit(exit_status(comparisons))
 
 
@@ -342,13 +333,13 @@ def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path 
     found, others = find(abi or project().abi, name, target)
     match form:
         case "json":
-            _print(as_json(found, expand=expand))
+            print_text(as_json(found, expand=expand))
         case "svg" | "html":
             from vmm_arch_gen.show.picture import picture
 
-            _print(picture(found, name, expand=expand, page=form == "html"))
+            print_text(picture(found, name, expand=expand, page=form == "html"))
         case _:
-            _print_lines(as_text(found, others, expand=expand))
+            print_lines(as_text(found, others, expand=expand))
 
 
 def _keep_garbage() -> None:
@@ -358,71 +349,13 @@ def _keep_garbage() -> None:
     gc.disable()
 
 
-def _print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
-    """Print lines that each have a colour, or "bold", or None."""
-    styles: dict[str | None, dict[str, Any]] = {None: {}, "bold": {"bold": True}}
-    _print("\n".join(_styled(line, **styles.get(c, {"fg": c})) if c else line for line, c in lines))
-
-
-def _print(text: str) -> None:
-    try:
-        click.echo(text)
-    except BrokenPipeError:  # whoever reads it has seen enough
-        _discard_output()
-    except OSError as error:
-        _discard_output()
-        what = f"cannot be written: {error.strerror}"
-        raise InputError(Problem("standard output", what, "send it elsewhere")) from None
-
-
-def _discard_output() -> None:
-    """Have what is left in the buffer go nowhere, or Python complains when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
-def _progress(quiet: bool) -> Callable[[str], None]:
-    def say(line: str) -> None:
-        if not quiet:
-            with suppress(BrokenPipeError):  # nobody listens; the work goes on
-                click.echo(line, err=True)
-
-    return say
-
-
-def _orphans(
-    root: Path, files: Mapping[PurePosixPath, bytes], pattern: str, marker: str
-) -> list[Path]:
-    """Files that nothing generates any more; InputError for those that nothing ever did."""
-    from vmm_arch_gen.outputs import STAGED, is_generated
-
-    orphans: list[Path] = []
-    foreign: list[Path] = []
-    for path in sorted(root.glob(pattern)):
-        name = PurePosixPath(path.relative_to(root).as_posix())
-        if not path.is_file() or name in files or "__pycache__" in name.parts:
-            continue
-        if name.name.startswith("."):  # not a module; ours if a killed run left it while writing
-            if name.name.endswith(STAGED):
-                orphans.append(path)
-        elif is_generated(path, marker):
-            orphans.append(path)
-        else:
-            foreign.append(path)
-    if foreign:
-        what = "this file is in a folder of generated files, but was not generated"
-        raise InputError(*(Problem(str(path), what, "move it elsewhere") for path in foreign))
-    return orphans
-
-
 def _finish(changes: list[Change], root: Path, mode: Mapping[str, bool]) -> None:
     """Write the changes, or show them where that was asked for."""
     import shlex
 
     from vmm_arch_gen.outputs import apply, unified_diff
 
-    say = _progress(mode["quiet"])
+    say = progress(mode["quiet"])
     count = f"{len(changes)} file{'s' * (len(changes) != 1)}"
     for change in changes:
         if change.after is None:
@@ -434,7 +367,7 @@ def _finish(changes: list[Change], root: Path, mode: Mapping[str, bool]) -> None
     if mode["diff"] or not mode["quiet"]:
         for line in unified_diff(changes, root):
             colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-            click.echo(_styled(line, fg=colour) if colour else line)
+            click.echo(styled(line, fg=colour) if colour else line)
     if mode["check"] and changes:
         for change in changes:
             click.echo(f"differs: {change.path}", err=True)

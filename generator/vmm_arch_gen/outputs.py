@@ -176,3 +176,26 @@ def _second_name(path: Path) -> Path:
     except OSError:  # a file system without links
         shutil.copy2(path, name)
     return name
+
+
+def orphans(
+    root: Path, files: Mapping[PurePosixPath, bytes], pattern: str, marker: str
+) -> list[Path]:
+    """Files that nothing generates any more; InputError for those that nothing ever did."""
+    found: list[Path] = []
+    foreign: list[Path] = []
+    for path in sorted(root.glob(pattern)):
+        name = PurePosixPath(path.relative_to(root).as_posix())
+        if not path.is_file() or name in files or "__pycache__" in name.parts:
+            continue
+        if name.name.startswith("."):  # not a module; ours if a killed run left it while writing
+            if name.name.endswith(STAGED):
+                found.append(path)
+        elif is_generated(path, marker):
+            found.append(path)
+        else:
+            foreign.append(path)
+    if foreign:
+        what = "this file is in a folder of generated files, but was not generated"
+        raise InputError(*(Problem(str(path), what, "move it elsewhere") for path in foreign))
+    return found

@@ -1,0 +1,89 @@
+"""What the command prints: results, progress, and what went wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from vmm_arch_gen.diagnostics import FAILED, InputError, Problem
+from vmm_arch_gen.signals import answered_by
+
+
+class Commands(click.Group):
+    """Reports bad input and interrupts the same way for every command."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with answered_by(_interrupt):
+                return super().invoke(ctx)
+        except InputError as error:
+            problems = error.problems
+        except ModuleNotFoundError as error:
+            what = "this package is not installed, and the command needs it"
+            problems = (Problem(str(error.name), what, "pip install 'vmm-arch[extract]'"),)
+        except KeyboardInterrupt:
+            # It may have come when all was written, but never between two files.
+            what = "interrupted; the files are all as they were or all new"
+            problems = (Problem("vmm-arch-gen", what, "run it again"),)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:  # so that exit status 1 only ever means that something differs
+            import traceback
+
+            traceback.print_exc()
+            what = "an error of vmm-arch-gen itself; nothing was written"
+            problems = (Problem("vmm-arch-gen", what, "report it with what is printed above"),)
+        for problem in problems:
+            click.echo(f"{styled('error', fg='red', bold=True)}: {problem}", err=True)
+        sys.exit(FAILED)
+
+
+def _interrupt(*_: object) -> None:
+    """Let the other signals that end a program clean up as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def styled(text: str, **style: Any) -> str:
+    """Colours for a terminal; click drops them elsewhere."""
+    plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+    return text if plain else click.style(text, **style)
+
+
+def print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
+    """Print lines that each have a colour, or "bold", or None."""
+    styles: dict[str | None, dict[str, Any]] = {None: {}, "bold": {"bold": True}}
+    print_text(
+        "\n".join(styled(line, **styles.get(c, {"fg": c})) if c else line for line, c in lines)
+    )
+
+
+def print_text(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError:  # whoever reads it has seen enough
+        _discard_output()
+    except OSError as error:
+        _discard_output()
+        what = f"cannot be written: {error.strerror}"
+        raise InputError(Problem("standard output", what, "send it elsewhere")) from None
+
+
+def _discard_output() -> None:
+    """Have what is left in the buffer go nowhere, or Python complains when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+
+
+def progress(quiet: bool) -> Callable[[str], None]:
+    def say(line: str) -> None:
+        if not quiet:
+            with suppress(BrokenPipeError):  # nobody listens; the work goes on
+                click.echo(line, err=True)
+
+    return say
