@@ -6,6 +6,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -396,6 +397,36 @@ def test_cpuid_of_a_guest_is_asked_for_before_there_is_a_machine(
                 arch.supported_cpuid()
     finally:
         module.cpuid_of_host.cache_clear()
+
+
+MANY = """
+from multiprocessing import get_context
+from vmm_arch import whp_x86_64 as arch
+
+def play(number):
+    with arch.GuestMemory(0x10000) as memory, arch.Vm(memory) as vm:
+        memory.write(0x1000, bytes([0xE6, 0x11]))  # out 0x11, al
+        arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000, rax=number))
+        return vm.vcpus[0].run().data[0]
+
+if __name__ == "__main__":
+    with arch.GuestMemory(0x1000) as memory, arch.Vm(memory), get_context("spawn").Pool(2) as pool:
+        print(pool.map(play, [7, 8, 9]))
+"""
+
+
+def test_more_machines_take_a_process_each(tmp_path: Path) -> None:
+    """As the refusal of a second machine says."""
+    (tmp_path / "many.py").write_text(MANY)
+    done = subprocess.run(
+        [PYTHON, tmp_path / "many.py"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {whp.VARIABLE: str(libraries() / PLATFORM)},
+        check=False,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("[7, 8, 9]\n", "")
 
 
 class TestOlderWindows:
