@@ -11,6 +11,7 @@ from subprocess import CompletedProcess
 
 import pytest
 from debian import Unavailable
+from images import flat_kernel
 from requirements import require
 from vmm_arch.selftest.play import NAMES, Outcome
 
@@ -41,6 +42,25 @@ def test_the_platform(checkout: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert " passed in " in done.stdout
     assert "skipped" not in done.stdout
+
+
+def test_a_kernel_is_run_and_typed_to(checkout: Path, tmp_path: Path) -> None:
+    """Without signals, terminals or select: what is piped in comes back, and the guest ends."""
+    # mov dx, 0x3fd; 1: in al, dx; test al, 1; jz 1b; mov dx, 0x3f8; in al, dx; out dx, al;
+    # cmp al, '\n'; jne 0; power off
+    code = "66 ba fd 03 ec a8 01 74 fb 66 ba f8 03 ec ee 3c 0a 75 ed 66 ba 00 06 b0 34 ee eb fe"
+    kernel = flat_kernel(tmp_path / "kernel", bytes.fromhex(code))
+    (tmp_path / "typed").write_bytes(b"typed\n")
+    program = (
+        "import subprocess, sys;"
+        " typed = open('typed', 'rb');"
+        " sys.exit(subprocess.run([sys.executable, '-m', 'vmm_arch', 'run', sys.argv[1],"
+        " '--quiet', '--timeout', '60'], stdin=typed).returncode)"
+    )
+    arguments = ["-c", program, windows_path(kernel)]
+    done = windows(arguments, [checkout / "generated"], tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "typed" in done.stdout
 
 
 def test_doctor_speaks_of_windows_own_hypervisor_first(checkout: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 from threading import Thread, current_thread, main_thread
+from time import sleep
 from types import FrameType, TracebackType
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,8 @@ ESCAPE: Final = b"\x1d"
 """Control-]: what ends the guest from the keyboard."""
 _ENDING: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK")
 """The signals that ask a command to end; no system has all of them."""
+_SOON: Final = 0.05
+"""Seconds after which it is looked again whether there is room."""
 _ENOUGH: Final = 1 << 16
 """How many characters may wait for the guest before no more are read."""
 
@@ -149,11 +152,14 @@ class Terminal:
 
     def _may_read(self) -> bool:
         """Wait until there is something to read and room for it; False if that is over."""
-        if sys.platform == "win32":
-            return True
         while True:
             full = self._line is None or self._line.waiting >= _ENOUGH
+            if sys.platform == "win32":  # where only sockets can be selected
+                if not full:
+                    return True
+                sleep(_SOON)
+                continue
             sources = [self._stop] if full else [self._source, self._stop]
-            ready, _, _ = select.select(sources, [], [], 0.05 if full else None)
+            ready, _, _ = select.select(sources, [], [], _SOON if full else None)
             if ready:
                 return self._stop not in ready
