@@ -38,6 +38,7 @@ from vmm_arch.abi.linux_x86_64 import (
     ET_REL,
     PN_XNUM,
     PT_NOTE,
+    elf64_shdr,
     setup_header,
 )
 from vmm_arch.memory import GuestMemory, Region
@@ -320,6 +321,40 @@ def test_a_kernel_for_xens_pv_guests_is_refused_by_name() -> None:
     assert "a kernel for Xen's PV guests (Xen's note ENTRY); give a kernel for a PC" in refused(
         image
     )
+
+
+def with_sections(names: bytes, **fields: int) -> bytes:
+    """An ELF kernel with one section header: that of the sections' names."""
+    image = elf([Part(2 * MIB, TEXT)])
+    end = len(image)
+    table = {"e_shoff": end + len(names), "e_shentsize": 64, "e_shnum": 1, "e_shstrndx": 0}
+    section = elf64_shdr(sh_offset=end, sh_size=len(names))
+    return elf([Part(2 * MIB, TEXT)], **(table | fields)) + names + bytes(section)
+
+
+XEN = b"\0.text\0__xen_guest\0"
+
+
+def test_a_kernel_for_older_xen_is_told_by_a_section() -> None:
+    said = refused(with_sections(XEN))
+    assert "a kernel for Xen's PV guests (section __xen_guest); give a kernel for a PC" in said
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        with_sections(b"\0.text\0.__xen_guest\0"),
+        with_sections(XEN)[:-1],
+        with_sections(XEN, e_shnum=0),
+        with_sections(XEN, e_shentsize=40),
+        with_sections(XEN, e_shoff=(1 << 64) - 1),
+        with_sections(XEN + bytes(64 << 10)),
+    ],
+    ids=["another name", "cut", "none", "another size", "nowhere", "very long"],
+)
+def test_what_is_wrong_with_sections_does_not_matter(image: bytes) -> None:
+    """They are for debuggers; a loader needs none."""
+    assert loaded(image).address == 2 * MIB
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,7 @@ from ctypes import sizeof
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vmm_arch.abi.linux_x86_64 import (
-    PT_NOTE,
-    elf64_note,
-)
+from vmm_arch.abi.linux_x86_64 import PT_NOTE, elf64_note, elf64_shdr
 from vmm_arch.boot.image import Image
 
 if TYPE_CHECKING:
@@ -33,8 +30,11 @@ _MULTIBOOT2 = 0xE85250D6
 _MULTIBOOT2_SEARCH = 32768
 _ENTRY_TAG = 3
 _XEN_ENTRY, _XEN_PHYS32_ENTRY = 1, 18
-_MOST_NOTES = 64 << 10
-"""A kernel has a few hundred bytes of notes: a limit to what hostile headers have read."""
+_XEN_SECTION = b"\0__xen_guest\0"
+"""How that was said before there were notes for it."""
+_MOST = 64 << 10
+"""A kernel has a few hundred bytes of notes, and of its sections' names: a limit to what hostile
+headers have read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +93,8 @@ def xen_protocol(
             return "it is a PVH kernel (Xen's note PHYS32_ENTRY), entered in 32-bit code", ENTER_32
         if name == b"Xen\0" and kind == _XEN_ENTRY and value == elf.e_entry:
             return "it is a kernel for Xen's PV guests (Xen's note ENTRY)", _FOR_A_PC
+    if _XEN_SECTION in _section_names(image, elf):
+        return "it is a kernel for Xen's PV guests (section __xen_guest)", _FOR_A_PC
     return None
 
 
@@ -118,7 +120,7 @@ def _entry_tag(tags: bytes) -> int | None:
 
 def _notes(image: Image, programs: Sequence[ProgramHeader]) -> Iterator[tuple[bytes, int, bytes]]:
     """Name, type and content of each note, as far as they are there: loading needs none."""
-    left = _MOST_NOTES
+    left = _MOST
     for one in programs:
         if (
             one.p_type == PT_NOTE
@@ -127,6 +129,18 @@ def _notes(image: Image, programs: Sequence[ProgramHeader]) -> Iterator[tuple[by
         ):
             left -= one.p_filesz
             yield from _notes_in(image.read(one.p_offset, one.p_filesz, "its notes"))
+
+
+def _section_names(image: Image, elf: Header) -> bytes:
+    """The names of the sections, each after a zero, as far as they are there: loading needs none."""
+    size = sizeof(elf64_shdr)
+    at = elf.e_shoff + elf.e_shstrndx * size
+    if elf.e_shentsize != size or elf.e_shstrndx >= elf.e_shnum or at + size > image.size:
+        return b""
+    names = elf64_shdr.from_buffer_copy(image.read(at, size, "a section header"))
+    if names.sh_size > _MOST or names.sh_offset + names.sh_size > image.size:
+        return b""
+    return image.read(names.sh_offset, names.sh_size, "names of sections")
 
 
 def _notes_in(content: bytes) -> Iterator[tuple[bytes, int, bytes]]:
