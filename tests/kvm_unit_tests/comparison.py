@@ -16,6 +16,9 @@ PASSED, SKIPPED = 1, 77
 RESET, TIMEOUT, STUCK = 0, 124, 125
 """Exit statuses where a program did not end by itself: the machine was reset (QEMU's --no-reboot),
 its time was over, the hypervisor could not go on."""
+CRASHED = 70
+"""Exit status of a command of ours that has a fault: Python's own would be that of success."""
+TRACEBACK = "Traceback (most recent call last):"
 QEMU_STUCK = b"KVM internal error"
 """QEMU says so on standard error, and waits for somebody to look at it."""
 GRACE = 20
@@ -83,7 +86,10 @@ def outcome(command: Sequence[str], timeout: float) -> Outcome:
         process.wait()
         seconds = time.monotonic() - start
         said, complained = (os.pread(one.fileno(), _MOST, 0) for one in (output, errors))
-    return Outcome(ended, said.decode("latin-1"), complained.decode(errors="replace"), seconds)
+    shown = complained.decode(errors="replace")
+    if TRACEBACK in shown:
+        ended = CRASHED
+    return Outcome(ended, said.decode("latin-1"), shown, seconds)
 
 
 def differences(ours: Outcome, theirs: Outcome) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 if __name__ == "__main__":  # run as a command: imports begin in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from vmm_arch.abi.kvm_x86_64 import KVM_X86_SETUP_MCE
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import Serial16550
@@ -34,6 +35,9 @@ from kvm_unit_tests.devices import attach_test_devices
 from kvm_unit_tests.processor import MODEL, Unsupported, cpuid, read_processor
 
 WRONG_USE = 2
+MACHINE_CHECKS = 10 | 1 << 8 | 1 << 24
+"""IA32_MCG_CAP as QEMU's processors have it: ten banks (KVM gives 32), MCG_CTL_P and MCG_SER_P (Intel
+SDM volume 3, 17.3.1.1)."""
 EPILOG = f"""\
 exit status: {RESET} the program reset the machine or switched it off, {TIMEOUT} its time was over,
 {STUCK} it ended in another way, which standard error says; {WRONG_USE} wrong use
@@ -68,6 +72,8 @@ def run(options: argparse.Namespace) -> Ending:
             arch.configure_system(vm, entry)
             for vcpu in vm.vcpus:
                 arch.configure_vcpu(vcpu, entry)
+                if options.hypervisor == "kvm":
+                    vcpu.ioctl(KVM_X86_SETUP_MCE, bytearray(MACHINE_CHECKS.to_bytes(8, "little")))
             bus = Bus()
             serial = Serial16550(_write, partial(vm.set_irq_line, SERIAL_LINE))
             bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + 8), serial)

@@ -130,7 +130,7 @@ class Table:
             print(f"    and {len(found) - SHOWN} more")
         if found or theirs is None:
             for name, errors in (("", ours.errors), ("QEMU: ", theirs.errors if theirs else "")):
-                for line in errors.splitlines()[:MESSAGES]:
+                for line in errors.splitlines()[-MESSAGES:]:
                     print(f"    {name}{line}")
 
     def end(self) -> int:

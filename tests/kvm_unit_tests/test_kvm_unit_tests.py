@@ -238,6 +238,12 @@ def test_a_machine_that_is_stuck_is_not_waited_for() -> None:
     assert (slow.status, slow.output) == (TIMEOUT, "x\n")
 
 
+def test_a_command_that_has_a_fault_did_not_pass() -> None:
+    """Python's exit status is 1 then, and so is that of a program that passed."""
+    assert outcome([sys.executable, "-c", "assert False"], 20).verdict == "error"
+    assert outcome([sys.executable, "-c", "raise SystemExit(1)"], 20).verdict == "pass"
+
+
 def test_numbers_are_not_compared() -> None:
     one = Outcome(1, "PASS: x 12 cycles at 0xffab\r\nother 1\r\n", "", 1)
     other = Outcome(1, "PASS: x 1234 cycles at 0x8\r\nother 2\r\n", "", 2)
