@@ -31,7 +31,7 @@ def problems(
     (templates / path).write_text(template)
     contract = read_contract(templates, CPU)
     named = read_states(templates, CPU, contract)
-    hypervisor = read_hypervisor(templates, f"made/{CPU}")
+    hypervisor = read_hypervisor(templates, "made", CPU)
     abi = read_abi_file(paths.abi / "kvm_x86_64.abi")
     return [str(problem) for problem in check(contract, named, hypervisor, abi, templates, path)]
 
@@ -189,7 +189,7 @@ def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
 
 def refusal(templates: Path, folder: dict[str, str]) -> str:
     write_toy(templates, made=folder)
-    hypervisor = read_hypervisor(templates, f"made/{CPU}")
+    hypervisor = read_hypervisor(templates, "made", CPU)
     assert hypervisor.problems
     return "\n".join(map(str, hypervisor.problems))
 
@@ -526,7 +526,7 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     for file in (f"hypervisors/made/{CPU}/operations.py.j2", f"hypervisors/made/{CPU}/state.py"):
         before = (templates / file).read_bytes()
         (templates / file).write_bytes(b"\xff\xfe")
-        (problem,) = read_hypervisor(templates, f"made/{CPU}").problems
+        (problem,) = read_hypervisor(templates, "made", CPU).problems
         assert "cannot be read: 'utf-8' codec" in str(problem)
         (templates / file).write_bytes(before)
 

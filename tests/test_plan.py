@@ -33,7 +33,7 @@ def planned(templates: Path) -> Plan:
     def of(hypervisor: str, state: str, *groups: str) -> Planned:
         contract = read_contract(templates, CPU)
         states = read_states(templates, CPU, contract)
-        folder = read_hypervisor(templates, f"{hypervisor}/{CPU}")
+        folder = read_hypervisor(templates, hypervisor, CPU)
         return plan(contract, folder, states.by_name[state], groups)
 
     return of
@@ -47,7 +47,7 @@ def emitter(templates: Path, paths: Project) -> Callable[[str], Emitter]:
 
     def of(hypervisor: str) -> Emitter:
         operations = f"hypervisors/{hypervisor}/{CPU}/operations.py.j2"
-        folder = read_hypervisor(templates, f"{hypervisor}/{CPU}")
+        folder = read_hypervisor(templates, hypervisor, CPU)
 
         def inline(operation: str, *arguments: str) -> str:
             return Templates(templates).macro(operations, operation, *arguments)

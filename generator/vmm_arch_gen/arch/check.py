@@ -73,6 +73,8 @@ def _private_macros(
     own: dict[str, tuple[str, ...]] = {
         sink.operation: (PROTOCOLS["Vcpu"], sink.variable) for sink in hypervisor.sinks.values()
     }
+    yield from _requests(hypervisor)
+    own |= {request.name: request.arguments for request in hypervisor.requests.values()}
     asked = {_first(call, "has") for call in calls}
     used: set[str] = set()
     for call in calls:
@@ -104,6 +106,18 @@ def _private_macros(
         near = did_you_mean(name, list(contract.operations))
         remedy = f"{near}remove the declaration: what is a hypervisor's own it need not decline"
         yield Problem(hypervisor.absent_where[name], what, remedy)
+
+
+def _requests(hypervisor: Hypervisor) -> Iterator[Problem]:
+    """What the folder for every CPU puts in, and the one for this CPU does not have."""
+    for request in hypervisor.requests.values():
+        if request.name not in hypervisor.macros:
+            what = f"lacks {request.name}, which {request.where} puts in"
+            near = did_you_mean(request.name, list(hypervisor.macros))
+            macro = f"{{% macro {request.name}({', '.join(request.arguments)}) %}}"
+            yield Problem(
+                f"templates/{hypervisor.folder}/{OPERATIONS}", what, f"{near}write {macro}"
+            )
 
 
 def _first(call: nodes.Call, *functions: str) -> str | None:

@@ -1,4 +1,9 @@
-"""A hypervisor's folder for one CPU: its operations, and where it keeps state."""
+"""A hypervisor on one CPU: its operations, and where it keeps state.
+
+Macros lie in two folders: what is the hypervisor's on every CPU in ``hypervisors/NAME``, which a
+hypervisor may do without, and what is its own on one CPU in ``hypervisors/NAME/CPU``. Each macro
+has one home; those of the first folder put in macros of the second with ``on_cpu("macro", …)``.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, get_args
 
-from vmm_arch_gen.arch.macros import Macro, read_macros
+from vmm_arch_gen.arch.macros import Macro, Macros, Request, read_macros
 from vmm_arch_gen.arch.sources import read_python
 from vmm_arch_gen.arch.tables import Absent, Table, closed, read_names, read_table
 from vmm_arch_gen.diagnostics import Problem, collecting, did_you_mean
@@ -114,8 +119,10 @@ class Hypervisor:
     """What is well formed in a folder; the rest is among its problems."""
 
     folder: str
-    """Below the templates."""
+    """For this CPU, below the templates."""
     macros: Mapping[str, Macro]
+    requests: Mapping[str, Request]
+    """The macros that the folder for every CPU asks of the one for this CPU."""
     absent: Mapping[str, str]
     """The operations that it lacks, with the reason."""
     absent_where: Mapping[str, str]
@@ -139,11 +146,15 @@ class Hypervisor:
         return {str(row.get("operation")) for row in rows if isinstance(row, Mapping)}
 
 
-def read_hypervisor(templates: Path, name: str) -> Hypervisor:
-    """Read the folder of a hypervisor on a CPU; what is malformed in it is among its problems."""
-    folder = f"hypervisors/{name}"
+def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
+    """Read the folders of a hypervisor on a CPU; what is malformed in them is among its problems."""
+    folder = f"hypervisors/{name}/{cpu}"
     macros = read_macros(templates, folder, PARTS, OPERATIONS)
     problems = [*macros.problems]
+    if any((templates / "hypervisors" / name).glob("*.j2")):
+        macros = _together(
+            read_macros(templates, f"hypervisors/{name}", PARTS, OPERATIONS), macros, problems
+        )
     sinks_table: Table | None = None
     slots_table: Table | None = None
     guaranteed: Mapping[str, str] = {}
@@ -159,6 +170,7 @@ def read_hypervisor(templates: Path, name: str) -> Hypervisor:
     return Hypervisor(
         folder=folder,
         macros=macros.there,
+        requests={request.name: request for request in macros.requests},
         absent={name: reason for name, (reason, _) in macros.absent.items()},
         absent_where={name: where for name, (_, where) in macros.absent.items()},
         sinks=_sinks(sinks_table, problems) if sinks_table else {},
@@ -167,6 +179,28 @@ def read_hypervisor(templates: Path, name: str) -> Hypervisor:
         table_of_sinks=sinks_table,
         table_of_slots=slots_table,
         problems=tuple(problems),
+    )
+
+
+def _together(everywhere: Macros, here: Macros, problems: list[Problem]) -> Macros:
+    """What a hypervisor has on every CPU and on this one; each macro has one home."""
+    problems += everywhere.problems
+    for name in everywhere.there.keys() & here.there.keys():
+        what = f"{name} is written twice"
+        remedy = f"remove one of the two; the other is in {everywhere.there[name].where}"
+        problems.append(Problem(here.there[name].where, what, remedy))
+    for name in everywhere.absent.keys() & here.absent.keys():
+        what = f"{name} is declared absent twice"
+        remedy = f"remove one of the two; the other is in {everywhere.absent[name][1]}"
+        problems.append(Problem(here.absent[name][1], what, remedy))
+    for request in here.requests:
+        what = f"on_cpu({request.name!r}) is for what lies on every CPU; this is one CPU's folder"
+        problems.append(Problem(request.where, what, "write what it stands for"))
+    return Macros(
+        there={**everywhere.there, **here.there},
+        requests=everywhere.requests,
+        absent={**everywhere.absent, **here.absent},
+        problems=(),
     )
 
 

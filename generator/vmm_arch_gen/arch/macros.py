@@ -42,10 +42,21 @@ class Macro:
 
 
 @dataclass(frozen=True)
+class Request:
+    """A macro that a hypervisor's folder asks of its folder for a CPU: ``on_cpu("name", …)``."""
+
+    name: str
+    arguments: tuple[str, ...]
+    """What it is given, as far as that has a name; what a missing one is to be written with."""
+    where: str
+
+
+@dataclass(frozen=True)
 class Macros:
     """What the files of a folder have."""
 
     there: Mapping[str, Macro]
+    requests: tuple[Request, ...]
     absent: Mapping[str, tuple[str, str]]
     """What is declared absent: the reason, and where that is said."""
     problems: tuple[Problem, ...]
@@ -55,12 +66,14 @@ def read_macros(templates: Path, folder: str, homes: Mapping[str, str], otherwis
     """Read a folder's macros; ``homes`` says which belong in a file other than ``otherwise``."""
     there: dict[str, Macro] = {}
     absent: dict[str, tuple[str, str]] = {}
+    requests: list[Request] = []
     problems: list[Problem] = []
     for file in dict.fromkeys([otherwise, *homes.values()]):
         found: list[Macro] = []
         lacking: list[tuple[str, str, str]] = []
         with collecting(problems):
             found, lacking = _read(templates, f"{folder}/{file}")
+            requests += _requests(templates, f"{folder}/{file}")
         for macro in found:
             home = homes.get(macro.name, otherwise)
             if macro.name in there:
@@ -80,7 +93,7 @@ def read_macros(templates: Path, folder: str, homes: Mapping[str, str], otherwis
                 what = f"what is absent belongs in {otherwise}"
                 problems.append(Problem(where, what, f"move it to templates/{folder}/{otherwise}"))
             absent.setdefault(name, (reason, where))
-    return Macros(there, absent, tuple(problems))
+    return Macros(there, tuple(requests), absent, tuple(problems))
 
 
 def _read(templates: Path, file: str) -> tuple[list[Macro], list[tuple[str, str, str]]]:
@@ -108,6 +121,17 @@ def _read(templates: Path, file: str) -> tuple[list[Macro], list[tuple[str, str,
             ):
                 absent.append((name, reason, f"templates/{file}:{node.lineno}"))
     return macros, absent
+
+
+def _requests(templates: Path, file: str) -> Iterator[Request]:
+    """What a file asks of the folder for a CPU."""
+    for call in parse_template(templates, file).find_all(nodes.Call):
+        match call:
+            case nodes.Call(
+                node=nodes.Name(name="on_cpu"), args=[nodes.Const(value=str() as name), *given]
+            ):
+                arguments = tuple(a.name if isinstance(a, nodes.Name) else "value" for a in given)
+                yield Request(name, arguments, f"templates/{file}:{call.lineno}")
 
 
 def _extents(text: str, where: str) -> Iterator[tuple[int, int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import indent
 
@@ -17,6 +18,7 @@ from vmm_arch_gen.arch.inside import CLASSES, Inside, inside_problems, read_insi
 from vmm_arch_gen.arch.macros import Macro
 from vmm_arch_gen.arch.states import States, read_states
 from vmm_arch_gen.diagnostics import Problem, collecting, refuse
+from vmm_arch_gen.generate.origins import marked
 from vmm_arch_gen.generate.providers import Provider, providers
 from vmm_arch_gen.generate.render import Templates
 
@@ -51,7 +53,8 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
         offered = providers(templates, name, cpu, abi)
         modules = {p.module: p.names for p in offered if p.module and "vmm_arch." in p.module}
         exports = read_exports(templates, cpu, modules)
-    hypervisor = read_hypervisor(templates, f"{name}/{cpu}")
+    hypervisor = read_hypervisor(templates, name, cpu)
+    rendering.define(target=abi.target, on_cpu=partial(_on_cpu, rendering, hypervisor))
     with collecting(problems):
         problems += check(contract, states, hypervisor, abi, templates, functions)
     inside: dict[str, Inside] = {}
@@ -67,6 +70,13 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
     refuse(problems)
     assert states is not None
     return BackendInputs(abi, functions, contract, states, hypervisor, exports, offered)
+
+
+def _on_cpu(rendering: Templates, hypervisor: Hypervisor, macro: str, *arguments: str) -> str:
+    """What a macro of the folder for this CPU makes, for the folder for every CPU."""
+    if macro not in hypervisor.macros:
+        return ""  # which is among the problems
+    return marked(macro, rendering.macro(hypervisor.macros[macro].file, macro, *arguments))
 
 
 def not_python(macro: Macro, text: str) -> Iterator[Problem]:

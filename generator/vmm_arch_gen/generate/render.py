@@ -40,6 +40,10 @@ class Templates:
         self._environment.globals["facts"] = facts
         self._environment.globals["absent"] = lambda reason: reason
 
+    def define(self, **names: Any) -> None:
+        """Give names to all templates, macros included, before the first of them is rendered."""
+        self._environment.globals.update(names)
+
     def text(self, name: str, heading: str, **values: Any) -> str:
         """What a template makes of some values, after a heading."""
         with self._located(name):
