@@ -187,6 +187,73 @@ def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
     assert "state.py:14: SLOTS: paging and code have the same slot: CODE" in problem
 
 
+EVERYWHERE = {
+    "operations.py.j2": "{% macro run(vcpu) %}{{ on_cpu('before', vcpu) }}\nreturn 1{% endmacro %}\n",
+    "module.py.j2": "",
+    "machine.py.j2": "",
+}
+"""A hypervisor's folder for every CPU."""
+
+
+def on_every_cpu(templates: Path, paths: Project, here: str, everywhere: str = "") -> list[str]:
+    """What is wrong with a toy whose ``run`` lies in the folder for every CPU."""
+    folder = changed(
+        REGISTER,
+        "operations.py.j2",
+        "{% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}",
+        here,
+    )
+    for file, text in EVERYWHERE.items():
+        path = templates / "hypervisors/made" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + everywhere * (file == "operations.py.j2"))
+    return problems(templates, paths, folder)
+
+
+def test_a_folder_for_every_cpu_puts_in_what_one_has(tmp_path: Path, paths: Project) -> None:
+    before = "{% macro before(vcpu) %}look({{ vcpu }}){% endmacro %}"
+    assert on_every_cpu(tmp_path, paths, before) == []
+    hypervisor = read_hypervisor(tmp_path, "made", CPU)
+    assert hypervisor.macros["run"].file == "hypervisors/made/operations.py.j2"
+
+
+@pytest.mark.parametrize(
+    ("here", "everywhere", "complaint"),
+    [
+        (
+            "",
+            "",
+            "operations.py.j2: lacks before, which templates/hypervisors/made/operations.py.j2:1 puts in; write {% macro before(vcpu) %}",
+        ),
+        (
+            "{% macro before(a, b) %}{% endmacro %}",
+            "",
+            "before has the parameters (a, b); write {% macro before(vcpu) %}",
+        ),
+        (
+            "{% macro before(vcpu) %}{% endmacro %}{% macro run(vcpu) %}{% endmacro %}",
+            "",
+            "run is written twice; remove one of the two; the other is in templates/hypervisors/made/operations.py.j2:1",
+        ),
+        (
+            "{% macro before(vcpu) %}{{ on_cpu('run') }}{% endmacro %}",
+            "",
+            "on_cpu('run') is for what lies on every CPU; this is one CPU's folder",
+        ),
+        (
+            "{% macro before(vcpu) %}{% endmacro %}{% set set_regs = absent('') %}",
+            "{% set set_regs = absent('') %}",
+            "set_regs is declared absent twice",
+        ),
+    ],
+)
+def test_what_the_two_folders_of_a_hypervisor_disagree_about(
+    tmp_path: Path, paths: Project, here: str, everywhere: str, complaint: str
+) -> None:
+    found = "\n".join(on_every_cpu(tmp_path, paths, here, everywhere))
+    assert complaint in found, found
+
+
 def refusal(templates: Path, folder: dict[str, str]) -> str:
     write_toy(templates, made=folder)
     hypervisor = read_hypervisor(templates, "made", CPU)

@@ -116,7 +116,7 @@ def _requests(hypervisor: Hypervisor) -> Iterator[Problem]:
             near = did_you_mean(request.name, list(hypervisor.macros))
             macro = f"{{% macro {request.name}({', '.join(request.arguments)}) %}}"
             yield Problem(
-                f"templates/{hypervisor.folder}/{OPERATIONS}", what, f"{near}write {macro}"
+                f"templates/{hypervisor.folder}/{request.file}", what, f"{near}write {macro}"
             )
 
 

@@ -135,6 +135,11 @@ class Hypervisor:
     table_of_slots: Table | None
     problems: tuple[Problem, ...]
 
+    @property
+    def rooms(self) -> tuple[str, ...]:
+        """The folders that its macros lie in, below the templates, in alphabetical order."""
+        return tuple(sorted({macro.file.rpartition("/")[0] for macro in self.macros.values()}))
+
     def slot(self, group: str, element: str) -> str | Absent | None:
         """Where an element lies in its group's sink; None if the table does not say."""
         return self.slots[group].slot(element)
@@ -149,12 +154,17 @@ class Hypervisor:
 def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
     """Read the folders of a hypervisor on a CPU; what is malformed in them is among its problems."""
     folder = f"hypervisors/{name}/{cpu}"
-    macros = read_macros(templates, folder, PARTS, OPERATIONS)
-    problems = [*macros.problems]
+    problems: list[Problem] = []
+    everywhere: Macros | None = None
+    homes = PARTS
     if any((templates / "hypervisors" / name).glob("*.j2")):
-        macros = _together(
-            read_macros(templates, f"hypervisors/{name}", PARTS, OPERATIONS), macros, problems
-        )
+        everywhere = read_macros(templates, f"hypervisors/{name}", PARTS, OPERATIONS)
+        # What a file asks for lies in the file of its name.
+        homes = {**PARTS, **{request.name: request.file for request in everywhere.requests}}
+    macros = read_macros(templates, folder, homes, OPERATIONS)
+    problems += macros.problems
+    if everywhere is not None:
+        macros = _together(everywhere, macros, problems)
     sinks_table: Table | None = None
     slots_table: Table | None = None
     guaranteed: Mapping[str, str] = {}

@@ -50,6 +50,11 @@ class Request:
     """What it is given, as far as that has a name; what a missing one is to be written with."""
     where: str
 
+    @property
+    def file(self) -> str:
+        """The name of the file that asks."""
+        return self.where.rpartition(":")[0].rpartition("/")[2]
+
 
 @dataclass(frozen=True)
 class Macros:

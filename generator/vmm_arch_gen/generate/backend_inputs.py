@@ -18,7 +18,7 @@ from vmm_arch_gen.arch.inside import CLASSES, Inside, inside_problems, read_insi
 from vmm_arch_gen.arch.macros import Macro
 from vmm_arch_gen.arch.states import States, read_states
 from vmm_arch_gen.diagnostics import Problem, collecting, refuse
-from vmm_arch_gen.generate.origins import marked
+from vmm_arch_gen.generate.origins import Rendered, marked, unmarked
 from vmm_arch_gen.generate.providers import Provider, providers
 from vmm_arch_gen.generate.render import Templates
 
@@ -61,9 +61,13 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
     with collecting(problems):
         inside = read_inside(templates)
     for macro in hypervisor.macros.values():
+        if macro.name in hypervisor.requests:
+            continue  # a piece of another one, which is looked at as a whole
         with collecting(problems):
-            text = rendering.macro(macro.file, macro.name, *macro.parameters)
-            wrong = list(not_python(macro, text))
+            made = rendering.macro(macro.file, macro.name, *macro.parameters)
+            rendered = unmarked(made, hypervisor.macros)
+            text = rendered.text
+            wrong = list(not_python(macro, rendered))
             if macro.name in inside and not wrong:
                 wrong += inside_problems(inside[macro.name], macro, text)
             problems += wrong
@@ -79,8 +83,9 @@ def _on_cpu(rendering: Templates, hypervisor: Hypervisor, macro: str, *arguments
     return marked(macro, rendering.macro(hypervisor.macros[macro].file, macro, *arguments))
 
 
-def not_python(macro: Macro, text: str) -> Iterator[Problem]:
+def not_python(macro: Macro, rendered: Rendered) -> Iterator[Problem]:
     """Say where what a macro makes is not Python, whatever surrounds it."""
+    text = rendered.text
     if macro.name in TEXTS:
         return
     around = "" if macro.name in PARTS else "def body():\n"
@@ -94,6 +99,7 @@ def not_python(macro: Macro, text: str) -> Iterator[Problem]:
         lines = text.splitlines()
         number = (error.lineno or 1) - bool(around)
         line = lines[number - 1] if 0 < number <= len(lines) else ""
+        macro = rendered.macro(number) or macro
         what = f"{macro.name} is not Python: {error.msg}"
         remedy = f"correct the line: {line.strip()}" if line.strip() else "write Python"
         yield Problem(macro.where_of(line), what, remedy)

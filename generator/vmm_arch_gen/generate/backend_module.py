@@ -77,7 +77,7 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
     emitter = Emitter(contract, states, hypervisor, inputs.abi, inline)
     heading = (
         f"{marker} from templates/{SKELETON}, {inputs.functions},\n"
-        f"# {hypervisor.folder} and headers/abi/{target}.abi.\n"
+        f"# {', '.join(hypervisor.rooms)} and headers/abi/{target}.abi.\n"
         "# Do not edit: the next run would undo it.\n"
     )
     return rendering.text(
