@@ -138,6 +138,25 @@ class TestAccesses:
         with pytest.raises(UnansweredReadError, match="waits for no answer: it was given"):
             access.ignore()
 
+    def test_an_old_exit_answers_nothing(self, guest: Start) -> None:
+        """Not even another question: its own has had its answer."""
+        vcpu = guest(bytes.fromhex("e410 b800c0 8ed8 67a1000000d0 f4"))
+        old = vcpu.run()
+        assert isinstance(old, IoIn)
+        old.complete(0)
+        sregs = vcpu.get_sregs()
+        sregs.ds.base, sregs.ds.limit, sregs.ds.g = 0, 0xFFFFFFFF, 1
+        vcpu.set_sregs(sregs)
+        regs = vcpu.get_regs()
+        regs.rip += 5  # behind the two that load DS
+        vcpu.set_regs(regs)
+        read = vcpu.run()
+        assert isinstance(read, MmioRead)
+        with pytest.raises(UnansweredError, match="waits for no answer"):
+            old.complete(0)
+        read.complete(0x1234)
+        assert vcpu.get_regs().rax & 0xFFFF == 0x1234
+
     def test_ignoring_reads_all_ones(self, guest: Start) -> None:
         vcpu = guest(IN_OUT_HLT)
         vcpu.run().ignore()

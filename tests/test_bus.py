@@ -61,7 +61,7 @@ class Guest:
         self.answers: list[bytes] = []
 
     def reads_port(self, port: int, size: int, count: int = 1) -> bytes:
-        exit = IoIn(self.answers.append)
+        exit = IoIn(lambda _, data: self.answers.append(data))
         exit.port, exit.size, exit.count = port, size, count
         assert self.bus.handle(exit)
         return self.answers.pop()
@@ -73,7 +73,7 @@ class Guest:
         assert self.bus.handle(exit)
 
     def reads_memory(self, address: int, size: int) -> bytes:
-        exit = MmioRead(self.answers.append)
+        exit = MmioRead(lambda _, data: self.answers.append(data))
         exit.address, exit.size, exit.count = address, size, 1
         assert self.bus.handle(exit)
         return self.answers.pop()

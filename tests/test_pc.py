@@ -189,7 +189,7 @@ def test_a_pc_has_them_where_they_belong() -> None:
         assert bus.handle(exit)
 
     def read(port: int) -> bytes:
-        exit = IoIn(answers.append)
+        exit = IoIn(lambda _, data: answers.append(data))
         exit.port, exit.size, exit.count = port, 1, 1
         assert bus.handle(exit)
         return answers.pop()

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias, final
 
 from vmm_arch.errors import HypervisorError
 
-Answer: TypeAlias = Callable[[bytes], None]
-"""How an exit hands the answer to its vCPU."""
+Answer: TypeAlias = Callable[[Any, bytes], None]
+"""How a read hands the answer to its vCPU: with itself, since it may be an old one."""
 Reply: TypeAlias = Callable[[Any, int | None], None]
 """How a rarer exit does: with itself, and the value that it is completed with, or None to refuse."""
 
@@ -56,11 +56,11 @@ class _Read:
             if len(data) != size * self.count:
                 needed = f"{self.count} values of {size} bytes"
                 raise ValueError(f"{len(data)} bytes answer a read of {needed}")
-        self._answer(data)
+        self._answer(self, data)
 
     def ignore(self) -> None:
         """Answer as an empty bus does: with all ones."""
-        self._answer(b"\xff" * (self.size * self.count))
+        self._answer(self, b"\xff" * (self.size * self.count))
 
 
 @final

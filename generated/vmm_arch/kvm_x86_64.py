@@ -985,9 +985,9 @@ class Vcpu:
         """Let nobody be told of the exit that is queued."""
         self.run()
 
-    def _answer(self, data: bytes) -> None:
+    def _answer(self, read: IoIn | MmioRead, data: bytes) -> None:
         """Answer the read that the guest waits for."""
-        if self._state != UNANSWERED or not isinstance(self._asked, IoIn | MmioRead):
+        if self._state != UNANSWERED or self._asked is not read:
             raise not_asked(self.index)
         at = self._answer_at
         self._page[at : at + len(data)] = data

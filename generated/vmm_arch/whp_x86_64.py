@@ -1107,9 +1107,9 @@ class Vcpu:
         if told is None:
             self._state = IDLE
 
-    def _answer(self, data: bytes) -> None:
+    def _answer(self, read: IoIn | MmioRead, data: bytes) -> None:
         """Answer the read that the guest waits for."""
-        if self._state != UNANSWERED or not isinstance(self._asked, IoIn | MmioRead):
+        if self._state != UNANSWERED or self._asked is not read:
             raise not_asked(self.index)
         if self._emulated is not None:
             self._emulation.answer(self._emulated, data)
