@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import TEXTS
+from vmm_arch_gen.arch.hypervisor import PARTS, TEXTS
 from vmm_arch_gen.arch.sources import read_text
 from vmm_arch_gen.diagnostics import Problem, did_you_mean, refuse
 from vmm_arch_gen.generate.arch_functions import Emitter
@@ -54,7 +54,7 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> Dra
     rendering = Templates(templates, facts=dict(abi_names(abi)))
     inputs = read_backend_inputs(templates, abi, rendering)
     text = _rendered(rendering, inputs, marker)
-    return Draft(templates, inputs, unmarked(text, inputs.hypervisor.macros))
+    return Draft(templates, inputs, unmarked(text, inputs.hypervisor.macros, PARTS))
 
 
 def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
@@ -76,8 +76,9 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
 
     emitter = Emitter(contract, states, hypervisor, inputs.abi, inline)
     heading = (
-        f"{marker} from templates/{SKELETON}, {inputs.functions},\n"
-        f"# {', '.join(hypervisor.rooms)} and headers/abi/{target}.abi.\n"
+        f"{marker} from templates/{SKELETON}, the arch functions of\n"
+        f"# {inputs.functions} and the hypervisor's operations: a method's body is the macro\n"
+        f"# of its name in {' or '.join(hypervisor.rooms)}. Facts: headers/abi/{target}.abi.\n"
         "# Do not edit: the next run would undo it.\n"
     )
     return rendering.text(

@@ -7,7 +7,7 @@ out again before anything else looks at the module.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from vmm_arch_gen.arch.macros import Macro
@@ -36,8 +36,8 @@ def marked(macro: str, text: str) -> str:
     return f"#@begin {macro}\n{text}\n#@end" if text else text
 
 
-def unmarked(text: str, macros: Mapping[str, Macro]) -> Rendered:
-    """Take the marks out of a rendered module."""
+def unmarked(text: str, macros: Mapping[str, Macro], named: Collection[str]) -> Rendered:
+    """Take the marks out of a rendered module, and say in a comment where ``named`` macros begin."""
     lines: list[str] = []
     origins: list[Macro | None] = []
     inside: list[Macro] = []
@@ -47,7 +47,13 @@ def unmarked(text: str, macros: Mapping[str, Macro]) -> Rendered:
             lines.append(line)
             origins.append(inside[-1] if inside else None)
         elif mark[1]:
-            inside.append(macros[mark[1]])
+            macro = macros[mark[1]]
+            inside.append(macro)
+            if macro.name in named:
+                body = next((line for line in macro.source if line.strip()), "")
+                margin = " " * (len(body) - len(body.lstrip()))
+                lines.append(f"{margin}# From templates/{macro.file}, {macro.name}")
+                origins.append(macro)
         else:
             inside.pop()
     return Rendered("\n".join(lines), origins, lines)
