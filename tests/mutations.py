@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from vmm_arch_gen.abi.ioctls import IoctlRules
 from vmm_arch_gen.abi.layout import Layouts
+from vmm_arch_gen.abi.members import RESERVED
 from vmm_arch_gen.abi.model import (
     Abi,
     Constant,
@@ -27,7 +28,6 @@ from vmm_arch_gen.abi.model import (
 )
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar, Type
 from vmm_arch_gen.compare.compare import names_in
-from vmm_arch_gen.compare.fields import RESERVED
 from vmm_arch_gen.compare.model import Kind
 
 Mutated = tuple[Abi, set[tuple[Kind, str]]]

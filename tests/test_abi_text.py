@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vmm_arch_gen.abi import types
-from vmm_arch_gen.abi.text import read_abi, read_abi_file, write_abi
+from vmm_arch_gen.abi.reader import read_abi, read_abi_file
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar, Type
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.project import Project, project
 from vmm_arch_gen.targets import Target

@@ -13,7 +13,8 @@ import pytest
 from mutations import MUTATIONS, users
 from requirements import require
 from vmm_arch_gen.abi.model import Abi, Omission
-from vmm_arch_gen.abi.text import read_abi_file, write_abi
+from vmm_arch_gen.abi.reader import read_abi_file
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.compare.compare import compare
 from vmm_arch_gen.compare.model import Kind
 from vmm_arch_gen.compare.report import ADDITIVE, BREAKING, NOTHING, as_text, exit_status

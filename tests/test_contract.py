@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from toy import BATCH, CPU, REGISTER, STATES, TEMPLATE, write_toy
-from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.arch.check import check
 from vmm_arch_gen.arch.contract import read_contract
 from vmm_arch_gen.arch.hypervisor import read_hypervisor

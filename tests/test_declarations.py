@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from vmm_arch_gen.abi.text import write_abi
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.extract.extract import extract
 from vmm_arch_gen.targets import Target, TargetTable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from vmm_arch_gen.abi.text import write_abi
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.targets import Target, TargetTable
 
 import headers

@@ -17,7 +17,7 @@ from interpreters import SUITES, Unavailable, interpreter
 from requirements import require
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Member, VerifiedAbi
-from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.abi.types import Scalar
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.formatting import format_source

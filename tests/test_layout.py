@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from test_generated_abi import facts
 from vmm_arch_gen.abi.model import VerifiedAbi
-from vmm_arch_gen.abi.text import read_abi, write_abi
+from vmm_arch_gen.abi.reader import read_abi
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.generate import render_abi_module

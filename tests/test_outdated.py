@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import VerifiedAbi
-from vmm_arch_gen.abi.text import read_abi_file, write_abi
+from vmm_arch_gen.abi.reader import read_abi_file
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.generate import Inputs, generate
 from vmm_arch_gen.generate.outdated import Used

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import pytest
 from toy import BATCH, CPU, REGISTER, write_toy
-from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.arch.contract import read_contract
 from vmm_arch_gen.arch.hypervisor import read_hypervisor
 from vmm_arch_gen.arch.plan import Parts, Write, plan

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from vmm_arch.abi import kvm_s390x, kvm_x86_64, whp_x86_64
 from vmm_arch.abi.records import BigStruct, BigUnion, LittleStruct, of, u8, u16, u32, u64
-from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.values import load_values
 from vmm_arch_gen.project import Project

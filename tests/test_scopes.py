@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.backend_module import render_backend_module
 from vmm_arch_gen.generate.scopes import complaints, unbound

@@ -17,7 +17,8 @@ from test_abi_text import sealed
 from test_cli import Copy
 from test_cli import copy as copy  # a fixture
 from test_compare import names
-from vmm_arch_gen.abi.text import read_abi_file, write_abi
+from vmm_arch_gen.abi.reader import read_abi_file
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.project import Project
 from vmm_arch_gen.show.find import defined, find

@@ -8,11 +8,11 @@
 4. lays out records as a compiler does                     abi/layout.py
 5. evaluates macros                                        extract/macros.py, expressions.py
 6. has the compiler state every fact itself, and compares  extract/verify.py
-7. writes headers/abi/TARGET.abi                           abi/text.py, outputs.py
+7. writes headers/abi/TARGET.abi                           abi/writer.py, outputs.py
 
 ``vmm-arch-gen generate`` is text processing only. For each target it
 
-8. reads the .abi file and lays out its records again      abi/text.py
+8. reads the .abi file and lays out its records again      abi/reader.py
 9. translates them to ctypes                               generate/ctypes_records.py, abi_module.py
 10. reads the CPU's contract and named states              arch/contract.py, states.py
 11. reads the hypervisor's folder, and compares            arch/hypervisor.py, check.py
@@ -226,7 +226,7 @@ def plan(
       plan long64                     64-bit mode, on every hypervisor
       plan secondary --hypervisor kvm
     """
-    from vmm_arch_gen.abi.text import read_abi_file
+    from vmm_arch_gen.abi.reader import read_abi_file
     from vmm_arch_gen.generate.backend_inputs import read_backend_inputs
     from vmm_arch_gen.generate.explain import explain
     from vmm_arch_gen.generate.names import abi_names

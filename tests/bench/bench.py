@@ -17,7 +17,7 @@ from pathlib import Path
 from figures import alternate, ratio, report
 from vcpu import arch_functions
 from vmm_arch_gen.abi.model import Abi
-from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.ctypes_records import Translator
 from vmm_arch_gen.generate.generate import MOST_PROCESSES

@@ -60,23 +60,23 @@ class Layouts:
         layouts._layouts.update(abi.layouts)
         return layouts
 
-    def resolve(self, kind: Type) -> Type:
+    def resolve(self, type: Type) -> Type:
         """Follow typedefs and enums to the type behind them; a record stays its name."""
-        while isinstance(kind, Named):
-            if kind.name in self._enums:
-                return self._enums[kind.name].underlying
-            if kind.name not in self._typedefs:
+        while isinstance(type, Named):
+            if type.name in self._enums:
+                return self._enums[type.name].underlying
+            if type.name not in self._typedefs:
                 break
-            kind = self._typedefs[kind.name].type
-        return kind
+            type = self._typedefs[type.name].type
+        return type
 
     def signed(self, scalar: Scalar) -> bool:
         """Whether an integer type of C is signed in this data model."""
         return not scalar.name.startswith("unsigned") and scalar.name not in self._unsigned
 
-    def of(self, kind: Type) -> tuple[int, int]:
+    def of(self, type: Type) -> tuple[int, int]:
         """The size and alignment of a type, in bytes."""
-        match kind:
+        match type:
             case Scalar(name):
                 if name not in self._scalars:
                     raise LayoutError(f"{name} has no size")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Member, Record
 from vmm_arch_gen.abi.types import Array, Named, Type
+
+RESERVED = re.compile(r"_*(pad(ding)?|reserved|rsvd|resv|unused|spare|dummy)_?\d*", re.IGNORECASE)
+"""What members are called that keep space for later: to use that space is no breaking change."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,10 @@ def _members(
             )
 
 
-def unnamed_record(kind: Type, records: Mapping[str, Record]) -> tuple[Record | None, int]:
+def unnamed_record(type: Type, records: Mapping[str, Record]) -> tuple[Record | None, int]:
     """The unnamed record that a type is, and of how many dimensions of array it is an element."""
     elements = 0
-    while isinstance(kind, Array):
-        kind, elements = kind.of, elements + 1
-    record = records.get(kind.name) if isinstance(kind, Named) else None
+    while isinstance(type, Array):
+        type, elements = type.of, elements + 1
+    record = records.get(type.name) if isinstance(type, Named) else None
     return (record, elements) if record is not None and record.unnamed else (None, 0)

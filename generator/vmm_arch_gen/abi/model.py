@@ -1,7 +1,7 @@
 """The facts of one target's ABI, as values.
 
 :class:`Abi` is what the headers seem to say. :data:`VerifiedAbi` is what a compiler for the target
-has agreed to: only ``vmm_arch_gen.extract.verify`` and ``vmm_arch_gen.abi.text`` make one, and
+has agreed to: only ``vmm_arch_gen.extract.verify`` and ``vmm_arch_gen.abi.reader`` make one, and
 nothing else is accepted by what emits code.
 """
 

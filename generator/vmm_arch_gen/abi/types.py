@@ -74,27 +74,27 @@ class Function:
 Type = Scalar | Named | Pointer | Array | Function
 
 
-def spell(kind: Type) -> str:
+def spell(type: Type) -> str:
     """The type as the facts files write it."""
-    match kind:
+    match type:
         case Scalar(name) | Named(name):
             return name
         case Pointer(to, const):
             return f"{spell(to)}{' const' if const else ''}*"
         case Array():
             dimensions = ""
-            while isinstance(kind, Array):
-                dimensions += "[]" if kind.count is None else f"[{kind.count}]"
-                kind = kind.of
-            return spell(kind) + dimensions
+            while isinstance(type, Array):
+                dimensions += "[]" if type.count is None else f"[{type.count}]"
+                type = type.of
+            return spell(type) + dimensions
         case Function(result, parameters, variadic):
             listed = [f"{spell(of)} {name}".rstrip() for name, of in parameters]
             return f"{spell(result)}({', '.join(listed + ['...'] * variadic)})"
 
 
-def declare(kind: Type, inner: str = "") -> str:
+def declare(type: Type, inner: str = "") -> str:
     """The type as C writes it, around the declarator ``inner``: ``int (*inner)(void *)``."""
-    match kind:
+    match type:
         case Scalar(name) | Named(name):
             return f"{name} {inner}".rstrip()
         case Pointer(to, const):
@@ -121,10 +121,10 @@ _TOKEN = re.compile(
 def parse(text: str) -> Type:
     """Read what :func:`spell` wrote; ValueError if it is not a type."""
     tokens = list(_tokens(text))
-    kind, rest = _parse(tokens)
+    type, rest = _parse(tokens)
     if rest:
         raise ValueError(f"{''.join(rest)!r} follows the type in {text!r}")
-    return kind
+    return type
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -141,13 +141,13 @@ def _parse(tokens: list[str]) -> tuple[Type, list[str]]:
     if not tokens or not re.match(r"[\w]", tokens[0]):
         raise ValueError("a type is missing")
     head, *tokens = tokens
-    kind: Type = Scalar(head) if head in SCALARS else Named(head)
+    type: Type = Scalar(head) if head in SCALARS else Named(head)
     while tokens:
         match tokens:
             case ["*", *rest]:
-                kind, tokens = Pointer(kind), rest
+                type, tokens = Pointer(type), rest
             case ["const", "*", *rest]:
-                kind, tokens = Pointer(kind, const=True), rest
+                type, tokens = Pointer(type, const=True), rest
             case ["[", *_]:
                 counts: list[int | None] = []
                 while tokens[:1] == ["["]:
@@ -160,12 +160,12 @@ def _parse(tokens: list[str]) -> tuple[Type, list[str]]:
                     else:
                         counts.append(None)
                 for count in reversed(counts):
-                    kind = Array(kind, count)
+                    type = Array(type, count)
             case ["(", *rest]:
-                kind, tokens = _parse_parameters(kind, rest)
+                type, tokens = _parse_parameters(type, rest)
             case _:
                 break
-    return kind, tokens
+    return type, tokens
 
 
 def _parse_parameters(result: Type, tokens: list[str]) -> tuple[Function, list[str]]:

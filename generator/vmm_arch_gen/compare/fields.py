@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vmm_arch_gen.abi.members import members
+from vmm_arch_gen.abi.members import RESERVED, members
 from vmm_arch_gen.abi.model import Abi, Record
 from vmm_arch_gen.abi.types import Type, spell
 from vmm_arch_gen.compare.model import Facts, FieldChange, Kind
 from vmm_arch_gen.compare.renames import renames
 from vmm_arch_gen.compare.types import Meaning
-
-RESERVED = re.compile(r"_*(pad(ding)?|reserved|rsvd|resv|unused|spare|dummy)_?\d*", re.IGNORECASE)
-"""What members are called that keep space for later: to use that space is no breaking change."""
 
 
 @dataclass(frozen=True)

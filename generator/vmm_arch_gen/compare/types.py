@@ -18,13 +18,13 @@ class Meaning:
         self._abi = abi
         self._renamed = renamed
 
-    def of(self, kind: Type) -> str:
+    def of(self, type: Type) -> str:
         """A spelling that differs exactly where the meaning does.
 
         Of a record it is the name: how the record changed is said of the record. Members of a
         record without a name are compared one by one.
         """
-        resolved = self.layouts.resolve(kind)
+        resolved = self.layouts.resolve(type)
         match resolved:
             case Scalar(name):
                 return self._scalar(resolved, name)
@@ -40,9 +40,9 @@ class Meaning:
                 if record is not None and record.unnamed:
                     return "a record without a name"
                 return self._renamed.get(name, name)
-        raise AssertionError(f"no such type: {spell(kind)}")
+        raise AssertionError(f"no such type: {spell(type)}")
 
-    def _scalar(self, kind: Scalar, name: str) -> str:
+    def _scalar(self, type: Scalar, name: str) -> str:
         if name in ("void", "char", "_Bool", "float", "double"):
             return name
-        return f"{'i' if self.layouts.signed(kind) else 'u'}{self.layouts.of(kind)[0] * 8}"
+        return f"{'i' if self.layouts.signed(type) else 'u'}{self.layouts.of(type)[0] * 8}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from vmm_arch_gen.abi.text import FORMAT, MAGIC, read_abi
+from vmm_arch_gen.abi.reader import read_abi
+from vmm_arch_gen.abi.text import FORMAT, MAGIC
 from vmm_arch_gen.compare.compare import compare
 from vmm_arch_gen.compare.model import Comparison
 from vmm_arch_gen.compare.sources import HeaderFolders, Text, Texts, find_source

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmm_arch_gen.abi.model import Abi, Omission
-from vmm_arch_gen.abi.text import read_abi, write_abi
+from vmm_arch_gen.abi.reader import read_abi
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.extract.declarations import Declarations, parse
 from vmm_arch_gen.extract.macros import candidates, fold
 from vmm_arch_gen.extract.preprocess import expand, preprocess

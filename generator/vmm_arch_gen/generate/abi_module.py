@@ -135,15 +135,15 @@ def _containment_order(abi: VerifiedAbi) -> Iterator[str]:
             return
         done.add(key)
         for member in abi.records[key].members:
-            kind: Type = member.type
-            while isinstance(kind, Array | Named):
-                if isinstance(kind, Array):
-                    kind = kind.of
-                elif kind.name in abi.records:
-                    yield from visit(kind.name)
+            type: Type = member.type
+            while isinstance(type, Array | Named):
+                if isinstance(type, Array):
+                    type = type.of
+                elif type.name in abi.records:
+                    yield from visit(type.name)
                     break
-                elif kind.name in abi.typedefs:
-                    kind = abi.typedefs[kind.name].type
+                elif type.name in abi.typedefs:
+                    type = abi.typedefs[type.name].type
                 else:
                     break
         yield key
@@ -152,16 +152,16 @@ def _containment_order(abi: VerifiedAbi) -> Iterator[str]:
         yield from visit(key)
 
 
-def _alias(translator: Translator, name: str, kind: Type) -> Alias:
-    callback = translator.callback(kind)
-    return Alias(name, "" if callback else translator.alias(kind), callback)
+def _alias(translator: Translator, name: str, type: Type) -> Alias:
+    callback = translator.callback(type)
+    return Alias(name, "" if callback else translator.alias(type), callback)
 
 
 def _prototype(translator: Translator, function: FunctionPrototype) -> Prototype:
     assert isinstance(function.type, Function)
     arguments = tuple(
-        Argument(translator.argument(kind), declare(kind, name))
-        for name, kind in function.type.parameters
+        Argument(translator.argument(type), declare(type, name))
+        for name, type in function.type.parameters
     )
     result = translator.argument(function.type.result)
     return Prototype(function.name, result, arguments, function.header)
@@ -195,8 +195,8 @@ def _makers(records: Sequence[CtypesRecord]) -> tuple[str, ...]:
 def _import_order(name: str) -> tuple[int, str, int]:
     """As import sorters have it: constants, classes, the rest; c_int8 before c_int16."""
     stem = name.rstrip("0123456789")
-    kind = 0 if name.isupper() else 1 if name[0].isupper() else 2
-    return kind, stem, int(name.removeprefix(stem) or 0)
+    rank = 0 if name.isupper() else 1 if name[0].isupper() else 2
+    return rank, stem, int(name.removeprefix(stem) or 0)
 
 
 def _clash(target: str, name: str) -> Problem:

@@ -140,9 +140,9 @@ class Translator:
         self._layouts = Layouts.of_abi(abi)
         self._records: dict[str, CtypesRecord] = {}
 
-    def scalar(self, kind: Scalar) -> CType:
-        size, _ = self._layouts.of(kind)
-        match kind.name:
+    def scalar(self, type: Scalar) -> CType:
+        size, _ = self._layouts.of(type)
+        match type.name:
             case "char":
                 return CType("c_char", "bytes", 1, 1)
             case "_Bool" if self._abi.model.byte_order == "little":
@@ -150,17 +150,17 @@ class Translator:
             case "_Bool":  # ctypes has none for the other byte order
                 return self._integer(1, signed=False)
             case "float" | "double":
-                return CType(f"c_{kind.name}", "float", size, size)
+                return CType(f"c_{type.name}", "float", size, size)
             case "__int128" | "unsigned __int128":
                 return CType("c_uint64 * 2", "Array[c_uint64]", 16, 8)
-        return self._integer(size, self._layouts.signed(kind))
+        return self._integer(size, self._layouts.signed(type))
 
     def _integer(self, size: int, signed: bool) -> CType:
         return CType(f"c_{'' if signed else 'u'}int{size * 8}", "int", size, size)
 
-    def member(self, kind: Type) -> CType:
+    def member(self, type: Type) -> CType:
         """A type as it is in a record: a pointer is an integer of the target's width."""
-        resolved = self._layouts.resolve(kind)
+        resolved = self._layouts.resolve(type)
         match resolved:
             case Scalar():
                 return self.scalar(resolved)
@@ -183,11 +183,11 @@ class Translator:
                     1 if record.packed else max((f.type.align for f in record.fields), default=1)
                 )
                 return CType(record.name, record.name, record.size, align, record.align)
-        raise _Unsayable(f"{spell(kind)} is incomplete")
+        raise _Unsayable(f"{spell(type)} is incomplete")
 
-    def argument(self, kind: Type) -> str:
+    def argument(self, type: Type) -> str:
         """A type as a function takes or gives it: pointers are pointers; None for void."""
-        resolved = self._layouts.resolve(kind)
+        resolved = self._layouts.resolve(type)
         match resolved:
             case Scalar("void"):
                 return "None"
@@ -195,22 +195,22 @@ class Translator:
                 return "c_void_p"
         return self.member(resolved).expression
 
-    def callback(self, kind: Type) -> tuple[str, ...]:
+    def callback(self, type: Type) -> tuple[str, ...]:
         """The result and arguments of what a function pointer points to; empty for other types."""
-        resolved = self._layouts.resolve(kind)
+        resolved = self._layouts.resolve(type)
         function = self._layouts.resolve(resolved.to) if isinstance(resolved, Pointer) else None
         if not isinstance(function, Function):
             return ()
         return tuple(map(self.argument, (function.result, *(of for _, of in function.parameters))))
 
-    def alias(self, kind: Type) -> str:
+    def alias(self, type: Type) -> str:
         """A type as something to make objects and arrays of."""
-        array = isinstance(self._layouts.resolve(kind), Array)
-        return self.member(kind).expression if array else self.argument(kind)
+        array = isinstance(self._layouts.resolve(type), Array)
+        return self.member(type).expression if array else self.argument(type)
 
-    def has_objects(self, kind: Type) -> bool:
+    def has_objects(self, type: Type) -> bool:
         """Whether there can be objects of a type: not of void, functions and opaque records."""
-        match self._layouts.resolve(kind):
+        match self._layouts.resolve(type):
             case Scalar("void") | Function():
                 return False
             case Named(name):
@@ -254,12 +254,12 @@ class Translator:
         return self._values.of(self._abi, record, field.name) if number else None
 
     def _plain(self, member: Member, start: int) -> Field:
-        kind = self.member(member.type)
+        type = self.member(member.type)
         if member.name:
-            return Field(member_name(member), kind, None, "member", start)
+            return Field(member_name(member), type, None, "member", start)
         assert isinstance(member.type, Named)  # only a record can be a member without a name
         lends = self.record(member.type.name).annotations
-        return Field(member_name(member), kind, None, "unnamed", start, lends=lends)
+        return Field(member_name(member), type, None, "unnamed", start, lends=lends)
 
     def _union(self, placed: Sequence[tuple[Member, int]], size: int) -> Iterator[Field]:
         if sum(member.bits is not None and bool(member.name) for member, _ in placed) > 1:
@@ -305,8 +305,8 @@ class Translator:
 
     def _unit(self, member: Member, size: int) -> CType:
         """An integer of ``size`` bytes to hold a bit-field."""
-        kind = self._layouts.resolve(member.type)
-        return self._integer(size, isinstance(kind, Scalar) and self._layouts.signed(kind))
+        type = self._layouts.resolve(member.type)
+        return self._integer(size, isinstance(type, Scalar) and self._layouts.signed(type))
 
     def _bit_fields(self, run: list[tuple[Member, int]], begin: int, limit: int) -> list[Field]:
         """A run of neighbouring bit-fields between the bits ``begin`` and ``limit``.
@@ -385,8 +385,8 @@ def _padding(end: int, start: int) -> Iterator[Field]:
 
 
 def _pad(name: str, start: int, size: int) -> Field:
-    kind = CType(f"c_uint8 * {size}", "Array[c_uint8]", size, 1)
-    return Field(name, kind, None, "filler", start)
+    type = CType(f"c_uint8 * {size}", "Array[c_uint8]", size, 1)
+    return Field(name, type, None, "filler", start)
 
 
 def _class(expression: str) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from vmm_arch_gen.abi.model import VerifiedAbi
-from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.diagnostics import InputError, Problem, refuse
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.backend_module import Draft, render_backend_module

@@ -66,7 +66,7 @@ def _statement(module: str, names: Sequence[str]) -> str:
 
 def order(name: str) -> tuple[int, list[str | int]]:
     """Constants before classes before functions, and numbers in names by their value."""
-    kind = 0 if name.isupper() else 1 if name[0].isupper() else 2
+    rank = 0 if name.isupper() else 1 if name[0].isupper() else 2
     # Text and numbers alternate, text first: no number is ever compared with text.
     parts = re.split(r"(\d+)", name.lower())
-    return kind, [int(part) if part.isdecimal() else part for part in parts]
+    return rank, [int(part) if part.isdecimal() else part for part in parts]

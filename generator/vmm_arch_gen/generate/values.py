@@ -27,12 +27,12 @@ class Values:
             maker, prefix = self.table[path]
             return (maker, prefix) if _names(abi, prefix) else None
         kinds = [m.type for m in record.members if m.name == member]
-        kind = kinds[0] if kinds else None
-        while isinstance(kind, Named) and kind.name in abi.typedefs:
-            kind = abi.typedefs[kind.name].type
-        if not isinstance(kind, Named) or kind.name not in abi.enums:
+        type = kinds[0] if kinds else None
+        while isinstance(type, Named) and type.name in abi.typedefs:
+            type = abi.typedefs[type.name].type
+        if not isinstance(type, Named) or type.name not in abi.enums:
             return None
-        values = {name for name, _ in abi.enums[kind.name].enumerators}
+        values = {name for name, _ in abi.enums[type.name].enumerators}
         first, last = min(values), max(values)
         same = (a == b for a, b in zip(first, last, strict=False))
         prefix = first[: next((at for at, alike in enumerate(same) if not alike), len(first))]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm_arch_gen.abi.model import Abi
-from vmm_arch_gen.abi.text import read_abi_file
+from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean, refuse
 
 _CPUS = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "powerpc64le"}
-"""What this machine's CPU is called where it is not as the targets call it."""
+"""What this host's CPU is called where it is not as the targets call it."""
 _FEW = 3
 """How many names are offered instead of one that is not there."""
 
@@ -38,7 +38,7 @@ class Found:
 
 
 def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], list[str]]:
-    """What has a name in the given targets, or in one: this machine's if that has it.
+    """What has a name in the given targets, or in one: this host's if that has it.
 
     Gives the other targets that have it too. ``name`` may hold ``*`` and ``?``, may be an ioctl's
     number, and may say ``struct`` or not. InputError gives the nearest names that there are.

@@ -68,15 +68,15 @@ class _Tree:
         if record.kind == "struct":
             yield from _hole(end, base + size)
 
-    def _member(self, name: str, kind: Type, offset: int) -> Node:
-        size = self._layouts.of(kind)[0] * 8
-        dimensions, element = "", kind
+    def _member(self, name: str, type: Type, offset: int) -> Node:
+        size = self._layouts.of(type)[0] * 8
+        dimensions, element = "", type
         while isinstance(element, Array):
             dimensions += f"[{'' if element.count is None else element.count}]"
             element = element.of
         record = self._abi.records.get(element.name) if isinstance(element, Named) else None
         if record is None or not (record.unnamed or self._expand):
-            return Node(name, spell(kind), offset, size)
+            return Node(name, spell(type), offset, size)
         spelt = (record.kind if record.unnamed else record.key) + dimensions
         inner = self.record(record, name, spelt, offset)
         return Node(name, spelt, offset, size, union=inner.union, inside=inner.inside)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from html import escape
 
-from vmm_arch_gen.compare.fields import RESERVED
+from vmm_arch_gen.abi.members import RESERVED
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.show.find import Found
 from vmm_arch_gen.show.layout import Node, layout

@@ -67,8 +67,8 @@ def _prototype(function: FunctionPrototype) -> Iterator[Line]:
     assert isinstance(function.type, Function)
     yield f"{function.name}, in {function.header}", "bold"
     yield f"{declare(function.type.result)} {function.name}(", None
-    for name, kind in function.type.parameters:
-        yield f"    {declare(kind, name)},", None
+    for name, type in function.type.parameters:
+        yield f"    {declare(type, name)},", None
     yield ");", None
 
 
@@ -139,10 +139,10 @@ def _record(abi: Abi, key: str, expand: bool) -> Iterator[Line]:
         yield from _columns(_ioctl(abi, ioctl) for ioctl in users)
 
 
-def _is_of(kind: Type | None, key: str) -> bool:
-    while isinstance(kind, Array):
-        kind = kind.of
-    return kind == Named(key)
+def _is_of(type: Type | None, key: str) -> bool:
+    while isinstance(type, Array):
+        type = type.of
+    return type == Named(key)
 
 
 def _all(node: Node) -> Iterator[Node]:
