@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -115,3 +116,20 @@ def test_an_import_statement_says_what_is_meant() -> None:
         "from vmm_arch.clock import ticks",
         "from vmm_arch.clock import time",
     ]
+
+
+@pytest.mark.parametrize("hypervisor", ["kvm", "whp"])
+def test_a_block_says_which_macro_it_came_from(checkout: Path, hypervisor: str) -> None:
+    text = (checkout / f"generated/vmm_arch/{hypervisor}_x86_64.py").read_text()
+    named = re.findall(r"^ *# From (templates/\S+), (\w+)\n(.*)\n", text, re.M)
+    assert [name for _, name, _ in named] == [
+        "records",
+        "module_parts",
+        "calls",
+        "vcpu_parts",
+        "vm_parts",
+    ]
+    for file, name, line in named:
+        template = (checkout / file).read_text()
+        assert f"{{% macro {name}() %}}\n" in template
+        assert line in template

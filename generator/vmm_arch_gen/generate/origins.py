@@ -36,7 +36,7 @@ def marked(macro: str, text: str) -> str:
     return f"#@begin {macro}\n{text}\n#@end" if text else text
 
 
-def unmarked(text: str, macros: Mapping[str, Macro], named: Collection[str]) -> Rendered:
+def unmarked(text: str, macros: Mapping[str, Macro], named: Collection[str] = ()) -> Rendered:
     """Take the marks out of a rendered module, and say in a comment where ``named`` macros begin."""
     lines: list[str] = []
     origins: list[Macro | None] = []
