@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, cast
 
 import pytest
 from requirements import require
-from vcpu_state import State, kvm_mess, kvm_state, whp_mess, whp_state
+from vcpu_state import State, kvm_scramble, kvm_state, whp_scramble, whp_state
 from vmm_arch import kvm_x86_64, whp, whp_x86_64
 from vmm_arch.abi import kvm_x86_64 as kvm_abi
 from vmm_arch.abi import whp_x86_64 as whp_abi
@@ -85,7 +85,7 @@ class BackendUnderTest:
     """Makes it ready."""
     state: Callable[[AnyVcpu], State]
     """Reads all state that the hypervisor gives."""
-    mess: Callable[[AnyVcpu], None]
+    scramble: Callable[[AnyVcpu], None]
     """Changes state that the contract has no names for."""
     before_calls: Callable[[pytest.MonkeyPatch, Before], None]
     around_entry: Callable[[pytest.MonkeyPatch, Callable[[Any], Any]], None]
@@ -100,7 +100,7 @@ BACKENDS = {
     "kvm_x86_64": BackendUnderTest(
         prepare=lambda: None,
         state=kvm_state,
-        mess=kvm_mess,
+        scramble=kvm_scramble,
         before_calls=before_kvm_calls,
         around_entry=around_kvm_entry,
         no_memory=lambda: OSError(errno.ENOMEM, "as if"),
@@ -109,7 +109,7 @@ BACKENDS = {
     "whp_x86_64": BackendUnderTest(
         prepare=lambda: whp.load(libraries() / PLATFORM),  # over KVM as well
         state=whp_state,
-        mess=whp_mess,
+        scramble=whp_scramble,
         before_calls=before_whp_calls,
         around_entry=around_whp_entry,
         no_memory=lambda: whp.refused("as if", 0x8007000E - (1 << 32)),

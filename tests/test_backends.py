@@ -48,9 +48,9 @@ def set_up_separately(arch: AnyBackend, vcpu: Any, entry: Entry) -> None:
     arch.setup_msrs(vcpu)
 
 
-def make_a_mess(backend: BackendUnderTest, vcpu: Any) -> None:
+def scramble(backend: BackendUnderTest, vcpu: Any) -> None:
     """Change whatever a guest, or who runs it, could have changed."""
-    backend.mess(vcpu)
+    backend.scramble(vcpu)
     fpu = vcpu.get_fpu()
     fpu.fcw, fpu.ftw, fpu.mxcsr = 0x27F, 0xFF, 0x1FC0
     vcpu.set_fpu(fpu)
@@ -125,7 +125,7 @@ class TestState:
             arch.configure_vcpu(fresh.vcpus[0], entry)
             wanted = backend.state(fresh.vcpus[0])
         with arch.Vm(memory, irqchip=irqchip) as used:
-            make_a_mess(backend, used.vcpus[0])
+            scramble(backend, used.vcpus[0])
             messy = differences(backend.state(used.vcpus[0]), wanted)
             assert {"regs", "sregs", "fpu", "xcrs", "debugregs", "events"} <= parts(messy)
             assert {"msr 0x174", "msr 0xc0000082", "msr 0x200"} <= set(messy)
@@ -192,7 +192,7 @@ class TestState:
             assert secondary.is_secondary
             arch.configure_vcpu(secondary, ENTRIES[0])
             before, new = backend.state(secondary), secondary.get_lapic()
-            make_a_mess(backend, secondary)
+            scramble(backend, secondary)
             arch.reset_vcpu(secondary, ENTRIES[0])
             # INIT and SIPI will set these, so that configuring need not.
             changed = parts(differences(backend.state(secondary), before))

@@ -22,17 +22,21 @@ INSIDE = "templates/vmm_arch/protocols/inside.py"
     ("old", "new", "complaint"),
     [
         (
-            "def _take_queued(",
+            "def _drop_pending_exit(",
             "def _take_queue(",
-            rf"vcpu_parts lacks the method _take_queued of {INSIDE}:\d+; did you mean _take_queue",
+            rf"vcpu_parts lacks the method _drop_pending_exit of {INSIDE}:\d+; did you mean _take_queue",
         ),
         (
-            "def _settle(self) -> None:",
-            "def _settle(self, patience: int) -> None:",
-            rf"_settle is not as {INSIDE}:\d+ has it; write def _settle\(self\) -> None:",
+            "def _complete_pending(self) -> None:",
+            "def _complete_pending(self, patience: int) -> None:",
+            rf"_complete_pending is not as {INSIDE}:\d+ has it; write def _complete_pending\(self\) -> None:",
         ),
         ("def _close(", "def _clothe(", "lacks the method _close .* write def _close"),
-        ("_asked", "_questioned", '(lacks|without) _asked of .*(write _asked: Any|add "_asked")'),
+        (
+            "_unanswered",
+            "_questioned",
+            '(lacks|without) _unanswered of .*(write _unanswered: Any|add "_unanswered")',
+        ),
         ("_closing", "_ending", "vcpu_parts lacks _closing of .*; write _closing: bool"),
         ('"_owner",', "", 'has __slots__ without _owner of .*; add "_owner"'),
         ('"track_dirty",', "", "vm_parts lacks track_dirty of .*; write track_dirty: bool"),

@@ -67,7 +67,7 @@ def kvm_state(vcpu: Any) -> State:
     }
 
 
-def kvm_mess(vcpu: Any) -> None:
+def kvm_scramble(vcpu: Any) -> None:
     xcrs = kvm_abi.kvm_xcrs(nr_xcrs=1)
     xcrs.xcrs[0].value = 3
     vcpu.ioctl(kvm_abi.KVM_SET_XCRS, xcrs)
@@ -139,7 +139,7 @@ def whp_state(vcpu: Any) -> State:
     return found
 
 
-def whp_mess(vcpu: Any) -> None:
+def whp_scramble(vcpu: Any) -> None:
     changes = {
         whp_abi.WHvX64RegisterXCr0: 7,
         whp_abi.WHvX64RegisterDr0: 1,

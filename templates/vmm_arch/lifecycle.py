@@ -9,9 +9,9 @@ from vmm_arch.errors import BusyError, ClosedError, UnansweredError, VcpuError
 
 IDLE = 0
 """Everything may be asked for."""
-SETTLING = 1
+COMPLETION_PENDING = 1
 """The last exit was an access, and its instruction has yet to finish."""
-QUEUED = 2
+EXIT_PENDING = 2
 """The instruction goes on with another access, which the next run() returns."""
 RUNNING = 3
 UNANSWERED = 4
@@ -20,7 +20,7 @@ CLOSED = 5
 
 
 _WHY = {
-    QUEUED: "its instruction goes on with another access: call run() to get it",
+    EXIT_PENDING: "its instruction goes on with another access: call run() to get it",
     RUNNING: "another thread runs it: kick() it and wait for its run() to return",
     UNANSWERED: "the guest waits for an answer: call complete(), refuse() or ignore() of the exit"
     " that run() returned",
@@ -34,7 +34,7 @@ def refusal(state: int, index: int) -> VcpuError:
     return errors.get(state, UnansweredError)(f"vCPU {index}: {_WHY[state]}")
 
 
-def not_asked(index: int) -> VcpuError:
+def nothing_unanswered(index: int) -> VcpuError:
     """Say that an answer was given to nothing."""
     return UnansweredError(
         f"vCPU {index}: this exit waits for no answer: it was given, or the exit is an old one"

@@ -120,7 +120,7 @@ class Guest:
         self.memory.write(self.machine.entry.address, self.code)
         self.arch.configure_system(self.vm, self.machine.entry)
 
-    def starts_again(self) -> None:
+    def restart(self) -> None:
         """Reset the vCPU and load the code again; what else is in memory stays."""
         self.load()
         self.arch.reset_vcpu(self.vcpu, self.machine.entry)

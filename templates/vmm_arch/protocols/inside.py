@@ -29,18 +29,18 @@ class VcpuInside(Protocol):
     """Whether no thread may run it any more: false once it is made."""
     _owner: int
     """The native id of the thread that runs it, while one does."""
-    _asked: Any
+    _unanswered: Any
     """The exit that waits for an answer while the state is UNANSWERED; it has ``ignore()``."""
 
-    def _settle(self) -> None:
+    def _complete_pending(self) -> None:
         """Let the guest's last instruction finish, so that the state is IDLE; else raise why not.
 
         Called before state is read or written, in every state but IDLE. If the instruction goes on
-        with another access, the state is QUEUED and UnansweredError is raised.
+        with another access, the state is EXIT_PENDING and UnansweredError is raised.
         """
 
-    def _take_queued(self) -> None:
-        """Let nobody be told of the exit that is QUEUED, so that another state follows."""
+    def _drop_pending_exit(self) -> None:
+        """Let nobody be told of the exit that is EXIT_PENDING, so that another state follows."""
 
     def _close(self) -> None:
         """Give back what the vCPU has of the hypervisor's; the state is CLOSED from then on.

@@ -151,7 +151,7 @@ class Emulation:
         self._log: list[bytes] = []
         self._answers: list[bytes] = []
         self._written: list[EmulatedAccess] = []
-        self._asked: EmulatedAccess | None = None
+        self._unanswered: EmulatedAccess | None = None
         self._bytes_told = 0
         self._ended = False
         self._single_step = bool(context.VpContext.Rflags & _TRAP_FLAG)
@@ -170,12 +170,12 @@ class Emulation:
         """
         if self.current is not None:
             return self.current
-        while self._asked is None and not self._ended and not self._told_apart():
+        while self._unanswered is None and not self._ended and not self._told_apart():
             self._step()
         if self._written:
             self._take_written()
-        elif self._asked is not None:
-            self.current, self._asked = self._asked, None
+        elif self._unanswered is not None:
+            self.current, self._unanswered = self._unanswered, None
         else:
             self._commit()
             self.active = False
@@ -218,11 +218,11 @@ class Emulation:
         except HypervisorUnavailableError:  # there is no emulator
             raise
         except HypervisorError as error:
-            if self._trouble is None and self._asked is None:
+            if self._trouble is None and self._unanswered is None:
                 raise EmulationFailed(str(error)) from None
         if self._trouble is not None:
             raise self._trouble
-        if self._asked is not None:
+        if self._unanswered is not None:
             return
         if not status.EmulationSuccessful:
             raise EmulationFailed(_status(status))
@@ -369,7 +369,7 @@ class Emulation:
 
     def _asks(self, access: EmulatedAccess) -> int:
         self._bytes_told += access.size * access.count
-        self._asked = access
+        self._unanswered = access
         return _ABANDONED
 
     def _writes(self, access: EmulatedAccess) -> int:

@@ -20,7 +20,7 @@ MACHINE = Machine(Long64(0x10000), irqchip=True)
 
 def scenario(guest: Guest) -> None:
     finds_a_new_one(guest)
-    guest.starts_again()
+    guest.restart()
     finds_a_new_one(guest)
 
 

@@ -13,11 +13,11 @@ def scenario(guest: Guest) -> None:
     for _ in range(2):
         guest.shuts_down()
 
-        guest.starts_again()
+        guest.restart()
         guest.has_registers(rip=0x10000, rbx=0)
         regs = guest.vcpu.get_regs()
         regs.rbx = 1
         guest.vcpu.set_regs(regs)
         guest.halts()
 
-        guest.starts_again()
+        guest.restart()

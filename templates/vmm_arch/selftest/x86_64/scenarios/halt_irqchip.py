@@ -12,7 +12,7 @@ MACHINE = Machine(Long64(0x10000), irqchip=True)
 
 def scenario(guest: Guest) -> None:
     halts_for_good(guest)
-    guest.starts_again()  # a reset wakes it
+    guest.restart()  # a reset wakes it
     halts_for_good(guest)
 
 

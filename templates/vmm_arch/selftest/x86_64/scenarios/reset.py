@@ -70,4 +70,4 @@ def scenario(guest: Guest) -> None:
         for part, where in PARTS.items():
             found = guest.memory.read(FOUND + where.start, len(where))
             agree(f"{part}, {life}", found, NEW.get(part, bytes(len(where))))
-        guest.starts_again()
+        guest.restart()

@@ -34,5 +34,5 @@ def scenario(guest: Guest) -> None:
         guest.has_memory(WORD, bytes.fromhex("c0 5e 00 00"))
 
         guest.memory.write(WORD, bytes(4))
-        guest.starts_again()
-        secondary.starts_again()
+        guest.restart()
+        secondary.restart()
