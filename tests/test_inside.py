@@ -23,8 +23,8 @@ INSIDE = "templates/vmm_arch/protocols/inside.py"
     [
         (
             "def _drop_pending_exit(",
-            "def _take_queue(",
-            rf"vcpu_parts lacks the method _drop_pending_exit of {INSIDE}:\d+; did you mean _take_queue",
+            "def _drop_exit(",
+            rf"vcpu_parts lacks the method _drop_pending_exit of {INSIDE}:\d+; did you mean _drop_exit",
         ),
         (
             "def _complete_pending(self) -> None:",

@@ -199,13 +199,13 @@ from vmm_arch.exits import (
 from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
 from vmm_arch.lifecycle import (
     CLOSED,
+    COMPLETION_PENDING,
+    EXIT_PENDING,
     IDLE,
-    QUEUED,
     RUNNING,
-    SETTLING,
     THIS_THREAD,
     UNANSWERED,
-    not_asked,
+    nothing_unanswered,
     refusal,
 )
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
@@ -900,7 +900,6 @@ class Vcpu:
     # From templates/hypervisors/kvm/machine.py.j2, vcpu_parts
     __slots__ = (
         "_answer_at",
-        "_asked",
         "_closing",
         "_fresh",
         "_kicks",
@@ -911,6 +910,7 @@ class Vcpu:
         "_page",
         "_state",
         "_stepping",
+        "_unanswered",
         "fd",
         "index",
         "is_secondary",
@@ -922,7 +922,7 @@ class Vcpu:
     index: int
     is_secondary: bool
     vm: Vm
-    _asked: Question
+    _unanswered: Question
     """The last exit that waited for an answer."""
 
     def __init__(self, vm: Vm, index: int, run_size: int) -> None:
@@ -940,7 +940,7 @@ class Vcpu:
         self._stepping = False
         self._mmio_read = MmioRead(self._answer)
         self._mmio_write = MmioWrite()
-        self._asked = self._mmio_read
+        self._unanswered = self._mmio_read
         try:
             self._io_in = IoIn(self._answer)
             self._io_out = IoOut()
@@ -960,14 +960,14 @@ class Vcpu:
     def ioctl(self, request: int, argument: Any = 0) -> int:
         """Make any KVM call on this vCPU, with an integer, a ctypes record or a bytearray."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         if request not in READING_CALLS:
             self._fresh = False
         return call_any(self.fd, request, argument)
 
-    def _settle(self) -> None:
+    def _complete_pending(self) -> None:
         """Let the guest's last instruction finish, or say why nothing can be asked now."""
-        if self._state != SETTLING:
+        if self._state != COMPLETION_PENDING:
             raise refusal(self._state, self.index)
         self._page[EXIT_REASON] = NO_REASON
         self._page[IMMEDIATE_EXIT] = 1
@@ -982,33 +982,33 @@ class Vcpu:
             if self._kicks != self._kicks_seen:  # somebody kicked just now
                 self._page[IMMEDIATE_EXIT] = 1
             if self._page[EXIT_REASON] not in NOTHING_HAPPENED:
-                self._state = QUEUED
-        if self._state == QUEUED:
-            raise refusal(QUEUED, self.index)
+                self._state = EXIT_PENDING
+        if self._state == EXIT_PENDING:
+            raise refusal(EXIT_PENDING, self.index)
 
-    def _take_queued(self) -> None:
+    def _drop_pending_exit(self) -> None:
         """Let nobody be told of the exit that is queued."""
         self.run()
 
     def _answer(self, read: IoIn | MmioRead, data: bytes) -> None:
         """Answer the read that the guest waits for."""
-        if self._state != UNANSWERED or self._asked is not read:
-            raise not_asked(self.index)
+        if self._state != UNANSWERED or self._unanswered is not read:
+            raise nothing_unanswered(self.index)
         at = self._answer_at
         self._page[at : at + len(data)] = data
-        self._state = SETTLING
+        self._state = COMPLETION_PENDING
 
     def _reply(self, asked: OtherExit, value: int | None) -> None:
         """Leave what ``kvm_run`` has as the answer to an exit; None puts a refusal there."""
         self._expect(asked)
         if value is None:
             refuse_service(self.run_context)
-        self._state = SETTLING
+        self._state = COMPLETION_PENDING
 
     def _expect(self, asked: Exit) -> None:
         """Raise UnansweredError if it is not this exit that waits for an answer."""
-        if self._state != UNANSWERED or self._asked is not asked:
-            raise not_asked(self.index)
+        if self._state != UNANSWERED or self._unanswered is not asked:
+            raise nothing_unanswered(self.index)
 
     def _reply_msr(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
         """Put the answer to an MSR exit where the next KVM_RUN looks for it; None raises #GP."""
@@ -1017,7 +1017,7 @@ class Vcpu:
         run.msr.error = value is None
         if value is not None:
             run.msr.data = value
-        self._state = SETTLING
+        self._state = COMPLETION_PENDING
 
     def _rare_exit(self, reason: int) -> Exit:
         """Describe an exit that is no access."""
@@ -1030,13 +1030,13 @@ class Vcpu:
             case abi.KVM_EXIT_X86_RDMSR:
                 msr_read = MsrRead(self._reply_msr)
                 msr_read.index = run.msr.index
-                self._asked = msr_read
+                self._unanswered = msr_read
                 return msr_read
             case abi.KVM_EXIT_X86_WRMSR:
                 msr_write = MsrWrite(self._reply_msr)
                 msr_write.index = run.msr.index
                 msr_write.value = run.msr.data
-                self._asked = msr_write
+                self._unanswered = msr_write
                 return msr_write
             case abi.KVM_EXIT_IRQ_WINDOW_OPEN:
                 return InterruptWindow()
@@ -1070,7 +1070,7 @@ class Vcpu:
             case _:
                 name = kvm.exit_name(reason, vars(abi))
                 if wants_answer(reason, run):
-                    self._asked = other = OtherExit(reason, name, self._reply)
+                    self._unanswered = other = OtherExit(reason, name, self._reply)
                     return other
                 return OtherExit(reason, name)
         failure.operation = "KVM_RUN"
@@ -1083,32 +1083,32 @@ class Vcpu:
         with suppress(BufferError):  # somebody keeps run_context: it goes when that does
             self._page.close()
 
-    def _touch(self) -> None:
+    def _mark_modified(self) -> None:
         """Note that part of the state is set by hand, once that can be done."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
 
-    def _claim(self) -> None:
+    def _begin_configure(self) -> None:
         """Note that the vCPU is configured now, which a new one can be once."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         if not self._fresh:
             raise NotFreshError(
                 f"vCPU {self.index}: it was configured or has run before: use reset_vcpu()"
             )
         self._fresh = False
 
-    def _abandon(self) -> None:
+    def _discard_pending(self) -> None:
         """Let the guest's last instruction finish, whatever it still waits for."""
         while self._state:
             if self._state == UNANSWERED:
-                self._asked.ignore()
-            elif self._state == QUEUED:
-                self._take_queued()
+                self._unanswered.ignore()
+            elif self._state == EXIT_PENDING:
+                self._drop_pending_exit()
             else:
                 with suppress(UnansweredError):
-                    self._settle()
+                    self._complete_pending()
 
     def _runs_here(self) -> bool:
         """Whether this thread is in the vCPU's run()."""
@@ -1124,7 +1124,7 @@ class Vcpu:
     def get_regs(self) -> Regs:
         """Read the general registers into a new record."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         regs = Regs()
         call(self.fd, KVM_GET_REGS, regs)
         return regs
@@ -1132,7 +1132,7 @@ class Vcpu:
     def set_regs(self, regs: Regs) -> None:
         """Write all general registers."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         if not isinstance(regs, Regs):
             raise TypeError(f"a Regs is wanted, not a {type(regs).__name__}")
@@ -1141,7 +1141,7 @@ class Vcpu:
     def get_sregs(self) -> Sregs:
         """Read segments, descriptor tables and control registers into a new record."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         sregs = Sregs()
         call(self.fd, KVM_GET_SREGS, sregs)
         return sregs
@@ -1149,7 +1149,7 @@ class Vcpu:
     def set_sregs(self, sregs: Sregs) -> None:
         """Write all segments, descriptor tables and control registers."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         if not isinstance(sregs, Sregs):
             raise TypeError(f"a Sregs is wanted, not a {type(sregs).__name__}")
@@ -1158,7 +1158,7 @@ class Vcpu:
     def get_fpu(self) -> Fpu:
         """Read x87 and SSE state into a new record."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         fpu = Fpu()
         call_large(self.fd, KVM_GET_XSAVE, fpu)
         # KVM has filled in what is in its initial state; without the bits a change would be lost.
@@ -1168,7 +1168,7 @@ class Vcpu:
     def set_fpu(self, fpu: Fpu) -> None:
         """Write x87 and SSE state."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         if not isinstance(fpu, Fpu):
             raise TypeError(f"a Fpu is wanted, not a {type(fpu).__name__}")
@@ -1177,20 +1177,20 @@ class Vcpu:
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """Read model-specific registers by their index."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         return read_msrs(self.fd, indices)
 
     def set_msrs(self, msrs: Mapping[int, int]) -> None:
         """Write model-specific registers; an error names the first one that was refused."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         write_msrs(self.fd, msrs_image(msrs))
 
     def get_lapic(self) -> Lapic:
         """Read the local APIC's registers; needs a VM with an irqchip."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         lapic = Lapic()
         call(self.fd, KVM_GET_LAPIC, lapic)
         return lapic
@@ -1198,7 +1198,7 @@ class Vcpu:
     def set_lapic(self, lapic: Lapic) -> None:
         """Write the local APIC's registers; needs a VM with an irqchip."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         if not isinstance(lapic, Lapic):
             raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
@@ -1207,7 +1207,7 @@ class Vcpu:
     def get_tsc_khz(self) -> int:
         """Tell how fast the guest's time stamp counter counts, in kHz."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         return call(self.fd, KVM_GET_TSC_KHZ)
 
     def get_activity(self) -> Activity:
@@ -1216,13 +1216,13 @@ class Vcpu:
         Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
         """
         if self._state:
-            self._settle()
+            self._complete_pending()
         return activity(self)
 
     def get_debugregs(self) -> dict[str, int]:
         """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         debugregs = kvm_debugregs()
         call(self.fd, KVM_GET_DEBUGREGS, debugregs)
         return dict(
@@ -1232,7 +1232,7 @@ class Vcpu:
     def get_events(self) -> Events:
         """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         events = kvm_vcpu_events()
         call(self.fd, KVM_GET_VCPU_EVENTS, events)
         exception, interrupt, nmi = events.exception, events.interrupt, events.nmi
@@ -1247,7 +1247,7 @@ class Vcpu:
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         translation = kvm_translation(linear_address=address)
         call(self.fd, KVM_TRANSLATE, translation)
         return translation.physical_address if translation.valid else None
@@ -1259,21 +1259,21 @@ class Vcpu:
         :class:`~vmm_arch.exits.InterruptWindow` says.
         """
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         call(self.fd, KVM_INTERRUPT, kvm_interrupt(irq=vector))
 
     def inject_nmi(self) -> None:
         """Make the guest take a non-maskable interrupt."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         call(self.fd, KVM_NMI)
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         self._page[WINDOW_REQUEST] = bool(wanted)
 
@@ -1283,7 +1283,7 @@ class Vcpu:
         What it returns then is a :class:`~vmm_arch.exits.SingleStep`.
         """
         if self._state:
-            self._settle()
+            self._complete_pending()
         control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP if wanted else 0
         call(self.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug(control=control))
         self._stepping = bool(wanted)
@@ -1295,7 +1295,7 @@ class Vcpu:
         ``ignore``, before the next run.
         """
         state = self._state
-        if state > QUEUED:
+        if state > EXIT_PENDING:
             raise refusal(state, self.index)
         # There is no call since the state was looked at, so that no other thread came in between.
         self._state = RUNNING
@@ -1304,7 +1304,7 @@ class Vcpu:
             self._fresh = False
             if self._closing:
                 raise refusal(CLOSED, self.index)
-            while state != QUEUED:
+            while state != EXIT_PENDING:
                 self._page[EXIT_REASON] = NO_REASON
                 try:
                     enter_guest(self.fd, KVM_RUN)
@@ -1330,14 +1330,14 @@ class Vcpu:
                     io_out.size = size
                     io_out.count = count
                     io_out.data = self._page[at : at + size * count]
-                    self._state = SETTLING
+                    self._state = COMPLETION_PENDING
                     return io_out
                 io_in = self._io_in
                 io_in.port = port
                 io_in.size = size
                 io_in.count = count
                 self._answer_at = at
-                self._asked = io_in
+                self._unanswered = io_in
                 self._state = UNANSWERED
                 return io_in
             if reason == KVM_EXIT_MMIO:
@@ -1346,27 +1346,27 @@ class Vcpu:
                     mmio_write = self._mmio_write
                     mmio_write.address = address
                     mmio_write.data = data[:size]
-                    self._state = SETTLING
+                    self._state = COMPLETION_PENDING
                     return mmio_write
                 mmio_read = self._mmio_read
                 mmio_read.address = address
                 mmio_read.size = size
                 mmio_read.count = 1
                 self._answer_at = MMIO_DATA_AT
-                self._asked = mmio_read
+                self._unanswered = mmio_read
                 self._state = UNANSWERED
                 return mmio_read
             rare = self._rare_exit(reason)
-            if self._asked is rare:
+            if self._unanswered is rare:
                 self._state = UNANSWERED
             else:
-                self._state = IDLE if reason in COMPLETE_EXITS else SETTLING
+                self._state = IDLE if reason in COMPLETE_EXITS else COMPLETION_PENDING
             return rare
         except BaseException:
             # KeyboardInterrupt, for instance, may come at any call: what KVM has told is not lost.
             if self._state == RUNNING:
                 nothing = self._page[EXIT_REASON] in NOTHING_HAPPENED
-                self._state = SETTLING if nothing else QUEUED
+                self._state = COMPLETION_PENDING if nothing else EXIT_PENDING
             raise
 
     def kick(self) -> None:
@@ -1800,19 +1800,19 @@ _SECONDARY_LAPIC = lapic_image(
 
 def setup_fpu(vcpu: Vcpu) -> None:
     """Give x87 and SSE the state of FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
-    vcpu._touch()
+    vcpu._mark_modified()
     call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
 
 
 def setup_msrs(vcpu: Vcpu) -> None:
     """Set the MSRs that a boot protocol leaves to the loader: fast strings, caching, system calls."""
-    vcpu._touch()
+    vcpu._mark_modified()
     write_msrs(vcpu.fd, _MSRS)
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
     """Set the general registers for an entry: those that it names, RBP as RSP, all others zero."""
-    vcpu._touch()
+    vcpu._mark_modified()
     regs = kvm_regs(
         rax=entry.rax,
         rbx=entry.rbx,
@@ -1827,7 +1827,7 @@ def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
 
 def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Set segments, descriptor tables and control registers for :class:`RealMode`."""
-    vcpu._touch()
+    vcpu._mark_modified()
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
@@ -1836,7 +1836,7 @@ def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Set segments, descriptor tables and control registers for :class:`Protected32`."""
-    vcpu._touch()
+    vcpu._mark_modified()
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
     write_sregs(vcpu, sregs)
@@ -1844,7 +1844,7 @@ def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Set segments, descriptor tables and control registers for :class:`Long64`."""
-    vcpu._touch()
+    vcpu._mark_modified()
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
@@ -1858,7 +1858,7 @@ def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
 
 def set_lint(vcpu: Vcpu) -> None:
     """Set up the local APIC as firmware does: LINT0 takes the 8259's interrupts, LINT1 NMIs."""
-    vcpu._touch()
+    vcpu._mark_modified()
     lapic = Lapic.from_buffer_copy(_LAPIC)
     lapic[APIC_ID] = vcpu.index << 24
     call(vcpu.fd, KVM_SET_LAPIC, lapic)
@@ -1866,7 +1866,7 @@ def set_lint(vcpu: Vcpu) -> None:
 
 def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`RealMode`."""
-    vcpu._claim()
+    vcpu._begin_configure()
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
@@ -1888,7 +1888,7 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`Protected32`."""
-    vcpu._claim()
+    vcpu._begin_configure()
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
     write_sregs(vcpu, sregs)
@@ -1909,7 +1909,7 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`Long64`."""
-    vcpu._claim()
+    vcpu._begin_configure()
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
@@ -1931,7 +1931,7 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
 
 def configure_secondary(vcpu: Vcpu) -> None:
     """Give a new vCPU that waits for another one everything that INIT and SIPI leave alone."""
-    vcpu._claim()
+    vcpu._begin_configure()
     write_msrs(vcpu.fd, _MSRS)
 
 
@@ -1949,7 +1949,7 @@ def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
 
 def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
-    vcpu._abandon()
+    vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
         call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
@@ -1983,7 +1983,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
-    vcpu._abandon()
+    vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
         call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
@@ -2016,7 +2016,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
-    vcpu._abandon()
+    vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
         call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
@@ -2050,7 +2050,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
 
 def reset_secondary(vcpu: Vcpu) -> None:
     """Give any vCPU all of its state anew, to wait until another one starts it."""
-    vcpu._abandon()
+    vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
         call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())

@@ -213,13 +213,13 @@ from vmm_arch.exits import (
 )
 from vmm_arch.lifecycle import (
     CLOSED,
+    COMPLETION_PENDING,
+    EXIT_PENDING,
     IDLE,
-    QUEUED,
     RUNNING,
-    SETTLING,
     THIS_THREAD,
     UNANSWERED,
-    not_asked,
+    nothing_unanswered,
     refusal,
 )
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
@@ -977,8 +977,8 @@ class Vcpu:
 
     # From templates/hypervisors/whp/x86_64/machine.py.j2, vcpu_parts
     __slots__ = (
-        "_asked",
         "_closing",
+        "_completion",
         "_context",
         "_emulated",
         "_emulation",
@@ -991,8 +991,8 @@ class Vcpu:
         "_mmio_write",
         "_names",
         "_owner",
-        "_settled",
         "_state",
+        "_unanswered",
         "_values",
         "_window_wanted",
         "cpuid",
@@ -1005,11 +1005,11 @@ class Vcpu:
     vm: Vm
     cpuid: list[CpuidEntry]
     """What its CPUID instruction says."""
-    _asked: IoIn | MmioRead | MsrRead | MsrWrite
+    _unanswered: IoIn | MmioRead | MsrRead | MsrWrite
     """The exit that waits for an answer, if one does."""
     _emulated: EmulatedAccess | None
     """The read of an emulated instruction that waits for an answer."""
-    _settled: int
+    _completion: int
     """How many registers the last instruction still has to change: RIP, then RAX, then RDX.
 
     Or :data:`REFUSED`: it is to raise #GP."""
@@ -1028,7 +1028,7 @@ class Vcpu:
         self._context = WHV_RUN_VP_EXIT_CONTEXT()
         self._names = names_array([WHvX64RegisterRip, WHvX64RegisterRax, WHvX64RegisterRdx])
         self._values = (WHV_REGISTER_VALUE * 3)()
-        self._settled = 0
+        self._completion = 0
         self._window_wanted = False
         self._emulated = None
         self._emulation = Emulation(self, vm.memory, vm.devices, vm.note_written)
@@ -1073,13 +1073,13 @@ class Vcpu:
 
     def _finish_instruction(self) -> None:
         """Change what the guest's last instruction still has to change."""
-        if self._settled == REFUSED:
+        if self._completion == REFUSED:
             self.write_registers(PENDING_INTERRUPTION, 1, GENERAL_PROTECTION)
         else:
-            self.write_registers(self._names, self._settled, self._values)
+            self.write_registers(self._names, self._completion, self._values)
             if self._context.VpContext.Rflags & TRAP_FLAG:
                 self.single_stepped()
-        self._settled = 0
+        self._completion = 0
 
     def single_stepped(self) -> None:
         """Have the guest trap after an instruction that was finished for it, as it asked to.
@@ -1090,11 +1090,11 @@ class Vcpu:
         if WHvX64RegisterPendingDebugException not in self.vm.lacking:
             self.write_registers(PENDING_DEBUG, 1, SINGLE_STEP)
 
-    def _settle(self) -> None:
+    def _complete_pending(self) -> None:
         """Let the guest's last instruction finish, or say why nothing can be asked now."""
-        if self._state != SETTLING:
+        if self._state != COMPLETION_PENDING:
             raise refusal(self._state, self.index)
-        if self._settled:
+        if self._completion:
             self._finish_instruction()
         elif self._emulation.active:
             try:
@@ -1102,20 +1102,20 @@ class Vcpu:
             except EmulationFailed:  # which the next run() says as well
                 queued = True
             if queued:
-                self._state = QUEUED
-                raise refusal(QUEUED, self.index)
+                self._state = EXIT_PENDING
+                raise refusal(EXIT_PENDING, self.index)
         self._state = IDLE
 
-    def _take_queued(self) -> None:
+    def _drop_pending_exit(self) -> None:
         """Let nobody be told of the exit or access that is queued; the guest does not run."""
-        told = self._next_access() if self._emulation.active else self._told()
+        told = self._next_access() if self._emulation.active else self._next_exit()
         if told is None:
             self._state = IDLE
 
     def _answer(self, read: IoIn | MmioRead, data: bytes) -> None:
         """Answer the read that the guest waits for."""
-        if self._state != UNANSWERED or self._asked is not read:
-            raise not_asked(self.index)
+        if self._state != UNANSWERED or self._unanswered is not read:
+            raise nothing_unanswered(self.index)
         if self._emulated is not None:
             self._emulation.answer(self._emulated, data)
             self._emulated = None
@@ -1125,20 +1125,20 @@ class Vcpu:
             if len(data) < 4:  # writing EAX clears the upper half of RAX, AX and AL change no more
                 value |= access.Rax & ~((1 << 8 * len(data)) - 1)
             self._values[1].Reg64 = value
-            self._settled = 2
-        self._state = SETTLING
+            self._completion = 2
+        self._state = COMPLETION_PENDING
 
     def _reply(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
         """Let an access to an MSR finish, a read with a value; None refuses it."""
-        if self._state != UNANSWERED or self._asked is not asked:
-            raise not_asked(self.index)
+        if self._state != UNANSWERED or self._unanswered is not asked:
+            raise nothing_unanswered(self.index)
         if value is None:
-            self._settled = REFUSED
+            self._completion = REFUSED
         else:
             self._next_instruction()
             self._values[1].Reg64, self._values[2].Reg64 = value & 0xFFFFFFFF, value >> 32
-            self._settled = 3 if isinstance(asked, MsrRead) else 1
-        self._state = SETTLING
+            self._completion = 3 if isinstance(asked, MsrRead) else 1
+        self._state = COMPLETION_PENDING
 
     def _next_access(self) -> Exit | None:
         """Go on with an emulated instruction: tell its next access; None if it is at its end."""
@@ -1155,7 +1155,7 @@ class Vcpu:
         # No call between these: an exit is told once, whatever exception comes.
         self._emulation.current = None
         if access.direction == WRITE:
-            self._state = SETTLING
+            self._state = COMPLETION_PENDING
         else:
             self._emulated = access
             self._state = UNANSWERED
@@ -1178,7 +1178,7 @@ class Vcpu:
         else:
             asked.address = access.address
         asked.size, asked.count = access.size, access.count
-        self._asked = asked
+        self._unanswered = asked
         return asked
 
     def _instruction(self, known: Any, count: int) -> bytes:
@@ -1195,7 +1195,7 @@ class Vcpu:
             return self.vm.memory.read(physical, length)
         return b""
 
-    def _told(self) -> Exit | None:
+    def _next_exit(self) -> Exit | None:
         """Describe what came back from the platform; None if the guest can go on at once."""
         context = self._context
         match reason := context.ExitReason:
@@ -1263,12 +1263,12 @@ class Vcpu:
             io_out = self._io_out
             io_out.port, io_out.size, io_out.count = access.PortNumber, size, 1
             io_out.data = access.Rax.to_bytes(8, "little")[:size]
-            self._settled = 1
-            self._state = SETTLING
+            self._completion = 1
+            self._state = COMPLETION_PENDING
             return io_out
         io_in = self._io_in
         io_in.port, io_in.size, io_in.count = access.PortNumber, size, 1
-        self._asked = io_in
+        self._unanswered = io_in
         self._state = UNANSWERED
         return io_in
 
@@ -1309,7 +1309,7 @@ class Vcpu:
         if not self.vm.msr_exits_wanted:
             self._next_instruction()
             self._values[1].Reg64 = self._values[2].Reg64 = 0
-            self._settled = 1 if access.AccessInfo.IsWrite else 3
+            self._completion = 1 if access.AccessInfo.IsWrite else 3
             self._finish_instruction()
             return None
         if access.AccessInfo.IsWrite:
@@ -1318,7 +1318,7 @@ class Vcpu:
         else:
             asked = MsrRead(self._reply)
         asked.index = access.MsrNumber
-        self._asked = asked
+        self._unanswered = asked
         self._state = UNANSWERED
         return asked
 
@@ -1333,32 +1333,32 @@ class Vcpu:
         self._emulation.close()
         platform.WHvDeleteVirtualProcessor(self.vm.partition, self.index)
 
-    def _touch(self) -> None:
+    def _mark_modified(self) -> None:
         """Note that part of the state is set by hand, once that can be done."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
 
-    def _claim(self) -> None:
+    def _begin_configure(self) -> None:
         """Note that the vCPU is configured now, which a new one can be once."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         if not self._fresh:
             raise NotFreshError(
                 f"vCPU {self.index}: it was configured or has run before: use reset_vcpu()"
             )
         self._fresh = False
 
-    def _abandon(self) -> None:
+    def _discard_pending(self) -> None:
         """Let the guest's last instruction finish, whatever it still waits for."""
         while self._state:
             if self._state == UNANSWERED:
-                self._asked.ignore()
-            elif self._state == QUEUED:
-                self._take_queued()
+                self._unanswered.ignore()
+            elif self._state == EXIT_PENDING:
+                self._drop_pending_exit()
             else:
                 with suppress(UnansweredError):
-                    self._settle()
+                    self._complete_pending()
 
     def _runs_here(self) -> bool:
         """Whether this thread is in the vCPU's run()."""
@@ -1374,7 +1374,7 @@ class Vcpu:
     def get_regs(self) -> Regs:
         """Read the general registers into a new record."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         regs = Regs()
         self.read_registers(REGS, len(REGS), ctypes.byref(regs))
         return regs
@@ -1382,7 +1382,7 @@ class Vcpu:
     def set_regs(self, regs: Regs) -> None:
         """Write all general registers."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         if not isinstance(regs, Regs):
             raise TypeError(f"a Regs is wanted, not a {type(regs).__name__}")
@@ -1391,7 +1391,7 @@ class Vcpu:
     def get_sregs(self) -> Sregs:
         """Read segments, descriptor tables and control registers into a new record."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         sregs = Sregs()
         self.read_registers(SREGS, len(SREGS), ctypes.byref(sregs))
         return sregs
@@ -1399,7 +1399,7 @@ class Vcpu:
     def set_sregs(self, sregs: Sregs) -> None:
         """Write all segments, descriptor tables and control registers."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         if not isinstance(sregs, Sregs):
             raise TypeError(f"a Sregs is wanted, not a {type(sregs).__name__}")
@@ -1408,7 +1408,7 @@ class Vcpu:
     def get_fpu(self) -> Fpu:
         """Read x87 and SSE state into a new record."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         fpu = Fpu()
         self.read_registers(FPU, len(FPU), ctypes.byref(fpu))
         return fpu
@@ -1416,7 +1416,7 @@ class Vcpu:
     def set_fpu(self, fpu: Fpu) -> None:
         """Write x87 and SSE state."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         if not isinstance(fpu, Fpu):
             raise TypeError(f"a Fpu is wanted, not a {type(fpu).__name__}")
@@ -1425,26 +1425,26 @@ class Vcpu:
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """Read model-specific registers by their index."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         return read_msrs(self, indices)
 
     def set_msrs(self, msrs: Mapping[int, int]) -> None:
         """Write model-specific registers; an error names the first one that was refused."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         write_msrs(self, msrs)
 
     def get_lapic(self) -> Lapic:
         """Read the local APIC's registers; needs a VM with an irqchip."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         return read_lapic(self)
 
     def set_lapic(self, lapic: Lapic) -> None:
         """Write the local APIC's registers; needs a VM with an irqchip."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         if not isinstance(lapic, Lapic):
             raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
@@ -1453,7 +1453,7 @@ class Vcpu:
     def get_tsc_khz(self) -> int:
         """Tell how fast the guest's time stamp counter counts, in kHz."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         return capability(WHvCapabilityCodeProcessorClockFrequency).ProcessorClockFrequency // 1000
 
     def get_activity(self) -> Activity:
@@ -1462,13 +1462,13 @@ class Vcpu:
         Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
         """
         if self._state:
-            self._settle()
+            self._complete_pending()
         return activity(self)
 
     def get_debugregs(self) -> dict[str, int]:
         """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         values = (WHV_REGISTER_VALUE * len(DEBUG_REGISTERS))()
         self.read_registers(names_array(list(DEBUG_REGISTERS.values())), len(values), values)
         return {name: value.Reg64 for name, value in zip(DEBUG_REGISTERS, values, strict=True)}
@@ -1476,13 +1476,13 @@ class Vcpu:
     def get_events(self) -> Events:
         """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         return pending_events(self)
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         return translate(self, address)
 
     def inject_interrupt(self, vector: int) -> None:
@@ -1492,21 +1492,21 @@ class Vcpu:
         :class:`~vmm_arch.exits.InterruptWindow` says.
         """
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         inject(self, WHvX64PendingInterrupt, vector)
 
     def inject_nmi(self) -> None:
         """Make the guest take a non-maskable interrupt."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         inject(self, WHvX64PendingNmi, 2)
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
         if self._state:
-            self._settle()
+            self._complete_pending()
         self._fresh = False
         self._window_wanted = bool(wanted)
         self._ask_for_window()
@@ -1517,7 +1517,7 @@ class Vcpu:
         What it returns then is a :class:`~vmm_arch.exits.SingleStep`.
         """
         if self._state:
-            self._settle()
+            self._complete_pending()
         raise absent("step", "the platform has no exit after each instruction")
 
     def run(self) -> Exit:
@@ -1527,7 +1527,7 @@ class Vcpu:
         ``ignore``, before the next run.
         """
         state = self._state
-        if state > QUEUED:
+        if state > EXIT_PENDING:
             raise refusal(state, self.index)
         # There is no call since the state was looked at, so that no other thread came in between.
         self._state = RUNNING
@@ -1541,21 +1541,21 @@ class Vcpu:
                 queued = self._next_access()
                 if queued is not None:
                     return queued
-            elif state == QUEUED:
-                queued = self._told()
+            elif state == EXIT_PENDING:
+                queued = self._next_exit()
                 if queued is not None:
                     return queued
             context.ExitReason = (
                 WHvRunVpExitReasonNone  # what it told is over, even if the next call fails
             )
-            if self._settled:
+            if self._completion:
                 self._finish_instruction()
             while self._kicks == self._kicks_seen:
                 context.ExitReason = WHvRunVpExitReasonNone
                 platform.WHvRunVirtualProcessor(
                     self.vm.partition, self.index, ctypes.byref(context), ctypes.sizeof(context)
                 )
-                told = self._told()
+                told = self._next_exit()
                 if told is not None:
                     return told
             return self._kicked()
@@ -1563,7 +1563,7 @@ class Vcpu:
             # KeyboardInterrupt, for instance, may come at any call: what the platform told is not lost.
             if self._state == RUNNING:
                 nothing = context.ExitReason in NOTHING_HAPPENED
-                self._state = SETTLING if nothing else QUEUED
+                self._state = COMPLETION_PENDING if nothing else EXIT_PENDING
             raise
 
     def kick(self) -> None:
@@ -2220,19 +2220,19 @@ _SECONDARY_REGISTERS = (
 
 def setup_fpu(vcpu: Vcpu) -> None:
     """Give x87 and SSE the state of FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
-    vcpu._touch()
+    vcpu._mark_modified()
     write_state(vcpu, _FPU)
 
 
 def setup_msrs(vcpu: Vcpu) -> None:
     """Set the MSRs that a boot protocol leaves to the loader: fast strings, caching, system calls."""
-    vcpu._touch()
+    vcpu._mark_modified()
     write_state(vcpu, _MSRS)
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
     """Set the general registers for an entry: those that it names, RBP as RSP, all others zero."""
-    vcpu._touch()
+    vcpu._mark_modified()
     registers = RegisterImage.from_buffer_copy(_GENERAL)
     registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -2245,7 +2245,7 @@ def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
 
 def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Set segments, descriptor tables and control registers for :class:`RealMode`."""
-    vcpu._touch()
+    vcpu._mark_modified()
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_SPECIAL)
     registers[WHvX64RegisterCs].Segment.Selector = entry.cs_selector
     registers[WHvX64RegisterCs].Segment.Base = entry.cs_base
@@ -2254,7 +2254,7 @@ def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Set segments, descriptor tables and control registers for :class:`Protected32`."""
-    vcpu._touch()
+    vcpu._mark_modified()
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_SPECIAL)
     registers[WHvX64RegisterGdtr].Table.Base = entry.gdt
     write_state(vcpu, registers)
@@ -2262,7 +2262,7 @@ def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Set segments, descriptor tables and control registers for :class:`Long64`."""
-    vcpu._touch()
+    vcpu._mark_modified()
     registers = RegisterImage.from_buffer_copy(_LONG64_SPECIAL)
     registers[WHvX64RegisterGdtr].Table.Base = entry.gdt
     registers[WHvX64RegisterCr3] = entry.page_tables
@@ -2276,13 +2276,13 @@ def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
 
 def set_lint(vcpu: Vcpu) -> None:
     """Set up the local APIC as firmware does: LINT0 takes the 8259's interrupts, LINT1 NMIs."""
-    vcpu._touch()
+    vcpu._mark_modified()
     write_state(vcpu, _LAPIC)
 
 
 def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`RealMode`."""
-    vcpu._claim()
+    vcpu._begin_configure()
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -2297,7 +2297,7 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`Protected32`."""
-    vcpu._claim()
+    vcpu._begin_configure()
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -2311,7 +2311,7 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give a new vCPU everything that it needs to begin at a :class:`Long64`."""
-    vcpu._claim()
+    vcpu._begin_configure()
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
     registers[WHvX64RegisterRbx] = entry.rbx
@@ -2326,7 +2326,7 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
 
 def configure_secondary(vcpu: Vcpu) -> None:
     """Give a new vCPU that waits for another one everything that INIT and SIPI leave alone."""
-    vcpu._claim()
+    vcpu._begin_configure()
     write_state(vcpu, _MSRS)
 
 
@@ -2344,7 +2344,7 @@ def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
 
 def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
-    vcpu._abandon()
+    vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
@@ -2361,7 +2361,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
-    vcpu._abandon()
+    vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
@@ -2377,7 +2377,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
-    vcpu._abandon()
+    vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
@@ -2394,7 +2394,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
 
 def reset_secondary(vcpu: Vcpu) -> None:
     """Give any vCPU all of its state anew, to wait until another one starts it."""
-    vcpu._abandon()
+    vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
     write_state(vcpu, _SECONDARY_REGISTERS)
