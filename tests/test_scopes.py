@@ -66,7 +66,7 @@ def test_names_of_annotations_count_as_used() -> None:
 
 OPERATIONS = "hypervisors/kvm/x86_64/operations.py.j2"
 MODULE = "hypervisors/kvm/x86_64/module.py.j2"
-MACHINE = "hypervisors/kvm/x86_64/machine.py.j2"
+MACHINE = "hypervisors/kvm/machine.py.j2"
 STATE = "hypervisors/kvm/x86_64/state.py"
 STATES = "cpu/x86_64/states.py"
 

@@ -34,11 +34,13 @@ class Macro:
 
     def where_of(self, text: str) -> str:
         """Where a line of what the macro makes is written, as far as that can be told."""
+        best, where = 0, self.where
         for number, line in enumerate(self.source, self.line + 1):
-            pattern = ".*".join(map(re.escape, re.split(r"\{\{.*?\}\}", line.strip())))
-            if line.strip() and re.fullmatch(pattern, text.strip()):
-                return f"templates/{self.file}:{number}"
-        return self.where
+            literal = re.split(r"\{\{.*?\}\}", line.strip())
+            same = sum(map(len, literal))
+            if same > best and re.fullmatch(".*".join(map(re.escape, literal)), text.strip()):
+                best, where = same, f"templates/{self.file}:{number}"
+        return where
 
 
 @dataclass(frozen=True)
