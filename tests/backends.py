@@ -124,7 +124,7 @@ def pytest_report_header() -> list[str]:
     return [
         f"{module.__name__} has no {operation}: {reason}"
         for module in modules
-        for operation, reason in module.ABSENT.items()
+        for operation, reason in module.UNSUPPORTED.items()
     ]
 
 

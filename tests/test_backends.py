@@ -555,7 +555,7 @@ def test_what_a_hypervisor_lacks_says_so_when_it_is_asked_for(
     arch: AnyBackend, memory: GuestMemory
 ) -> None:
     with arch.Vm(memory) as vm:
-        for operation, reason in arch.ABSENT.items():
+        for operation, reason in arch.UNSUPPORTED.items():
             owner: Any = vm if hasattr(vm, operation) else vm.vcpus[0]
             asked = getattr(owner, operation)
             arguments = [None] * len(signature(asked).parameters)

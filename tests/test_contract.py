@@ -82,7 +82,7 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
         f"{state}:12: SINKS: nothing lies in the sink regs",
         f"{operations}:4: sing is no operation of the contract, and nothing names it",
     ]
-    assert '{% set probe = absent("reason") %}' in found[2]  # what to do is said too
+    assert '{% set probe = unsupported("reason") %}' in found[2]  # what to do is said too
 
 
 def test_an_element_without_a_slot_is_reported(tmp_path: Path, paths: Project) -> None:
@@ -111,18 +111,18 @@ def test_a_segment_needs_a_sink_that_lays_segments_out(tmp_path: Path, paths: Pr
     )
 
 
-def test_both_there_and_absent(tmp_path: Path, paths: Project) -> None:
-    macro = '\n{% set set_regs = absent("no") %}'
+def test_both_there_and_unsupported(tmp_path: Path, paths: Project) -> None:
+    macro = '\n{% set set_regs = unsupported("no") %}'
     folder = REGISTER | {"operations.py.j2": REGISTER["operations.py.j2"] + macro}
     (problem,) = problems(tmp_path, paths, folder)
-    assert "set_regs is both there and absent" in problem
+    assert "set_regs is both there and unsupported" in problem
 
 
-def test_something_else_declared_absent(tmp_path: Path, paths: Project) -> None:
-    macro = '\n{% set wings = absent("no") %}'
+def test_something_else_declared_unsupported(tmp_path: Path, paths: Project) -> None:
+    macro = '\n{% set wings = unsupported("no") %}'
     folder = REGISTER | {"operations.py.j2": REGISTER["operations.py.j2"] + macro}
     (problem,) = problems(tmp_path, paths, folder)
-    assert "wings is declared absent, but is no operation" in problem
+    assert "wings is declared unsupported, but is no operation" in problem
 
 
 def test_a_hypervisors_own_operation_is_its_sinks_and_nobody_elses(
@@ -171,11 +171,11 @@ def test_what_an_arch_function_uses_every_hypervisor_has_or_declines(
     assert problem == (
         f"{OPERATIONS}: lacks set_wings, which templates/cpu/{CPU}/functions.py.j2:5 uses; did you"
         " mean set_regs? write {% macro set_wings(vcpu, wings) %}, or declare it:"
-        ' {% set set_wings = absent("reason") %}'
+        ' {% set set_wings = unsupported("reason") %}'
     )
     for line in (
         "{% macro set_wings(vcpu, w) %}{% endmacro %}",
-        '{% set set_wings = absent("") %}',
+        '{% set set_wings = unsupported("") %}',
     ):
         folder = REGISTER | {"operations.py.j2": REGISTER["operations.py.j2"] + line}
         assert problems(tmp_path, paths, folder, template=template) == []
@@ -241,9 +241,9 @@ def test_a_folder_for_every_cpu_puts_in_what_one_has(tmp_path: Path, paths: Proj
             "on_cpu('run') is for what lies on every CPU; this is one CPU's folder",
         ),
         (
-            "{% macro before(vcpu) %}{% endmacro %}{% set set_regs = absent('') %}",
-            "{% set set_regs = absent('') %}",
-            "set_regs is declared absent twice",
+            "{% macro before(vcpu) %}{% endmacro %}{% set set_regs = unsupported('') %}",
+            "{% set set_regs = unsupported('') %}",
+            "set_regs is declared unsupported twice",
         ),
     ],
 )
@@ -289,7 +289,7 @@ STATE = f"templates/hypervisors/made/{CPU}/state.py"
         ),
         ('"variable": "regs"', '"variable": 3', ":17: SINKS: the variable of regs is 3; write"),
         ('"variable": "regs"', '"variable": "2s"', "SINKS: the variable of regs is '2s'; write"),
-        ('"variable": "regs"', '"variable": absent("")', "of regs is absent(''); write"),
+        ('"variable": "regs"', '"variable": unsupported("")', "of regs is unsupported(''); write"),
         ('"when": "vcpu.has_modes"', '"when": "vcpu."', ":10: SINKS: the when of modes is 'vcpu.'"),
         ('"when": "vcpu.has_modes"', '"fixed": {"a": 1}', "the fixed of modes is {'a': 1}; write"),
         (
@@ -436,16 +436,16 @@ def test_a_macro_in_the_wrong_file(tmp_path: Path, paths: Project, file: str) ->
 
 def test_an_absence_in_the_wrong_file_or_twice(tmp_path: Path, paths: Project) -> None:
     macro = "{% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}\n"
-    absent = '{% set run = absent("it does not run") %}\n'
-    folder = changed(BATCH, "operations.py.j2", macro, absent)
+    unsupported = '{% set run = unsupported("it does not run") %}\n'
+    folder = changed(BATCH, "operations.py.j2", macro, unsupported)
     assert problems(tmp_path, paths, folder) == []
-    twice = folder | {"operations.py.j2": folder["operations.py.j2"] + absent}
+    twice = folder | {"operations.py.j2": folder["operations.py.j2"] + unsupported}
     (problem,) = problems(tmp_path, paths, twice)
-    assert ":7: run is declared absent twice; remove one of the two; the first" in problem
+    assert ":7: run is declared unsupported twice; remove one of the two; the first" in problem
     moved = changed(BATCH, "operations.py.j2", macro, "")
-    moved["module.py.j2"] = absent + moved["module.py.j2"]
+    moved["module.py.j2"] = unsupported + moved["module.py.j2"]
     (problem,) = problems(tmp_path, paths, moved)
-    assert "module.py.j2:1: what is absent belongs in operations.py.j2; move it to" in problem
+    assert "module.py.j2:1: what is unsupported belongs in operations.py.j2; move it to" in problem
 
 
 @pytest.mark.parametrize("mistake", ["{% macro", "{% macro run(vcpu %}", "{{ 1 + }}", "{% if %}"])

@@ -83,7 +83,7 @@ def test_a_hypervisor_that_takes_everything_at_once_is_called_once(planned: Plan
     assert write.filled_in == {"PC": "entry.address"}
 
 
-def test_what_a_hypervisor_declares_absent_is_left_out(planned: Plan) -> None:
+def test_what_a_hypervisor_declares_unsupported_is_left_out(planned: Plan) -> None:
     (write,) = planned("batch", "boot", "general")
     assert not write.constants.keys() & {"sp", "SP"}
 
@@ -159,7 +159,7 @@ def test_slots_that_are_members_make_one_value_and_are_filled_in_one_by_one(
 ) -> None:
     state = templates / f"hypervisors/batch/{CPU}/state.py"
     members = '"pc": "GDTR.gdt.base", "sp": "GDTR.gdt.limit"'
-    text = state.read_text().replace('"pc": "PC", "sp": absent("it has no stack")', members)
+    text = state.read_text().replace('"pc": "PC", "sp": unsupported("it has no stack")', members)
     text = text.replace('"PAGING"', '"SREGS.cr0"')
     state.write_text(
         text.replace('"shape": "table",', '"shape": "table", "value": "struct kvm_sregs",')

@@ -133,7 +133,7 @@ SINKS = {
     },
 }
 SLOTS = {
-    "general": ("all", {"pc": "PC", "sp": absent("it has no stack")}),
+    "general": ("all", {"pc": "PC", "sp": unsupported("it has no stack")}),
     "modes": ("all", {"code": "CODE", "paging": "PAGING"}),
 }
 CREATION_GUARANTEES = ("modes",)

@@ -175,7 +175,7 @@ from vmm_arch.errors import (
     UnansweredError,
     UnansweredReadError,
     VcpuError,
-    absent,
+    unsupported,
 )
 from vmm_arch.exits import (
     EndOfInterrupt,
@@ -295,8 +295,8 @@ from vmm_arch.x86_64.system import (
 from vmm_arch.x86_64.tsc import check_moved
 
 __all__ = [
-    "ABSENT",
     "MACHINES_PER_PROCESS",
+    "UNSUPPORTED",
     "Activity",
     "Bus",
     "BusyError",
@@ -382,7 +382,7 @@ __all__ = [
     "supported_cpuid",
 ]
 
-ABSENT: Final[Mapping[str, str]] = {
+UNSUPPORTED: Final[Mapping[str, str]] = {
     "suspend_time": "KVM's clocks stop with the vCPUs or run on, as each sees fit",
     "resume_time": "KVM's clocks stop with the vCPUs or run on, as each sees fit",
 }
@@ -1598,12 +1598,16 @@ class Vm:
     def suspend_time(self) -> None:
         """Stop the clocks of the guest until :meth:`resume_time`."""
         self._check_open()
-        raise absent("suspend_time", "KVM's clocks stop with the vCPUs or run on, as each sees fit")
+        raise unsupported(
+            "suspend_time", "KVM's clocks stop with the vCPUs or run on, as each sees fit"
+        )
 
     def resume_time(self) -> None:
         """Let the clocks of the guest go on, as if no time had passed."""
         self._check_open()
-        raise absent("resume_time", "KVM's clocks stop with the vCPUs or run on, as each sees fit")
+        raise unsupported(
+            "resume_time", "KVM's clocks stop with the vCPUs or run on, as each sees fit"
+        )
 
     def close(self) -> None:
         """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.

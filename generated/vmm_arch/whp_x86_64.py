@@ -191,7 +191,7 @@ from vmm_arch.errors import (
     UnansweredError,
     UnansweredReadError,
     VcpuError,
-    absent,
+    unsupported,
 )
 from vmm_arch.exits import (
     EndOfInterrupt,
@@ -305,8 +305,8 @@ from vmm_arch.x86_64.system import (
 from vmm_arch.x86_64.tsc import check_moved
 
 __all__ = [
-    "ABSENT",
     "MACHINES_PER_PROCESS",
+    "UNSUPPORTED",
     "Activity",
     "Bus",
     "BusyError",
@@ -392,7 +392,7 @@ __all__ = [
     "supported_cpuid",
 ]
 
-ABSENT: Final[Mapping[str, str]] = {
+UNSUPPORTED: Final[Mapping[str, str]] = {
     "step": "the platform has no exit after each instruction",
 }
 """The operations that this hypervisor does not have, each with the reason that it raises."""
@@ -1518,7 +1518,7 @@ class Vcpu:
         """
         if self._state:
             self._complete_pending()
-        raise absent("step", "the platform has no exit after each instruction")
+        raise unsupported("step", "the platform has no exit after each instruction")
 
     def run(self) -> Exit:
         """Run the guest until it needs something, and return what: an exit, valid until the next.

@@ -60,6 +60,6 @@ class NotFreshError(VcpuError):
     """The vCPU was configured or has run before: reset_vcpu() is for those."""
 
 
-def absent(operation: str, reason: str) -> HypervisorUnavailableError:
+def unsupported(operation: str, reason: str) -> HypervisorUnavailableError:
     """Say that this hypervisor does not have an operation, and why."""
     return HypervisorUnavailableError(operation, "ENOTSUP", reason, errno.ENOTSUP)

@@ -362,7 +362,7 @@ class Backend(Host, Protocol[VcpuT]):
     """
 
     @property
-    def ABSENT(self) -> Mapping[str, str]:
+    def UNSUPPORTED(self) -> Mapping[str, str]:
         """The operations that the hypervisor does not have, each with the reason that it raises."""
 
     @property

@@ -15,7 +15,7 @@ from vmm_arch_gen.arch.macros import parse_template
 from vmm_arch_gen.arch.states import States
 from vmm_arch_gen.diagnostics import Problem, did_you_mean
 
-_ABSENT = 'or declare it: {% set NAME = absent("reason") %}'
+_UNSUPPORTED = 'or declare it: {% set NAME = unsupported("reason") %}'
 
 
 def check(
@@ -45,20 +45,18 @@ def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]
     file = f"{folder}/{OPERATIONS}"
     for macro, operation in contract.operations.items():
         wanted = f"{{% macro {macro}({', '.join(operation.parameters)}) %}}"
-        if macro in hypervisor.macros and macro in hypervisor.absent:
-            what = f"{macro} is both there and absent"
-            remedy = (
-                f"remove one of the two; it is declared absent in {hypervisor.absent_where[macro]}"
-            )
+        if macro in hypervisor.macros and macro in hypervisor.unsupported:
+            what = f"{macro} is both there and unsupported"
+            remedy = f"remove one of the two; it is declared unsupported in {hypervisor.unsupported_where[macro]}"
             yield Problem(hypervisor.macros[macro].where, what, remedy)
         elif macro in hypervisor.macros:
             found = hypervisor.macros[macro]
             if found.parameters != operation.parameters:
                 what = f"{macro} has the parameters ({', '.join(found.parameters)})"
                 yield Problem(found.where, what, f"{operation.where} asks for {wanted}")
-        elif macro not in hypervisor.absent:
+        elif macro not in hypervisor.unsupported:
             what = f"lacks the operation {macro} of {operation.where}"
-            yield Problem(file, what, f"write {wanted}, {_ABSENT.replace('NAME', macro)}")
+            yield Problem(file, what, f"write {wanted}, {_UNSUPPORTED.replace('NAME', macro)}")
     for part, where in PARTS.items():
         if part not in hypervisor.macros:
             what = f"lacks the part {part}"
@@ -83,11 +81,14 @@ def _private_macros(
             continue
         used.add(name)
         own[name] = tuple(str(a.value) for a in call.args[1:] if isinstance(a, nodes.Const))
-        if name not in asked and name not in hypervisor.macros.keys() | hypervisor.absent.keys():
+        if (
+            name not in asked
+            and name not in hypervisor.macros.keys() | hypervisor.unsupported.keys()
+        ):
             what = f"lacks {name}, which templates/{template}:{call.lineno} uses"
             near = did_you_mean(name, list(hypervisor.macros))
             macro = f"{{% macro {name}({', '.join(own[name])}) %}}"
-            remedy = f"{near}write {macro}, {_ABSENT.replace('NAME', name)}"
+            remedy = f"{near}write {macro}, {_UNSUPPORTED.replace('NAME', name)}"
             yield Problem(f"{folder}/{OPERATIONS}", what, remedy)
     for macro, wanted in own.items():
         found = hypervisor.macros.get(macro)
@@ -101,11 +102,11 @@ def _private_macros(
             what = f"{found.name} is no operation of the contract, and nothing names it"
             remedy = f"{did_you_mean(found.name, known)}remove it, or name it in SINKS"
             yield Problem(found.where, what, remedy)
-    for name in hypervisor.absent.keys() - contract.operations.keys() - used:
-        what = f"{name} is declared absent, but is no operation"
+    for name in hypervisor.unsupported.keys() - contract.operations.keys() - used:
+        what = f"{name} is declared unsupported, but is no operation"
         near = did_you_mean(name, list(contract.operations))
         remedy = f"{near}remove the declaration: what is a hypervisor's own it need not decline"
-        yield Problem(hypervisor.absent_where[name], what, remedy)
+        yield Problem(hypervisor.unsupported_where[name], what, remedy)
 
 
 def _requests(hypervisor: Hypervisor) -> Iterator[Problem]:

@@ -61,7 +61,7 @@ def _slots(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
                 if any(fnmatchcase(element.name, odd) for odd in slots.malformed):
                     continue
                 what = f"{group} has no slot for {element.name}"
-                remedy = f'write "{element.name}": "slot", or absent("reason")'
+                remedy = f'write "{element.name}": "slot", or unsupported("reason")'
                 yield table.complaint(group, what=what, remedy=remedy)
             elif sink is not None and isinstance(slot, str):
                 for wrong in _slot_complaints(abi, sink, element, slot):

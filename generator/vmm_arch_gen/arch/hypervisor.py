@@ -16,7 +16,7 @@ from typing import Literal, get_args
 
 from vmm_arch_gen.arch.macros import Macro, Macros, Request, read_macros
 from vmm_arch_gen.arch.sources import read_python
-from vmm_arch_gen.arch.tables import Absent, Table, closed, read_names, read_table
+from vmm_arch_gen.arch.tables import Table, Unsupported, closed, read_names, read_table
 from vmm_arch_gen.diagnostics import Problem, collecting, did_you_mean
 
 OPERATIONS = "operations.py.j2"
@@ -93,7 +93,7 @@ class Slots:
     """Where the elements of a group lie: in which sink, and at which slot of it."""
 
     sink: str
-    patterns: Mapping[str, str | Absent]
+    patterns: Mapping[str, str | Unsupported]
     malformed: tuple[str, ...]
     """Patterns whose slots are neither."""
     where: str
@@ -102,13 +102,13 @@ class Slots:
         """The first pattern that an element has; None if it has none."""
         return next((p for p in self.patterns if fnmatchcase(element, p)), None)
 
-    def slot(self, element: str) -> str | Absent | None:
+    def slot(self, element: str) -> str | Unsupported | None:
         """Where an element lies; None if the table does not say."""
         pattern = self.pattern(element)
         if pattern is None:
             return None
         slot = self.patterns[pattern]
-        if isinstance(slot, Absent):
+        if isinstance(slot, Unsupported):
             return slot
         before, _, after = pattern.partition("*")
         return slot.replace("*", element[len(before) : len(element) - len(after)])
@@ -123,9 +123,9 @@ class Hypervisor:
     macros: Mapping[str, Macro]
     requests: Mapping[str, Request]
     """The macros that the folder for every CPU asks of the one for this CPU."""
-    absent: Mapping[str, str]
+    unsupported: Mapping[str, str]
     """The operations that it lacks, with the reason."""
-    absent_where: Mapping[str, str]
+    unsupported_where: Mapping[str, str]
     sinks: Mapping[str, Sink]
     slots: Mapping[str, Slots]
     """By the groups of state."""
@@ -140,7 +140,7 @@ class Hypervisor:
         """The folders that its macros lie in, below the templates, in alphabetical order."""
         return tuple(sorted({macro.file.rpartition("/")[0] for macro in self.macros.values()}))
 
-    def slot(self, group: str, element: str) -> str | Absent | None:
+    def slot(self, group: str, element: str) -> str | Unsupported | None:
         """Where an element lies in its group's sink; None if the table does not say."""
         return self.slots[group].slot(element)
 
@@ -181,8 +181,8 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
         folder=folder,
         macros=macros.there,
         requests={request.name: request for request in macros.requests},
-        absent={name: reason for name, (reason, _) in macros.absent.items()},
-        absent_where={name: where for name, (_, where) in macros.absent.items()},
+        unsupported={name: reason for name, (reason, _) in macros.unsupported.items()},
+        unsupported_where={name: where for name, (_, where) in macros.unsupported.items()},
         sinks=_sinks(sinks_table, problems) if sinks_table else {},
         slots=_slots(slots_table, sinks_table, problems) if slots_table else {},
         guaranteed=guaranteed,
@@ -199,17 +199,17 @@ def _together(everywhere: Macros, here: Macros, problems: list[Problem]) -> Macr
         what = f"{name} is written twice"
         remedy = f"remove one of the two; the other is in {everywhere.there[name].where}"
         problems.append(Problem(here.there[name].where, what, remedy))
-    for name in everywhere.absent.keys() & here.absent.keys():
-        what = f"{name} is declared absent twice"
-        remedy = f"remove one of the two; the other is in {everywhere.absent[name][1]}"
-        problems.append(Problem(here.absent[name][1], what, remedy))
+    for name in everywhere.unsupported.keys() & here.unsupported.keys():
+        what = f"{name} is declared unsupported twice"
+        remedy = f"remove one of the two; the other is in {everywhere.unsupported[name][1]}"
+        problems.append(Problem(here.unsupported[name][1], what, remedy))
     for request in here.requests:
         what = f"on_cpu({request.name!r}) is for what lies on every CPU; this is one CPU's folder"
         problems.append(Problem(request.where, what, "write what it stands for"))
     return Macros(
         there={**everywhere.there, **here.there},
         requests=everywhere.requests,
-        absent={**everywhere.absent, **here.absent},
+        unsupported={**everywhere.unsupported, **here.unsupported},
         problems=(),
     )
 
@@ -281,8 +281,8 @@ def _expression(text: str) -> bool:
 
 
 def _shown(value: object) -> str:
-    if isinstance(value, Absent):
-        return f"absent({value.reason!r})"
+    if isinstance(value, Unsupported):
+        return f"unsupported({value.reason!r})"
     return repr(dict(value) if isinstance(value, Mapping) else value)
 
 
@@ -334,17 +334,19 @@ def _slots(table: Table, sinks: Table | None, problems: list[Problem]) -> dict[s
                         f"{did_you_mean(sink, sinks.entries)}there are {', '.join(sinks.entries)}"
                     )
                     problems.append(table.complaint(group, "0", what=what, remedy=remedy))
-                texts: dict[str, str | Absent] = {}
+                texts: dict[str, str | Unsupported] = {}
                 odd: list[str] = []
                 for pattern, slot in patterns.items():
-                    if isinstance(slot, str | Absent) and pattern.count("*") <= 1:
+                    if isinstance(slot, str | Unsupported) and pattern.count("*") <= 1:
                         texts[pattern] = slot
                         continue
                     odd.append(pattern)
                     what = f"{pattern} of {group} is {_shown(slot)}"
                     if pattern.count("*") > 1:
                         what = f"the pattern {pattern} of {group} has more than one *"
-                    remedy = 'write "element": "slot", "r*": "R*", or "element": absent("reason")'
+                    remedy = (
+                        'write "element": "slot", "r*": "R*", or "element": unsupported("reason")'
+                    )
                     problems.append(table.complaint(group, "1", pattern, what=what, remedy=remedy))
                 slots[group] = Slots(sink, texts, tuple(odd), table.where(group))
             case _:

@@ -1,4 +1,4 @@
-"""The macros of a hypervisor's folder: which there are, where, and what is declared absent instead."""
+"""The macros of a hypervisor's folder: which there are, where, and what is declared unsupported instead."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ class Macros:
 
     there: Mapping[str, Macro]
     requests: tuple[Request, ...]
-    absent: Mapping[str, tuple[str, str]]
-    """What is declared absent: the reason, and where that is said."""
+    unsupported: Mapping[str, tuple[str, str]]
+    """What is declared unsupported: the reason, and where that is said."""
     problems: tuple[Problem, ...]
 
 
 def read_macros(templates: Path, folder: str, homes: Mapping[str, str], otherwise: str) -> Macros:
     """Read a folder's macros; ``homes`` says which belong in a file other than ``otherwise``."""
     there: dict[str, Macro] = {}
-    absent: dict[str, tuple[str, str]] = {}
+    unsupported: dict[str, tuple[str, str]] = {}
     requests: list[Request] = []
     problems: list[Problem] = []
     for file in dict.fromkeys([otherwise, *homes.values()]):
@@ -92,15 +92,15 @@ def read_macros(templates: Path, folder: str, homes: Mapping[str, str], otherwis
                 problems.append(Problem(macro.where, what, f"move it to templates/{folder}/{home}"))
             there.setdefault(macro.name, macro)
         for name, reason, where in lacking:
-            if name in absent:
-                what = f"{name} is declared absent twice"
-                remedy = f"remove one of the two; the first is in {absent[name][1]}"
+            if name in unsupported:
+                what = f"{name} is declared unsupported twice"
+                remedy = f"remove one of the two; the first is in {unsupported[name][1]}"
                 problems.append(Problem(where, what, remedy))
             elif file != otherwise:
-                what = f"what is absent belongs in {otherwise}"
+                what = f"what is unsupported belongs in {otherwise}"
                 problems.append(Problem(where, what, f"move it to templates/{folder}/{otherwise}"))
-            absent.setdefault(name, (reason, where))
-    return Macros(there, tuple(requests), absent, tuple(problems))
+            unsupported.setdefault(name, (reason, where))
+    return Macros(there, tuple(requests), unsupported, tuple(problems))
 
 
 def _read(templates: Path, file: str) -> tuple[list[Macro], list[tuple[str, str, str]]]:
@@ -113,7 +113,7 @@ def _read(templates: Path, file: str) -> tuple[list[Macro], list[tuple[str, str,
             dict(_extents(text, f"templates/{file}"))
         raise
     ends = dict(_extents(text, f"templates/{file}"))
-    macros, absent = [], []
+    macros, unsupported = [], []
     for node in tree.body:
         match node:
             case nodes.Macro(name=name, args=arguments, lineno=line):
@@ -123,11 +123,11 @@ def _read(templates: Path, file: str) -> tuple[list[Macro], list[tuple[str, str,
             case nodes.Assign(
                 target=nodes.Name(name=name),
                 node=nodes.Call(
-                    node=nodes.Name(name="absent"), args=[nodes.Const(value=str() as reason)]
+                    node=nodes.Name(name="unsupported"), args=[nodes.Const(value=str() as reason)]
                 ),
             ):
-                absent.append((name, reason, f"templates/{file}:{node.lineno}"))
-    return macros, absent
+                unsupported.append((name, reason, f"templates/{file}:{node.lineno}"))
+    return macros, unsupported
 
 
 def _requests(templates: Path, file: str) -> Iterator[Request]:

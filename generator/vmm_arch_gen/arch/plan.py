@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vmm_arch_gen.arch.contract import Contract
 from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
 from vmm_arch_gen.arch.states import NamedState, Value, known_at_run_time
-from vmm_arch_gen.arch.tables import Absent
+from vmm_arch_gen.arch.tables import Unsupported
 from vmm_arch_gen.arch.vocabulary import CompositeType
 from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean, refuse
 
@@ -40,7 +40,7 @@ def plan(
     """Plan the calls that write some groups of a state, each call once, in the sinks' order.
 
     Wanting one element of a group means writing all of it: what the state does not name gets its
-    value after a reset. What a hypervisor declares absent is left out.
+    value after a reset. What a hypervisor declares unsupported is left out.
     """
     written: dict[str, list[str]] = {}
     constants: dict[str, dict[str, Value | Parts]] = {}
@@ -58,7 +58,7 @@ def plan(
         if element.group not in wanted:
             continue
         slot = hypervisor.slot(element.group, element.name)
-        if slot is None or isinstance(slot, Absent):
+        if slot is None or isinstance(slot, Unsupported):
             continue
         sink = hypervisor.sinks[hypervisor.slots[element.group].sink]
         if element.group not in written.setdefault(sink.name, []):

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from vmm_arch_gen.arch.sources import SourceFile
 from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean, refuse
 
-_LITERALS = 'use numbers, texts, tuples, lists, dictionaries and absent("reason")'
+_LITERALS = 'use numbers, texts, tuples, lists, dictionaries and unsupported("reason")'
 
 
 @dataclass(frozen=True)
-class Absent:
-    """``absent("reason")``: what a hypervisor does not have."""
+class Unsupported:
+    """``unsupported("reason")``: what a hypervisor does not have."""
 
     reason: str
 
@@ -27,7 +27,7 @@ class Composite:
     parts: tuple[Literal, ...]
 
 
-Literal = int | str | Absent | Composite | tuple["Literal", ...] | Mapping[str, "Literal"]
+Literal = int | str | Unsupported | Composite | tuple["Literal", ...] | Mapping[str, "Literal"]
 
 
 @dataclass(frozen=True)
@@ -130,8 +130,10 @@ class _Reader:
                 return self._items(items, path)
             case ast.Dict(keys=keys, values=values):
                 return self._dictionary(zip(keys, values, strict=True), path)
-            case ast.Call(func=ast.Name(id="absent"), args=[ast.Constant(value=str() as reason)]):
-                return Absent(reason)
+            case ast.Call(
+                func=ast.Name(id="unsupported"), args=[ast.Constant(value=str() as reason)]
+            ):
+                return Unsupported(reason)
             case ast.Call(func=ast.Name(id=type), args=parts, keywords=[]) if (
                 type in self._composites
             ):

@@ -70,8 +70,8 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
         """An operation's body; by default its arguments are called as the operation calls them."""
         public = contract.operations.get(operation)
         parameters = public.parameters if public else ()
-        if reason := hypervisor.absent.get(operation):
-            return f"raise absent({operation!r}, {reason!r})"
+        if reason := hypervisor.unsupported.get(operation):
+            return f"raise unsupported({operation!r}, {reason!r})"
         return body(operation, *arguments, *parameters[len(arguments) :])
 
     emitter = Emitter(contract, states, hypervisor, inputs.abi, inline)
@@ -95,9 +95,9 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
         images=emitter.images,
         has=lambda operation: operation in hypervisor.macros,
         lacking={
-            operation.name: hypervisor.absent[operation.macro]
+            operation.name: hypervisor.unsupported[operation.macro]
             for operation in contract.operations.values()
-            if operation.macro in hypervisor.absent
+            if operation.macro in hypervisor.unsupported
         },
         modes=states.modes.items(),
         init_keeps=states.init_keeps,
@@ -177,7 +177,7 @@ def _exported(
     """What the module is for: what it hands on, and the contract's classes and functions."""
     arch = [node.name for node in ast.parse(functions).body if isinstance(node, ast.FunctionDef)]
     host = [operation.name for operation in contract.of("Host")]
-    own = ["ABSENT", "MACHINES_PER_PROCESS", *contract.types, "Vcpu", "Vm", *host, *arch]
+    own = ["UNSUPPORTED", "MACHINES_PER_PROCESS", *contract.types, "Vcpu", "Vm", *host, *arch]
     names = {*chain.from_iterable(exports.values()), *own}
     # ruff compares the names of __all__ with their case, and those of imports without.
     public = (name for name in names if not name.startswith("_"))

@@ -10,7 +10,7 @@ from textwrap import wrap
 
 from vmm_arch_gen.arch.plan import Parts, Write, plan
 from vmm_arch_gen.arch.states import Value
-from vmm_arch_gen.arch.tables import Absent
+from vmm_arch_gen.arch.tables import Unsupported
 from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean
 from vmm_arch_gen.generate.backend_inputs import BackendInputs
 from vmm_arch_gen.generate.render import Templates
@@ -64,7 +64,7 @@ def _call(
         if element.group not in write.groups:
             continue
         slot = hypervisor.slot(element.group, element.name) or ""
-        if isinstance(slot, Absent):
+        if isinstance(slot, Unsupported):
             left_out.append(f"{element.name} ({slot.reason})")
         elif slot in write.constants and wanted.get(element.name, element.reset) != element.reset:
             ahead.append(f"{element.name} = {_shown(write.constants[slot])}")

@@ -38,7 +38,7 @@ class Templates:
         self._environment.filters["docstring"] = _docstring
         self._environment.filters["quoted"] = lambda items: [f'"{item}"' for item in items]
         self._environment.globals["facts"] = facts
-        self._environment.globals["absent"] = lambda reason: reason
+        self._environment.globals["unsupported"] = lambda reason: reason
 
     def define(self, **names: Any) -> None:
         """Give names to all templates, macros included, before the first of them is rendered."""

@@ -66,8 +66,8 @@ def selftest(options: argparse.Namespace) -> int:
         about = _about(options.hypervisor, arch)
         for key, value in about.items():
             print(f"{key:12} {value}")
-        for operation, reason in arch.ABSENT.items():
-            print(f"{'absent':12} {operation}: {reason}")
+        for operation, reason in arch.UNSUPPORTED.items():
+            print(f"{'unsupported':12} {operation}: {reason}")
         outcomes = _play(arch, names, options.patience)
     except (HypervisorUnavailableError, ValueError) as error:
         complain("selftest", error)
@@ -81,7 +81,7 @@ def selftest(options: argparse.Namespace) -> int:
         report = {
             "about": about,
             "probe": str(probe),
-            "absent": dict(arch.ABSENT),
+            "unsupported": dict(arch.UNSUPPORTED),
             "scenarios": scenarios,
         }
         options.report.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

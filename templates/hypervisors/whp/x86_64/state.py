@@ -104,12 +104,14 @@ SLOTS = {
     "lapic": (
         "registers",
         {
-            "APIC_ID": absent("it is the vCPU's index, and cannot be written"),
+            "APIC_ID": unsupported("it is the vCPU's index, and cannot be written"),
             "APIC_TPR": "WHvX64RegisterApicTpr",
             "APIC_LDR": "WHvX64RegisterApicLdr",
-            "APIC_DFR": absent("no register has it, and the guest's own is all ones after a reset"),
+            "APIC_DFR": unsupported(
+                "no register has it, and the guest's own is all ones after a reset"
+            ),
             "APIC_SVR": "WHvX64RegisterApicSpurious",
-            "APIC_LVT_CMCI": absent("there are no corrected machine checks"),
+            "APIC_LVT_CMCI": unsupported("there are no corrected machine checks"),
             "APIC_LVT_TIMER": "WHvX64RegisterApicLvtTimer",
             "APIC_LVT_THERMAL": "WHvX64RegisterApicLvtThermal",
             "APIC_LVT_PERFORMANCE": "WHvX64RegisterApicLvtPerfmon",
@@ -126,7 +128,7 @@ SLOTS = {
             "pending_exception": "WHvRegisterPendingEvent.ExceptionEvent.EventPending",
             "pending_interrupt": "WHvRegisterPendingInterruption.PendingInterruption"
             ".InterruptionPending",
-            "pending_nmi": absent(
+            "pending_nmi": unsupported(
                 "it is pending as an interruption, or in the APIC's page, which a reset writes"
             ),
             "nmi_masked": "WHvRegisterInterruptState.InterruptState.NmiMasked",
