@@ -62,8 +62,8 @@ class TestCalls:
         banks = [*range(0x400, 0x480), *range(0x200, 0x210), *range(0x280, 0x2A0)]
         known = msrs_of(vcpu, banks)
         many = {0xC0000082: 7, **known}
-        image = vars(arch)["msrs_image"](many)
-        write = vars(arch)["write_msrs"]
+        image = vars(arch)["_msrs_image"](many)
+        write = vars(arch)["_write_msrs"]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(arch, "MSRS_AT_ONCE", 16)
             write(vcpu.fd, image)

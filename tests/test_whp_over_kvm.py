@@ -313,7 +313,7 @@ class TestRefusals:
     def test_a_capability_that_nobody_knows(self) -> None:
         complaint = "WHvGetCapability: WHV_E_UNKNOWN_CAPABILITY: this version of Windows"
         with pytest.raises(arch.HypervisorError, match=complaint):
-            vars(arch)["capability"](0x7777)
+            vars(arch)["_capability"](0x7777)
 
     def test_memory_that_is_not_aligned(self, memory: arch.GuestMemory) -> None:
         host = memory.host_address(memory.regions[0])
@@ -334,13 +334,13 @@ class TestRefusals:
     def test_a_feature_that_the_host_does_not_have(
         self, memory: arch.GuestMemory, argument: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = arch.capability
+        real = arch._capability
 
         def none_of_them(code: int) -> abi.WHV_CAPABILITY:
             is_features = code == abi.WHvCapabilityCodeFeatures
             return abi.WHV_CAPABILITY() if is_features else real(code)
 
-        monkeypatch.setattr(arch, "capability", none_of_them)
+        monkeypatch.setattr(arch, "_capability", none_of_them)
         wanted: Any = {argument: True}
         with pytest.raises(arch.HypervisorUnavailableError, match=rf"Vm\({argument}=True\)"):
             arch.Vm(memory, **wanted)
@@ -386,17 +386,17 @@ def test_cpuid_of_a_guest_is_asked_for_before_there_is_a_machine(
 ) -> None:
     """As older versions of Windows want it."""
     module: Any = arch
-    module.cpuid_of_host.cache_clear()
+    module._cpuid_of_host.cache_clear()
     monkeypatch.setattr(module.platform, "has", lambda name: False)
     try:
         assert len(arch.supported_cpuid()) > 10
         with arch.Vm(memory):
             assert len(arch.supported_cpuid()) > 10
-            module.cpuid_of_host.cache_clear()
+            module._cpuid_of_host.cache_clear()
             with pytest.raises(arch.HypervisorError, match=r"ALREADY_EXISTS: .* call it before"):
                 arch.supported_cpuid()
     finally:
-        module.cpuid_of_host.cache_clear()
+        module._cpuid_of_host.cache_clear()
 
 
 MANY = """
@@ -532,7 +532,7 @@ for irqchip in (False, True):
 
     CPUID = """
 from vmm_arch import whp_x86_64 as arch
-arch.cpuid_of_platform = arch.cpuid_of_guest  # which sees more bits with a KVM in software
+arch._cpuid_of_platform = arch._cpuid_of_guest  # which sees more bits with a KVM in software
 with arch.GuestMemory(0x10000) as memory, arch.Vm(memory, vcpus=2) as vm:
     memory.write(0x1000, bytes([0x0F, 0xA2, 0xF4]))  # cpuid; hlt
     for vcpu in vm.vcpus:

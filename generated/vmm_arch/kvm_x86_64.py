@@ -404,7 +404,7 @@ class Lapic(LapicPage, kvm_lapic_state):
     __slots__ = ()
 
 
-def segment_image(selector: int, base: int, limit: int, attributes: int) -> kvm_segment:
+def _segment_image(selector: int, base: int, limit: int, attributes: int) -> kvm_segment:
     """Lay out a segment; the attributes are the flag word of a descriptor (SDM volume 3, 3.4.5)."""
     return kvm_segment(
         base=base,
@@ -421,21 +421,21 @@ def segment_image(selector: int, base: int, limit: int, attributes: int) -> kvm_
     )
 
 
-def xcrs_image(*, xcr0: int) -> kvm_xcrs:
+def _xcrs_image(*, xcr0: int) -> kvm_xcrs:
     """Lay out what KVM_SET_XCRS takes."""
     image = kvm_xcrs(nr_xcrs=1)
     image.xcrs[0].value = xcr0
     return image
 
 
-def debugregs_image(
+def _debugregs_image(
     *, dr0: int = 0, dr1: int = 0, dr2: int = 0, dr3: int = 0, dr6: int, dr7: int
 ) -> kvm_debugregs:
     """Lay out what KVM_SET_DEBUGREGS takes."""
     return kvm_debugregs(db=(dr0, dr1, dr2, dr3), dr6=dr6, dr7=dr7)
 
 
-def msrs_image(msrs: Mapping[int, int]) -> bytearray:
+def _msrs_image(msrs: Mapping[int, int]) -> bytearray:
     """Lay out what KVM_SET_MSRS takes: MSRs by their index."""
     for index, value in msrs.items():
         if not (0 <= index < 1 << 32 and 0 <= value < 1 << 64):
@@ -444,7 +444,7 @@ def msrs_image(msrs: Mapping[int, int]) -> bytearray:
     return bytearray(kvm_msrs(nmsrs=len(msrs))) + b"".join(entries)
 
 
-def lapic_image(registers: Mapping[int, int]) -> Lapic:
+def _lapic_image(registers: Mapping[int, int]) -> Lapic:
     """Lay out what KVM_SET_LAPIC takes: registers by their offset in the APIC's page."""
     lapic = Lapic()
     for offset, value in registers.items():
@@ -528,7 +528,7 @@ KVM_ENOSYS: Final = 1000
 """No such hypercall (linux/kvm_para.h)."""
 HV_STATUS_INVALID_HYPERCALL_CODE: Final = 2
 """No such hypercall of Hyper-V's (Hypervisor Top Level Functional Specification, appendix B)."""
-unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
+_unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
 KVM_PAGES: Final = range(0xFFFBC000, 0xC0000000, -0x4000)
 """Where the four pages may lie that KVM needs for itself on Intel's processors."""
@@ -552,7 +552,7 @@ CPUID_RANGES: Final = (0, CPUID_RANGE)
 WINDOW_REQUEST: Final = kvm.offset(kvm_run, "request_interrupt_window")
 CR8_AT: Final = kvm.offset(kvm_run, "cr8")
 _BETWEEN: Final = kvm.offset(kvm_run, "io") - EXIT_REASON - 4
-unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
+_unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
 """The exit's reason, and the members of ``kvm_run.io`` in case that is it."""
 
 DEBUG_REGISTERS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
@@ -572,10 +572,10 @@ NOT_RESTORED: Final = frozenset({IA32_TSC, HV_X64_MSR_VP_INDEX})
 """What runs on, and what tells one vCPU from another and no guest can write."""
 
 
-def call_any(fd: int, request: int, argument: Any) -> int:
+def _call_any(fd: int, request: int, argument: Any) -> int:
     """Make a KVM call for somebody who knows what it takes."""
     if isinstance(argument, int):
-        return call_large(fd, request, argument)
+        return _call_large(fd, request, argument)
     if isinstance(argument, bytearray):
         buffer: Any = (ctypes.c_char * len(argument)).from_buffer(argument)
     elif isinstance(argument, ctypes.Structure | ctypes.Union | ctypes.Array):
@@ -588,17 +588,17 @@ def call_any(fd: int, request: int, argument: Any) -> int:
         raise ValueError(
             f"ioctl {request:#x} uses {needed} bytes, the buffer has {ctypes.sizeof(buffer)}"
         )
-    return call_large(fd, request, buffer)
+    return _call_large(fd, request, buffer)
 
 
-def wants_answer(reason: int, run: kvm_run) -> bool:
+def _wants_answer(reason: int, run: kvm_run) -> bool:
     """Whether the guest waits for an answer in ``kvm_run``, which its next KVM_RUN takes from there."""
     if reason == KVM_EXIT_HYPERV:  # the SynIC's only tell of what the guest has written
         return run.hyperv.type in (KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNDBG)
     return reason in ANSWERED_EXITS
 
 
-def refuse_service(run: kvm_run) -> None:
+def _refuse_service(run: kvm_run) -> None:
     """Answer what a guest asked of its hypervisor in vain, as a hypervisor does without the service.
 
     What KVM lays out beforehand for TDX and for the synthetic debugger says so already.
@@ -614,14 +614,14 @@ def refuse_service(run: kvm_run) -> None:
             run.snp_req_certs.ret = errno.EIO
 
 
-def instruction_of(run: kvm_run) -> bytes:
+def _instruction_of(run: kvm_run) -> bytes:
     """The bytes at RIP that KVM could not emulate, as many as it fetched; empty if it says none."""
     failed = run.emulation_failure
     told = failed.ndata and failed.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
     return bytes(failed.insn_bytes[: failed.insn_size]) if told else b""
 
 
-def memory_slots(memory: GuestMemory) -> Iterator[tuple[Region, int]]:
+def _memory_slots(memory: GuestMemory) -> Iterator[tuple[Region, int]]:
     """Yield what each memory slot maps, and where it is in this process."""
     for region in memory.regions:
         host = memory.host_address(region)
@@ -630,12 +630,12 @@ def memory_slots(memory: GuestMemory) -> Iterator[tuple[Region, int]]:
             yield Region(region.address + at, size, region.read_only), host + at
 
 
-def opened_device(device: int | None) -> AbstractContextManager[int]:
+def _opened_device(device: int | None) -> AbstractContextManager[int]:
     """Have KVM's device for a while: the caller's descriptor, or one of our own."""
     return kvm.opened_device(device, KVM_GET_API_VERSION, KVM_API_VERSION)
 
 
-def cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
+def _cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
     """Lay out what KVM_SET_CPUID2 takes.
 
     KVM answers zeros for what is missing below the highest leaf, and gets slower with each entry.
@@ -661,18 +661,18 @@ def cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
     return (ctypes.c_char * len(image)).from_buffer(image)
 
 
-def activity(vcpu: Vcpu) -> Activity:
+def _activity(vcpu: Vcpu) -> Activity:
     """Tell what a vCPU would do; one that is halted stays so however often it is kicked."""
     state = kvm_mp_state()
-    call(vcpu.fd, KVM_GET_MP_STATE, state)
+    _call(vcpu.fd, KVM_GET_MP_STATE, state)
     if state.mp_state in (KVM_MP_STATE_UNINITIALIZED, KVM_MP_STATE_INIT_RECEIVED):
         return Activity.NOT_STARTED
     if state.mp_state != KVM_MP_STATE_HALTED:
         return Activity.RUNNING
     regs, events, lapic = Regs(), kvm_vcpu_events(), Lapic()
-    call(vcpu.fd, KVM_GET_REGS, regs)
-    call(vcpu.fd, KVM_GET_VCPU_EVENTS, events)
-    call(vcpu.fd, KVM_GET_LAPIC, lapic)
+    _call(vcpu.fd, KVM_GET_REGS, regs)
+    _call(vcpu.fd, KVM_GET_VCPU_EVENTS, events)
+    _call(vcpu.fd, KVM_GET_LAPIC, lapic)
     nmis = events.nmi.pending or events.nmi.injected or events.smi.pending
     # A Linux of old has the 8254 send NMIs through LINT0, as its watchdog.
     by_lint0 = lapic[APIC_LVT_LINT0] & (LVT_MASKED | LVT_MODE) == LVT_NMI
@@ -681,21 +681,21 @@ def activity(vcpu: Vcpu) -> Activity:
     return Activity.HALTED_FOR_GOOD
 
 
-def write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
+def _write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
     """Write segments, descriptor tables and control registers."""
-    call(vcpu.fd, KVM_SET_SREGS, sregs)
+    _call(vcpu.fd, KVM_SET_SREGS, sregs)
     if not vcpu.vm.irqchip:  # the next KVM_RUN takes CR8 from the page
         vcpu._page[CR8_AT : CR8_AT + 8] = sregs.cr8.to_bytes(8, "little")
 
 
-def read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
+def _read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
     """Read MSRs; KVM stops at the first that it does not know, and only the count tells."""
     wanted = list(dict.fromkeys(indices))
     values: dict[int, int] = {}
     for at in range(0, len(wanted), MSRS_AT_ONCE):
         part = wanted[at : at + MSRS_AT_ONCE]
-        image = msrs_image(dict.fromkeys(part, 0))
-        count = call_any(fd, KVM_GET_MSRS, image)
+        image = _msrs_image(dict.fromkeys(part, 0))
+        count = _call_any(fd, KVM_GET_MSRS, image)
         if count < len(part):
             cause = f"MSR {part[count]:#x} does not exist on this host or with this CPUID"
             raise HypervisorError("KVM_GET_MSRS", "EINVAL", cause)
@@ -703,44 +703,44 @@ def read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
     return values
 
 
-def write_msrs(fd: int, image: bytearray) -> None:
+def _write_msrs(fd: int, image: bytearray) -> None:
     """Write MSRs; the error names the first one that was refused."""
-    refused = MSR_HEADER + msrs_taken(fd, image) * MSR_ENTRY
+    refused = MSR_HEADER + _msrs_taken(fd, image) * MSR_ENTRY
     if refused < len(image):
         index, _, value = struct.unpack_from("<IIQ", image, refused)
         cause = f"MSR {index:#x} cannot be {value:#x} on this host or with this CPUID"
         raise HypervisorError("KVM_SET_MSRS", "EINVAL", cause)
 
 
-def msrs_taken(fd: int, image: bytearray) -> int:
+def _msrs_taken(fd: int, image: bytearray) -> int:
     """Write MSRs until KVM refuses one, and return how many it took."""
     count = (len(image) - MSR_HEADER) // MSR_ENTRY
     if count <= MSRS_AT_ONCE:
-        return (call if len(image) <= 1024 else call_any)(fd, KVM_SET_MSRS, image)
+        return (_call if len(image) <= 1024 else _call_any)(fd, KVM_SET_MSRS, image)
     at = MSR_HEADER + MSRS_AT_ONCE * MSR_ENTRY
-    taken = msrs_taken(fd, with_msr_header(image[MSR_HEADER:at]))
-    return taken if taken < MSRS_AT_ONCE else taken + msrs_taken(fd, with_msr_header(image[at:]))
+    taken = _msrs_taken(fd, _with_msr_header(image[MSR_HEADER:at]))
+    return taken if taken < MSRS_AT_ONCE else taken + _msrs_taken(fd, _with_msr_header(image[at:]))
 
 
-def with_msr_header(entries: bytearray) -> bytearray:
+def _with_msr_header(entries: bytearray) -> bytearray:
     """Lay out what KVM_SET_MSRS takes, from its entries."""
     return bytearray(kvm_msrs(nmsrs=len(entries) // MSR_ENTRY)) + entries
 
 
-def existing_msrs(fd: int, indices: Sequence[int]) -> dict[int, int]:
+def _existing_msrs(fd: int, indices: Sequence[int]) -> dict[int, int]:
     """Read those MSRs that a vCPU has: KVM stops at each that it does not know."""
     values: dict[int, int] = {}
     rest = list(indices)
     while rest:
-        image = msrs_image(dict.fromkeys(rest[:MSRS_AT_ONCE], 0))
-        count = call_any(fd, KVM_GET_MSRS, image)
+        image = _msrs_image(dict.fromkeys(rest[:MSRS_AT_ONCE], 0))
+        count = _call_any(fd, KVM_GET_MSRS, image)
         entries = image[MSR_HEADER : MSR_HEADER + count * MSR_ENTRY]
         values |= {index: value for index, _, value in struct.iter_unpack("<IIQ", entries)}
         del rest[: count if count == MSRS_AT_ONCE else count + 1]
     return values
 
 
-class OtherState:
+class _OtherState:
     """The MSRs that the arch functions do not write, as a new vCPU has them.
 
     Kernels and machines differ in them. They are read while the vCPU is new, because afterwards
@@ -748,7 +748,7 @@ class OtherState:
     """
 
     def __init__(self, fd: int, indices: Sequence[int]) -> None:
-        self._image = msrs_image(existing_msrs(fd, indices))
+        self._image = _msrs_image(_existing_msrs(fd, indices))
 
     def restore(self, fd: int) -> None:
         """Write all of it to a vCPU.
@@ -756,29 +756,29 @@ class OtherState:
         What KVM refuses cannot have been changed either, and is not tried again.
         """
         image = self._image
-        while (at := MSR_HEADER + msrs_taken(fd, image) * MSR_ENTRY) < len(image):
-            image = with_msr_header(image[MSR_HEADER:at] + image[at + MSR_ENTRY :])
+        while (at := MSR_HEADER + _msrs_taken(fd, image) * MSR_ENTRY) < len(image):
+            image = _with_msr_header(image[MSR_HEADER:at] + image[at + MSR_ENTRY :])
             self._image = image
 
 
-_OTHER_STATE: list[tuple[tuple[bool, bytes], OtherState]] = []
+_OTHER_STATE: list[tuple[tuple[bool, bytes], _OtherState]] = []
 """That of the last machine that nobody prepared, with what it depends on: irqchip and CPUID."""
 
 
-def other_state(vm: Vm, cpuid: bytes, indices: Sequence[int]) -> OtherState:
+def _other_state(vm: Vm, cpuid: bytes, indices: Sequence[int]) -> _OtherState:
     """Read the other state of a new machine, unless the last one was the same."""
     if vm._prepare is not None:
-        return OtherState(vm.vcpus[0].fd, indices)
+        return _OtherState(vm.vcpus[0].fd, indices)
     key = (vm.irqchip, cpuid)
     for known, state in _OTHER_STATE:
         if known == key:
             return state
-    state = OtherState(vm.vcpus[0].fd, indices)
+    state = _OtherState(vm.vcpus[0].fd, indices)
     _OTHER_STATE[:] = [(key, state)]
     return state
 
 
-def write_tsc(fd: int, value: int) -> None:
+def _write_tsc(fd: int, value: int) -> None:
     """Have the time stamp counter go on from a value.
 
     Not with KVM_SET_MSRS: KVM takes 0, and what is near its last value, for a wish to be in step
@@ -788,28 +788,28 @@ def write_tsc(fd: int, value: int) -> None:
     attribute = kvm_device_attr(
         group=KVM_VCPU_TSC_CTRL, attr=KVM_VCPU_TSC_OFFSET, addr=ctypes.addressof(offset)
     )
-    call(fd, KVM_GET_DEVICE_ATTR, attribute)
-    before = read_msrs(fd, [IA32_TSC])[IA32_TSC]
+    _call(fd, KVM_GET_DEVICE_ATTR, attribute)
+    before = _read_msrs(fd, [IA32_TSC])[IA32_TSC]
     offset.value += value - before
-    call(fd, KVM_SET_DEVICE_ATTR, attribute)
-    check_moved("KVM_VCPU_TSC_OFFSET", before, value, read_msrs(fd, [IA32_TSC])[IA32_TSC])
+    _call(fd, KVM_SET_DEVICE_ATTR, attribute)
+    check_moved("KVM_VCPU_TSC_OFFSET", before, value, _read_msrs(fd, [IA32_TSC])[IA32_TSC])
 
 
 _RESTORABLE: list[int] = []
 """The MSRs that a guest may have changed, or some guests; asked for once per process."""
 
 
-def restorable_msrs(device: int) -> Sequence[int]:
+def _restorable_msrs(device: int) -> Sequence[int]:
     """Ask once which MSRs a reset has to put back, where there are such."""
     if not _RESTORABLE:
-        _RESTORABLE[:] = sorted({*msr_indices(device), *UNLISTED_MSRS} - NOT_RESTORED)
+        _RESTORABLE[:] = sorted({*_msr_indices(device), *UNLISTED_MSRS} - NOT_RESTORED)
     return _RESTORABLE
 
 
-def msr_indices(device: int) -> list[int]:
+def _msr_indices(device: int) -> list[int]:
     """Tell which MSRs this kernel lets be read and written."""
     image = bytearray(kvm_msr_list(nmsrs=1024)) + bytearray(4 * 1024)
-    call_any(device, KVM_GET_MSR_INDEX_LIST, image)
+    _call_any(device, KVM_GET_MSR_INDEX_LIST, image)
     found = kvm_msr_list.from_buffer(image).nmsrs
     return list(struct.unpack_from(f"<{found}I", image, ctypes.sizeof(kvm_msr_list)))
 
@@ -818,19 +818,19 @@ _HOST_CPUID: list[CpuidEntry] = []
 """What KVM offers a guest; asked once per process."""
 
 
-def cpuid_of_host(device: int | None) -> Sequence[CpuidEntry]:
+def _cpuid_of_host(device: int | None) -> Sequence[CpuidEntry]:
     """Ask once what CPUID KVM can show a guest."""
     if not _HOST_CPUID:
-        _HOST_CPUID[:] = ask_cpuid(device)
+        _HOST_CPUID[:] = _ask_cpuid(device)
     return _HOST_CPUID
 
 
-def ask_cpuid(given: int | None) -> Iterator[CpuidEntry]:
+def _ask_cpuid(given: int | None) -> Iterator[CpuidEntry]:
     """Yield what CPUID KVM can show a guest."""
-    with opened_device(given) as device:
+    with _opened_device(given) as device:
         image = bytearray(kvm_cpuid2(nent=CPUID_ENTRIES))
         image += bytearray(CPUID_ENTRIES * ctypes.sizeof(kvm_cpuid_entry2))
-        call_any(device, KVM_GET_SUPPORTED_CPUID, image)
+        _call_any(device, KVM_GET_SUPPORTED_CPUID, image)
     found = kvm_cpuid2.from_buffer(image).nent
     entries = (kvm_cpuid_entry2 * found).from_buffer(image, ctypes.sizeof(kvm_cpuid2))
     for entry in entries:
@@ -866,7 +866,7 @@ CAUSES = {
 """What usually makes KVM refuse a call."""
 
 
-def call(fd: int, request: int, argument: Any = 0) -> int:
+def _call(fd: int, request: int, argument: Any = 0) -> int:
     """Make a KVM call with a buffer of at most 1,024 bytes."""
     try:
         result: int = ioctl(fd, request, argument)
@@ -875,7 +875,7 @@ def call(fd: int, request: int, argument: Any = 0) -> int:
         raise kvm.refused(error, request, vars(abi), CAUSES) from None
 
 
-def call_large(fd: int, request: int, argument: Any) -> int:
+def _call_large(fd: int, request: int, argument: Any) -> int:
     """Make a KVM call with a record of any size, or any integer."""
     try:
         return ioctl_large(fd, request, argument)
@@ -930,7 +930,7 @@ class Vcpu:
         self.vm = vm
         self.index = index
         self.is_secondary = vm.irqchip and index > 0
-        self.fd = call(vm.fd, KVM_CREATE_VCPU, index)
+        self.fd = _call(vm.fd, KVM_CREATE_VCPU, index)
         self._state = IDLE
         self._fresh = True
         self._kicks = self._kicks_seen = 0
@@ -944,7 +944,7 @@ class Vcpu:
         try:
             self._io_in = IoIn(self._answer)
             self._io_out = IoOut()
-            call_large(self.fd, KVM_SET_CPUID2, vm._cpuid_images[index])
+            _call_large(self.fd, KVM_SET_CPUID2, vm._cpuid_images[index])
             self._page = kvm.map_run_page(self.fd, run_size)
         except BaseException:
             os.close(self.fd)
@@ -963,7 +963,7 @@ class Vcpu:
             self._complete_pending()
         if request not in READING_CALLS:
             self._fresh = False
-        return call_any(self.fd, request, argument)
+        return _call_any(self.fd, request, argument)
 
     def _complete_pending(self) -> None:
         """Let the guest's last instruction finish, or say why nothing can be asked now."""
@@ -1002,7 +1002,7 @@ class Vcpu:
         """Leave what ``kvm_run`` has as the answer to an exit; None puts a refusal there."""
         self._expect(asked)
         if value is None:
-            refuse_service(self.run_context)
+            _refuse_service(self.run_context)
         self._state = COMPLETION_PENDING
 
     def _expect(self, asked: Exit) -> None:
@@ -1064,12 +1064,12 @@ class Vcpu:
                 failure.message = "KVM met an error of its own"
                 if run.internal.suberror == KVM_INTERNAL_ERROR_EMULATION:
                     failure.message = "KVM could not emulate an instruction of the guest"
-                    failure.instruction = instruction_of(run)
+                    failure.instruction = _instruction_of(run)
                     if failure.instruction:
                         failure.message += f", which begins {failure.instruction.hex(' ')}"
             case _:
                 name = kvm.exit_name(reason, vars(abi))
-                if wants_answer(reason, run):
+                if _wants_answer(reason, run):
                     self._unanswered = other = OtherExit(reason, name, self._reply)
                     return other
                 return OtherExit(reason, name)
@@ -1126,7 +1126,7 @@ class Vcpu:
         if self._state:
             self._complete_pending()
         regs = Regs()
-        call(self.fd, KVM_GET_REGS, regs)
+        _call(self.fd, KVM_GET_REGS, regs)
         return regs
 
     def set_regs(self, regs: Regs) -> None:
@@ -1136,14 +1136,14 @@ class Vcpu:
         self._fresh = False
         if not isinstance(regs, Regs):
             raise TypeError(f"a Regs is wanted, not a {type(regs).__name__}")
-        call(self.fd, KVM_SET_REGS, regs)
+        _call(self.fd, KVM_SET_REGS, regs)
 
     def get_sregs(self) -> Sregs:
         """Read segments, descriptor tables and control registers into a new record."""
         if self._state:
             self._complete_pending()
         sregs = Sregs()
-        call(self.fd, KVM_GET_SREGS, sregs)
+        _call(self.fd, KVM_GET_SREGS, sregs)
         return sregs
 
     def set_sregs(self, sregs: Sregs) -> None:
@@ -1153,14 +1153,14 @@ class Vcpu:
         self._fresh = False
         if not isinstance(sregs, Sregs):
             raise TypeError(f"a Sregs is wanted, not a {type(sregs).__name__}")
-        write_sregs(self, sregs)
+        _write_sregs(self, sregs)
 
     def get_fpu(self) -> Fpu:
         """Read x87 and SSE state into a new record."""
         if self._state:
             self._complete_pending()
         fpu = Fpu()
-        call_large(self.fd, KVM_GET_XSAVE, fpu)
+        _call_large(self.fd, KVM_GET_XSAVE, fpu)
         # KVM has filled in what is in its initial state; without the bits a change would be lost.
         fpu.xstate_bv |= XSTATE_X87 | XSTATE_SSE
         return fpu
@@ -1172,27 +1172,27 @@ class Vcpu:
         self._fresh = False
         if not isinstance(fpu, Fpu):
             raise TypeError(f"a Fpu is wanted, not a {type(fpu).__name__}")
-        call_large(self.fd, KVM_SET_XSAVE, fpu)
+        _call_large(self.fd, KVM_SET_XSAVE, fpu)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """Read model-specific registers by their index."""
         if self._state:
             self._complete_pending()
-        return read_msrs(self.fd, indices)
+        return _read_msrs(self.fd, indices)
 
     def set_msrs(self, msrs: Mapping[int, int]) -> None:
         """Write model-specific registers; an error names the first one that was refused."""
         if self._state:
             self._complete_pending()
         self._fresh = False
-        write_msrs(self.fd, msrs_image(msrs))
+        _write_msrs(self.fd, _msrs_image(msrs))
 
     def get_lapic(self) -> Lapic:
         """Read the local APIC's registers; needs a VM with an irqchip."""
         if self._state:
             self._complete_pending()
         lapic = Lapic()
-        call(self.fd, KVM_GET_LAPIC, lapic)
+        _call(self.fd, KVM_GET_LAPIC, lapic)
         return lapic
 
     def set_lapic(self, lapic: Lapic) -> None:
@@ -1202,13 +1202,13 @@ class Vcpu:
         self._fresh = False
         if not isinstance(lapic, Lapic):
             raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
-        call(self.fd, KVM_SET_LAPIC, lapic)
+        _call(self.fd, KVM_SET_LAPIC, lapic)
 
     def get_tsc_khz(self) -> int:
         """Tell how fast the guest's time stamp counter counts, in kHz."""
         if self._state:
             self._complete_pending()
-        return call(self.fd, KVM_GET_TSC_KHZ)
+        return _call(self.fd, KVM_GET_TSC_KHZ)
 
     def get_activity(self) -> Activity:
         """Tell whether the vCPU executes instructions, is halted or waits to be started.
@@ -1217,14 +1217,14 @@ class Vcpu:
         """
         if self._state:
             self._complete_pending()
-        return activity(self)
+        return _activity(self)
 
     def get_debugregs(self) -> dict[str, int]:
         """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
         if self._state:
             self._complete_pending()
         debugregs = kvm_debugregs()
-        call(self.fd, KVM_GET_DEBUGREGS, debugregs)
+        _call(self.fd, KVM_GET_DEBUGREGS, debugregs)
         return dict(
             zip(DEBUG_REGISTERS, (*debugregs.db, debugregs.dr6, debugregs.dr7), strict=True)
         )
@@ -1234,7 +1234,7 @@ class Vcpu:
         if self._state:
             self._complete_pending()
         events = kvm_vcpu_events()
-        call(self.fd, KVM_GET_VCPU_EVENTS, events)
+        _call(self.fd, KVM_GET_VCPU_EVENTS, events)
         exception, interrupt, nmi = events.exception, events.interrupt, events.nmi
         return Events(
             exception.nr if exception.injected or exception.pending else None,
@@ -1249,7 +1249,7 @@ class Vcpu:
         if self._state:
             self._complete_pending()
         translation = kvm_translation(linear_address=address)
-        call(self.fd, KVM_TRANSLATE, translation)
+        _call(self.fd, KVM_TRANSLATE, translation)
         return translation.physical_address if translation.valid else None
 
     def inject_interrupt(self, vector: int) -> None:
@@ -1261,14 +1261,14 @@ class Vcpu:
         if self._state:
             self._complete_pending()
         self._fresh = False
-        call(self.fd, KVM_INTERRUPT, kvm_interrupt(irq=vector))
+        _call(self.fd, KVM_INTERRUPT, kvm_interrupt(irq=vector))
 
     def inject_nmi(self) -> None:
         """Make the guest take a non-maskable interrupt."""
         if self._state:
             self._complete_pending()
         self._fresh = False
-        call(self.fd, KVM_NMI)
+        _call(self.fd, KVM_NMI)
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
@@ -1285,7 +1285,7 @@ class Vcpu:
         if self._state:
             self._complete_pending()
         control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP if wanted else 0
-        call(self.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug(control=control))
+        _call(self.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug(control=control))
         self._stepping = bool(wanted)
 
     def run(self) -> Exit:
@@ -1322,7 +1322,7 @@ class Vcpu:
                     self._state = IDLE
                     raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
 
-            reason, direction, size, port, count, at = unpack_io(self._page, EXIT_REASON)
+            reason, direction, size, port, count, at = _unpack_io(self._page, EXIT_REASON)
             if reason == KVM_EXIT_IO:
                 if direction == KVM_EXIT_IO_OUT:
                     io_out = self._io_out
@@ -1341,7 +1341,7 @@ class Vcpu:
                 self._state = UNANSWERED
                 return io_in
             if reason == KVM_EXIT_MMIO:
-                address, data, size, is_write = unpack_mmio(self._page, MMIO_AT)
+                address, data, size, is_write = _unpack_mmio(self._page, MMIO_AT)
                 if is_write:
                     mmio_write = self._mmio_write
                     mmio_write.address = address
@@ -1424,56 +1424,56 @@ class Vm:
     cpuid: list[CpuidEntry]
     _cpuid_images: list[Any]
     """What KVM_SET_CPUID2 takes for each vCPU."""
-    _other_state: OtherState
+    _other_state: _OtherState
     _has_xcrs: bool
     """Whether there are extended control registers, which take a processor with XSAVE."""
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
         """Make any KVM call on this machine, with an integer, a ctypes record or a bytearray."""
         self._check_open()
-        return call_any(self.fd, request, argument)
+        return _call_any(self.fd, request, argument)
 
     def _create(self, opened: ExitStack) -> None:
         """Make the machine; what undoes it is left to ``opened``."""
         vcpus = self._vcpu_count
-        with opened_device(self._device) as device:
+        with _opened_device(self._device) as device:
             wanted = dict(CAPABILITIES)
             if self.irqchip:
                 wanted["KVM_CAP_IRQCHIP"] = (KVM_CAP_IRQCHIP, "Vm(irqchip=True)", True)
             if any(region.read_only for region in self.memory.regions):
                 wanted["KVM_CAP_READONLY_MEM"] = (KVM_CAP_READONLY_MEM, "read-only memory", True)
             kvm.require(kvm.check_capabilities(device, KVM_CHECK_EXTENSION, wanted))
-            most = min(call(device, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS), MAX_VCPUS)
+            most = min(_call(device, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS), MAX_VCPUS)
             if not 0 < vcpus <= most:
                 raise ValueError(f"a machine has 1 to {most} vCPUs on this host, not {vcpus}")
-            self.fd = call(device, KVM_CREATE_VM)
+            self.fd = _call(device, KVM_CREATE_VM)
             opened.callback(os.close, self.fd)
-            run_size = call(device, KVM_GET_VCPU_MMAP_SIZE)
-            self._has_xcrs = bool(call(device, KVM_CHECK_EXTENSION, KVM_CAP_XCRS))
-            msrs = restorable_msrs(device)
+            run_size = _call(device, KVM_GET_VCPU_MMAP_SIZE)
+            self._has_xcrs = bool(_call(device, KVM_CHECK_EXTENSION, KVM_CAP_XCRS))
+            msrs = _restorable_msrs(device)
         self._call_prepare()
         pages = self._free_pages()
-        call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
-        call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
-        self._slots = list(memory_slots(self.memory))
+        _call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
+        _call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
+        self._slots = list(_memory_slots(self.memory))
         for slot, (region, _) in enumerate(self._slots):
             self._map(slot, region.size)
             opened.callback(self._unmap, slot)
         if self.irqchip:
-            call(self.fd, KVM_CREATE_IRQCHIP)
+            _call(self.fd, KVM_CREATE_IRQCHIP)
             for chip, pic in enumerate(PICS):
                 state = kvm_irqchip(chip_id=chip)
                 state.chip.pic = pic
-                call(self.fd, KVM_SET_IRQCHIP, state)
+                _call(self.fd, KVM_SET_IRQCHIP, state)
             # Without its dummy the speaker's port would end in an exit each time.
-            call(self.fd, KVM_CREATE_PIT2, kvm_pit_config(flags=KVM_PIT_SPEAKER_DUMMY))
+            _call(self.fd, KVM_CREATE_PIT2, kvm_pit_config(flags=KVM_PIT_SPEAKER_DUMMY))
         self._cpuid_images = [
-            cpuid_image(for_vcpu(self.cpuid, index, vcpus)) for index in range(vcpus)
+            _cpuid_image(for_vcpu(self.cpuid, index, vcpus)) for index in range(vcpus)
         ]
         for index in range(vcpus):
             self.vcpus.append(Vcpu(self, index, run_size))
             opened.callback(self.vcpus[-1]._close)
-        self._other_state = other_state(self, bytes(self._cpuid_images[0]), msrs)
+        self._other_state = _other_state(self, bytes(self._cpuid_images[0]), msrs)
 
     def _free_pages(self) -> int:
         """Four pages below 4 GiB where there is no memory."""
@@ -1496,7 +1496,7 @@ class Vm:
             memory_size=size,
             userspace_addr=host,
         )
-        call(self.fd, KVM_SET_USER_MEMORY_REGION, what)
+        _call(self.fd, KVM_SET_USER_MEMORY_REGION, what)
 
     def __init__(
         self,
@@ -1575,7 +1575,7 @@ class Vm:
         check_line(line)
         level = kvm_irq_level(level=active)
         level.irq = line
-        call(self.fd, KVM_IRQ_LINE, level)
+        _call(self.fd, KVM_IRQ_LINE, level)
 
     def dirty_pages(self) -> list[int]:
         """Tell which pages the guest has written since this was last asked, and forget them.
@@ -1591,7 +1591,7 @@ class Vm:
         for slot, (region, _) in enumerate(self._slots):
             bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
             log = kvm_dirty_log(slot=slot, dirty_bitmap=address_of(bitmap))
-            call(self.fd, KVM_GET_DIRTY_LOG, log)
+            _call(self.fd, KVM_GET_DIRTY_LOG, log)
             found += pages_of(bitmap, region.address)
         return found
 
@@ -1662,7 +1662,7 @@ def probe(*, device: int | None = None) -> Report:
     """
     name = kvm.device_name(device)
     try:
-        with opened_device(device) as opened:
+        with _opened_device(device) as opened:
             checks = kvm.check_capabilities(opened, KVM_CHECK_EXTENSION, CAPABILITIES | OPTIONAL)
     except HypervisorUnavailableError as error:
         return Report("KVM", (Check(name, False, str(error)),))
@@ -1683,14 +1683,14 @@ def supported_cpuid(*, device: int | None = None) -> list[CpuidEntry]:
     It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
     ``device`` is that of :class:`Vm`.
     """
-    return for_host(cpuid_of_host(device), deadline=True)
+    return for_host(_cpuid_of_host(device), deadline=True)
 
 
 # Arch functions
 
 # Prepared state: what the functions below write.
 _XSAVE = Fpu(fcw=0x37F, mxcsr=0x1F80)
-_MSRS = msrs_image(
+_MSRS = _msrs_image(
     {
         IA32_SYSENTER_CS: 0,
         IA32_SYSENTER_ESP: 0,
@@ -1707,48 +1707,48 @@ _MSRS = msrs_image(
     }
 )
 _REAL_MODE_SREGS = kvm_sregs(
-    cs=segment_image(0, 0, 0xFFFF, 0x9B),
-    ds=segment_image(0, 0, 0xFFFF, 0x93),
-    es=segment_image(0, 0, 0xFFFF, 0x93),
-    fs=segment_image(0, 0, 0xFFFF, 0x93),
-    gs=segment_image(0, 0, 0xFFFF, 0x93),
-    ss=segment_image(0, 0, 0xFFFF, 0x93),
-    tr=segment_image(0, 0, 0xFFFF, 0x8B),
-    ldt=segment_image(0, 0, 0xFFFF, 0x82),
+    cs=_segment_image(0, 0, 0xFFFF, 0x9B),
+    ds=_segment_image(0, 0, 0xFFFF, 0x93),
+    es=_segment_image(0, 0, 0xFFFF, 0x93),
+    fs=_segment_image(0, 0, 0xFFFF, 0x93),
+    gs=_segment_image(0, 0, 0xFFFF, 0x93),
+    ss=_segment_image(0, 0, 0xFFFF, 0x93),
+    tr=_segment_image(0, 0, 0xFFFF, 0x8B),
+    ldt=_segment_image(0, 0, 0xFFFF, 0x82),
     gdt=kvm_dtable(limit=0xFFFF),
     idt=kvm_dtable(limit=0xFFFF),
     cr0=CR0_ET,
     apic_base=0xFEE00900,
 )
 _PROTECTED32_SREGS = kvm_sregs(
-    cs=segment_image(CODE_SELECTOR, 0, 0xFFFFFFFF, CODE32_ATTRIBUTES),
-    ds=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    es=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    fs=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    gs=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    ss=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    tr=segment_image(TSS_SELECTOR, 0, TSS_LIMIT, TSS_ATTRIBUTES),
-    ldt=segment_image(0, 0, 0xFFFF, 0x82),
+    cs=_segment_image(CODE_SELECTOR, 0, 0xFFFFFFFF, CODE32_ATTRIBUTES),
+    ds=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    es=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    fs=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    gs=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    ss=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    tr=_segment_image(TSS_SELECTOR, 0, TSS_LIMIT, TSS_ATTRIBUTES),
+    ldt=_segment_image(0, 0, 0xFFFF, 0x82),
     gdt=kvm_dtable(limit=GDT_LIMIT),
     cr0=CR0_PE | CR0_ET,
     apic_base=0xFEE00900,
 )
 _LONG64_SREGS = kvm_sregs(
-    cs=segment_image(CODE_SELECTOR, 0, 0xFFFFFFFF, CODE64_ATTRIBUTES),
-    ds=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    es=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    fs=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    gs=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    ss=segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
-    tr=segment_image(TSS_SELECTOR, 0, TSS_LIMIT, TSS_ATTRIBUTES),
-    ldt=segment_image(0, 0, 0xFFFF, 0x82),
+    cs=_segment_image(CODE_SELECTOR, 0, 0xFFFFFFFF, CODE64_ATTRIBUTES),
+    ds=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    es=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    fs=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    gs=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    ss=_segment_image(DATA_SELECTOR, 0, 0xFFFFFFFF, DATA_ATTRIBUTES),
+    tr=_segment_image(TSS_SELECTOR, 0, TSS_LIMIT, TSS_ATTRIBUTES),
+    ldt=_segment_image(0, 0, 0xFFFF, 0x82),
     gdt=kvm_dtable(limit=GDT_LIMIT),
     cr0=CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_PG,
     cr4=CR4_PAE,
     efer=EFER_LME | EFER_LMA,
     apic_base=0xFEE00900,
 )
-_LAPIC = lapic_image(
+_LAPIC = _lapic_image(
     {
         APIC_ID: 0,
         APIC_TPR: 0,
@@ -1765,26 +1765,26 @@ _LAPIC = lapic_image(
     }
 )
 _ACTIVITY = kvm_mp_state()
-_XCRS = xcrs_image(xcr0=1)
-_DEBUGREGS = debugregs_image(dr6=0xFFFF0FF0, dr7=0x400)
+_XCRS = _xcrs_image(xcr0=1)
+_DEBUGREGS = _debugregs_image(dr6=0xFFFF0FF0, dr7=0x400)
 _EVENTS = kvm_vcpu_events(flags=KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW)
 _SECONDARY_ACTIVITY = kvm_mp_state(mp_state=1)
 _SECONDARY_SREGS = kvm_sregs(
-    cs=segment_image(0xF000, 0xFFFF0000, 0xFFFF, 0x9B),
-    ds=segment_image(0, 0, 0xFFFF, 0x93),
-    es=segment_image(0, 0, 0xFFFF, 0x93),
-    fs=segment_image(0, 0, 0xFFFF, 0x93),
-    gs=segment_image(0, 0, 0xFFFF, 0x93),
-    ss=segment_image(0, 0, 0xFFFF, 0x93),
-    tr=segment_image(0, 0, 0xFFFF, 0x8B),
-    ldt=segment_image(0, 0, 0xFFFF, 0x82),
+    cs=_segment_image(0xF000, 0xFFFF0000, 0xFFFF, 0x9B),
+    ds=_segment_image(0, 0, 0xFFFF, 0x93),
+    es=_segment_image(0, 0, 0xFFFF, 0x93),
+    fs=_segment_image(0, 0, 0xFFFF, 0x93),
+    gs=_segment_image(0, 0, 0xFFFF, 0x93),
+    ss=_segment_image(0, 0, 0xFFFF, 0x93),
+    tr=_segment_image(0, 0, 0xFFFF, 0x8B),
+    ldt=_segment_image(0, 0, 0xFFFF, 0x82),
     gdt=kvm_dtable(limit=0xFFFF),
     idt=kvm_dtable(limit=0xFFFF),
     cr0=0x60000010,
     apic_base=0xFEE00800,
 )
 _SECONDARY_REGS = kvm_regs(rip=0xFFF0, rflags=2)
-_SECONDARY_LAPIC = lapic_image(
+_SECONDARY_LAPIC = _lapic_image(
     {
         APIC_ID: 0,
         APIC_TPR: 0,
@@ -1805,13 +1805,13 @@ _SECONDARY_LAPIC = lapic_image(
 def setup_fpu(vcpu: Vcpu) -> None:
     """Give x87 and SSE the state of FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
     vcpu._mark_modified()
-    call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
+    _call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
 
 
 def setup_msrs(vcpu: Vcpu) -> None:
     """Set the MSRs that a boot protocol leaves to the loader: fast strings, caching, system calls."""
     vcpu._mark_modified()
-    write_msrs(vcpu.fd, _MSRS)
+    _write_msrs(vcpu.fd, _MSRS)
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
@@ -1826,7 +1826,7 @@ def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
         rip=entry.rip,
         rflags=2,
     )
-    call(vcpu.fd, KVM_SET_REGS, regs)
+    _call(vcpu.fd, KVM_SET_REGS, regs)
 
 
 def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
@@ -1835,7 +1835,7 @@ def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
 
 
 def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
@@ -1843,7 +1843,7 @@ def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     vcpu._mark_modified()
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
 
 
 def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
@@ -1852,7 +1852,7 @@ def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
 
 
 def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
@@ -1865,7 +1865,7 @@ def set_lint(vcpu: Vcpu) -> None:
     vcpu._mark_modified()
     lapic = Lapic.from_buffer_copy(_LAPIC)
     lapic[APIC_ID] = vcpu.index << 24
-    call(vcpu.fd, KVM_SET_LAPIC, lapic)
+    _call(vcpu.fd, KVM_SET_LAPIC, lapic)
 
 
 def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
@@ -1874,7 +1874,7 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rax=entry.rax,
         rbx=entry.rbx,
@@ -1884,10 +1884,10 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
         rip=entry.rip,
         rflags=2,
     )
-    call(vcpu.fd, KVM_SET_REGS, regs)
+    _call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
-    write_msrs(vcpu.fd, _MSRS)
+        _call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
+    _write_msrs(vcpu.fd, _MSRS)
 
 
 def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
@@ -1895,7 +1895,7 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     vcpu._begin_configure()
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rax=entry.rax,
         rbx=entry.rbx,
@@ -1905,10 +1905,10 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
         rip=entry.rip,
         rflags=2,
     )
-    call(vcpu.fd, KVM_SET_REGS, regs)
+    _call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
-    write_msrs(vcpu.fd, _MSRS)
+        _call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
+    _write_msrs(vcpu.fd, _MSRS)
 
 
 def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
@@ -1917,7 +1917,7 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rax=entry.rax,
         rbx=entry.rbx,
@@ -1927,16 +1927,16 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
         rip=entry.rip,
         rflags=2,
     )
-    call(vcpu.fd, KVM_SET_REGS, regs)
+    _call(vcpu.fd, KVM_SET_REGS, regs)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
-    write_msrs(vcpu.fd, _MSRS)
+        _call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
+    _write_msrs(vcpu.fd, _MSRS)
 
 
 def configure_secondary(vcpu: Vcpu) -> None:
     """Give a new vCPU that waits for another one everything that INIT and SIPI leave alone."""
     vcpu._begin_configure()
-    write_msrs(vcpu.fd, _MSRS)
+    _write_msrs(vcpu.fd, _MSRS)
 
 
 def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
@@ -1956,15 +1956,15 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
-        call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
+        _call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
         vcpu._stepping = False
     vcpu.vm._other_state.restore(vcpu.fd)
-    call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
-    call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
+    _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
+    _call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
     sregs.cs.base = entry.cs_base
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rax=entry.rax,
         rbx=entry.rbx,
@@ -1974,15 +1974,15 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
         rip=entry.rip,
         rflags=2,
     )
-    call(vcpu.fd, KVM_SET_REGS, regs)
-    call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
+    _call(vcpu.fd, KVM_SET_REGS, regs)
+    _call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
     if vcpu.vm._has_xcrs:
-        call(vcpu.fd, KVM_SET_XCRS, _XCRS)
-    call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
+        _call(vcpu.fd, KVM_SET_XCRS, _XCRS)
+    _call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
-    write_msrs(vcpu.fd, _MSRS)
-    call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
+        _call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
+    _write_msrs(vcpu.fd, _MSRS)
+    _call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
 
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
@@ -1990,14 +1990,14 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
-        call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
+        _call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
         vcpu._stepping = False
     vcpu.vm._other_state.restore(vcpu.fd)
-    call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
-    call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
+    _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
+    _call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rax=entry.rax,
         rbx=entry.rbx,
@@ -2007,15 +2007,15 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
         rip=entry.rip,
         rflags=2,
     )
-    call(vcpu.fd, KVM_SET_REGS, regs)
-    call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
+    _call(vcpu.fd, KVM_SET_REGS, regs)
+    _call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
     if vcpu.vm._has_xcrs:
-        call(vcpu.fd, KVM_SET_XCRS, _XCRS)
-    call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
+        _call(vcpu.fd, KVM_SET_XCRS, _XCRS)
+    _call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
-    write_msrs(vcpu.fd, _MSRS)
-    call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
+        _call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
+    _write_msrs(vcpu.fd, _MSRS)
+    _call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
 
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
@@ -2023,15 +2023,15 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
-        call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
+        _call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
         vcpu._stepping = False
     vcpu.vm._other_state.restore(vcpu.fd)
-    call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
-    call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
+    _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
+    _call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
     sregs.cr3 = entry.page_tables
-    write_sregs(vcpu, sregs)
+    _write_sregs(vcpu, sregs)
     regs = kvm_regs(
         rax=entry.rax,
         rbx=entry.rbx,
@@ -2041,15 +2041,15 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
         rip=entry.rip,
         rflags=2,
     )
-    call(vcpu.fd, KVM_SET_REGS, regs)
-    call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
+    _call(vcpu.fd, KVM_SET_REGS, regs)
+    _call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
     if vcpu.vm._has_xcrs:
-        call(vcpu.fd, KVM_SET_XCRS, _XCRS)
-    call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
+        _call(vcpu.fd, KVM_SET_XCRS, _XCRS)
+    _call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
-        call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
-    write_msrs(vcpu.fd, _MSRS)
-    call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
+        _call(vcpu.fd, KVM_SET_LAPIC, _LAPIC)
+    _write_msrs(vcpu.fd, _MSRS)
+    _call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
 
 def reset_secondary(vcpu: Vcpu) -> None:
@@ -2057,23 +2057,23 @@ def reset_secondary(vcpu: Vcpu) -> None:
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
-        call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
+        _call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
         vcpu._stepping = False
     vcpu.vm._other_state.restore(vcpu.fd)
-    call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
-    call(vcpu.fd, KVM_SET_MP_STATE, _SECONDARY_ACTIVITY)
-    write_sregs(vcpu, _SECONDARY_SREGS)
-    call(vcpu.fd, KVM_SET_REGS, _SECONDARY_REGS)
-    call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
+    _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
+    _call(vcpu.fd, KVM_SET_MP_STATE, _SECONDARY_ACTIVITY)
+    _write_sregs(vcpu, _SECONDARY_SREGS)
+    _call(vcpu.fd, KVM_SET_REGS, _SECONDARY_REGS)
+    _call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
     if vcpu.vm._has_xcrs:
-        call(vcpu.fd, KVM_SET_XCRS, _XCRS)
-    call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
+        _call(vcpu.fd, KVM_SET_XCRS, _XCRS)
+    _call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
         lapic = Lapic.from_buffer_copy(_SECONDARY_LAPIC)
         lapic[APIC_ID] = vcpu.index << 24
-        call(vcpu.fd, KVM_SET_LAPIC, lapic)
-    write_msrs(vcpu.fd, _MSRS)
-    call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
+        _call(vcpu.fd, KVM_SET_LAPIC, lapic)
+    _write_msrs(vcpu.fd, _MSRS)
+    _call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
 
 
 def reset_vcpu(vcpu: Vcpu, entry: Entry, *, tsc: int | None = None) -> None:
@@ -2093,7 +2093,7 @@ def reset_vcpu(vcpu: Vcpu, entry: Entry, *, tsc: int | None = None) -> None:
     else:
         _RESET[_mode_of(entry)](vcpu, entry)
     if tsc is not None:
-        write_tsc(vcpu.fd, tsc)
+        _write_tsc(vcpu.fd, tsc)
 
 
 _ByMode: TypeAlias = Mapping[type[Entry], Callable[[Vcpu, Any], None]]

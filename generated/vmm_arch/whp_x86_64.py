@@ -480,9 +480,9 @@ platform: Final = whp.Library(whp.PLATFORM, "winhvplatform.h", abi.PROTOTYPES)
 
 
 # From templates/hypervisors/whp/x86_64/module.py.j2, calls
-def whp_is_there() -> None:
+def _whp_is_there() -> None:
     """Raise HypervisorUnavailableError if no hypervisor runs on this host."""
-    present = capability(WHvCapabilityCodeHypervisorPresent).HypervisorPresent
+    present = _capability(WHvCapabilityCodeHypervisorPresent).HypervisorPresent
     if not present:
         raise HypervisorUnavailableError(
             "WHvGetCapability",
@@ -492,14 +492,14 @@ def whp_is_there() -> None:
         )
 
 
-def refuse_device(device: int | None) -> None:
+def _refuse_device(device: int | None) -> None:
     """Raise HypervisorUnavailableError if a device is given, which this hypervisor does not have."""
     if device is not None:
         cause = "the platform is a library without a device file: leave the argument out"
         raise HypervisorUnavailableError(f"device={device}", "ERROR_NOT_SUPPORTED", cause)
 
 
-def capability(code: int) -> WHV_CAPABILITY:
+def _capability(code: int) -> WHV_CAPABILITY:
     """Ask the platform what it can do."""
     value = WHV_CAPABILITY()
     size = ctypes.c_uint32()
@@ -507,7 +507,7 @@ def capability(code: int) -> WHV_CAPABILITY:
     return value
 
 
-def activity(vcpu: Vcpu) -> Activity:
+def _activity(vcpu: Vcpu) -> Activity:
     """Tell what a virtual processor would do."""
     values = (WHV_REGISTER_VALUE * len(ACTIVITY))()
     vcpu.read_registers(ACTIVITY, len(ACTIVITY), values)
@@ -521,7 +521,7 @@ def activity(vcpu: Vcpu) -> Activity:
     return Activity.HALTED_FOR_GOOD
 
 
-def pending_events(vcpu: Vcpu) -> Events:
+def _pending_events(vcpu: Vcpu) -> Events:
     """Tell what a virtual processor has yet to take."""
     values = (WHV_REGISTER_VALUE * len(EVENTS))()
     vcpu.read_registers(EVENTS, len(EVENTS), values)
@@ -541,13 +541,13 @@ def pending_events(vcpu: Vcpu) -> Events:
     )
 
 
-def register_name(number: int) -> str:
+def _register_name(number: int) -> str:
     """The name of a register, as the platform's header has it."""
     found = (n for n, value in vars(abi).items() if "Register" in n and value == number)
     return next((n for n in found if n.startswith("WHv")), f"register {number:#x}")
 
 
-def write_state(vcpu: Vcpu, image: RegisterImage) -> None:
+def _write_state(vcpu: Vcpu, image: RegisterImage) -> None:
     """Write registers in one call.
 
     What the machine lacks is left out, but for the local APIC's registers on an older host, which
@@ -558,12 +558,12 @@ def write_state(vcpu: Vcpu, image: RegisterImage) -> None:
     if len(registers):
         vcpu.write_registers(registers.names, len(registers), registers.values)
     elif not vcpu.vm.irqchip:  # they are all the local APIC's
-        raise no_lapic("WHvSetVirtualProcessorRegisters")
+        raise _no_lapic("WHvSetVirtualProcessorRegisters")
     if lacking and vcpu.vm.irqchip:
-        write_lapic_registers(vcpu, image)
+        _write_lapic_registers(vcpu, image)
 
 
-def named(
+def _named(
     vcpu: Vcpu, names: Any, count: int, values: Any, error: HypervisorError
 ) -> HypervisorError:
     """Find the register that made a call fail, by writing each one by itself."""
@@ -577,12 +577,12 @@ def named(
             )
         except HypervisorError as own:
             given = int.from_bytes(bytes(value), "little")
-            what = f"{register_name(number)} cannot be {given:#x} on this host"
+            what = f"{_register_name(number)} cannot be {given:#x} on this host"
             return HypervisorError(own.operation, own.code, what)
     return error
 
 
-def write_lapic_registers(vcpu: Vcpu, image: RegisterImage) -> None:
+def _write_lapic_registers(vcpu: Vcpu, image: RegisterImage) -> None:
     """Write those of the local APIC's registers that the host has no names for."""
     wanted = {
         offset: image[name].Reg32
@@ -590,13 +590,13 @@ def write_lapic_registers(vcpu: Vcpu, image: RegisterImage) -> None:
         if name in vcpu.vm.lacking and name in image
     }
     if wanted:
-        lapic = read_lapic(vcpu)
+        lapic = _read_lapic(vcpu)
         for offset, value in wanted.items():
             lapic[offset] = value
-        write_lapic(vcpu, lapic)
+        _write_lapic(vcpu, lapic)
 
 
-def readable(vcpu: Vcpu, names: Sequence[int]) -> dict[int, WHV_REGISTER_VALUE]:
+def _readable(vcpu: Vcpu, names: Sequence[int]) -> dict[int, WHV_REGISTER_VALUE]:
     """Read those registers that can be read: one call if all can."""
     values = (WHV_REGISTER_VALUE * len(names))()
     try:
@@ -608,10 +608,10 @@ def readable(vcpu: Vcpu, names: Sequence[int]) -> dict[int, WHV_REGISTER_VALUE]:
         if len(names) == 1:
             return {}
     middle = len(names) // 2
-    return readable(vcpu, names[:middle]) | readable(vcpu, names[middle:])
+    return _readable(vcpu, names[:middle]) | _readable(vcpu, names[middle:])
 
 
-def registers_there(vcpu: Vcpu) -> dict[int, WHV_REGISTER_VALUE]:
+def _registers_there(vcpu: Vcpu) -> dict[int, WHV_REGISTER_VALUE]:
     """Read the registers that a machine may be without, and those that a reset puts back.
 
     A machine like the one before has the same ones, and is asked for those at once.
@@ -621,7 +621,7 @@ def registers_there(vcpu: Vcpu) -> dict[int, WHV_REGISTER_VALUE]:
     optional = OPTIONAL - (frozenset() if vm.irqchip else frozenset(LAPIC.values()))
     names = [*OTHER_REGISTERS, *sorted(optional.difference(OTHER_REGISTERS))]
     like, last = _last_there
-    there = readable(vcpu, last if like == (vm.irqchip, vm.cpuid) and not vm._prepare else names)
+    there = _readable(vcpu, last if like == (vm.irqchip, vm.cpuid) and not vm._prepare else names)
     if not vm._prepare:
         _last_there = (vm.irqchip, list(vm.cpuid)), list(there)
     return there
@@ -630,7 +630,7 @@ def registers_there(vcpu: Vcpu) -> dict[int, WHV_REGISTER_VALUE]:
 _last_there: tuple[tuple[bool, list[CpuidEntry]], list[int]] = (False, []), []
 
 
-class OtherState:
+class _OtherState:
     """What a new vCPU has in state that the arch functions do not write; a reset puts it back.
 
     It is taken when the machine is made. No other machine can be asked later: Windows maps a
@@ -638,16 +638,16 @@ class OtherState:
     """
 
     def __init__(self, vcpu: Vcpu) -> None:
-        there = registers_there(vcpu)
+        there = _registers_there(vcpu)
         self.lacking = OPTIONAL.difference(there)
         """The registers that a machine may be without, and this one is."""
         self._registers = RegisterImage({n: there[n] for n in OTHER_REGISTERS if n in there})
         # A host without these functions has none to write with, which only a reset has to say.
-        self._xsave = read_xsave(vcpu) if platform.has("WHvGetVirtualProcessorXsaveState") else b""
+        self._xsave = _read_xsave(vcpu) if platform.has("WHvGetVirtualProcessorXsaveState") else b""
         has_lapic = vcpu.vm.irqchip and platform.has(
             "WHvGetVirtualProcessorInterruptControllerState2"
         )
-        self._lapic = read_lapic(vcpu) if has_lapic else Lapic()
+        self._lapic = _read_lapic(vcpu) if has_lapic else Lapic()
 
     def restore(self, vcpu: Vcpu) -> None:
         """Write all of it to a vCPU: registers first, since one says how its APIC is read."""
@@ -662,7 +662,7 @@ class OtherState:
         if vcpu.vm.irqchip:
             lapic = Lapic.from_buffer_copy(self._lapic)
             lapic[APIC_ID] = vcpu.index << 24
-            write_lapic(vcpu, lapic)
+            _write_lapic(vcpu, lapic)
 
     def _write_registers(self, vcpu: Vcpu) -> None:
         registers = self._registers
@@ -686,7 +686,7 @@ class OtherState:
         return frozenset(refused)
 
 
-def read_xsave(vcpu: Vcpu) -> bytes:
+def _read_xsave(vcpu: Vcpu) -> bytes:
     """Read the extended state, in XSAVE's compacted format (Intel SDM volume 1, 13.4.3)."""
     size = ctypes.c_uint32(XSAVE_SIZE)
     while True:
@@ -701,7 +701,7 @@ def read_xsave(vcpu: Vcpu) -> bytes:
                 raise
 
 
-def inject(vcpu: Vcpu, kind: int, vector: int) -> None:
+def _inject(vcpu: Vcpu, kind: int, vector: int) -> None:
     """Make the guest take an interrupt next, and wake it: only WHvRequestInterrupt does by itself."""
     if vcpu.vm.irqchip and kind == WHvX64PendingInterrupt:
         cause = "the machine was made with an irqchip: raise one of its lines"
@@ -721,16 +721,16 @@ def inject(vcpu: Vcpu, kind: int, vector: int) -> None:
     vcpu.write_registers(INTERRUPTION, len(INTERRUPTION), values)
 
 
-def read_msrs(vcpu: Vcpu, indices: Iterable[int]) -> dict[int, int]:
+def _read_msrs(vcpu: Vcpu, indices: Iterable[int]) -> dict[int, int]:
     """Read MSRs in one call."""
     wanted = list(dict.fromkeys(indices))
     values = (WHV_REGISTER_VALUE * len(wanted))()
-    names = [msr_register(index, "WHvGetVirtualProcessorRegisters") for index in wanted]
+    names = [_msr_register(index, "WHvGetVirtualProcessorRegisters") for index in wanted]
     if names:
         try:
             vcpu.read_registers(names_array(names), len(names), values)
         except HypervisorError as error:
-            missing = next((i for i in wanted if not readable(vcpu, [MSRS[i]])), None)
+            missing = next((i for i in wanted if not _readable(vcpu, [MSRS[i]])), None)
             if missing is None:
                 raise
             cause = f"MSR {missing:#x} does not exist on this host or with this CPUID"
@@ -738,12 +738,12 @@ def read_msrs(vcpu: Vcpu, indices: Iterable[int]) -> dict[int, int]:
     return {index: value.Reg64 for index, value in zip(wanted, values, strict=True)}
 
 
-def write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
+def _write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     """Write MSRs in one call."""
     for index, value in msrs.items():
         if not 0 <= value < 1 << 64:
             raise ValueError(f"MSR {index:#x} = {value:#x}: the value has 64 bits")
-    names = [msr_register(index, "WHvSetVirtualProcessorRegisters") for index in msrs]
+    names = [_msr_register(index, "WHvSetVirtualProcessorRegisters") for index in msrs]
     image = RegisterImage(dict.fromkeys(names, 0))
     if not len(image):
         return
@@ -754,7 +754,7 @@ def write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     vcpu.write_registers(image.names, len(image), image.values)
 
 
-def msr_register(index: int, operation: str) -> int:
+def _msr_register(index: int, operation: str) -> int:
     """The register that is an MSR, for an operation on it."""
     if index not in MSRS:
         if not 0 <= index < 1 << 32:
@@ -764,10 +764,10 @@ def msr_register(index: int, operation: str) -> int:
     return MSRS[index]
 
 
-def read_lapic(vcpu: Vcpu) -> Lapic:
+def _read_lapic(vcpu: Vcpu) -> Lapic:
     """Read the local APIC's page."""
     if not vcpu.vm.irqchip:
-        raise no_lapic("WHvGetVirtualProcessorInterruptControllerState2")
+        raise _no_lapic("WHvGetVirtualProcessorInterruptControllerState2")
     lapic = Lapic()
     size = ctypes.c_uint32()
     read = platform.WHvGetVirtualProcessorInterruptControllerState2
@@ -781,22 +781,22 @@ def read_lapic(vcpu: Vcpu) -> Lapic:
     return lapic
 
 
-def write_lapic(vcpu: Vcpu, lapic: Lapic) -> None:
+def _write_lapic(vcpu: Vcpu, lapic: Lapic) -> None:
     """Write the local APIC's page."""
     if not vcpu.vm.irqchip:
-        raise no_lapic("WHvSetVirtualProcessorInterruptControllerState2")
+        raise _no_lapic("WHvSetVirtualProcessorInterruptControllerState2")
     platform.WHvSetVirtualProcessorInterruptControllerState2(
         vcpu.vm.partition, vcpu.index, ctypes.byref(lapic), ctypes.sizeof(lapic)
     )
 
 
-def no_lapic(operation: str) -> HypervisorError:
+def _no_lapic(operation: str) -> HypervisorError:
     """Say that there is no local APIC."""
     cause = "the machine was made without an irqchip"
     return HypervisorError(operation, "WHV_E_INVALID_PARTITION_CONFIG", cause)
 
 
-def translate(vcpu: Vcpu, address: int) -> int | None:
+def _translate(vcpu: Vcpu, address: int) -> int | None:
     """Translate an address as the vCPU's page tables do now, for reading at the highest privilege."""
     result = WHV_TRANSLATE_GVA_RESULT()
     physical = ctypes.c_uint64()
@@ -817,14 +817,14 @@ def translate(vcpu: Vcpu, address: int) -> int | None:
 TRANSLATED: Final = (WHvTranslateGvaResultSuccess, WHvTranslateGvaResultGpaUnmapped)
 
 
-def failure(operation: str, code: str, message: str) -> Failure:
+def _failure(operation: str, code: str, message: str) -> Failure:
     """Describe why a vCPU cannot run."""
     failed = Failure()
     failed.operation, failed.code, failed.message = operation, code, message
     return failed
 
 
-def rare_exit(reason: int, context: WHV_RUN_VP_EXIT_CONTEXT) -> Exit:
+def _rare_exit(reason: int, context: WHV_RUN_VP_EXIT_CONTEXT) -> Exit:
     """Describe an exit that is neither port I/O nor MMIO."""
     match reason:
         case abi.WHvRunVpExitReasonX64Halt:
@@ -835,17 +835,17 @@ def rare_exit(reason: int, context: WHV_RUN_VP_EXIT_CONTEXT) -> Exit:
             return InterruptWindow()
         case abi.WHvRunVpExitReasonInvalidVpRegisterValue:
             what = "the processor refused to enter the guest: its state is invalid"
-            return failure(
+            return _failure(
                 "WHvRunVirtualProcessor", "WHvRunVpExitReasonInvalidVpRegisterValue", what
             )
         case abi.WHvRunVpExitReasonUnsupportedFeature:
             told = context.UnsupportedFeature
             what = f"feature {told.FeatureCode} with the parameter {told.FeatureParameter:#x}"
-            return failure("WHvRunVirtualProcessor", "WHvRunVpExitReasonUnsupportedFeature", what)
+            return _failure("WHvRunVirtualProcessor", "WHvRunVpExitReasonUnsupportedFeature", what)
     return OtherExit(reason, whp.exit_name(reason, vars(abi)))
 
 
-def cpuid_results(everybodys: Sequence[Sequence[CpuidEntry]]) -> Any:
+def _cpuid_results(everybodys: Sequence[Sequence[CpuidEntry]]) -> Any:
     """Lay out what each vCPU's CPUID says; what all say alike is said once.
 
     Bits that the processor keeps itself are left to it.
@@ -855,11 +855,11 @@ def cpuid_results(everybodys: Sequence[Sequence[CpuidEntry]]) -> Any:
     for at, entry in enumerate(first):
         alike = all(other[at] == entry for other in others)
         for index, entries in enumerate(everybodys[:1] if alike else everybodys):
-            results.append(cpuid_result(entries[at], None if alike else index))
+            results.append(_cpuid_result(entries[at], None if alike else index))
     return (WHV_X64_CPUID_RESULT2 * len(results))(*results) if results else None
 
 
-def cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
+def _cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
     """Lay out one answer, of one vCPU or of all."""
     flags = WHvX64CpuidResult2FlagSubleafSpecific * (entry.index is not None)
     flags |= WHvX64CpuidResult2FlagVpSpecific * (vcpu is not None)
@@ -875,12 +875,12 @@ def cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
 
 
 @cache
-def cpuid_of_host() -> tuple[CpuidEntry, ...]:
+def _cpuid_of_host() -> tuple[CpuidEntry, ...]:
     """What CPUID says where nobody changes it."""
     try:
         if platform.has("WHvGetVirtualProcessorCpuidOutput"):
-            return cpuid_of_platform()
-        return cpuid_of_guest()
+            return _cpuid_of_platform()
+        return _cpuid_of_guest()
     except HypervisorError as error:
         if error.code != "ERROR_VID_PARTITION_ALREADY_EXISTS":
             raise
@@ -889,7 +889,7 @@ def cpuid_of_host() -> tuple[CpuidEntry, ...]:
         raise HypervisorError("supported_cpuid", error.code, cause) from None
 
 
-def cpuid_of_platform() -> tuple[CpuidEntry, ...]:
+def _cpuid_of_platform() -> tuple[CpuidEntry, ...]:
     """Ask the platform what CPUID says in a partition without memory, of which there can be more."""
     partition = ctypes.c_void_p()
     count = ctypes.c_uint32(1)
@@ -913,7 +913,7 @@ def cpuid_of_platform() -> tuple[CpuidEntry, ...]:
         return tuple(enumerated(ask))
 
 
-def cpuid_of_guest() -> tuple[CpuidEntry, ...]:
+def _cpuid_of_guest() -> tuple[CpuidEntry, ...]:
     """Have a guest of one instruction read what CPUID says."""
     with GuestMemory(0x2000) as memory, Vm(memory, cpuid=()) as vm:
         memory.write(0x1000, b"\x0f\xa2\xf4")  # cpuid; hlt
@@ -935,20 +935,20 @@ def cpuid_of_guest() -> tuple[CpuidEntry, ...]:
         return tuple(enumerated(ask))
 
 
-def has_tsc_deadline() -> bool:
+def _has_tsc_deadline() -> bool:
     """Whether the local APIC's timer has a deadline mode."""
     with suppress(HypervisorError):
-        banks = capability(WHvCapabilityCodeProcessorFeaturesBanks).ProcessorFeaturesBanks
+        banks = _capability(WHvCapabilityCodeProcessorFeaturesBanks).ProcessorFeaturesBanks
         return bool(banks.Bank1.TscDeadlineTmrSupport)
     return False
 
 
-def examine(device: int | None) -> Report:
+def _examine(device: int | None) -> Report:
     """Say what works of the platform on this host."""
     try:
-        refuse_device(device)
-        whp_is_there()
-        features = capability(WHvCapabilityCodeFeatures).Features
+        _refuse_device(device)
+        _whp_is_there()
+        features = _capability(WHvCapabilityCodeFeatures).Features
     except HypervisorError as error:
         return Report("WHP", (Check(whp.PLATFORM, False, str(error)),))
     checks = [Check(whp.PLATFORM, True, "is there, and a hypervisor runs")]
@@ -1061,7 +1061,7 @@ class Vcpu:
                 self.vm.partition, self.index, names, count, values
             )
         except HypervisorError as error:
-            raise named(self, names, count, values, error) from None
+            raise _named(self, names, count, values, error) from None
 
     def translate_page(self, address: int, flags: int, result: Any, physical: Any) -> None:
         """Translate a guest-virtual address: the result and the guest-physical one are pointers."""
@@ -1145,7 +1145,7 @@ class Vcpu:
         try:
             access = self._emulation.next_access()
         except EmulationFailed as error:
-            failed = failure("WinHvEmulation", "WHV_EMULATOR_STATUS", str(error))
+            failed = _failure("WinHvEmulation", "WHV_EMULATOR_STATUS", str(error))
             self._emulation.active = False
             self._state = IDLE
             return failed
@@ -1187,7 +1187,7 @@ class Vcpu:
             return bytes(known[:count])
         context = self._context.VpContext
         address = context.Rip + (0 if context.Cs.Long else context.Cs.Base)
-        physical = translate(self, address)
+        physical = _translate(self, address)
         if physical is None:
             return b""
         length = min(15, 0x1000 - physical % 0x1000)
@@ -1205,7 +1205,7 @@ class Vcpu:
                 access = context.MemoryAccess
                 if access.AccessInfo.AccessType == WHvMemoryAccessExecute:
                     what = f"the guest executes at {access.Gpa:#x}, where there is no memory"
-                    failed = failure(
+                    failed = _failure(
                         "WHvRunVirtualProcessor", "WHvRunVpExitReasonMemoryAccess", what
                     )
                     self._state = IDLE
@@ -1231,7 +1231,7 @@ class Vcpu:
                 return None  # the kicks are counted: this one may have been told of
             case abi.WHvRunVpExitReasonX64InterruptWindow if self._window_wanted:
                 self._ask_for_window()  # the platform tells of one only
-        rare = rare_exit(reason, context)
+        rare = _rare_exit(reason, context)
         self._state = IDLE
         return rare
 
@@ -1426,20 +1426,20 @@ class Vcpu:
         """Read model-specific registers by their index."""
         if self._state:
             self._complete_pending()
-        return read_msrs(self, indices)
+        return _read_msrs(self, indices)
 
     def set_msrs(self, msrs: Mapping[int, int]) -> None:
         """Write model-specific registers; an error names the first one that was refused."""
         if self._state:
             self._complete_pending()
         self._fresh = False
-        write_msrs(self, msrs)
+        _write_msrs(self, msrs)
 
     def get_lapic(self) -> Lapic:
         """Read the local APIC's registers; needs a VM with an irqchip."""
         if self._state:
             self._complete_pending()
-        return read_lapic(self)
+        return _read_lapic(self)
 
     def set_lapic(self, lapic: Lapic) -> None:
         """Write the local APIC's registers; needs a VM with an irqchip."""
@@ -1448,13 +1448,13 @@ class Vcpu:
         self._fresh = False
         if not isinstance(lapic, Lapic):
             raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
-        write_lapic(self, lapic)
+        _write_lapic(self, lapic)
 
     def get_tsc_khz(self) -> int:
         """Tell how fast the guest's time stamp counter counts, in kHz."""
         if self._state:
             self._complete_pending()
-        return capability(WHvCapabilityCodeProcessorClockFrequency).ProcessorClockFrequency // 1000
+        return _capability(WHvCapabilityCodeProcessorClockFrequency).ProcessorClockFrequency // 1000
 
     def get_activity(self) -> Activity:
         """Tell whether the vCPU executes instructions, is halted or waits to be started.
@@ -1463,7 +1463,7 @@ class Vcpu:
         """
         if self._state:
             self._complete_pending()
-        return activity(self)
+        return _activity(self)
 
     def get_debugregs(self) -> dict[str, int]:
         """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
@@ -1477,13 +1477,13 @@ class Vcpu:
         """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
         if self._state:
             self._complete_pending()
-        return pending_events(self)
+        return _pending_events(self)
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
         if self._state:
             self._complete_pending()
-        return translate(self, address)
+        return _translate(self, address)
 
     def inject_interrupt(self, vector: int) -> None:
         """Make the guest take an external interrupt next; needs a VM without an irqchip.
@@ -1494,14 +1494,14 @@ class Vcpu:
         if self._state:
             self._complete_pending()
         self._fresh = False
-        inject(self, WHvX64PendingInterrupt, vector)
+        _inject(self, WHvX64PendingInterrupt, vector)
 
     def inject_nmi(self) -> None:
         """Make the guest take a non-maskable interrupt."""
         if self._state:
             self._complete_pending()
         self._fresh = False
-        inject(self, WHvX64PendingNmi, 2)
+        _inject(self, WHvX64PendingNmi, 2)
 
     def request_interrupt_window(self, wanted: bool) -> None:
         """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
@@ -1628,7 +1628,7 @@ class Vm:
     """Held by who closes the machine."""
     _opened: ExitStack | None
     """What close() undoes; None once it has."""
-    _other_state: OtherState
+    _other_state: _OtherState
     """All state that the arch functions do not write, as a new vCPU has it here."""
     _device: int | None
     _prepare: Callable[[Vm], object] | None
@@ -1665,13 +1665,13 @@ class Vm:
     def _create(self, opened: ExitStack) -> None:
         """Make the partition; what undoes it is left to ``opened``."""
         vcpus = self._vcpu_count
-        refuse_device(self._device)
+        _refuse_device(self._device)
         self._own_exits = 0
         self.msr_exits_wanted = False
         self.written = set()
         self.ioapic = IoApic(self._deliver)
         self.devices = {IO_APIC_ADDRESSES: self.ioapic} if self.irqchip else {}
-        whp_is_there()
+        _whp_is_there()
         self._check_features()
         if not 0 < vcpus <= MAX_VCPUS:
             raise ValueError(f"a machine has 1 to {MAX_VCPUS} vCPUs, not {vcpus}")
@@ -1688,11 +1688,11 @@ class Vm:
         for index in range(vcpus):
             self.vcpus.append(Vcpu(self, index, for_vcpu(self.cpuid, index, vcpus)))
             opened.callback(self.vcpus[-1]._close)
-        self._other_state = OtherState(self.vcpus[0])
+        self._other_state = _OtherState(self.vcpus[0])
         self.lacking = self._other_state.lacking
 
     def _check_features(self) -> None:
-        features = capability(WHvCapabilityCodeFeatures).Features
+        features = _capability(WHvCapabilityCodeFeatures).Features
         for wanted, offered, argument in (
             (self.irqchip, features.LocalApicEmulation, "irqchip=True"),
             (self.track_dirty, features.DirtyPageTracking, "track_dirty=True"),
@@ -1706,7 +1706,7 @@ class Vm:
         if self.irqchip:
             mode = ctypes.c_uint32(WHvX64LocalApicEmulationModeXApic)
             self._set_property(WHvPartitionPropertyCodeLocalApicEmulationMode, mode)
-        results = cpuid_results([for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)])
+        results = _cpuid_results([for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)])
         if results and not self._set_new_property(
             WHvPartitionPropertyCodeCpuidResultList2, results
         ):
@@ -1919,7 +1919,7 @@ def probe(*, device: int | None = None) -> Report:
 
     ``device`` is that of :class:`Vm`.
     """
-    return examine(device)
+    return _examine(device)
 
 
 def install_kick_signal() -> None:
@@ -1935,8 +1935,8 @@ def supported_cpuid(*, device: int | None = None) -> list[CpuidEntry]:
     It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
     ``device`` is that of :class:`Vm`.
     """
-    refuse_device(device)
-    return for_host(cpuid_of_host(), deadline=has_tsc_deadline())
+    _refuse_device(device)
+    return for_host(_cpuid_of_host(), deadline=_has_tsc_deadline())
 
 
 # Arch functions
@@ -2221,13 +2221,13 @@ _SECONDARY_REGISTERS = (
 def setup_fpu(vcpu: Vcpu) -> None:
     """Give x87 and SSE the state of FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
     vcpu._mark_modified()
-    write_state(vcpu, _FPU)
+    _write_state(vcpu, _FPU)
 
 
 def setup_msrs(vcpu: Vcpu) -> None:
     """Set the MSRs that a boot protocol leaves to the loader: fast strings, caching, system calls."""
     vcpu._mark_modified()
-    write_state(vcpu, _MSRS)
+    _write_state(vcpu, _MSRS)
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
@@ -2240,7 +2240,7 @@ def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
     registers[WHvX64RegisterRsp] = entry.rsp
     registers[WHvX64RegisterRbp] = entry.rsp
     registers[WHvX64RegisterRip] = entry.rip
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
@@ -2249,7 +2249,7 @@ def setup_sregs_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_SPECIAL)
     registers[WHvX64RegisterCs].Segment.Selector = entry.cs_selector
     registers[WHvX64RegisterCs].Segment.Base = entry.cs_base
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
@@ -2257,7 +2257,7 @@ def setup_sregs_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     vcpu._mark_modified()
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_SPECIAL)
     registers[WHvX64RegisterGdtr].Table.Base = entry.gdt
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
@@ -2266,7 +2266,7 @@ def setup_sregs_long64(vcpu: Vcpu, entry: Long64) -> None:
     registers = RegisterImage.from_buffer_copy(_LONG64_SPECIAL)
     registers[WHvX64RegisterGdtr].Table.Base = entry.gdt
     registers[WHvX64RegisterCr3] = entry.page_tables
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
@@ -2277,7 +2277,7 @@ def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
 def set_lint(vcpu: Vcpu) -> None:
     """Set up the local APIC as firmware does: LINT0 takes the 8259's interrupts, LINT1 NMIs."""
     vcpu._mark_modified()
-    write_state(vcpu, _LAPIC)
+    _write_state(vcpu, _LAPIC)
 
 
 def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
@@ -2292,7 +2292,7 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     registers[WHvX64RegisterRip] = entry.rip
     registers[WHvX64RegisterCs].Segment.Selector = entry.cs_selector
     registers[WHvX64RegisterCs].Segment.Base = entry.cs_base
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
@@ -2306,7 +2306,7 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     registers[WHvX64RegisterRbp] = entry.rsp
     registers[WHvX64RegisterRip] = entry.rip
     registers[WHvX64RegisterGdtr].Table.Base = entry.gdt
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
@@ -2321,13 +2321,13 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
     registers[WHvX64RegisterRip] = entry.rip
     registers[WHvX64RegisterGdtr].Table.Base = entry.gdt
     registers[WHvX64RegisterCr3] = entry.page_tables
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def configure_secondary(vcpu: Vcpu) -> None:
     """Give a new vCPU that waits for another one everything that INIT and SIPI leave alone."""
     vcpu._begin_configure()
-    write_state(vcpu, _MSRS)
+    _write_state(vcpu, _MSRS)
 
 
 def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
@@ -2356,7 +2356,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     registers[WHvX64RegisterRip] = entry.rip
     registers[WHvX64RegisterCs].Segment.Selector = entry.cs_selector
     registers[WHvX64RegisterCs].Segment.Base = entry.cs_base
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
@@ -2372,7 +2372,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     registers[WHvX64RegisterRbp] = entry.rsp
     registers[WHvX64RegisterRip] = entry.rip
     registers[WHvX64RegisterGdtr].Table.Base = entry.gdt
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
@@ -2389,7 +2389,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     registers[WHvX64RegisterRip] = entry.rip
     registers[WHvX64RegisterGdtr].Table.Base = entry.gdt
     registers[WHvX64RegisterCr3] = entry.page_tables
-    write_state(vcpu, registers)
+    _write_state(vcpu, registers)
 
 
 def reset_secondary(vcpu: Vcpu) -> None:
@@ -2397,7 +2397,7 @@ def reset_secondary(vcpu: Vcpu) -> None:
     vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
-    write_state(vcpu, _SECONDARY_REGISTERS)
+    _write_state(vcpu, _SECONDARY_REGISTERS)
 
 
 def reset_vcpu(vcpu: Vcpu, entry: Entry, *, tsc: int | None = None) -> None:
@@ -2417,9 +2417,9 @@ def reset_vcpu(vcpu: Vcpu, entry: Entry, *, tsc: int | None = None) -> None:
     else:
         _RESET[_mode_of(entry)](vcpu, entry)
     if tsc is not None:
-        before = read_msrs(vcpu, [IA32_TSC])[IA32_TSC]
-        write_msrs(vcpu, {IA32_TSC: tsc})
-        check_moved("WHvX64RegisterTsc", before, tsc, read_msrs(vcpu, [IA32_TSC])[IA32_TSC])
+        before = _read_msrs(vcpu, [IA32_TSC])[IA32_TSC]
+        _write_msrs(vcpu, {IA32_TSC: tsc})
+        check_moved("WHvX64RegisterTsc", before, tsc, _read_msrs(vcpu, [IA32_TSC])[IA32_TSC])
 
 
 _ByMode: TypeAlias = Mapping[type[Entry], Callable[[Vcpu, Any], None]]

@@ -28,8 +28,8 @@ OUT_FOREVER = b"\xe6\x10\xeb\xfc"  # 1: out 0x10, al; jmp 1b
 ENTRY = arch.Long64(0x1000, rsp=0x8000, rsi=0x7000)
 
 # A machine sets CPUID when it is made; these are what it does that with.
-CPUID_IMAGE: Any = vars(arch)["cpuid_image"]
-SET_LARGE: Any = vars(arch)["call_large"]
+CPUID_IMAGE: Any = vars(arch)["_cpuid_image"]
+SET_LARGE: Any = vars(arch)["_call_large"]
 
 Times = dict[str, list[float]]
 

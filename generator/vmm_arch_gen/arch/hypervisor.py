@@ -50,7 +50,7 @@ _ENTRIES = {
     "value": (False, '"union WHV_REGISTER_VALUE", a record of the headers'),
     "when": (False, '"vcpu.vm.irqchip", an expression'),
     "fixed": (False, '{"flags": "KVM_VCPUEVENT_VALID_SHADOW"}'),
-    "composites": (False, '{"SegmentValue": ("segment_image", {"base": "base"})}'),
+    "composites": (False, '{"SegmentValue": ("_segment_image", {"base": "base"})}'),
 }
 _IDENTIFIERS = ("operation", "constructor", "variable", "type")
 

@@ -26,7 +26,7 @@ SINKS = {
         "variable": "sregs",
         "composites": {
             "SegmentValue": (
-                "segment_image",
+                "_segment_image",
                 {"selector": "selector", "base": "base", "limit": "limit"},
             )
         },
@@ -48,21 +48,21 @@ SINKS = {
     "xcrs": {
         "operation": "set_xcrs",
         "shape": "keywords",
-        "constructor": "xcrs_image",
+        "constructor": "_xcrs_image",
         "variable": "xcrs",
         "when": "vcpu.vm._has_xcrs",
     },
     "debugregs": {
         "operation": "set_debugregs",
         "shape": "keywords",
-        "constructor": "debugregs_image",
+        "constructor": "_debugregs_image",
         "variable": "debugregs",
     },
     # Before the MSRs, because its mode decides on the TSC deadline.
     "lapic": {
         "operation": "set_lapic",
         "shape": "table",
-        "constructor": "lapic_image",
+        "constructor": "_lapic_image",
         "type": "Lapic",
         "variable": "lapic",
         "when": "vcpu.vm.irqchip",
@@ -70,7 +70,7 @@ SINKS = {
     "msrs": {
         "operation": "set_msr_image",
         "shape": "table",
-        "constructor": "msrs_image",
+        "constructor": "_msrs_image",
         "variable": "msrs",
     },
     "events": {
