@@ -19,6 +19,9 @@ if os.environ.get("CI"):
 
 pytest_plugins = ["backends"]
 
+_LONGEST = ("nested", "whp")
+"""The folders of those tests that take longest."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
@@ -26,12 +29,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, where several processes test, what shares something that is slow to make."""
-    top = Path(__file__).parent
+    """Keep together, where several processes test, what shares something that is slow to make.
+
+    And begin with what takes longest, which is emulated: whoever is done first takes the next.
+    """
     for item in items:
-        shared = item.path.stem if item.path.parent == top else item.path.parent.name
-        item.add_marker(pytest.mark.xdist_group(shared))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.parent.name not in _LONGEST)
 
 
 TARGETS = load_targets(project().targets_file)
