@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from backends import BACKENDS, backend_module
 from images import flat_kernel
+from readme import boots_linux
 from requirements import require
 from vmm_arch.abi import whp_x86_64
 from vmm_arch.whp import VARIABLE
@@ -53,10 +54,7 @@ SHOWS_ITS_COMMAND_LINE = bytes.fromhex(
 def test_the_example_that_boots_linux(checkout: Path, tmp_path: Path, backend: str) -> None:
     """With code in the kernel's place that shows what the kernel is told; the nested machine boots one."""
     arch = backend_module(backend)
-    text = (checkout / "README.md").read_text()
-    found = re.search(r"```python\n(import os\n.*?serve.*?)```", text, re.S)
-    assert found is not None
-    (tmp_path / "boot.py").write_text(found[1].replace("kvm_x86_64 as", f"{backend} as"))
+    (tmp_path / "boot.py").write_text(boots_linux(checkout, backend))
     flat_kernel(tmp_path / "vmlinuz", SHOWS_ITS_COMMAND_LINE)
     (tmp_path / "initrd.img").write_bytes(b"initrd")
     done = subprocess.run(

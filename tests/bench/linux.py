@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import debian
 from figures import ratio, report
+from nested.architecture import X86_64
 from nested.machine import MachineFailed, provision
 from nested.scenarios import PRODUCT
 from nested.stock import stock_kernel, tiny_initrd
@@ -29,7 +30,7 @@ def main() -> None:
     machine = provision()
     with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
         root = Path(temporary, "qemu")
-        with debian.suite(machine.architecture.suite, machine.architecture.debian) as suite:
+        with debian.suite(X86_64.suite, X86_64.debian) as suite:
             suite.unpack(suite.closure(QEMU), root)
         files: dict[str, bytes | Path] = {
             "vmm_arch": PRODUCT,

@@ -10,6 +10,7 @@ from pathlib import Path
 from debian import Unavailable
 from vmm_arch.selftest.play import NAMES
 
+from nested.architecture import AMD, KERNELS, PROCESSORS
 from nested.machine import Machine, MachineFailed, provision
 from nested.scenarios import PRODUCT, play_all
 
@@ -20,7 +21,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="machine: %(message)s")
     arguments = _parser().parse_args()
     try:
-        machine = provision()
+        machine = provision(PROCESSORS[arguments.processor], arguments.kernel)
         match arguments.action:
             case "build":
                 status = _build(machine)
@@ -37,8 +38,17 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="machine.py",
-        description="A stock Debian kernel with a working KVM, run by QEMU without any hardware.",
+        description="A stock Debian kernel with a working KVM, run without any hardware.",
         epilog=f"Exit status: {UNAVAILABLE} if there is no machine or it does not come to its end.",
+    )
+    parser.add_argument(
+        "--processor",
+        choices=PROCESSORS,
+        default=AMD,
+        help=f"what is emulated: AMD's by QEMU, the others, Intel's, by Bochs ({AMD})",
+    )
+    parser.add_argument(
+        "--kernel", choices=KERNELS, default=KERNELS[0], help=f"whose kernel ({KERNELS[0]})"
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("build", help="fetch and make what is not there yet, and say where it is")
@@ -75,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(machine: Machine) -> int:
-    print(machine.initrd.parent)
+    for path in (machine.kernel, *machine.initrd):
+        print(path)
     return 0
 
 
@@ -103,7 +114,7 @@ def _test(machine: Machine, parts: list[str]) -> int:
     if not names:
         print(f"machine: no scenario's name contains {' or '.join(parts)}", file=sys.stderr)
         return UNAVAILABLE
-    outcomes = play_all(machine, names)
+    outcomes = play_all(machine, names).outcomes
     for name, outcome in outcomes.items():
         print(f"{'failed' if outcome.failure else 'passed'} {name} ({outcome.seconds:.1f} s)")
         if outcome.failure:

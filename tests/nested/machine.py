@@ -8,32 +8,35 @@ from __future__ import annotations
 import io
 import logging
 import shlex
-import shutil
 import sys
 import tarfile
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a command: imports begin in the folder above
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from debian import Unavailable
-
 from nested import stock
-from nested.architecture import X86_64, Architecture
+from nested.architecture import AMD, PROCESSORS, Processor
+from nested.bochs import run_bochs
+from nested.bochs_package import find_bochs
+from nested.emulator import CONSOLE, MESSAGES, PORTS, Boot
 from nested.overlay import overlay
-from nested.qemu import CONSOLE, MESSAGES, run_qemu
+from nested.qemu import find_qemu, run_qemu
 
 _log = logging.getLogger(__name__)
 
-PORTS = ("stdout", "stderr", "results", "status")
 TAIL = 30
 """How many lines of each output a failure shows."""
 NOISE = "warning: TCG doesn't support requested feature"
 """QEMU says this of each feature of the CPU that it does not interpret, and goes on without it."""
+RESULTS, STATUS = "results", "status"
+"""What the archive has that the machine sends: a folder, and a file behind that."""
 
 
 class MachineFailed(Exception):
@@ -59,10 +62,12 @@ class Result:
 class Machine:
     """A machine that can be booted, any number of times: each time it is new."""
 
-    architecture: Architecture
-    qemu: str
+    boot: Boot
+    python: str
+    """The version of the Python inside."""
     kernel: Path
-    initrd: Path
+    initrd: tuple[Path, ...]
+    """Archives that are unpacked one after the other."""
 
     def run(
         self, files: Mapping[str, bytes | Path], command: list[str], timeout: float = 300
@@ -77,55 +82,61 @@ class Machine:
         with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
             folder = Path(temporary)
             initrd = folder / "initrd"
-            shutil.copyfile(self.initrd, initrd)
-            with initrd.open("ab") as end:
-                end.write(overlay(files, command, self.architecture.python))
-            failure = run_qemu(
-                self.qemu, self.architecture, self.kernel, initrd, PORTS, folder, timeout
-            )
-            outputs = {path.name: path.read_bytes() for path in folder.iterdir()}
+            archives = [path.read_bytes() for path in self.initrd]
+            initrd.write_bytes(b"".join([*archives, overlay(files, command, self.python)]))
+            failure = self.boot(self.kernel, initrd, folder, timeout)
+            # An emulator may make a file when the first byte comes.
+            written = [folder / name for name in (MESSAGES, CONSOLE, *PORTS)]
+            outputs = {path.name: path.read_bytes() if path.exists() else b"" for path in written}
         seconds = time.monotonic() - start
-        status = outputs.get("status", b"")
-        if failure is None and not status.endswith(b"\n"):
+        sent = _unpacked(outputs[RESULTS])
+        if failure is None and STATUS not in sent:
             failure = "it ended before its command had"
         if failure is not None:
             raise MachineFailed(_report(failure, command, outputs))
         _log.info("booted and ran %s in %.1f s", command[0], seconds)
         return Result(
-            int(status),
+            int(sent.pop(STATUS)),
             _text(outputs["stdout"]),
             _text(outputs["stderr"]),
-            _unpacked(outputs["results"]),
+            {name.removeprefix(f"{RESULTS}/"): content for name, content in sent.items()},
             _text(outputs[CONSOLE]),
             seconds,
         )
 
 
-def provision(architecture: Architecture = X86_64) -> Machine:
-    """Make a machine; raise Unavailable if QEMU or Debian's packages cannot be had."""
-    qemu = shutil.which(architecture.qemu)
-    if qemu is None:
-        raise Unavailable(
-            f"the nested machine needs {architecture.qemu}; on Debian:"
-            f" apt-get install --no-install-recommends {architecture.qemu_package}"
-        )
-    folder = stock.stock(architecture)
-    return Machine(architecture, qemu, folder / stock.KERNEL, folder / stock.INITRD)
+def provision(processor: Processor = PROCESSORS[AMD], suite: str = "bookworm") -> Machine:
+    """Make a machine with the kernel of one of Debian's suites.
+
+    Raise Unavailable if the emulator or Debian's packages cannot be had.
+    """
+    architecture = processor.architecture
+    boot: Boot
+    match processor.emulator:
+        case "QEMU":
+            boot = partial(run_qemu, find_qemu(), processor.model)
+        case "Bochs":
+            boot = partial(run_bochs, find_bochs(), processor.model)
+    kernel = stock.kernel(architecture, suite)
+    initrd = stock.userland(architecture) / stock.INITRD
+    modules = kernel / stock.modules_archive(processor.kvm)
+    return Machine(boot, architecture.python, kernel / stock.KERNEL, (initrd, modules))
 
 
 def _unpacked(archive: bytes) -> dict[str, bytes]:
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        return {
-            member.name.removeprefix("./"): content.read()
-            for member in tar
-            if (content := tar.extractfile(member)) is not None
-        }
+    """The files of an archive, as far as it goes."""
+    files = {}
+    with suppress(tarfile.TarError), tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+        for member in tar:
+            if (content := tar.extractfile(member)) is not None:
+                files[member.name] = content.read()
+    return files
 
 
 def _report(failure: str, command: list[str], outputs: Mapping[str, bytes]) -> str:
     lines = [f"the machine that was to run {shlex.join(command)} failed: {failure}"]
     for name in (MESSAGES, CONSOLE, "stdout", "stderr"):
-        said = [line for line in _text(outputs.get(name, b"")).splitlines() if NOISE not in line]
+        said = [line for line in _text(outputs[name]).splitlines() if NOISE not in line]
         if said:
             lines += [f"the end of {name}:", *(f"    {line}" for line in said[-TAIL:])]
     return "\n".join(lines)

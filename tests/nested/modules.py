@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,26 +10,40 @@ from pathlib import Path
 from debian import Unavailable
 
 
-def load_order(root: Path, wanted: Iterable[str]) -> list[Path]:
-    """The files of these modules below a folder, each after the modules that it depends on.
+def load_order(root: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:
+    """Names and contents of these modules, each after the modules that it depends on.
 
-    The package has no modules.dep: depmod makes it where a kernel is installed.
+    They are looked for below a folder. What is built into the kernel is left out. The package has
+    no modules.dep: depmod makes it where a kernel is installed.
     """
-    files = {path.stem.replace("-", "_"): path for path in sorted(root.rglob("*.ko"))}
-    order: list[Path] = []
+    files = {_name(path): path for path in sorted(root.rglob("*.ko*"))}
+    built_in = {
+        _name(Path(line))
+        for path in root.rglob("modules.builtin")
+        for line in path.read_text().splitlines()
+    }
+    order: dict[str, bytes] = {}
 
     def visit(name: str) -> None:
-        path = files.get(name.replace("-", "_"))
+        if name in order or name in built_in:
+            return
+        path = files.get(name)
         if path is None:
             raise Unavailable(f"the kernel's package has no module {name}")
-        if path not in order:
-            for needed in dependencies(path.read_bytes()):
-                visit(needed)
-            order.append(path)
+        data = path.read_bytes()
+        module = lzma.decompress(data) if path.suffix == ".xz" else data
+        for needed in dependencies(module):
+            visit(needed.replace("-", "_"))
+        order[name] = module
 
     for name in wanted:
-        visit(name)
-    return order
+        visit(name.replace("-", "_"))
+    return list(order.items())
+
+
+def _name(path: Path) -> str:
+    """A module's name by the path of its file, in which it may be written with dashes."""
+    return path.name.partition(".")[0].replace("-", "_")
 
 
 def dependencies(module: bytes) -> list[str]:

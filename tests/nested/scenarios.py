@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import vmm_arch
@@ -28,12 +30,31 @@ ENDED = (0, 1)
 """The self-test's exit status if every scenario was played."""
 
 
-def play_all(machine: Machine, names: Iterable[str]) -> dict[str, Outcome]:
+@dataclass(frozen=True)
+class Played:
+    """What came of scenarios that a machine played."""
+
+    outcomes: dict[str, Outcome]
+    parameters: dict[str, str]
+    """What KVM says of itself: its module's parameters."""
+
+
+def play_all(machine: Machine, names: Iterable[str]) -> Played:
     """Boot the machine once and play these scenarios in it, on its KVM."""
-    command = [*SELFTEST, "--hypervisor", "kvm", "--patience", str(SLOWER), *names]
-    result = machine.run({"vmm_arch": PRODUCT}, command, timeout=900)
+    selftest = shlex.join([*SELFTEST, "--hypervisor", "kvm", "--patience", str(SLOWER), *names])
+    parameters = "cp -r /sys/module/kvm_*/parameters results"
+    result = machine.run(
+        {"vmm_arch": PRODUCT}, ["sh", "-c", f"{parameters}; {selftest}"], timeout=900
+    )
     if result.status not in ENDED:
         said = result.stdout + result.stderr
         raise MachineFailed(f"the self-test ended with status {result.status}:\n{said}")
     outcomes = json.loads(result.files["report.json"])["scenarios"]
-    return {name: Outcome(name, **outcome) for name, outcome in outcomes.items()}
+    return Played(
+        {name: Outcome(name, **outcome) for name, outcome in outcomes.items()},
+        {
+            name.removeprefix("parameters/"): value.decode().strip()
+            for name, value in result.files.items()
+            if name.startswith("parameters/")
+        },
+    )

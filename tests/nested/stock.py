@@ -1,12 +1,14 @@
-"""A stock Debian kernel and a userland for it, from Debian's packages."""
+"""Stock Debian kernels and a userland for them, from Debian's packages."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import shutil
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +23,8 @@ _log = logging.getLogger(__name__)
 
 KERNEL, VMLINUX, INITRD, BUSYBOX = "vmlinuz", "vmlinux", "initrd.cpio", "busybox"
 
-_MAKERS = ("architecture", "bytecode", "bzimage", "cpio", "lz4", "modules", "stock")
+_USERLAND_MAKERS = ("architecture", "bytecode", "cpio", "stock")
+_KERNEL_MAKERS = ("architecture", "cpio", "modules", "stock")
 """The modules beside this one that decide what is made."""
 _LEFT_OUT = ("usr/share", "usr/lib/*/gconv")
 _FOLDERS = ("dev", "proc", "sys", "tmp")
@@ -29,17 +32,44 @@ _CONSOLE = cpio.character_device("dev/console", 5, 1)
 """The kernel opens it as the first process's input and output, before anything is mounted."""
 
 
-def stock_kernel() -> Path:
+@cache
+def userland(architecture: Architecture) -> Path:
+    """The folder of INITRD and BUSYBOX, fetched and made on first use.
+
+    INITRD is a userland with Python. It has no /init: that is for whoever boots it to add.
+    """
+    return _kept("userland", architecture.suite, architecture, _make_userland, _USERLAND_MAKERS)
+
+
+@cache
+def kernel(architecture: Architecture, suite: str) -> Path:
+    """The folder of KERNEL and, for each KVM, an archive of its modules, fetched on first use."""
+    return _kept("kernel", suite, architecture, _make_kernel, _KERNEL_MAKERS)
+
+
+def modules_archive(kvm: str) -> str:
+    """The file of a kernel's folder that has the modules to load, in /modules, named in order."""
+    return f"{kvm}.cpio"
+
+
+def stock_kernel(suite: str = X86_64.suite) -> Path:
     """The kernel as it is installed in /boot: a bzImage."""
-    return stock(X86_64) / KERNEL
+    return kernel(X86_64, suite) / KERNEL
 
 
+@cache
 def stock_vmlinux() -> Path:
-    """The same kernel as an ELF file, which is what is inside the bzImage.
+    """Bookworm's kernel as an ELF file, which is what is inside the bzImage.
 
     Behind what the ELF headers describe, the file has the addresses to change for KASLR.
     """
-    return stock(X86_64) / VMLINUX
+    image = stock_kernel().read_bytes()
+
+    def make(folder: Path) -> None:
+        (folder / VMLINUX).write_bytes(bzimage.vmlinux(image))
+
+    key = hashlib.sha256(image).hexdigest()[:16]
+    return kept("vmlinux", key, make, cache_folder("nested")) / VMLINUX
 
 
 def tiny_initrd(script: str) -> bytes:
@@ -53,45 +83,43 @@ def tiny_initrd(script: str) -> bytes:
         [
             *(cpio.folder(name) for name in ("bin", *_FOLDERS)),
             _CONSOLE,
-            cpio.file("bin/busybox", (stock(X86_64) / BUSYBOX).read_bytes(), 0o755),
+            cpio.file("bin/busybox", (userland(X86_64) / BUSYBOX).read_bytes(), 0o755),
             cpio.file("init", f"#!/bin/busybox sh\n{script}\n".encode(), 0o755),
         ]
     )
 
 
-@cache
-def stock(architecture: Architecture) -> Path:
-    """The folder of KERNEL, VMLINUX, BUSYBOX and INITRD, fetched and made on first use.
-
-    INITRD is a userland with Python and, in /modules, the modules to load, named in their order. It
-    has no /init: that is for whoever boots it to add.
-    """
-    recipe = [Path(__file__).with_name(f"{maker}.py").read_bytes() for maker in _MAKERS]
+def _kept(
+    what: str,
+    suite: str,
+    architecture: Architecture,
+    make: Callable[[Architecture, str, Path], None],
+    makers: Iterable[str],
+) -> Path:
+    recipe = [Path(__file__).with_name(f"{maker}.py").read_bytes() for maker in makers]
     key = hashlib.sha256(b"\0".join(recipe)).hexdigest()[:16]
-    where = cache_folder("nested")
-    return kept(architecture.name, key, lambda folder: _make(architecture, folder), where)
+
+    def fill(folder: Path) -> None:
+        start = time.monotonic()
+        _log.info("fetching a %s from Debian's %s", what, suite)
+        make(architecture, suite, folder)
+        _log.info("made it in %.0f s", time.monotonic() - start)
+
+    return kept(f"{architecture.name}-{what}-{suite}", key, fill, cache_folder("nested"))
 
 
-def _make(architecture: Architecture, folder: Path) -> None:
-    start = time.monotonic()
+def _make_userland(architecture: Architecture, suite: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
-        kernel, userland = Path(temporary, "kernel"), Path(temporary, "userland")
-        _log.info("fetching a kernel and a userland from Debian's %s", architecture.suite)
-        with debian.suite(architecture.suite, architecture.debian) as suite:
-            suite.unpack(suite.dependencies(architecture.kernel), kernel)
-            suite.unpack(architecture.userland, userland)
-        _log.info("unpacking the kernel, and compiling Python's modules")
-        (image,) = kernel.glob("boot/vmlinuz-*")
-        shutil.copy(image, folder / KERNEL)
-        (folder / VMLINUX).write_bytes(bzimage.vmlinux(image.read_bytes()))
-        shutil.copy(userland / "bin/busybox", folder / BUSYBOX)
-        _furnish(userland, architecture, kernel)
-        (folder / INITRD).write_bytes(cpio.archive([*cpio.tree(userland), _CONSOLE]))
-    _log.info("made the %s machine in %.0f s", architecture.name, time.monotonic() - start)
+        root = Path(temporary)
+        with debian.suite(suite, architecture.debian) as packages:
+            packages.unpack(architecture.userland, root)
+        shutil.copy(root / "bin/busybox", folder / BUSYBOX)
+        _furnish(root, architecture)
+        (folder / INITRD).write_bytes(cpio.archive([*cpio.tree(root), _CONSOLE]))
 
 
-def _furnish(root: Path, architecture: Architecture, kernel: Path) -> None:
-    """Make what the packages of a userland leave to scripts, and add the kernel's modules."""
+def _furnish(root: Path, architecture: Architecture) -> None:
+    """Make what the packages of a userland leave to scripts."""
     for pattern in _LEFT_OUT:
         for path in root.glob(pattern):
             shutil.rmtree(path)
@@ -100,6 +128,23 @@ def _furnish(root: Path, architecture: Architecture, kernel: Path) -> None:
     (root / "bin/sh").symlink_to("busybox")
     (root / "usr/bin/python3").symlink_to(f"python{architecture.python}")
     compile_tree(root, architecture.python)
-    order = modules.load_order(kernel / "lib/modules", architecture.modules)
-    for index, module in enumerate(order):
-        shutil.copy(module, root / "modules" / f"{index:02}-{module.name}")
+
+
+def _make_kernel(architecture: Architecture, suite: str, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
+        root = Path(temporary)
+        with debian.suite(suite, architecture.debian) as packages:
+            # One package in older suites, one for each part in newer ones; the others install it.
+            everything = packages.closure(architecture.kernel)
+            packages.unpack(filter(_KERNEL_PACKAGE.match, everything), root)
+        (image,) = root.rglob("vmlinuz*")
+        shutil.copy(image, folder / KERNEL)
+        for kvm, names in architecture.modules.items():
+            archive = [
+                cpio.file(f"modules/{index:02}-{name}.ko", data)
+                for index, (name, data) in enumerate(modules.load_order(root, names))
+            ]
+            (folder / modules_archive(kvm)).write_bytes(cpio.archive(archive))
+
+
+_KERNEL_PACKAGE = re.compile(r"linux-(image|binary|modules|base)-\d")
