@@ -14,8 +14,9 @@ from vmm_arch_gen.targets import Target, TargetTable, load_targets
 # In CI the same examples every time, and half as many; everywhere else new ones, which is how
 # something is found.
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=50)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+# No deadlines: how long an example takes is the machine's affair, and bench's.
+settings.register_profile("here", deadline=None)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 pytest_plugins = ["backends"]
 
@@ -25,7 +26,9 @@ _LONGEST = ("nested", "whp")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--update", action="store_true", help="write the texts in tests/golden anew, to be reviewed"
+        "--update",
+        action="store_true",
+        help="write the texts in tests/generator/golden anew, to be reviewed",
     )
 
 
@@ -53,10 +56,10 @@ def checkout() -> Path:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
-    """Compares a text with the one of a name in tests/golden; ``--update`` writes that anew."""
+    """Compares a text with the one of a name in tests/generator/golden; ``--update`` writes that anew."""
 
     def compare(name: str, text: str) -> None:
-        file = Path(__file__).parent / "golden" / name
+        file = Path(__file__).parent / "generator/golden" / name
         if request.config.getoption("--update"):
             file.parent.mkdir(exist_ok=True)
             file.write_text(text)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # run as a command: imports begin in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    _TESTS = Path(__file__).resolve().parents[1]
+    sys.path[:1] = [str(_TESTS), str(_TESTS / "support")]
 
 from vmm_arch.abi.kvm_x86_64 import KVM_X86_SETUP_MCE
 from vmm_arch.boot.image import KernelImageError

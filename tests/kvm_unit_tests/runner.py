@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a command: imports begin in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    _TESTS = Path(__file__).resolve().parents[1]
+    sys.path[:1] = [str(_TESTS), str(_TESTS / "support")]
 
 from kvm_unit_tests import configuration, processor
 from kvm_unit_tests.comparison import GRACE, TIMEOUT, Outcome, differences, outcome

@@ -19,7 +19,8 @@ from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a command: imports begin in the folder above
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    _TESTS = Path(__file__).resolve().parents[1]
+    sys.path[:1] = [str(_TESTS), str(_TESTS / "support")]
 
 from nested import stock
 from nested.architecture import AMD, PROCESSORS, Processor

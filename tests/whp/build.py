@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":  # started as a script: modules are found from the tests' folder on
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    _TESTS = Path(__file__).resolve().parents[1]
+    sys.path[:1] = [str(_TESTS), str(_TESTS / "support")]
 
 from cache import cache_folder, kept
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain

@@ -37,7 +37,7 @@ def test_the_platform(checkout: Path, tmp_path: Path) -> None:
     modules = [windows_path(module) for module in MODULES]
     # Without conftest.py, whose libraries are not all plain Python.
     options = ["-q", "--noconftest", "-p", "no:cacheprovider", "--rootdir", windows_path(TESTS)]
-    paths = [checkout / "generated", checkout / "tests"]
+    paths = [checkout / "generated", checkout / "tests", checkout / "tests/support"]
     done = windows(["-m", "pytest", *options, *modules], paths, tmp_path)
     assert done.returncode == 0, done.stdout
     assert " passed in " in done.stdout

@@ -23,7 +23,8 @@ from functools import cache
 from pathlib import Path
 
 if __name__ == "__main__":  # started as a script: modules are found from the tests' folder on
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    _TESTS = Path(__file__).resolve().parents[1]
+    sys.path[:1] = [str(_TESTS), str(_TESTS / "support")]
 
 import debian
 import pytest
@@ -187,6 +188,8 @@ def _make_files(made: Path) -> None:
 if __name__ == "__main__":
     checkout = project().checkout
     assert checkout is not None, "this is a checkout"
-    finished = run(sys.argv[1:], paths=[checkout / "generated", checkout / "tests"])
+    finished = run(
+        sys.argv[1:], paths=[checkout / "generated", checkout / "tests", checkout / "tests/support"]
+    )
     sys.stdout.write(finished.stdout)
     sys.exit(finished.returncode)

@@ -86,7 +86,7 @@ def test_other_pythons_give_the_same_layouts(
         require(False, str(reason))
     everything = {f"vmm_arch.abi.{name}": facts(read(name, paths)) for name in table.targets}
     done = subprocess.run(
-        [python, "-W", "error", checkout / "tests" / "abi_check.py"],
+        [python, "-W", "error", checkout / "tests/support/abi_check.py"],
         input=json.dumps(everything),
         env={"PYTHONPATH": str(checkout / "generated"), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

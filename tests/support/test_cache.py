@@ -17,7 +17,7 @@ from cache import DIGESTS, FORGOTTEN, LOCK, kept
 from debian import Unavailable
 from requirements import PYTHON
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).resolve().parents[1]
 
 
 class Maker:
@@ -119,7 +119,9 @@ def test_of_two_that_start_at_once_one_fetches_a_python(
 def at_once(script: str, environment: Mapping[str, str]) -> set[str]:
     """What two Pythons print that run a script at the same time."""
     settings = os.environ | dict(environment)
-    settings["PYTHONPATH"] = os.pathsep.join([str(TESTS), settings.get("PYTHONPATH", "")])
+    settings["PYTHONPATH"] = os.pathsep.join(
+        [str(TESTS), str(TESTS / "support"), settings.get("PYTHONPATH", "")]
+    )
     started = [
         subprocess.Popen([PYTHON, "-c", script], env=settings, stdout=subprocess.PIPE, text=True)
         for _ in range(2)

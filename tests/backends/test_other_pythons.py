@@ -39,8 +39,8 @@ def test_guests_and_state_on_other_pythons(version: str, checkout: Path, tmp_pat
         found = origin.parent if origin.name == "__init__.py" else origin
         for path in (found, *found.parent.glob(f"{package}-*.dist-info")):
             (tmp_path / path.name).symlink_to(path)
-    tests = [checkout / "tests" / module for module in MODULES]
-    folders = [checkout / folder for folder in ("generated", "generator", "tests")]
+    tests = [checkout / "tests/backends" / module for module in MODULES]
+    folders = [checkout / folder for folder in ("generated", "generator", "tests", "tests/support")]
     # Without conftest.py, whose libraries are not all plain Python.
     temporary = ["--basetemp", str(tmp_path / "t")]
     options = ["-q", "--noconftest", "-p", "backends", "-p", "no:cacheprovider", *temporary]

@@ -2,7 +2,7 @@
 """Coverage-guided fuzzing of kernel loading; what must hold is in images.py.
 
     pip install atheris                                       (Linux, Python 3.11 to 3.13)
-    python3 tests/fuzz_kernel_loading.py -max_total_time=300 CORPUS
+    python3 tests/product/fuzz_kernel_loading.py -max_total_time=300 CORPUS
 
 The arguments are libFuzzer's. An empty folder CORPUS is filled with seeds first. What is found is
 written to a file crash-…, which is tried again by giving it as the only argument.
@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 INITRD = 64
 """Of the bytes behind the first, so many may be the initrd."""
 
@@ -71,7 +71,7 @@ def main() -> None:
         atheris = import_module("atheris")
     except ImportError:
         sys.exit("fuzz_kernel_loading.py: atheris is not installed; pip install atheris")
-    sys.path[:0] = [str(ROOT / "generated"), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT / "generated"), str(ROOT / "tests"), str(ROOT / "tests/support")]
     with atheris.instrument_imports(
         include=["vmm_arch.x86_64", "vmm_arch.boot", "vmm_arch.memory"]
     ):
