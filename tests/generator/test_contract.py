@@ -78,9 +78,9 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
         ],
         *[f"{folder}/machine.py.j2: lacks the part {part}" for part in ("vcpu_parts", "vm_parts")],
         f"{state}:20: SLOTS: lacks the group general",
-        f"{state}:4: SINKS: the sink modes is written by set_modes, which is no macro here",
+        f"{state}:4: SINKS: the sink modes is written by set_modes, which is not a macro here",
         f"{state}:12: SINKS: nothing lies in the sink regs",
-        f"{operations}:4: sing is no operation of the contract, and nothing names it",
+        f"{operations}:4: sing is not an operation of the contract, and nothing names it",
     ]
     assert '{% set probe = unsupported("reason") %}' in found[2]  # what to do is said too
 
@@ -122,7 +122,7 @@ def test_something_else_declared_unsupported(tmp_path: Path, paths: Project) -> 
     macro = '\n{% set wings = unsupported("no") %}'
     folder = REGISTER | {"operations.py.j2": REGISTER["operations.py.j2"] + macro}
     (problem,) = problems(tmp_path, paths, folder)
-    assert "wings is declared unsupported, but is no operation" in problem
+    assert "wings is declared unsupported, but is not an operation" in problem
 
 
 def test_a_hypervisors_own_operation_is_its_sinks_and_nobody_elses(
@@ -136,7 +136,7 @@ def test_a_hypervisors_own_operation_is_its_sinks_and_nobody_elses(
     folder = REGISTER | {"operations.py.j2": REGISTER["operations.py.j2"] + more}
     (problem,) = problems(tmp_path, paths, folder)
     assert problem == (
-        f"{OPERATIONS}:8: set_moods is no operation of the contract, and nothing names it;"
+        f"{OPERATIONS}:8: set_moods is not an operation of the contract, and nothing names it;"
         " did you mean set_modes? remove it, or name it in SINKS"
     )
 
@@ -339,7 +339,7 @@ def test_all_that_is_malformed_is_said_at_once_with_what_is_missing(
         f"{STATE}:14: SINKS: the shape of regs is 'round'",
         f"{STATE}:20: SLOTS: modes is not a sink and its slots",
         f"{OPERATIONS}: lacks the operation run of templates/vmm_arch/protocols/{CPU}.py:12",
-        f"{OPERATIONS}:2: runn is no operation of the contract, and nothing names it",
+        f"{OPERATIONS}:2: runn is not an operation of the contract, and nothing names it",
     ]
 
 
@@ -371,7 +371,7 @@ def test_all_that_is_malformed_is_said_at_once_with_what_is_missing(
         (
             '"operation": "set_regs"',
             '"operation": "set_reg"',
-            "the sink regs is written by set_reg, which is no macro here; did you mean set_regs",
+            "the sink regs is written by set_reg, which is not a macro here; did you mean set_regs",
         ),
         (
             '"shape": "keywords",\n        "constructor": "regs_image",',

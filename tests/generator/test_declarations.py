@@ -150,7 +150,7 @@ def test_facts(text: str, expected: str, kvm: Target, table: TargetTable, tmp_pa
         ("struct s { int a : 40; };", r"test.h:1: .*wider than its type|the compiler says"),
         ("struct s { struct t inside; };", r"test.h:1: struct t is not defined"),
         ("struct s { int a[-1]; };", r"test.h:1: "),
-        ("struct s { int a; } __attribute__((scalar_storage_order(\"big-endian\")));", r"test.h:1: the attribute scalar_storage_order.* is not known; it may change a layout; mend"),
+        ("struct s { int a; } __attribute__((scalar_storage_order(\"big-endian\")));", r"test.h:1: the attribute scalar_storage_order.* is not known; it may change a layout; give the target a shim"),
         ("typedef int t __attribute__((mode(DI)));", r"test.h:1: the attribute mode\(DI\) is not known"),
         ("struct s { int a __attribute__((aligned)); };", r"the attribute aligned is not known"),
         ("struct s { char a; int b __attribute__((packed)); };", r"the attribute packed on one member, b"),

@@ -176,14 +176,14 @@ def test_the_other_targets_are_named(paths: Project) -> None:
 @pytest.mark.parametrize(
     ("name", "targets", "message"),
     [
-        ("kvm_rum", (), "kvm_rum: nothing in the headers is called so in any target; did you mean kvm_run"),
-        ("kvm_sregs", ("mshv_x86_64",), "kvm_sregs: nothing in the headers is called so in mshv_x86_64"),
-        ("KVM_RUM", (), "in any target; did you mean KVM_RUN or kvm_run or "),
-        ("Kvm_Run", (), "in any target; did you mean kvm_run or KVM_RUN or "),
+        ("kvm_rum", (), "kvm_rum: no such name in the headers of any target; did you mean kvm_run"),
+        ("kvm_sregs", ("mshv_x86_64",), "kvm_sregs: no such name in the headers of mshv_x86_64"),
+        ("KVM_RUM", (), "of any target; did you mean KVM_RUN or kvm_run or "),
+        ("Kvm_Run", (), "of any target; did you mean kvm_run or KVM_RUN or "),
         ("KVM_COALESCED_MMIO_MAX", (), "KVM_COALESCED_MMIO_MAX: left out of linux/kvm.h: names PAGE_SIZE, which the headers do not define; only the header itself has it"),
         ("KVM_GET_CPUID2", ("kvm_s390x",), "KVM_GET_CPUID2: left out of linux/kvm.h: names kvm_cpuid2, which"),
-        ("r15", (), "r15: is no name of its own, but a member of kvm_regs"),
-        ("Low64", (), "is no name of its own, but a member of WHV_UINT128; show WHV_UINT128"),
+        ("r15", (), "r15: is not a name of its own, but a member of kvm_regs"),
+        ("Low64", (), "is not a name of its own, but a member of WHV_UINT128; show WHV_UINT128"),
         ("NOTHING_AT_ALL_*", (), "a wildcard finds parts of names"),
         ("kvm_regs", ("kvm_x8664",), "--target kvm_x8664: there is no such target; did you mean kvm_x86_64"),
     ],
@@ -243,7 +243,9 @@ def test_a_picture_is_to_scale(folder: Path) -> None:
 
 
 def test_only_records_are_drawn(folder: Path) -> None:
-    with pytest.raises(InputError, match="RUN_LIMIT: this is no record, and only a record can be"):
+    with pytest.raises(
+        InputError, match="RUN_LIMIT: this is not a record, and only a record can be"
+    ):
         picture(find(folder, "RUN_LIMIT", ())[0], "RUN_LIMIT", expand=False, page=False)
 
 
@@ -350,7 +352,7 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
         (["diff", "nosuch"], "nosuch: there is no such file or folder, and no such git revision here; name .abi files"),
         (["diff", "HEAD:nosuch"], "HEAD:nosuch: there is no file or folder nosuch in this revision; git ls-tree HEAD"),
         (["diff", "HEAD"], "HEAD: this git revision has no .abi files; name one that has, or extract"),
-        (["diff", "generator/README.md"], "generator/README.md: is no .abi file; name .abi files"),
+        (["diff", "generator/README.md"], "generator/README.md: is not an .abi file; name .abi files"),
         (["diff", "generator"], "generator: there are neither .abi files nor headers in this folder"),
         (["diff", "headers/abi/kvm_s390x.abi", "headers/abi/kvm_riscv64.abi"], "holds the facts of target 'kvm_s390x', but headers/abi/kvm_riscv64.abi those of kvm_riscv64; name two"),
         (["diff", "old.abi"], "old.abi: has the outdated format 1; this generator reads 2; extract its headers"),
@@ -363,9 +365,9 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
         (["diff", ":headers/abi"], "':headers/abi': a part of it is empty; name .abi files"),
         (["diff", "headers/shims:"], "'headers/shims:': a part of it is empty; name .abi files"),
         (["diff", "headers/shims", "headers/shims"], "headers/shims: nothing says which target these headers are for; name it with --only"),
-        (["show", "kvm_regz"], "kvm_regz: nothing in the headers is called so in any target; did you mean kvm_regs"),
+        (["show", "kvm_regz"], "kvm_regz: no such name in the headers of any target; did you mean kvm_regs"),
         (["show", "kvm_regs", "--abi", "templates"], "templates: there are no .abi files here"),
-        (["show", "KVM_RUN", "--format", "svg"], "KVM_RUN: this is no record, and only a record can be drawn"),
+        (["show", "KVM_RUN", "--format", "svg"], "KVM_RUN: this is not a record, and only a record can be drawn"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(arguments: list[str], message: str, copy: Copy) -> None:
@@ -383,7 +385,7 @@ def test_outside_a_repository_that_is_said(copy: Copy) -> None:
     environment = {"GIT_CEILING_DIRECTORIES": str(copy.root.parent)}
     status, out, err = copy.run("diff", "HEAD", environment=environment)
     assert (status, out) == (2, "")
-    assert "HEAD: there is no such file or folder, and this is no git repository" in err
+    assert "HEAD: there is no such file or folder, and this is not a git repository" in err
 
 
 def test_a_full_disk_is_named(copy: Copy) -> None:

@@ -7,7 +7,7 @@ from vmm_arch_gen.abi.types import Named, Type
 
 
 def record_of(abi: Abi, type: Type) -> str | None:
-    """The key of the record that a type is, whatever it is called; None if it is no record."""
+    """The key of the record that a type is, whatever it is called; None if it is not a record."""
     while isinstance(type, Named):
         if type.name in abi.records:
             return type.name

@@ -84,7 +84,7 @@ def read_abi(text: str, where: str, target: str, *, exact: bool = True) -> Verif
         try:
             reader.read(line)
         except ValueError as error:
-            raise refuse(f"{line!r} is no fact: {error}", number) from None
+            raise refuse(f"{line!r} is not a fact: {error}", number) from None
     try:
         abi = reader.abi()
     except (LayoutError, ValueError) as error:
@@ -205,7 +205,7 @@ class _Reader:
     def enum(self, match: re.Match[str]) -> None:
         underlying = _type(match["type"])
         if not isinstance(underlying, Scalar):
-            raise ValueError(f"{match['type']} is no integer type")
+            raise ValueError(f"{match['type']} is not an integer type")
         key = _key(match["enum"])
         self._enums[key] = (underlying, match["header"], [])
         self._open = [key]
@@ -213,7 +213,7 @@ class _Reader:
     def enumerator(self, match: re.Match[str]) -> None:
         key = self._open[0]
         if len(self._open) > 1 or key not in self._enums:
-            raise ValueError(f"{key} is no enum")
+            raise ValueError(f"{key} is not an enum")
         self._enums[key][2].append((match["name"], int(match["value"])))
 
     def function(self, match: re.Match[str]) -> None:
@@ -236,7 +236,7 @@ class _Reader:
     def member(self, match: re.Match[str]) -> None:
         key = self._open[-1]
         if key not in self._records:
-            raise ValueError(f"{key} is no record")
+            raise ValueError(f"{key} is not a record")
         bits, aligned = _optional(match["bits"]), _optional(match["own"])
         kind = _type(match["type"])
         names = match["names"].replace("-", "").split(", ")

@@ -132,7 +132,7 @@ def _tokens(text: str) -> Iterator[str]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise ValueError(f"{text[at:]!r} is no part of a type in {text!r}")
+            raise ValueError(f"{text[at:]!r} is not part of a type in {text!r}")
         yield match[1]
         at = match.end()
 

@@ -99,11 +99,11 @@ def _private_macros(
     known = {*contract.operations, *PARTS, *own, *hypervisor.operations_of_sinks}
     for found in hypervisor.macros.values():
         if found.name not in known:
-            what = f"{found.name} is no operation of the contract, and nothing names it"
+            what = f"{found.name} is not an operation of the contract, and nothing names it"
             remedy = f"{did_you_mean(found.name, known)}remove it, or name it in SINKS"
             yield Problem(found.where, what, remedy)
     for name in hypervisor.unsupported.keys() - contract.operations.keys() - used:
-        what = f"{name} is declared unsupported, but is no operation"
+        what = f"{name} is declared unsupported, but is not an operation"
         near = did_you_mean(name, list(contract.operations))
         remedy = f"{near}remove the declaration: what is a hypervisor's own it need not decline"
         yield Problem(hypervisor.unsupported_where[name], what, remedy)

@@ -104,7 +104,7 @@ def _sinks(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
     for sink in hypervisor.sinks.values():
         assert table is not None
         if sink.operation not in hypervisor.macros or sink.operation in PARTS:
-            what = f"the sink {sink.name} is written by {sink.operation}, which is no macro here"
+            what = f"the sink {sink.name} is written by {sink.operation}, which is not a macro here"
             near = did_you_mean(sink.operation, list(hypervisor.macros))
             macro = f"{{% macro {sink.operation}(vcpu, {sink.variable}) %}}"
             remedy = f"{near}write {macro} in {OPERATIONS}"

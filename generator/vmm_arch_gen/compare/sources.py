@@ -67,7 +67,9 @@ def _decoded(data: bytes, where: str) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise InputError(Problem(where, "is no .abi file: it is not UTF-8 text", _HOW)) from None
+        raise InputError(
+            Problem(where, "is not an .abi file: it is not UTF-8 text", _HOW)
+        ) from None
 
 
 def _by_target(texts: Sequence[tuple[str, str]]) -> dict[str, Text]:
@@ -78,7 +80,7 @@ def _by_target(texts: Sequence[tuple[str, str]]) -> dict[str, Text]:
         magic, _, rest = text.partition("\n")
         name = rest.partition("\n")[0].removeprefix("target ")
         if not magic.startswith(f"{MAGIC} "):
-            problems.append(Problem(where, "is no .abi file", _HOW))
+            problems.append(Problem(where, "is not an .abi file", _HOW))
         elif name in found:
             what = f"holds the facts of target {name!r}, as {found[name].where} does"
             problems.append(Problem(where, what, "name one of them, or the folder of one"))
@@ -119,7 +121,9 @@ def _revision(given: str) -> Texts:
 def _no_revision(given: str, revision: str, path: str) -> Problem:
     """Why git has nothing of that name."""
     if _git("rev-parse", "--git-dir") is None:
-        what = "there is no such file or folder, and this is no git repository, to have a revision"
+        what = (
+            "there is no such file or folder, and this is not a git repository, to have a revision"
+        )
         return Problem(given, what, _HOW)
     commit = f"{revision}^{{commit}}"
     if _git("rev-parse", "--verify", "--quiet", "--end-of-options", commit) is None:

@@ -24,7 +24,7 @@ from vmm_arch_gen.extract.attributes import Attributes, read_attributes
 from vmm_arch_gen.extract.expressions import Evaluator, Integer, NotConstant, fits_int
 
 _Definition = c_ast.Struct | c_ast.Union | c_ast.Enum
-_UNREADABLE = "mend the header, or give the target a shim for what it includes"
+_UNREADABLE = "give the target a shim for what cannot be read, or correct the header"
 
 
 def parse(text: str) -> c_ast.FileAST:
@@ -134,7 +134,7 @@ class Declarations:
         try:
             tree = c_parser.CParser(dialect="c23").parse(f"{self.type_names()}long x = ({text});")
         except c_parser.ParseError:
-            raise NotConstant(f"{text} is no expression that can be read") from None
+            raise NotConstant(f"{text} is not an expression that can be read") from None
         value: c_ast.Node = tree.ext[-1].init
         return value
 
@@ -147,7 +147,7 @@ class Declarations:
             return Scalar(text)
         node = self.parse_expression(f"sizeof({text})")
         if not isinstance(node, c_ast.UnaryOp) or not isinstance(node.expr, c_ast.Typename):
-            raise NotConstant(f"{text} is no type")
+            raise NotConstant(f"{text} is not a type")
         return self._type(node.expr.type, None)[0]
 
     def type_names(self) -> str:
@@ -169,7 +169,7 @@ class Declarations:
                 return self._model.pointer, False
             case Scalar(name) if name not in ("void", "float", "double"):
                 return self.layouts.of(kind)[0], self.layouts.signed(kind)
-        raise NotConstant("casts to a type that is no integer")
+        raise NotConstant("casts to a type that is not an integer")
 
     def _type(self, node: c_ast.Node, name: str | None) -> tuple[Type, Attributes]:
         """A declarator's type, and what its attributes say about the thing declared.
@@ -210,7 +210,7 @@ class Declarations:
                 return Function(result, *self._parameters(node.args)), attributes
             case c_ast.IdentifierType(names=names):
                 return self._identifier(names), attributes
-        raise ValueError(f"a {type(node).__name__} is no type that is known")
+        raise ValueError(f"a {type(node).__name__} is not a type that is known")
 
     def _is_type(self, name: str) -> bool:
         return name in self.typedefs or name in self.records or name in self.enums
@@ -285,7 +285,7 @@ class Declarations:
         else:
             underlying = self._underlying([value for _, value in values])
         if not isinstance(underlying, Scalar):
-            raise ValueError(f"the type of {key} is no integer")
+            raise ValueError(f"the type of {key} is not an integer")
         if not all(fits_int(value) for _, value in values):
             # C23, which gcc before 13 does not follow: then all of them have the enum's type.
             size, signed = self.layouts.of(underlying)[0], self.layouts.signed(underlying)
@@ -350,7 +350,7 @@ class Declarations:
                     bits = None if node.bitsize is None else self.evaluator.value(node.bitsize)
                     yield Member(name, kind, bits, attributes.aligned)
                 case _:
-                    raise ValueError(f"a {type(node).__name__} is no member")
+                    raise ValueError(f"a {type(node).__name__} is not a member")
 
 
 def _defines(node: c_ast.Node) -> bool:

@@ -15,7 +15,7 @@ NUMBER = "__number_{}__"
 
 
 class NotConstant(ValueError):
-    """The expression is no integer constant; the message says why."""
+    """The expression is not an integer constant; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Evaluator:
                 size, signed = self._cast(kind)
                 result = self._make(self._evaluate(operand).value, size, signed)
                 return result if size >= 4 else Integer(result.value, 4, signed=True)
-        raise NotConstant(f"a {type(node).__name__} is no part of an integer constant")
+        raise NotConstant(f"a {type(node).__name__} is not part of an integer constant")
 
     def _constant(self, kind: str, text: str) -> Integer:
         if kind == "char":
@@ -120,7 +120,7 @@ class Evaluator:
             raise NotConstant(f"the character {text} is of an unknown form")
         match = re.fullmatch(r"(0[xX][0-9a-fA-F']+|0[bB][01']+|[0-9][0-9']*)([uUlL]*)", text)
         if match is None:
-            raise NotConstant(f"{text} is no integer")
+            raise NotConstant(f"{text} is not an integer")
         digits, suffix = match[1].replace("'", ""), match[2].lower()
         octal_digits = len(digits) > 1 and digits.isdigit() and digits[0] == "0"
         value = int(digits, 8) if octal_digits else int(digits, 0)

@@ -88,7 +88,7 @@ def _value(
     if (literal := _literal(expansion)) is not None:
         return literal
     if not isinstance(parsed, _Expression):
-        raise NotConstant(parsed or "is no integer")
+        raise NotConstant(parsed or "is not an integer")
     return declarations.evaluator.value(parsed.tree, parsed.numbers)
 
 
@@ -137,7 +137,7 @@ def _parse_all(
         if not text:
             parsed[name] = "expands to nothing"
         elif _NO_EXPRESSION.search(text) or text in types:
-            parsed[name] = f"is no expression: {text}"
+            parsed[name] = f"is not an expression: {text}"
         elif unknown:
             parsed[name] = f"names {unknown[0]}, which the headers do not define"
         else:
@@ -148,7 +148,7 @@ def _parse_all(
         tree = trees.get(shape)
         for name, numbers in names.items():
             parsed[name] = (
-                _Expression(tree, numbers) if tree else f"is no expression: {expansions[name]}"
+                _Expression(tree, numbers) if tree else f"is not an expression: {expansions[name]}"
             )
     return parsed
 

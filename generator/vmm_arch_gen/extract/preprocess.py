@@ -141,7 +141,7 @@ def _closing(text: str, start: int) -> int:
         Problem(
             f"line {text.count(chr(10), 0, start) + 1} of the preprocessed headers",
             "an attribute's parentheses are not closed",
-            "mend the header",
+            "close them in the header that this line came from",
         )
     )
 

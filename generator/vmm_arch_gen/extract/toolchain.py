@@ -121,7 +121,11 @@ class Toolchain:
                     "name the folder that has it with --include DIR, for diff as in FOLDER:FOLDER",
                 )
             else:
-                yield Problem(where, f"the compiler says: {what}", "mend the header or its source")
+                yield Problem(
+                    where,
+                    f"the compiler says: {what}",
+                    "correct the header, or give the target a shim for it",
+                )
         if not found:
             said = printed.strip().splitlines()[-1:] or ["nothing"]
             yield Problem(
@@ -146,7 +150,7 @@ def find_toolchain(
     """
     for folder in include:
         if not folder.is_dir():
-            what = "this is no folder" if folder.exists() else "there is no such folder"
+            what = "this is not a folder" if folder.exists() else "there is no such folder"
             raise InputError(Problem(f"--include {folder}", what, "name an existing folder"))
     pinned = None if include and cc is not None else _pinned(package)
     if cc is not None:

@@ -62,7 +62,7 @@ def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], 
     defining = [t for t, text in searched.items() if _defines(text, plain, pattern)]
     if not defining:
         refuse(_left_out(plain, searched.values()))
-        where = f"in {', '.join(targets)}" if targets else "in any target"
+        where = ", ".join(targets) or "any target"
         raise InputError(_missing(name, plain, where, searched.values()))
     cpu = platform.machine().lower()
     defining.sort(key=lambda t: not t.endswith(_CPUS.get(cpu, cpu)))
@@ -113,7 +113,7 @@ def _missing(name: str, plain: str, where: str, texts: Iterable[str]) -> Problem
     if records := _with_member(plain, texts):
         listed = ", ".join(records[:_FEW]) + ", ..." * (len(records) > _FEW)
         remedy = f"show {records[0]}" if len(records) == 1 else "show one of them"
-        return Problem(name, f"is no name of its own, but a member of {listed}", remedy)
+        return Problem(name, f"is not a name of its own, but a member of {listed}", remedy)
     from difflib import get_close_matches  # not at the top: few runs need it
 
     spellings: dict[str, list[str]] = {}
@@ -130,7 +130,7 @@ def _missing(name: str, plain: str, where: str, texts: Iterable[str]) -> Problem
         if near
         else "a wildcard finds parts of names: '*NAME*';"
     )
-    what = f"nothing in the headers is called so {where}"
+    what = f"no such name in the headers of {where}"
     return Problem(name, what, f"{remedy} .abi files have all names")
 
 

@@ -69,7 +69,7 @@ def picture(found: Iterable[Found], name: str, *, expand: bool, page: bool) -> s
             drawing, top = _record(root, said, top)
             drawings.append(drawing)
     if not drawings:
-        what = "this is no record, and only a record can be drawn"
+        what = "this is not a record, and only a record can be drawn"
         raise InputError(Problem(name, what, "leave --format away, or name a struct or union"))
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {top}" width="{_WIDTH}"'
