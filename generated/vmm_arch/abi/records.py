@@ -95,7 +95,7 @@ def any_of(kind: Any, prefix: str) -> Any:
     return _Constants(kind, prefix, True)
 
 
-_MADE = (_BitField, _Unnamed, _Constants, _Named)
+_MADE = frozenset((_BitField, _Unnamed, _Constants, _Named))
 
 
 class _Aligned:
@@ -158,12 +158,8 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, 
     """Make a record of a class body. There are hundreds, so this is written to be quick."""
     fields: list[tuple[Any, ...]] = []
     anonymous: list[str] = []
-    names: dict[str, tuple[str, bool]] = {}
-    align = None
-    namespace: dict[str, Any] = {
-        "__slots__": (),  # so that there are no other attributes
-        "_names_": names,
-    }
+    align, most = None, 0
+    namespace: dict[str, Any] = {"__slots__": ()}  # so that there are no other attributes
     for member, value in body.items():
         if member[0] == "_":
             if member[:2] == "__":
@@ -178,31 +174,33 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, 
             mangled = f"_{name.lstrip('_')}"  # what Python puts before two underscores
             if member.startswith(f"{mangled}__"):
                 member = member[len(mangled) :]
-        if not isinstance(value, _MADE):
+        if type(value) not in _MADE:
             fields.append((member, value))
+            if isinstance(value, _Aligned):
+                most = max(most, value._aligned_)
             continue
         kind, *width = value.field
         if isinstance(kind, _Named):
             kind = kind.resolve(sys._getframe(1).f_globals)
         fields.append((member, kind, *width))
+        if isinstance(kind, _Aligned):
+            most = max(most, kind._aligned_)
         if isinstance(value, _Unnamed):
             anonymous.append(member)
         elif isinstance(value, _Constants):
-            names[member] = value.names
+            namespace.setdefault("_names_", {})[member] = value.names
     if anonymous:
         namespace["_anonymous_"] = anonymous
     if type(bases[0]) is metaclass:  # else it is one of the classes below
         namespace["_fields_"] = fields
     if align is None and "_pack_" not in namespace:  # then it is its members', as in C
-        align = max([f[1]._aligned_ for f in fields if isinstance(f[1], _Aligned)], default=0)
+        align = most
     if align and align > 8:  # which all that Python allocates is aligned to
         namespace |= {"_aligned_": align, "__new__": _new_aligned}
         if not issubclass(metaclass, _Aligned):
             metaclass = metaclass._for_aligned
     record: Any = metaclass._ctypes.__new__(metaclass, name, bases, namespace)
-    if issubclass(
-        record, ctypes.Union
-    ):  # Python 3.11 knows not that it can be in another byte order
+    if metaclass._is_union:  # Python 3.11 knows not that it can be in another byte order
         record.__ctype_le__ = record.__ctype_be__ = record
     return record
 
@@ -294,11 +292,14 @@ def _constants(module: str, prefix: str) -> dict[int, str]:
 
 def _base(name: str, kind: type) -> Any:
     """What records derive from: ``kind``, with bodies that are read as above."""
-    body = {"__new__": _record, "_ctypes": type(kind)}
+    is_union = issubclass(kind, ctypes.Union)
+    body = {"__new__": _record, "_ctypes": type(kind), "_is_union": is_union}
     metaclass: Any = type(f"_{name}", (type(kind),), body)
     metaclass._for_aligned = type(f"_Aligned{name}", (_Aligned, metaclass), {})
     methods = {"__repr__": _repr, "__reduce__": _reduce}
-    return metaclass(name, (kind,), {"__module__": __name__, **methods})
+    base = metaclass(name, (kind,), {"__module__": __name__, **methods})
+    base._names_ = {}  # of members, what their constants' names begin with; records add theirs
+    return base
 
 
 if TYPE_CHECKING:  # to whom a record is nothing but a record of ctypes
