@@ -1,4 +1,4 @@
-"""The ``vmm-arch`` command: ``run`` boots a Linux kernel, ``doctor`` and ``selftest`` look at this host."""
+"""The ``vmm-arch`` command: ``run`` boots Linux, ``doctor`` and ``selftest`` examine this host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vmm_arch.command import doctor, run, selftest
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says, and return the exit status."""
     parser = argparse.ArgumentParser(prog="vmm-arch", description=__doc__)
-    with suppress(PackageNotFoundError):  # the package's folder alone is enough to use it
+    with suppress(PackageNotFoundError):  # used from its folder, without being installed
         parser.add_argument("--version", action="version", version=version("vmm-arch"))
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run_parser = commands.add_parser(
@@ -28,15 +28,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_parser.set_defaults(command=run.run)
     doctor_parser = commands.add_parser(
         "doctor",
-        help="tell what this host can do, what is missing and how to get it",
-        description="Tell what this host can do, what is missing and how to get it.",
+        help="report what this host can do, what is missing and how to get it",
+        description="Report what this host can do, what is missing and how to get it.",
         epilog="Exit status: 0 if a hypervisor works here, else 1.",
     )
     doctor_parser.set_defaults(command=lambda options: doctor.doctor())
     selftest_parser = commands.add_parser(
         "selftest",
-        help="play guests on this host's hypervisor, and make a report of it",
-        description="Play guests on this host's hypervisor: does it do what vmm-arch promises?",
+        help="run test guests on this host's hypervisor and write a report",
+        description="Run test guests on this host's hypervisor: does it do what vmm-arch promises?",
         epilog=selftest.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""What a vCPU that nobody runs at the moment would do."""
+"""What a vCPU would do if it were run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Activity(StrEnum):
-    """What a vCPU does when it is run."""
+    """What a vCPU does if it is run."""
 
     RUNNING = "executes instructions"
     HALTED = "halted, until an interrupt comes"

@@ -1,4 +1,4 @@
-"""Pages that a guest has written: bitmaps as hypervisors give them, and what they mean."""
+"""Dirty pages: from a hypervisor's bitmap to guest-physical addresses."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from vmm_arch.memory import PAGE_SIZE
 
 
 def address_of(bitmap: bytearray) -> int:
-    """Where a bitmap lies in this process; it must not be resized meanwhile."""
+    """The host address of a bitmap; valid until the bitmap is resized."""
     return ctypes.addressof(ctypes.c_char.from_buffer(bitmap))
 
 
 def pages_of(bitmap: bytes | bytearray, address: int) -> Iterator[int]:
-    """The addresses of the pages whose bits are set, if the first bit is that of ``address``."""
+    """The addresses of the pages whose bits are set; the first bit is the page at ``address``."""
     for at in range(0, len(bitmap), 8):
         bits = int.from_bytes(bitmap[at : at + 8], "little")
         while bits:
@@ -25,5 +25,5 @@ def pages_of(bitmap: bytes | bytearray, address: int) -> Iterator[int]:
 
 
 def not_tracked(operation: str) -> HypervisorError:
-    """Say that a machine does not keep account of written pages."""
-    return HypervisorError(operation, "EINVAL", "the machine was made without track_dirty")
+    """The error for a machine that does not track dirty pages."""
+    return HypervisorError(operation, "EINVAL", "the machine was created without track_dirty")

@@ -1,4 +1,4 @@
-"""How a guest that was served came to its end."""
+"""Why ``serve()`` returned."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why nobody serves the guest any more."""
+    """The reasons for which ``serve()`` returns."""
 
     SHUTDOWN = "shutdown"
     """A triple fault, which resets a real machine."""
     RESET = "reset"
     """The guest asked a device for a reset."""
     POWER_OFF = "power off"
-    """The guest asked a device to switch the machine off."""
+    """The guest asked a device to power the machine off."""
     PANIC = "panic"
-    """The guest's kernel panicked, and told a device so or reset the machine for that reason."""
+    """The guest's kernel panicked, and reported it to a device or reset the machine because of it."""
     DEBUG_EXIT = "debug exit"
-    """The guest wrote ``code`` to a port that is there for ending it."""
+    """The guest wrote ``code`` to the debug-exit port."""
     HALTED = "halted"
-    """Every vCPU executed HLT, and nothing can wake one: interrupts are off, or there is no irqchip."""
+    """Every vCPU executed HLT and nothing can wake one: interrupts are off, or there is no irqchip."""
     TIMEOUT = "timeout"
     STOPPED = "stopped"
-    """Somebody called ``bus.stop()``."""
+    """``bus.stop()`` was called."""
     SYSTEM_EVENT = "system event"
     """The guest called its firmware interface; ``code`` is the hypervisor's number for it."""
     FAILED = "failed"
-    """A vCPU cannot go on; ``message`` says why."""
+    """A vCPU cannot run on; ``message`` says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +37,13 @@ class Ending:
 
     reason: Reason
     vcpu: int | None
-    """The index of the vCPU that ended it; None if it was none."""
+    """The index of the vCPU that ended it; None if no vCPU did."""
     seconds: float
     exits: Mapping[str, int]
-    """How many exits of each kind all vCPUs made, by the names of their classes."""
+    """The number of exits of all vCPUs, by class name."""
     message: str = ""
     code: int | None = None
-    """The number that came with it, where one does: see :class:`Reason`."""
+    """The number that came with the reason, if any: see :class:`Reason`."""
 
     def __str__(self) -> str:
         cause = "" if self.vcpu is None else f" by vCPU {self.vcpu}"

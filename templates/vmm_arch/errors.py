@@ -1,6 +1,6 @@
-"""What can go wrong, by name: a hypervisor that refuses, and uses that cannot be.
+"""The exceptions: a hypervisor that refuses a call, and misuse of a vCPU or machine.
 
-Every message says the operation, what was wrong and what usually causes it or what to do.
+Every message names the operation, what is wrong, and the usual cause or remedy.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import errno
 class HypervisorError(OSError):
     """The hypervisor refused an operation.
 
-    ``operation`` is the call by its own name (``KVM_SET_SREGS``), ``code`` the name of its answer
-    (``EINVAL``), ``cause`` what usually leads to that. ``errno`` is set where the system has one.
+    ``operation`` is the name of the call (``KVM_SET_SREGS``), ``code`` the name of its result
+    (``EINVAL``), ``cause`` the usual cause. ``errno`` is set where the system has one.
     """
 
     def __init__(self, operation: str, code: str, cause: str, number: int | None = None) -> None:
@@ -33,11 +33,11 @@ class HypervisorUnavailableError(HypervisorError):
 
 
 class ForkedError(HypervisorError):
-    """A forked child used its parent's machine, which a hypervisor allows to nobody."""
+    """A forked child used its parent's machine, which no hypervisor allows."""
 
 
 class VcpuError(RuntimeError):
-    """What was asked of a vCPU cannot be done in its present state."""
+    """The vCPU's present state does not allow the operation."""
 
 
 class ClosedError(VcpuError):
@@ -45,21 +45,21 @@ class ClosedError(VcpuError):
 
 
 class BusyError(VcpuError):
-    """Another thread runs the vCPU: kick it, wait until its run() has returned, then go on."""
+    """Another thread runs the vCPU: kick() it and wait until its run() has returned."""
 
 
 class UnansweredError(VcpuError):
-    """The guest waits for an answer: call the exit's complete(), refuse() or ignore() first."""
+    """The guest waits for an answer: call complete(), refuse() or ignore() on the exit first."""
 
 
 UnansweredReadError = UnansweredError
-"""Its name from when only reads waited for answers."""
+"""The former name, from when only reads waited for answers."""
 
 
 class NotFreshError(VcpuError):
-    """The vCPU was configured or has run before: reset_vcpu() is for those."""
+    """The vCPU was already configured or has run: use reset_vcpu()."""
 
 
 def unsupported(operation: str, reason: str) -> HypervisorUnavailableError:
-    """Say that this hypervisor does not have an operation, and why."""
+    """The error for an operation that this hypervisor does not support."""
     return HypervisorUnavailableError(operation, "ENOTSUP", reason, errno.ENOTSUP)

@@ -1,4 +1,4 @@
-"""What a vCPU may be asked for in which state, and by whom: the same on every hypervisor."""
+"""The lifecycle of a vCPU: which operations each state allows; the same on every hypervisor."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from threading import get_native_id, local
 from vmm_arch.errors import BusyError, ClosedError, UnansweredError, VcpuError
 
 IDLE = 0
-"""Everything may be asked for."""
+"""Every operation is allowed."""
 COMPLETION_PENDING = 1
-"""The last exit was an access, and its instruction has yet to finish."""
+"""The last exit was an access whose instruction has not finished."""
 EXIT_PENDING = 2
-"""The instruction goes on with another access, which the next run() returns."""
+"""The instruction has made another access, which the next run() returns."""
 RUNNING = 3
 UNANSWERED = 4
-"""The guest waits for an answer: to a read, or to what only the caller can do for it."""
+"""The guest waits for an answer to a read or another exit that needs one."""
 CLOSED = 5
 
 
 _WHY = {
-    EXIT_PENDING: "its instruction goes on with another access: call run() to get it",
+    EXIT_PENDING: "its instruction has made another access: call run() to get that exit",
     RUNNING: "another thread runs it: kick() it and wait for its run() to return",
-    UNANSWERED: "the guest waits for an answer: call complete(), refuse() or ignore() of the exit"
+    UNANSWERED: "the guest waits for an answer: call complete(), refuse() or ignore() on the exit"
     " that run() returned",
     CLOSED: "its machine is closed",
 }
 
 
 def refusal(state: int, index: int) -> VcpuError:
-    """Say why a vCPU in this state does not do what was asked."""
+    """The error for an operation that a vCPU in this state does not allow."""
     errors = {RUNNING: BusyError, CLOSED: ClosedError}
     return errors.get(state, UnansweredError)(f"vCPU {index}: {_WHY[state]}")
 
 
 def nothing_unanswered(index: int) -> VcpuError:
-    """Say that an answer was given to nothing."""
+    """The error for an answer to an exit that is not waiting for one."""
     return UnansweredError(
-        f"vCPU {index}: this exit waits for no answer: it was given, or the exit is an old one"
+        f"vCPU {index}: this exit does not wait for an answer: it was answered already, or is"
+        " not the last one"
     )
 
 
 class _ThisThread(local):
-    """What a thread knows of itself: asking each time would cost a system call."""
+    """The thread's own native id, cached: get_native_id() is a system call."""
 
     def __init__(self) -> None:
         self.id = get_native_id()

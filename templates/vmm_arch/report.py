@@ -1,4 +1,4 @@
-"""What a host can do, as ``probe()`` tells it."""
+"""What a host can do, as ``probe()`` reports it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class Check:
     name: str
     available: bool
     detail: str
-    """What was found; or what is missing and how to get it."""
+    """What was found, or what is missing and how to get it."""
     required: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The answer of ``probe()``; true if the backend works on this host. Print it to read it."""
+    """The result of ``probe()``: true if the backend works on this host; printable."""
 
     hypervisor: str
     checks: tuple[Check, ...]

@@ -48,7 +48,7 @@ def test_help(arguments: list[str]) -> None:
         ([], "the following arguments are required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
         (["run"], "the following arguments are required: kernel"),
-        (["run", "k", "--memory", "lots"], "'lots' is no size such as 512M or 4G"),
+        (["run", "k", "--memory", "lots"], "'lots' is not a size such as 512M or 4G"),
         (["run", "no-such-file"], "No such file or directory: 'no-such-file'"),
         (["run", "k", "--debug-exit", "0x10000"], "'0x10000' is not a port number such as 0xf4"),
         (["run", "--debug-exit", "kernel"], "'kernel' is not a port number such as 0xf4"),
@@ -75,7 +75,7 @@ def test_doctor() -> None:
     done = command("doctor")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "KVM: works on this host" in done.stdout
-    assert "yes  a guest: was made, ran and halted in" in done.stdout
+    assert "yes  a guest: created, ran and halted in" in done.stdout
     assert re.search("(yes|no ) +an operating system: ", done.stdout)
 
 
@@ -349,7 +349,7 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
     assert process.wait(20) == 128 + signal.SIGPIPE
     said = process.stderr.read()
     process.stderr.close()
-    assert said == b"vmm-arch run: nobody reads standard output any more\n"
+    assert said == b"vmm-arch run: the reader of standard output has closed it\n"
 
 
 def test_readers_of_everything_that_go_away(tmp_path: Path) -> None:

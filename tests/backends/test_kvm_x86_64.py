@@ -146,7 +146,7 @@ class TestOtherExits:
             getattr(exit, end)()
             assert answer(vcpu.run_context) == (refused if end == "ignore" else before)
             vcpu.get_regs()
-            with pytest.raises(arch.UnansweredError, match="waits for no answer"):
+            with pytest.raises(arch.UnansweredError, match="does not wait for an answer"):
                 exit.complete()
 
     @pytest.mark.parametrize("name", ["X86_BUS_LOCK", "HYPERV", "NOTIFY", "EXCEPTION", "UNKNOWN"])

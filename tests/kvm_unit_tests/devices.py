@@ -32,7 +32,7 @@ class Machine(Protocol):
 
 
 def attach_test_devices(bus: Bus, vm: Machine, *, cpus: int, ram: int) -> None:
-    """Attach them all; ``ram`` is the size that the machine was made with, in bytes."""
+    """Attach them all; ``ram`` is the size that the machine was created with, in bytes."""
     bus.attach_ports(DEBUG_EXIT_PORTS, DebugExit(bus.stop))
     latch = Latch()
     for ports in LATCH_PORTS:

@@ -100,7 +100,7 @@ def test_a_processor_that_was_reset_says_nothing_of_where_it_was(ended: Result) 
     status, _, errors = said(ended, "dies")
     assert status == 3
     assert AFTER_INIT in errors
-    assert "--single-step shows where it was" in errors
+    assert "use --single-step to find the place" in errors
 
 
 def test_single_steps_find_the_place(ended: Result) -> None:
@@ -108,6 +108,6 @@ def test_single_steps_find_the_place(ended: Result) -> None:
     assert status == 3
     places = " ".join(f"{DIES_AT + offset:#x}" for offset in (1, 3, 5))
     assert f"the last instructions were at:\n  {places}\n" in errors
-    _, _, before = errors.partition("before the last one:\n")
+    _, _, before = errors.partition("before the last instruction:\n")
     assert f"rip {DIES_AT + 5:016x}" in before
     assert "  at rip: 0f 0b" in before

@@ -69,7 +69,7 @@ def test_doctor_speaks_of_windows_own_hypervisor_first(checkout: Path, tmp_path:
     system, report, *_ = done.stdout.splitlines()
     assert "Windows" in system
     assert report == "WHP: works on this host"
-    assert "yes  a guest: was made, ran and halted" in done.stdout
+    assert "yes  a guest: created, ran and halted" in done.stdout
 
 
 @pytest.fixture(scope="session")

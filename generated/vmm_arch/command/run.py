@@ -39,50 +39,52 @@ STATUS: Final = {
     Reason.TIMEOUT: 124,
     Reason.STOPPED: 130,
 }
-"""The exit status for each way in which a guest can end, but for DEBUG_EXIT."""
+"""The exit status for each reason that a guest ends, except DEBUG_EXIT."""
 BAD: Final = (Reason.SHUTDOWN, Reason.HALTED, Reason.FAILED, Reason.TIMEOUT)
-"""The endings after which one wants to know where the guest was; Linux shows its panics itself."""
+"""The endings after which the guest's state is reported; Linux reports its panics itself."""
 EXIT, DUMP, RESTART = "exit", "dump", "restart"
 DEBUG_EXIT_PORT: Final = 0xF4
 SIGNALLED: Final = 128
-"""What a shell adds to the number of the signal that ended a command."""
+"""A shell's exit status for a command ended by a signal: this plus the signal's number."""
 BROKEN_PIPE: Final = SIGNALLED + 13
 PATIENCE: Final = 5.0
-"""Seconds that the report waits for somebody who does not read it."""
+"""Seconds that the report waits for a reader that does not read."""
 
 EPILOG: Final = """\
-Standard input and output are the guest's serial console, ttyS0. On a terminal Control-] ends it;
-on Windows, where keys arrive line by line, Enter behind it.
+Standard input and output are the guest's serial console, ttyS0. On a terminal, Control-] ends the
+guest; on Windows, where input arrives line by line, press Enter after it.
 
 exit status:
-  0  the guest switched itself off
-  2  wrong use, or something is missing; the message says what
+  0  the guest powered off
+  2  usage error, or something is missing; the message says what
   3  triple fault              4  every CPU halted for good
-  5  a CPU cannot go on        6  the guest called its firmware
+  5  a CPU cannot run on       6  the guest called its firmware
   7  the guest's kernel panicked (Linux 5.2 or newer, or one with a pvpanic driver)
   8  the guest reset the machine
   124 timeout                  130 ended from the keyboard
-  141 nobody reads the output  128 and its number: ended by a signal
-  with --debug-exit: twice what the guest wrote, and 1; let it write 8 or more
+  141 output pipe closed       128 + N: ended by signal N
+  with --debug-exit: 2 * the value written + 1; write 8 or more to avoid the statuses above
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument("kernel", type=Path, help="a bzImage (vmlinuz) or an ELF vmlinux")
     parser.add_argument("--initrd", type=Path, metavar="FILE", help="the initial RAM disk")
     parser.add_argument(
-        "--append", default="", metavar="TEXT", help="put this behind the kernel's command line"
+        "--append", default="", metavar="TEXT", help="append this to the kernel's command line"
     )
     parser.add_argument(
         "--memory",
         type=size,
         default="512M",
         metavar="SIZE",
-        help="such as 512M or 4G (%(default)s)",
+        help="guest memory, such as 512M or 4G (default: %(default)s)",
     )
     backends.add_argument(parser)
-    parser.add_argument("--cpus", type=int, default=1, metavar="N", help="how many (%(default)s)")
+    parser.add_argument(
+        "--cpus", type=int, default=1, metavar="N", help="vCPUs (default: %(default)s)"
+    )
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="end the guest after this time"
     )
@@ -90,14 +92,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--on-reset",
         choices=[EXIT, RESTART],
         default=EXIT,
-        help="if the guest resets the machine: end, or begin anew with a new one (%(default)s)",
+        help="when the guest resets the machine: end, or boot a new one (default: %(default)s)",
     )
     parser.add_argument(
         "--on-panic",
         choices=[EXIT, DUMP, RESTART],
         default=EXIT,
-        help="if the guest's kernel panics: end, show where it was and end, or begin anew"
-        " (%(default)s)",
+        help="when the guest's kernel panics: end, report its state and end, or boot a new machine"
+        " (default: %(default)s)",
     )
     parser.add_argument(
         "--debug-exit",
@@ -105,42 +107,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=DEBUG_EXIT_PORT,
         metavar="PORT",
-        help=f"let the guest end itself by a write to this port ({DEBUG_EXIT_PORT:#x})",
+        help=f"let the guest exit by writing to this port (default: {DEBUG_EXIT_PORT:#x})",
     )
     parser.add_argument(
         "--single-step",
         action="store_true",
-        help="stop after each instruction of the first CPU, so that a triple fault's place is known;"
-        " some thousand times slower",
+        help="single-step the first CPU, to find the place of a triple fault; about a thousand"
+        " times slower",
     )
     parser.add_argument("--trace", action="store_true", help="show every exit on standard error")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no statistics at the end")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="do not print statistics at the end"
+    )
 
 
 def size(text: str) -> int:
-    """Read a size in bytes, with K, M, G or T for powers of 1,024."""
+    """Parse a size in bytes, with K, M, G or T for powers of 1,024."""
     found = re.fullmatch(r"(\d+)([KMGT]?)", text.upper())
     number = int(found[1]) << 10 * " KMGT".find(found[2] or " ") if found else 0
     if number == 0 or number % 0x1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 512M or 4G")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512M or 4G")
     return number
 
 
 def port(text: str) -> int:
-    """Read a port's number."""
+    """Parse a port number."""
     try:
         number = int(text, 0)
     except ValueError:
         number = -1
     if not 0 <= number <= 0xFFFF:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a port number such as 0xf4; for the usual port put the option last"
+            f"{text!r} is not a port number such as 0xf4; to use the default port, put the option last"
         )
     return number
 
 
 def run(options: argparse.Namespace) -> int:
-    """Boot the kernel and return the exit status of how its guest ended."""
+    """Boot the kernel and return the exit status for the guest's ending."""
     try:
         with ExitStack() as stack:
             console = Console(stack)
@@ -151,20 +155,20 @@ def run(options: argparse.Namespace) -> int:
     if console.terminal.signal is not None:
         return SIGNALLED + console.terminal.signal
     if console.output.broken:
-        say("vmm-arch run: nobody reads standard output any more")
+        say("vmm-arch run: the reader of standard output has closed it")
         return BROKEN_PIPE
     return status(ending)
 
 
 def status(ending: Ending) -> int:
-    """The exit status that tells how a guest ended."""
+    """The exit status for an ending."""
     if ending.reason is Reason.DEBUG_EXIT:
         return ((ending.code or 0) << 1 | 1) & 0xFF
     return STATUS[ending.reason]
 
 
 class Console:
-    """The user's terminal, and output that does not outlive the guest for want of a reader."""
+    """The user's terminal, and output that cannot block once the guest has ended."""
 
     def __init__(self, stack: ExitStack) -> None:
         flush_standard()
@@ -180,7 +184,7 @@ class Console:
 
 
 def boot_until_it_ends(options: argparse.Namespace, console: Console) -> Ending:
-    """Boot machines, one after the other, until one ends in a way that is to be the last."""
+    """Boot machines, one after the other, until one ends for a reason that is not to reboot."""
     again = {
         reason
         for reason, choice in ((Reason.RESET, options.on_reset), (Reason.PANIC, options.on_panic))
@@ -204,7 +208,7 @@ def boot_until_it_ends(options: argparse.Namespace, console: Console) -> Ending:
 def boot(
     options: argparse.Namespace, stack: ExitStack, console: Console, deadline: float | None
 ) -> Ending:
-    """Make a machine, run it until its guest ends, and report."""
+    """Create a machine, run it until its guest ends, and report."""
     arch = backends.backend(options.hypervisor)
     memory = stack.enter_context(arch.GuestMemory(options.memory))
     vm = stack.enter_context(arch.Vm(memory, vcpus=options.cpus, irqchip=True))

@@ -1,1 +1,1 @@
-"""The ``vmm-arch`` command: a reference VMM over the public API, and a look at the host."""
+"""The ``vmm-arch`` command: a reference VMM on the public API, and tools that examine the host."""

@@ -1,4 +1,4 @@
-"""Which backend a command uses: by the name of its hypervisor, or what this system has."""
+"""Chooses the backend for a command: by hypervisor name, or the default of this system."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
 
 _X86_64: Final = {"kvm": "kvm_x86_64", "whp": "whp_x86_64"}
 BACKENDS: Final = {"x86_64": _X86_64, "amd64": _X86_64}
-"""By the processor, as Linux or Windows calls it, and the hypervisor."""
+"""By processor, under Linux's or Windows' name for it, then by hypervisor."""
 
 
 def hypervisors() -> dict[str, str]:
-    """The backends for this processor, by their hypervisors' names: this system's comes first."""
+    """The backends for this processor by hypervisor name, this system's default first."""
     names = BACKENDS.get(processor(), {})
     return dict(sorted(names.items(), key=lambda item: item[0] != usual()))
 
 
 def usual() -> str:
-    """The hypervisor of this system."""
+    """The default hypervisor of this system."""
     return "whp" if sys.platform == "win32" else "kvm"
 
 
 def processor() -> str:
-    """What this Python was built for, which a processor may run besides its own programs."""
+    """The processor that this Python was built for, which the host may only emulate."""
     return sysconfig.get_platform().rpartition("-")[2]
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
-    """Declare the option."""
+    """Add the option ``--hypervisor``."""
     parser.add_argument(
         "--hypervisor",
         choices=sorted({name for names in BACKENDS.values() for name in names}),
         default=usual(),
-        help="which one to use (%(default)s)",
+        help="the hypervisor to use (default: %(default)s)",
     )
 
 
 def backend(hypervisor: str) -> Backend[AnyVcpu]:
-    """Import a hypervisor's backend for this processor; ValueError if there is none."""
+    """Import a hypervisor's backend for this processor; raises ValueError if there is none."""
     names = hypervisors()
     if hypervisor not in names:
         raise ValueError(f"vmm-arch has no backend for {hypervisor} on {processor()}")

@@ -18,7 +18,7 @@ _GUEST = b"\xb0\x2a\xe6\xe9\xf4"
 
 
 def examine() -> list[Report]:
-    """Ask each backend of this processor what works, and run a guest where something does."""
+    """Probe each backend for this processor, and run a test guest on each that works."""
     reports = []
     for name in backends.hypervisors():
         arch = backends.backend(name)
@@ -30,7 +30,7 @@ def examine() -> list[Report]:
 
 
 def _try_guests(backend: Backend[AnyVcpu]) -> list[Check]:
-    """Whether guests run at all; and then, whether an operating system can."""
+    """Check that a guest runs and, if so, whether an operating system can."""
     checks = [_run_a_guest(backend)]
     if checks[0].available:
         checks.append(operating_system(backend))
@@ -38,14 +38,14 @@ def _try_guests(backend: Backend[AnyVcpu]) -> list[Check]:
 
 
 def operating_system(backend: Backend[AnyVcpu]) -> Check:
-    """Whether instructions that an operating system cannot do without are executed here."""
+    """Check that the hypervisor executes the instructions that every operating system needs."""
     name = "an operating system"
     missing = missing_instructions(backend)
     if not missing:
-        return Check(name, True, "the instructions that it needs are executed")
+        return Check(name, True, "the hypervisor executes the instructions that it needs")
     detail = (
-        f"this hypervisor cannot execute {', '.join(missing)}, so a kernel dies while it boots;"
-        " use a host where it has hardware virtualization (VMX or SVM)"
+        f"this hypervisor cannot execute {', '.join(missing)}, so a kernel crashes during boot;"
+        " use a host with hardware virtualization (VMX or SVM)"
     )
     return Check(name, False, detail, required=False)
 
@@ -61,12 +61,12 @@ def _run_a_guest(backend: Backend[AnyVcpu]) -> Check:
         return Check("a guest", False, str(error))
     took = (perf_counter() - start) * 1e3
     if seen != ["IoOut(port=0xe9, data=b'*', size=1)", "Halt()"]:
-        return Check("a guest", False, f"it did {' and '.join(seen)}: report this")
-    return Check("a guest", True, f"was made, ran and halted in {took:.1f} ms")
+        return Check("a guest", False, f"unexpected exits {' and '.join(seen)}: please report this")
+    return Check("a guest", True, f"created, ran and halted in {took:.1f} ms")
 
 
 def doctor() -> int:
-    """Print what was found; 0 if anything works here, else 1."""
+    """Print the reports; return 0 if any hypervisor works here, else 1."""
     print(f"Python {platform.python_version()}, {platform.system()} {platform.release()}")
     reports = examine()
     for report in reports:

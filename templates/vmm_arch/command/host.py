@@ -1,4 +1,4 @@
-"""The machine that this runs on, as a report names it: what of it may matter to a guest."""
+"""Identifies the host in a report: what may affect a guest."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def about_host(entries: Iterable[CpuidEntry]) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The name that the processor gives itself."""
+    """The processor's own brand string."""
     if sys.platform == "win32":
         return _registry(_WINDOWS_PROCESSOR, "ProcessorNameString") or _UNKNOWN
     return _cpuinfo("model name") or _UNKNOWN
 
 
 def _machine() -> str:
-    """Who made it and what it is; and whether its processor says that it is a virtual one."""
-    if sys.platform == "win32":  # that processor says so on every Windows that has Hyper-V
+    """Vendor and product, and whether CPUID says that the host is a virtual machine."""
+    if sys.platform == "win32":  # with Hyper-V on, CPUID says so on bare metal too
         names = ("SystemManufacturer", "SystemProductName")
         return (
             " ".join(filter(None, (_registry(_WINDOWS_MACHINE, one) for one in names))) or _UNKNOWN
@@ -49,7 +49,7 @@ def _machine() -> str:
 
 
 def _cpuinfo(field: str) -> str:
-    """What Linux says of the first processor."""
+    """A field of /proc/cpuinfo for the first processor."""
     for line in _text(_CPUINFO).splitlines():
         name, _, value = line.partition(":")
         if name.strip() == field:
@@ -58,7 +58,7 @@ def _cpuinfo(field: str) -> str:
 
 
 def _text(path: Path) -> str:
-    """What a file of the kernel's says; nothing where there is none, or it is for root only."""
+    """The content of a file in /proc or /sys; empty if it is missing or readable by root only."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -69,7 +69,7 @@ if sys.platform == "win32":
     import winreg
 
     def _registry(key: str, name: str) -> str:
-        """A value of the registry below HKEY_LOCAL_MACHINE; nothing where there is none."""
+        """A registry value under HKEY_LOCAL_MACHINE; empty if it is missing."""
         try:
             with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, key) as opened:
                 return str(winreg.QueryValueEx(opened, name)[0]).strip()

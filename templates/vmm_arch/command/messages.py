@@ -1,4 +1,4 @@
-"""What the commands say on standard error, also where nobody listens any more."""
+"""Messages on standard error, which survive a closed pipe."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import sys
 
 
 def say(text: str) -> None:
-    """Print a line on standard error; if its reader is gone, nothing more is said there."""
+    """Print a line on standard error; once the reader has closed the pipe, print nothing more."""
     try:
         print(text, file=sys.stderr, flush=True)
     except BrokenPipeError:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the end
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until exit
 
 
 def complain(command: str, error: BaseException) -> None:
-    """Say what went wrong, with the notes of everybody whom the error passed."""
+    """Report an error with the notes that were added to it."""
     say("\n".join([f"vmm-arch {command}: {error}", *getattr(error, "__notes__", ())]))

@@ -1,4 +1,4 @@
-"""Output that nobody has to wait for once the guest has ended, though its reader does not read."""
+"""Guest output that cannot block the end of the guest when its reader has stopped reading."""
 
 from __future__ import annotations
 
@@ -10,55 +10,55 @@ from threading import Event
 from typing import Final
 
 _PIECE: Final = 512
-"""A pipe that can take anything takes so many bytes (POSIX, _POSIX_PIPE_BUF)."""
+"""A pipe that is reported as writable takes at least so many bytes (POSIX, _POSIX_PIPE_BUF)."""
 
 
 class Gate:
-    """Whether output may wait for its reader; one for all that one guest's end concerns."""
+    """Whether output may block on its reader; shared by all outlets of one guest."""
 
     def __init__(self) -> None:
         self._closed = Event()
         self.reader, self._writer = os.pipe()
 
     def close(self) -> None:
-        """Let nobody wait any longer; for any thread, and for handlers of signals."""
+        """Release everyone who waits; safe in any thread and in signal handlers."""
         if not self._closed.is_set():
             self._closed.set()
-            os.write(self._writer, b"\0")  # once or twice: never so often that it would wait
+            os.write(self._writer, b"\0")  # twice at most, so it cannot block
 
     def open(self) -> None:
-        """Let output wait again: for the next guest."""
+        """Let output block again, for the next guest."""
         if self._closed.is_set():
             os.read(self.reader, 4096)
             self._closed.clear()
 
     def release(self) -> None:
-        """Give the descriptors back."""
+        """Close the descriptors."""
         os.close(self.reader)
         os.close(self._writer)
 
 
 class Outlet:
-    """A descriptor that text and characters go to, unchanged and at once.
+    """A descriptor that output is written to, unchanged and unbuffered.
 
-    A guest's vCPU waits in :meth:`write` while the reader does not read. It stops waiting, and what
-    is left is lost, when the gate is closed. That needs poll: on Windows it waits for the reader.
+    A vCPU blocks in :meth:`write` while the reader does not read. When the gate is closed it stops
+    waiting and the rest is lost. On Windows, which cannot poll a pipe, it keeps waiting.
     """
 
     def __init__(self, descriptor: int, gate: Gate) -> None:
         self._descriptor = descriptor
         self._gate = gate
         self.broken = False
-        """Whether the reader is gone."""
+        """Whether the reader has closed the pipe."""
         self._given_up = False
-        """Whether somebody waited for the reader in vain after the gate was closed."""
+        """Whether a wait for the reader timed out after the gate was closed."""
 
     def write(self, data: bytes, patience: float = 0) -> None:
-        """Write all of it; ``patience`` is how many seconds to wait though the gate is closed."""
+        """Write all of ``data``; with the gate closed, wait at most ``patience`` seconds."""
         while data and not self.broken and self._wait(patience):
             try:
                 written = os.write(self._descriptor, data[:_PIECE])
-            except BlockingIOError:  # another one who has the file made it so
+            except BlockingIOError:  # another process that shares the file set O_NONBLOCK
                 continue
             except BrokenPipeError:
                 self.broken = True
@@ -66,7 +66,7 @@ class Outlet:
                 data = data[written:]
 
     def _wait(self, patience: float) -> bool:
-        """Wait until the descriptor takes something; False if that is not worth it any more."""
+        """Wait until the descriptor is writable; False once the wait has been given up."""
         if sys.platform == "win32":
             return True
         gate, out = self._gate.reader, self._descriptor
@@ -78,7 +78,7 @@ class Outlet:
 
 
 def flush_standard() -> None:
-    """Send what Python keeps of standard output and error, before something is written past it."""
+    """Flush Python's buffers of standard output and error before writing to the descriptors."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()

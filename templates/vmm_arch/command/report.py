@@ -1,4 +1,4 @@
-"""What is said of a guest's end: how it was, where its vCPUs are, and what happened last."""
+"""Reports the end of a guest: why it ended, where its vCPUs are, and the last exits."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from vmm_arch.protocols.x86_64 import AnyVcpu
 from vmm_arch.x86_64.dump import describe, dump, is_after_init
 
 KEPT: Final = 8
-"""How many of the last exits and instructions are shown."""
+"""How many of the last exits and instructions are kept and shown."""
 
 
 class History:
-    """What happened last: exits, and the registers before the last instructions if they are known."""
+    """The last exits and, when single-stepping, the registers before the last instructions."""
 
     def __init__(self, vcpus: Sequence[AnyVcpu], show: Callable[[str], object] | None) -> None:
         self._vcpus = vcpus
         self._show = show
         self.exits: deque[str] = deque(maxlen=KEPT)
         self.steps: deque[tuple[Any, Any]] = deque(maxlen=KEPT)
-        """General registers and Sregs, each time before an instruction."""
+        """General registers and Sregs before each instruction."""
 
     def note(self, index: int, exit: Exit) -> None:
-        """Remember an exit, and show it if that was asked for."""
+        """Record an exit, and show it if tracing."""
         if isinstance(exit, SingleStep):
             vcpu = self._vcpus[index]
             self.steps.append((vcpu.get_regs(), vcpu.get_sregs()))
@@ -41,7 +41,7 @@ class History:
 def report(
     ending: Ending, vcpus: Sequence[AnyVcpu], memory: GuestMemory, history: History
 ) -> Iterator[str]:
-    """Say where a guest was that ended badly: its vCPUs, and what happened before."""
+    """Describe a guest that ended badly: its vCPUs, and what happened before."""
     about = [vcpus[ending.vcpu]] if ending.vcpu is not None else started(vcpus)
     for vcpu in about:
         yield dump(vcpu, memory)
@@ -53,19 +53,19 @@ def report(
         yield "  " + " ".join(f"{regs.rip:#x}" for regs, _ in history.steps)
     if ending.reason is Reason.SHUTDOWN and any(is_after_init(vcpu) for vcpu in about):
         if history.steps:
-            yield "before the last one:"
+            yield "before the last instruction:"
             yield from describe(*history.steps[-1], memory)
         else:
-            yield "--single-step shows where it was, where the hypervisor can step"
+            yield "use --single-step to find the place, if the hypervisor can single-step"
 
 
 def started(vcpus: Sequence[AnyVcpu]) -> list[AnyVcpu]:
-    """The vCPUs that do not wait for another one to start them."""
+    """The vCPUs that have been started."""
     return [vcpu for vcpu in vcpus if vcpu.get_activity() is not Activity.NOT_STARTED]
 
 
 def statistics(ending: Ending) -> str:
-    """Say how the guest ended and what it asked for."""
+    """One line: why the guest ended, and how many exits of each kind it made."""
     kinds = ", ".join(
         f"{count} {kind}" for kind, count in sorted(ending.exits.items(), key=lambda item: -item[1])
     )

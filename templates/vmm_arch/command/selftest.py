@@ -1,4 +1,4 @@
-"""``vmm-arch selftest``: plays guests on this host's hypervisor, and makes a report of it."""
+"""``vmm-arch selftest``: runs test guests on this host's hypervisor and writes a report."""
 
 from __future__ import annotations
 
@@ -26,37 +26,40 @@ FAILED: Final = 1
 UNAVAILABLE: Final = 2
 
 EPILOG: Final = """\
-Nothing is needed but a hypervisor: the guests' code comes with the package. With --report, please
-send the file to the project: that is how a host gets into its table of what has been proven.
+This needs only a hypervisor: the guests' code is part of the package. Please send the file that
+--report writes to the project, which adds your host to its table of what has been proven.
 
 exit status:
   0  every scenario passed     1  one failed
-  2  wrong use, or there is no hypervisor; the message says what to do
+  2  usage error, or no hypervisor; the message says what to do
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the command takes."""
+    """Add the command's arguments."""
     parser.add_argument(
-        "pattern", nargs="*", default=["*"], help="only scenarios with such names, as in 'mmio*'"
+        "pattern",
+        nargs="*",
+        default=["*"],
+        help="run only the scenarios whose names match, such as 'mmio*'",
     )
     backends.add_argument(parser)
-    parser.add_argument("--list", action="store_true", help="only tell the scenarios' names")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write all of it as JSON")
+    parser.add_argument("--list", action="store_true", help="list the scenarios' names and exit")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write a report as JSON")
     parser.add_argument(
         "--patience",
         type=float,
         default=1,
         metavar="N",
-        help="give each scenario N times its time, on a host that is slow",
+        help="multiply each scenario's time limit by N, for a slow host",
     )
 
 
 def selftest(options: argparse.Namespace) -> int:
-    """Play the scenarios and return the exit status."""
+    """Run the scenarios and return the exit status."""
     names = [n for n in NAMES if any(fnmatchcase(n, pattern) for pattern in options.pattern)]
     if not names:
-        print(f"vmm-arch selftest: no scenario is like {options.pattern}", file=sys.stderr)
+        print(f"vmm-arch selftest: no scenario matches {options.pattern}", file=sys.stderr)
         return UNAVAILABLE
     if options.list:
         print(*names, sep="\n")
@@ -100,10 +103,10 @@ def _play(arch: Backend[AnyVcpu], names: Sequence[str], patience: float) -> list
 
 
 def _about(hypervisor: str, arch: Backend[AnyVcpu]) -> dict[str, str]:
-    """What the report is about: this host, as far as guests could notice."""
+    """Identify the host: what may affect a guest."""
     try:
         package = version("vmm-arch")
-    except PackageNotFoundError:  # its folder alone is enough to use it
+    except PackageNotFoundError:  # used from its folder, without being installed
         package = "not installed"
     entries = arch.supported_cpuid()
     return {

@@ -1,4 +1,4 @@
-"""The user's terminal as a guest's console: raw while the guest runs, with a key that ends it."""
+"""The user's terminal as a guest's console: raw mode while the guest runs, and an escape key."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if sys.platform != "win32":
     import tty
 
 ESCAPE: Final = b"\x1d"
-"""Control-]: what ends the guest from the keyboard."""
+"""Control-] ends the guest."""
 _ENDING: Final = ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGBREAK")
-"""The signals that ask a command to end; no system has all of them."""
+"""The signals that end a command; no system has all of them."""
 _SOON: Final = 0.05
-"""Seconds after which it is looked again whether there is room."""
+"""Seconds between two checks for room in the guest's queue."""
 _ENOUGH: Final = 1 << 16
-"""How many characters may wait for the guest before no more are read."""
+"""How many characters may wait for the guest before reading pauses."""
 
 
 class Line(Protocol):
-    """Where typed characters go to: a serial port."""
+    """The receiver of typed characters: a serial port."""
 
     @property
     def waiting(self) -> int: ...
@@ -35,12 +35,11 @@ class Line(Protocol):
 
 
 class Terminal:
-    """Hands what is typed to a guest until the escape key is pressed; a context manager.
+    """Sends standard input to a guest until the escape key is pressed; a context manager.
 
-    Where standard input is a terminal it is raw meanwhile, so that Control-C goes to the guest, and
-    as it was afterwards: also if a signal asks the command to end, or to stop for a while. Such a
-    signal ends the guest; a second one ends the command at once. Where standard input is a file or
-    a pipe its content is what is typed.
+    A terminal is in raw mode meanwhile, so that Control-C goes to the guest. Its mode is restored
+    afterwards, also when a signal terminates or suspends the command. A terminating signal ends the
+    guest; a second one ends the command at once. A file or a pipe is sent as if it were typed.
     """
 
     def __init__(self, source: int = 0) -> None:
@@ -55,7 +54,7 @@ class Terminal:
         """The signal that ended the guest, if one did."""
 
     def connect(self, line: Line, end: Callable[[], object]) -> None:
-        """Type to this guest from now on; ``end`` is what ends it."""
+        """Send input to this guest from now on; ``end`` ends the guest."""
         self._line, self._end = line, end
         if self._escaped or self.signal is not None:
             end()
@@ -86,21 +85,21 @@ class Terminal:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         os.close(self._stopped)
-        # Windows waits for files with nothing but threads; that one ends with the process.
+        # On Windows nothing can interrupt the thread's read; it ends with the process.
         if sys.platform != "win32":
             self._reader.join()
             os.close(self._stop)
 
     def _handle(self, name: str, handler: Callable[[int, FrameType | None], object]) -> None:
-        """Handle a signal, unless whoever started the command had it ignored (nohup, ``&``)."""
+        """Handle a signal, unless the command was started with it ignored (nohup, ``&``)."""
         number = getattr(signal, name, None)
-        if current_thread() is not main_thread():  # only that one can
+        if current_thread() is not main_thread():  # only that thread can install handlers
             return
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             self._handlers[number] = signal.signal(number, handler)
 
     def _ask_to_end(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None:  # it was asked before, and something does not end
+        if self.signal is not None:  # the second signal: ending the guest takes too long
             self._make_as_it_was()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -122,16 +121,16 @@ class Terminal:
 
     def _make_as_it_was(self) -> None:
         if sys.platform != "win32" and self._mode is not None and self._is_ours():
-            # Not after what is left to be written: somebody may have stopped the output.
+            # Not TCSADRAIN: the user may have stopped the output (Control-S).
             termios.tcsetattr(self._source, termios.TCSANOW, self._mode)
 
     def _is_ours(self) -> bool:
-        """Whether the command is in the foreground: else another one has the terminal's mode."""
+        """Whether the command is in the foreground: else the terminal's mode is not ours to set."""
         if sys.platform == "win32":
             return False
         try:
             return os.tcgetpgrp(self._source) == os.getpgrp()
-        except OSError:  # it is a terminal that controls nobody
+        except OSError:  # not a controlling terminal
             return True
 
     def _read(self) -> None:
@@ -151,10 +150,10 @@ class Terminal:
                 return
 
     def _may_read(self) -> bool:
-        """Wait until there is something to read and room for it; False if that is over."""
+        """Wait until there is input and room for it; False once the terminal is being closed."""
         while True:
             full = self._line is None or self._line.waiting >= _ENOUGH
-            if sys.platform == "win32":  # where only sockets can be selected
+            if sys.platform == "win32":  # select() takes sockets only there
                 if not full:
                     return True
                 sleep(_SOON)

@@ -69,10 +69,10 @@ CAUSES: Final = {
     ("WHvSetVirtualProcessorRegisters", "ERROR_HV_INVALID_PARAMETER"): "the registers contradict"
     " each other, such as paging without PAE in long mode",
     ("WHvGetVirtualProcessorInterruptControllerState2", "WHV_E_INVALID_PARTITION_CONFIG"): "the"
-    " machine was made without an irqchip",
+    " machine was created without an irqchip",
     ("WHvSetVirtualProcessorInterruptControllerState2", "WHV_E_INVALID_PARTITION_CONFIG"): "the"
-    " machine was made without an irqchip",
-    ("WHvRequestInterrupt", "ERROR_HV_OPERATION_DENIED"): "the machine was made without an"
+    " machine was created without an irqchip",
+    ("WHvRequestInterrupt", "ERROR_HV_OPERATION_DENIED"): "the machine was created without an"
     " irqchip",
 }
 _ANY_CAUSE: Final = {
