@@ -1,10 +1,10 @@
-"""Why a guest stopped: one class for each reason that all hypervisors know.
+"""Exits: what ``run()`` returns, one class for each exit reason that all hypervisors have.
 
-An exit belongs to its vCPU and is valid until that vCPU's next ``run()``, which uses the object
-again: copy what you want to keep. A read waits for an answer, ``complete(value)`` or ``ignore()``,
-and so does an access to an MSR, which ``refuse()`` turns into #GP; every other exit may be ignored,
-so that ``case other: other.ignore()`` ends a ``match``. What a hypervisor tells beyond this is in
-``vcpu.run_context``.
+An exit belongs to its vCPU and is valid until that vCPU's next ``run()``, which reuses the object:
+copy what you want to keep. A read must be answered, with ``complete(value)`` or ``ignore()``, and
+so must an MSR access, which ``refuse()`` turns into #GP. Every exit has ``ignore()``, so
+``case other: other.ignore()`` is a valid last case of a ``match``. All that the hypervisor says
+about the exit is in ``vcpu.run_context``.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any, TypeAlias, final
 from vmm_arch.errors import HypervisorError
 
 Answer: TypeAlias = Callable[[Any, bytes], None]
-"""How a read hands the answer to its vCPU: with itself, since it may be an old one."""
+"""How a read passes its answer to the vCPU: with itself, since the exit may be stale."""
 Reply: TypeAlias = Callable[[Any, int | None], None]
-"""How a rarer exit does: with itself, and the value that it is completed with, or None to refuse."""
+"""The same for rarer exits: the exit, and the value that completes it or None to refuse."""
 
 
 class _Ignorable:
-    """An exit that needs no answer."""
+    """An exit that does not need an answer."""
 
     __slots__ = ()
 
     def ignore(self) -> None:
-        """Do nothing: the next run() goes on."""
+        """Do nothing: the next run() continues the guest."""
 
 
 class _Read:
-    """An exit that waits for ``count`` values of ``size`` bytes."""
+    """An exit that needs ``count`` values of ``size`` bytes as its answer."""
 
     __slots__ = ("_answer", "count", "size")
     size: int
@@ -40,25 +40,25 @@ class _Read:
         self._answer = answer
 
     def complete(self, value: int | bytes) -> None:
-        """Answer the read: with an integer, for each value, or with ``size * count`` bytes.
+        """Answer the read: an integer is the answer for each value, bytes are all values.
 
-        Raises ValueError if the answer does not fit.
+        Raises ValueError if the integer does not fit, or there are not ``size * count`` bytes.
         """
         size = self.size
         if isinstance(value, int):
             try:
                 data = value.to_bytes(size, "little") * self.count
             except OverflowError:
-                raise ValueError(f"{value:#x} is no unsigned value of {size} bytes") from None
+                raise ValueError(f"{value:#x} does not fit into {size} unsigned bytes") from None
         else:
             data = value
             if len(data) != size * self.count:
-                needed = f"{self.count} values of {size} bytes"
-                raise ValueError(f"{len(data)} bytes answer a read of {needed}")
+                needed = f"{size * self.count} bytes ({self.count} values of {size})"
+                raise ValueError(f"expected {needed}, got {len(data)}")
         self._answer(self, data)
 
     def ignore(self) -> None:
-        """Answer as an empty bus does: with all ones."""
+        """Answer with all ones, as an empty bus does."""
         self._answer(self, b"\xff" * (self.size * self.count))
 
 
@@ -84,7 +84,7 @@ class IoOut(_Ignorable):
     size: int
     count: int
     data: bytes
-    """All values, one after the other."""
+    """All values, concatenated."""
 
     @property
     def value(self) -> int:
@@ -97,7 +97,7 @@ class IoOut(_Ignorable):
 
 @final
 class MmioRead(_Read):
-    """The guest reads ``size`` bytes at a guest-physical address where there is no memory."""
+    """The guest reads ``size`` bytes at a guest-physical address without memory."""
 
     __slots__ = ("address",)
     __match_args__ = ("address", "size")
@@ -109,7 +109,7 @@ class MmioRead(_Read):
 
 @final
 class MmioWrite(_Ignorable):
-    """The guest writes at a guest-physical address where there is no memory it may write."""
+    """The guest writes to a guest-physical address without memory, or with read-only memory."""
 
     __slots__ = ("address", "data")
     __match_args__ = ("address", "data")
@@ -126,7 +126,7 @@ class MmioWrite(_Ignorable):
 
 
 class _MsrAccess:
-    """An access to a model-specific register that waits until somebody allows or refuses it."""
+    """An access to a model-specific register that waits until it is completed or refused."""
 
     __slots__ = ("_reply", "index")
     index: int
@@ -135,25 +135,25 @@ class _MsrAccess:
         self._reply = reply
 
     def refuse(self) -> None:
-        """Have the instruction raise #GP, as a processor does that lacks the MSR."""
+        """Make the instruction raise #GP, as on a processor that lacks the MSR."""
         self._reply(self, None)
 
     def ignore(self) -> None:
-        """Refuse: a processor knows no MSR that nobody answers for."""
+        """Same as :meth:`refuse`."""
         self._reply(self, None)
 
 
 @final
 class MsrRead(_MsrAccess):
-    """The guest reads (RDMSR) an MSR that the hypervisor was told to ask about."""
+    """The guest reads (RDMSR) an MSR for which the hypervisor was told to exit."""
 
     __slots__ = ()
     __match_args__ = ("index",)
 
     def complete(self, value: int) -> None:
-        """Answer with the 64 bits of EDX:EAX. Raises ValueError if there are more."""
+        """Answer with the 64 bits of EDX:EAX. Raises ValueError if the value does not fit."""
         if not 0 <= value < 1 << 64:
-            raise ValueError(f"{value:#x} is no unsigned value of 8 bytes")
+            raise ValueError(f"{value:#x} does not fit into 8 unsigned bytes")
         self._reply(self, value)
 
     def __repr__(self) -> str:
@@ -162,7 +162,7 @@ class MsrRead(_MsrAccess):
 
 @final
 class MsrWrite(_MsrAccess):
-    """The guest writes (WRMSR) an MSR that the hypervisor was told to ask about."""
+    """The guest writes (WRMSR) an MSR for which the hypervisor was told to exit."""
 
     __slots__ = ("value",)
     __match_args__ = ("index", "value")
@@ -170,7 +170,7 @@ class MsrWrite(_MsrAccess):
     """The 64 bits of EDX:EAX."""
 
     def complete(self) -> None:
-        """Let the instruction finish: the value has been taken, or is dropped."""
+        """Let the instruction finish; what to do with the value is up to the caller."""
         self._reply(self, self.value)
 
     def __repr__(self) -> str:
@@ -179,7 +179,7 @@ class MsrWrite(_MsrAccess):
 
 @final
 class Halt(_Ignorable):
-    """The guest executed HLT, and no interrupt controller of the hypervisor can wake it."""
+    """The guest executed HLT, and the hypervisor has no interrupt controller that could wake it."""
 
     __slots__ = ()
 
@@ -189,7 +189,7 @@ class Halt(_Ignorable):
 
 @final
 class Shutdown(_Ignorable):
-    """The guest is at its end: a triple fault, which resets a real machine."""
+    """Triple fault: the guest cannot continue. A real machine would reset."""
 
     __slots__ = ()
 
@@ -199,7 +199,7 @@ class Shutdown(_Ignorable):
 
 @final
 class Kicked(_Ignorable):
-    """Somebody called ``kick()``."""
+    """``kick()`` was called."""
 
     __slots__ = ()
 
@@ -209,7 +209,7 @@ class Kicked(_Ignorable):
 
 @final
 class InterruptWindow(_Ignorable):
-    """The guest can take an interrupt now, as was asked for."""
+    """The guest can accept an interrupt now; see ``request_interrupt_window()``."""
 
     __slots__ = ()
 
@@ -231,7 +231,7 @@ class EndOfInterrupt(_Ignorable):
 
 @final
 class SingleStep(_Ignorable):
-    """The guest executed an instruction, as was asked for; the next one is at ``rip``."""
+    """The guest executed one instruction; the next is at ``rip``. See ``step()``."""
 
     __slots__ = ("rip",)
     __match_args__ = ("rip",)
@@ -243,7 +243,7 @@ class SingleStep(_Ignorable):
 
 @final
 class SystemEvent(_Ignorable):
-    """The guest asked its firmware interface for a shutdown, a reset or the like.
+    """The guest called its firmware interface for a shutdown, a reset or the like.
 
     ``kind`` is the hypervisor's number for it.
     """
@@ -258,7 +258,7 @@ class SystemEvent(_Ignorable):
 
 @final
 class Failure:
-    """The vCPU cannot run: its state is invalid, or the hypervisor met what it cannot do."""
+    """The vCPU cannot run: its state is invalid, or the hypervisor cannot do what it needs."""
 
     __slots__ = ("code", "instruction", "message", "operation")
     __match_args__ = ("code", "message")
@@ -267,13 +267,13 @@ class Failure:
     """The hypervisor's name for the failure, with its numbers."""
     message: str
     instruction: bytes
-    """The bytes at RIP, as many as the hypervisor fetched, if an instruction is the cause."""
+    """If an instruction is the cause, its first bytes, as far as the hypervisor fetched them."""
 
     def __init__(self) -> None:
         self.instruction = b""
 
     def ignore(self) -> None:
-        """Raise the failure as a HypervisorError: running on would only fail again."""
+        """Raise the failure as a HypervisorError, since running on would fail again."""
         raise HypervisorError(self.operation, self.code, self.message)
 
     def __repr__(self) -> str:
@@ -282,17 +282,17 @@ class Failure:
 
 @final
 class OtherExit:
-    """A reason that only this hypervisor has; ``vcpu.run_context`` says more.
+    """An exit reason that only this hypervisor has; the details are in ``vcpu.run_context``.
 
-    Where the guest waits for an answer, a hypercall's for instance, that goes into ``run_context``,
-    and :meth:`complete` says that it is there.
+    If the guest waits for an answer, to a hypercall for instance, write it to ``run_context`` and
+    then call :meth:`complete`.
     """
 
     __slots__ = ("_reply", "name", "reason")
     __match_args__ = ("reason",)
     reason: int
     name: str
-    """What the hypervisor's header calls the reason."""
+    """The reason's name in the hypervisor's header."""
 
     def __init__(self, reason: int, name: str, reply: Reply | None = None) -> None:
         self.reason = reason
@@ -300,12 +300,12 @@ class OtherExit:
         self._reply = reply
 
     def complete(self) -> None:
-        """Say that the answer is in ``run_context``, if the guest waits for one."""
+        """Answer with what is in ``run_context``, if the guest waits for an answer."""
         if self._reply is not None:
             self._reply(self, 0)
 
     def ignore(self) -> None:
-        """Tell the guest that there is no such service, if it waits for an answer."""
+        """Answer that there is no such service, if the guest waits for an answer."""
         if self._reply is not None:
             self._reply(self, None)
 
@@ -332,4 +332,4 @@ Exit: TypeAlias = (
 )
 """Everything that ``run()`` returns."""
 Question: TypeAlias = IoIn | MmioRead | MsrRead | MsrWrite | OtherExit
-"""The exits that may wait for an answer."""
+"""The exits that may need an answer."""

@@ -1,6 +1,6 @@
 """Guest memory: read, write and view it by guest-physical address, whatever the hypervisor.
 
-Addresses are guest-physical where nothing else is said; sizes are in bytes. The guest writes while
+Addresses are guest-physical unless stated otherwise; sizes are in bytes. The guest may write while
 the host reads, so read() once and parse the copy.
 """
 
@@ -26,18 +26,19 @@ ADDRESS_LIMIT = 1 << 52
 
 
 class MemoryAccessError(IndexError):
-    """An access reaches outside guest memory, or a view outside one region; nothing was done."""
+    """An access outside guest memory, or a view that spans two regions; nothing was changed."""
 
 
 class MemoryInUseError(RuntimeError):
-    """The memory cannot be closed while live VMs or views use it; it stays as it was."""
+    """The memory cannot be closed while live VMs or views use it; it stays open."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
     """Guest memory of `size` bytes from guest-physical `address` on; both are multiples of 0x1000.
 
-    `read_only` binds the guest; the host may write (firmware, for instance). Raises ValueError.
+    `read_only` restricts the guest only; the host may write (firmware, for instance). Raises
+    ValueError if address or size is invalid.
     """
 
     address: int
@@ -55,7 +56,7 @@ class Region:
             problem = f"ends within a page; give it {self.size + above:#x} bytes"
         elif self.end > ADDRESS_LIMIT:
             problem = (
-                f"ends above 2**52, where addresses end; end it at {ADDRESS_LIMIT:#x} or below"
+                f"ends above 2**52, the largest address; end it at {ADDRESS_LIMIT:#x} or below"
             )
         else:
             return
@@ -63,7 +64,7 @@ class Region:
 
     @property
     def end(self) -> int:
-        """The first guest-physical address behind the region."""
+        """The first guest-physical address after the region."""
         return self.address + self.size
 
     def __str__(self) -> str:
@@ -71,17 +72,17 @@ class Region:
 
 
 class GuestMemory:
-    """Zeroed memory for a virtual machine: so many bytes, laid out around HOLES, or exact regions.
+    """Zeroed memory for a virtual machine: a size in bytes, laid out around HOLES, or exact regions.
 
     Only pages that are touched cost memory (Windows counts all against its page file). Raises
-    ValueError for regions that cannot be, and OSError where the system does not give that much. ::
+    ValueError if regions are invalid or overlap, OSError if the system cannot allocate that much. ::
 
         with GuestMemory([Region(0, 0x10_0000), Region(0xFFFF_0000, 0x1_0000, True)]) as memory:
             memory.write(0xFFFF_0000, firmware)
     """
 
     HOLES: ClassVar[tuple[range, ...]] = ()
-    """Guest-physical addresses that memory laid out by size avoids; a CPU's subclass has them."""
+    """Guest-physical addresses that memory laid out by size avoids; set by a CPU's subclass."""
     START: ClassVar[int] = 0
     """The guest-physical address where memory laid out by size starts."""
 
@@ -90,13 +91,13 @@ class GuestMemory:
             size_or_regions = self._laid_out(size_or_regions)
         self.regions = tuple(sorted(size_or_regions, key=attrgetter("address")))
         if not self.regions:
-            raise ValueError("guest memory without regions; give it one or more")
+            raise ValueError("guest memory has no regions; give it one or more")
         for lower, upper in pairwise(self.regions):
             if lower.end > upper.address:
                 raise ValueError(f"regions {lower} and {upper} overlap; move or shrink one of them")
 
-        # One mapping for all regions is made or refused, and closed or not, as a whole. A guest's
-        # large pages need host addresses that agree with the guest-physical ones in the lower 21
+        # One mapping for all regions, so that creating and closing it succeed or fail as a whole. A
+        # guest's large pages need host addresses that equal the guest-physical ones in the lower 21
         # bits (Linux, virt/kvm/api.rst, KVM_SET_USER_MEMORY_REGION); small memory has none.
         large = any(region.size >= LARGE_PAGE_SIZE for region in self.regions)
         alignment = LARGE_PAGE_SIZE if large else PAGE_SIZE
@@ -109,11 +110,11 @@ class GuestMemory:
                 " raise the limit (ulimit -v, cgroup, vm.overcommit_memory, page file)."
             )
             raise
-        # Only the number is kept: the ctypes object would keep the mapping from being closed.
+        # Only the number is kept: a ctypes object would prevent the mapping from being closed.
         self._host = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
 
-        # Runs of adjacent regions, which are adjacent in the mapping too: where they start and end,
-        # and what to take from an address there to have its offset in the mapping.
+        # Runs of adjacent regions, which are adjacent in the mapping too: start, end, and what to
+        # subtract from an address to get its offset in the mapping.
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._shifts: list[int] = []
@@ -133,9 +134,9 @@ class GuestMemory:
         self._lock = threading.Lock()
 
     def read(self, address: int, size: int) -> bytes:
-        """Copy `size` bytes from guest-physical `address` on, once; it may span adjacent regions.
+        """Copy `size` bytes from guest-physical `address` on, once; may span adjacent regions.
 
-        Raises MemoryAccessError where any of them is outside guest memory.
+        Raises MemoryAccessError if any of them is outside guest memory.
         """
         offset = address - self._shift
         end = offset + size
@@ -145,13 +146,13 @@ class GuestMemory:
         return self._mapping[offset:end]
 
     def write(self, address: int, data: ReadableBuffer) -> None:
-        """Write all of `data`, any bytes-like object, to guest-physical `address`, or raise.
+        """Write all of `data`, any bytes-like object, to guest-physical `address`, or nothing.
 
-        Raises MemoryAccessError where a byte would land outside guest memory, and writes none. A
-        large file is better read into a view().
+        Raises MemoryAccessError if any byte would be outside guest memory. A large file is better
+        read into a view().
         """
         if type(data) is not bytes:
-            # len() may count items, and a view of this memory may overlap where it is written.
+            # len() may count items, not bytes; and data may be an overlapping view of this memory.
             data = memoryview(data).tobytes()
         offset = address - self._shift
         end = offset + len(data)
@@ -161,10 +162,10 @@ class GuestMemory:
         self._mapping[offset:end] = data
 
     def view(self, address: int, size: int) -> memoryview:
-        """Give writable access to `size` bytes within one region, without a copy.
+        """Return a writable view of `size` bytes within one region, without a copy.
 
         While the guest runs, two reads of one byte may differ. The memory cannot be closed before
-        the view is released. Raises MemoryAccessError, also where the bytes span two regions.
+        the view is released. Raises MemoryAccessError, also if the bytes span two regions.
         """
         offset, end = self._offset(address, size), address + size
         region = self._region_at(address)
@@ -176,28 +177,30 @@ class GuestMemory:
         return memoryview(self._mapping)[offset : offset + size]
 
     def host_address(self, region: Region) -> int:
-        """Say at which host address, in this process, one of `regions` lies until it is closed."""
+        """Return the host address of one of `regions` in this process; valid until close()."""
         if self._region_at(region.address) != region:
-            raise ValueError(f"{region} is no region of guest memory {self._listing()}; give one")
+            raise ValueError(
+                f"{region} is not a region of guest memory {self._listing()}; give one"
+            )
         return self._host + self._offset(region.address, region.size)
 
     def hold(self) -> None:
-        """Keep the memory from being closed; a VM calls it, once, before it maps the memory."""
+        """Prevent the memory from being closed; a VM calls this once before it maps the memory."""
         with self._lock:
             self._require_open()
             self._holders += 1
 
     def release(self) -> None:
-        """Undo one hold(); a VM calls it once it no longer maps the memory."""
+        """Undo one hold(); a VM calls this once it no longer maps the memory."""
         with self._lock:
             if not self._holders:
-                raise RuntimeError("guest memory is released more often than held; match each hold")
+                raise RuntimeError("release() without a matching hold() of guest memory")
             self._holders -= 1
 
     def close(self) -> None:
-        """Give the memory back, or raise MemoryInUseError and change nothing; again is harmless.
+        """Free the memory, or raise MemoryInUseError and change nothing. May be called again.
 
-        It is in use while a VM holds it or a view() is alive.
+        The memory is in use while a VM holds it or a view() is alive.
         """
         with self._lock:
             if self._holders:
@@ -208,13 +211,13 @@ class GuestMemory:
                 self._mapping.close()
             except BufferError:
                 raise MemoryInUseError(
-                    "views of the memory are alive; release them, and all made from them, first"
+                    "views of the memory are alive; release them, and views made from them, first"
                 ) from None
-            self._starts, self._high = [], -1  # no access finds its place any more
+            self._starts, self._high = [], -1  # so that every access fails
 
     @property
     def closed(self) -> bool:
-        """Whether the memory has been given back."""
+        """Whether the memory has been freed."""
         return self._mapping.closed
 
     def __enter__(self) -> Self:
@@ -226,7 +229,7 @@ class GuestMemory:
         except MemoryInUseError as in_use:
             if error is None:
                 raise
-            # That error matters more, and its traceback may be all that keeps a view alive.
+            # The original error matters more, and only its traceback may keep a view alive.
             error.add_note(f"Guest memory was not closed: {in_use}.")
 
     def __repr__(self) -> str:
@@ -246,7 +249,7 @@ class GuestMemory:
         yield Region(address, size)
 
     def _offset(self, address: int, size: int) -> int:
-        """Where guest-physical `address` lies in the mapping, if `size` bytes from there on do."""
+        """The offset in the mapping of `size` bytes at guest-physical `address`."""
         run = bisect_right(self._starts, address) - 1
         if run >= 0 and size >= 0 and address + size <= self._ends[run]:
             return address - self._shifts[run]

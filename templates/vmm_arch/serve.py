@@ -1,4 +1,4 @@
-"""Drives a machine: every vCPU in a thread, every access to the bus, until the guest ends."""
+"""Serves a machine until its guest ends: a thread for each vCPU, and every access to the bus."""
 
 from __future__ import annotations
 
@@ -58,49 +58,50 @@ def serve(
     trace: Trace | None = None,
     on_end: Callable[[], object] | None = None,
 ) -> Ending:
-    """Run all vCPUs of a machine until its guest ends, and return how it did.
+    """Run all vCPUs of a machine until its guest ends, and return why.
 
     The first vCPU runs in the calling thread, each other one in a thread of its own. ``trace`` is
     called with a vCPU's index and its exit, before the bus answers it. ``timeout`` is in seconds.
 
-    When this returns or raises, no vCPU runs and no thread is left. What a device, ``trace`` or a
-    hypervisor raises in any thread is raised here, and so is KeyboardInterrupt (on Windows at the
-    first vCPU's next exit). A guest whose vCPUs have all halted with interrupts off ends after about
-    a second, though interrupt controllers keep HLT from being an exit; an NMI that a device's line
-    would send later is not waited for. Called again, it goes on where the guest was. A vCPU may have a kick
-    left, which its next ``run()`` returns. A device that does not return keeps this from returning:
-    one that waits for something is to be told by ``on_end``, which is called, maybe more than once,
-    in whichever thread or handler of a signal ends the guest.
+    When this returns or raises, no vCPU runs and no thread is left. An exception that a device,
+    ``trace`` or a hypervisor raises in any thread is raised here, and so is KeyboardInterrupt (on
+    Windows at the first vCPU's next exit). A guest whose vCPUs have all halted with interrupts off
+    ends after about a second, although with an irqchip HLT is not an exit; an NMI that a device's
+    line would send later is not waited for.
+
+    Called again, it continues the guest. A vCPU may have a kick left, which its next ``run()``
+    returns. A device that blocks keeps this from returning: use ``on_end`` to wake it. It is called
+    in whichever thread or signal handler ends the guest, possibly more than once.
     """
     return _Service(vm, bus, trace, on_end).run(timeout)
 
 
 class _Runner:
-    """One vCPU and what became of it."""
+    """One vCPU, and the state of its thread."""
 
     def __init__(self, vcpu: Vcpu) -> None:
         self.vcpu = vcpu
         self.index = vcpu.index
         self.thread = 0
-        """Who runs the vCPU; 0 before and after."""
+        """The thread that runs the vCPU; 0 before and after."""
         self.in_guest = False
         self.left = Event()
-        """Whether the vCPU has been run for the last time."""
+        """Set once the vCPU has been run for the last time."""
         self.exits: Counter[type[Exit]] = Counter()
 
     @property
     def count(self) -> int:
-        """How many exits it made; another thread may ask."""
-        return sum(list(self.exits.values()))  # a list, since the thread may add a kind meanwhile
+        """The number of exits so far; for any thread."""
+        return sum(list(self.exits.values()))  # a list: the vCPU's thread may add a key meanwhile
 
 
 class _Service:
     """One call of serve().
 
-    There are no locks: a signal's handler may call ``bus.stop()``, and thereby :meth:`end`, at any
-    moment, also while this thread's vCPU is in the guest. What was appended to ``ends`` first is
-    the end. Who appends then kicks whoever is ``in_guest``; a runner first says that it is and then
-    looks at ``ends``, so that one of the two notices the other.
+    There are no locks, since a signal handler may call ``bus.stop()``, and thereby :meth:`end`, at
+    any moment, also while this thread's vCPU is in the guest. The first item of ``ends`` is the
+    ending. Whoever appends to it then kicks every runner that is ``in_guest``; a runner first sets
+    ``in_guest`` and then checks ``ends``, so one of the two always notices the other.
     """
 
     def __init__(
@@ -139,14 +140,14 @@ class _Service:
                 if watch is not None:
                     watch.start()
                 self.drive(first)
-                # Not by join(): before Python 3.13 one that a signal interrupts takes the thread
-                # for ended, and the next one returns at once (CPython issue 90882).
+                # Not join(): before Python 3.13, after a signal has interrupted it, the thread
+                # counts as ended and the next join() returns at once (CPython issue 90882).
                 for runner in others:
                     runner.left.wait()
                 if not self.ends:
                     self.end(Reason.HALTED, self.halted[-1])
             finally:
-                # Only an exception that nobody expects, or comes from a signal, finds no end here.
+                # There is an ending already, unless an unexpected or a signal's exception came.
                 self.end(Reason.STOPPED)
                 if timer is not None:
                     timer.cancel()
@@ -156,8 +157,8 @@ class _Service:
                         ending.join()
         if self.errors:
             for other in self.errors[1:]:
-                self.errors[0].add_note(f"Besides there was {other!r}.")
-            raise self.errors.pop(0)  # kept in no frame that its traceback keeps
+                self.errors[0].add_note(f"There was also {other!r}.")
+            raise self.errors.pop(0)  # no reference cycle through the traceback's frames
         reason, vcpu, message, code = self.ends[0]
         exits: Counter[str] = Counter()
         for runner in self.runners:
@@ -165,7 +166,7 @@ class _Service:
         return Ending(reason, vcpu, monotonic() - start, exits, message, code)
 
     def drive(self, runner: _Runner) -> None:
-        """Run a vCPU until the guest ends or this vCPU halts; note what is raised."""
+        """Run a vCPU until the guest ends or this vCPU halts; record exceptions."""
         run, handle, trace = runner.vcpu.run, self.bus.handle, self.trace
         standstill = self.standstill
         index, exits, ends = runner.index, runner.exits, self.ends
@@ -186,7 +187,7 @@ class _Service:
                     break
         except BaseException as error:
             runner.in_guest = False
-            error.add_note(f"It happened while vCPU {index} was served.")
+            error.add_note(f"This happened while vCPU {index} was being served.")
             self.errors.append(error)
             self.end(Reason.FAILED, index)
         finally:
@@ -194,7 +195,7 @@ class _Service:
             runner.left.set()
 
     def goes_on(self, index: int, exit: Exit) -> bool:
-        """Say whether a vCPU runs on after an exit that is no access."""
+        """Whether a vCPU runs on after an exit that is not an access."""
         match exit:
             case Kicked() | EndOfInterrupt() | SingleStep():
                 return True
@@ -206,8 +207,8 @@ class _Service:
                 self.end(Reason.SYSTEM_EVENT, index, repr(exit), exit.kind)
             case Failure():
                 self.end(Reason.FAILED, index, f"{exit.operation}: {exit.code}: {exit.message}")
-            case _:  # running on might bring the same exit again, for ever
-                self.end(Reason.FAILED, index, f"nobody answers {exit!r}")
+            case _:  # running on might return the same exit forever
+                self.end(Reason.FAILED, index, f"no device or handler for {exit!r}")
         return False
 
     def stands_still(self) -> None:
@@ -215,8 +216,8 @@ class _Service:
         self.end(Reason.HALTED, None, "every vCPU is halted with interrupts off")
 
     def failed(self, error: BaseException) -> None:
-        """Raise in serve() what could not be looked at."""
-        error.add_note("It happened while it was looked whether the guest stands still.")
+        """Have serve() raise an exception of the standstill check."""
+        error.add_note("This happened while checking whether every vCPU has halted for good.")
         self.errors.append(error)
         self.end(Reason.FAILED)
 
@@ -227,17 +228,19 @@ class _Service:
         message: str = "",
         code: int | None = None,
     ) -> None:
-        """Let every vCPU come out of the guest."""
+        """Record the ending and make every vCPU leave the guest."""
         self.ends.append((reason, vcpu, message, code))
         if self.on_end is not None:
             self.on_end()
         for runner in self.runners:
             if runner.in_guest:
-                with suppress(ClosedError):  # it has come out, and its machine is gone already
+                with suppress(
+                    ClosedError
+                ):  # it has left the guest, and its machine is closed already
                     runner.vcpu.kick()
 
     def stopped(self, reason: Reason, code: int | None, thread: int) -> None:
-        """Hear of ``bus.stop()``."""
-        # A handler of a signal may run in a vCPU's thread, in the midst of its run().
+        """Called by ``bus.stop()``."""
+        # A signal handler may run in a vCPU's thread in the middle of its run().
         asking = (r.index for r in self.runners if r.thread == thread and not r.in_guest)
         self.end(reason, next(asking, None), code=code)

@@ -1,4 +1,4 @@
-"""Notices a guest in which no vCPU will ever run again, where the hypervisor does not tell of HLT."""
+"""Detects a guest in which every vCPU has halted for good, where HLT is not an exit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vmm_arch.activity import Activity
 from vmm_arch.errors import ClosedError
 
 PERIOD: Final = 0.5
-"""Seconds after which a guest that made no exit is looked at."""
+"""Seconds without an exit after which the vCPUs are checked."""
 _POLL: Final = 0.005
-"""Seconds that vCPUs stand still at most because one of them turned out to be busy."""
+"""Seconds between two looks at whether a vCPU has paused or made an exit: the others wait meanwhile."""
 _PATIENCE: Final = 1.0
-"""Seconds that they stand still at most because one does not come out of the guest."""
+"""Seconds that vCPUs are paused at most while one does not leave the guest."""
 _FOR_GOOD: Final = (Activity.HALTED_FOR_GOOD, Activity.NOT_STARTED)
 
 
@@ -26,7 +26,7 @@ class Vcpu(Protocol):
 
 
 class Runner(Protocol):
-    """A vCPU that a thread runs, as far as is needed here."""
+    """A vCPU and its thread: what is needed here."""
 
     @property
     def vcpu(self) -> Vcpu: ...
@@ -37,11 +37,11 @@ class Runner(Protocol):
 
 
 class Standstill:
-    """Looks at all vCPUs together, whenever none has made an exit for a while.
+    """Checks all vCPUs together whenever none has made an exit for a while.
 
-    Only together: while one is looked at, another one might send it an NMI, which wakes it. So all
-    are kicked, and each stops in :meth:`pause` until all have been looked at. If one is not in the
-    guest, or makes another exit, the guest is alive and none waits any longer.
+    Together, because while one is checked another one might send it an NMI, which wakes it. So all
+    are kicked, and each waits in :meth:`pause` until all have been checked. If one is not in the
+    guest, or makes another exit, the guest is alive and the others resume at once.
     """
 
     def __init__(
@@ -57,15 +57,15 @@ class Standstill:
         self._resume = Event()
         self._paused = {runner: Event() for runner in runners}
         self._kicked: set[Runner] = set()
-        """Who is to pause at its next kick, though it may turn out to have been in vain."""
+        """The runners that are to pause at their next Kicked, even if the check is over by then."""
         self.thread = Thread(target=self._watch, name="standstill", daemon=True)
 
     def stop(self) -> None:
-        """Look no more; the thread ends soon."""
+        """Stop checking; the thread ends soon."""
         self._over.set()
 
     def pause(self, runner: Runner) -> bool:
-        """Let a vCPU that was kicked be looked at; False if somebody else kicked it."""
+        """Pause a vCPU that this kicked until it has been checked; False if others kicked it."""
         if runner not in self._kicked:
             return False
         self._kicked.discard(runner)
@@ -97,7 +97,7 @@ class Standstill:
         try:
             for runner in self._runners:
                 self._kicked.add(runner)
-                with suppress(ClosedError):  # which its own thread says
+                with suppress(ClosedError):  # its own thread reports that
                     runner.vcpu.kick()
             for runner, count in zip(self._runners, counts, strict=True):
                 while not self._paused[runner].wait(_POLL):

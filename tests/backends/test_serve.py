@@ -546,7 +546,7 @@ def test_one_bus_serves_one_machine_at_a_time(machine: Make, bus: Bus) -> None:
 
     bus.attach_ports(range(0x10, 0x11), Answers(serve_another))
     assert serve(machine(ASKS_AND_HALTS), bus, timeout=LATE).reason is Reason.HALTED
-    assert problems == ["the bus is being served already: use one bus for each machine"]
+    assert problems == ["the bus is already being served: use one bus for each machine"]
 
 
 # What is said

@@ -246,7 +246,7 @@ def test_what_a_device_raises_names_the_access(
     assert callable(access)
     with pytest.raises(RuntimeError, match="out of order") as caught:
         access(guest)
-    assert caught.value.__notes__ == [f"The guest's access was {note}."]
+    assert caught.value.__notes__ == [f"The guest access was {note}."]
     assert guest.answers == []
 
 
@@ -283,7 +283,7 @@ def test_addresses_that_are_taken(bus: Bus) -> None:
 
 @pytest.mark.parametrize("ports", [range(0x10, 0x10), range(0x20, 0x10), range(0x10, 0x20, 2)])
 def test_ranges_that_are_empty_or_have_gaps(bus: Bus, ports: range) -> None:
-    with pytest.raises(ValueError, match="give it a range of one or more, without gaps"):
+    with pytest.raises(ValueError, match="expected a non-empty range with step 1"):
         bus.attach_ports(ports, Recorder())
 
 
@@ -342,7 +342,7 @@ def test_a_stop_waits_for_who_listens_next(bus: Bus) -> None:
 
 
 def test_only_one_can_listen(bus: Bus) -> None:
-    with bus.listening(print), pytest.raises(RuntimeError, match="is being served already"):
+    with bus.listening(print), pytest.raises(RuntimeError, match="already being served"):
         bus.listening(print).__enter__()
     with bus.listening(print):
         pass

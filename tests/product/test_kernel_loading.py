@@ -144,7 +144,7 @@ def test_a_pipe_that_does_not_end_is_refused() -> None:
             return len(buffer)
 
     message = refused(Endless())
-    assert message.startswith("kernel: it has more bytes than the guest has memory, 0x800000; ")
+    assert message.startswith("kernel: it has more than 0x800000 bytes, the size of guest memory; ")
 
 
 def test_a_file_that_shrinks_while_it_is_loaded_is_an_error() -> None:
@@ -155,8 +155,8 @@ def test_a_file_that_shrinks_while_it_is_loaded_is_an_error() -> None:
     with GuestMemory(8 * MIB) as memory, pytest.raises(KernelImageError) as error:
         load_kernel(memory, Shrinking(bzimage()))
     assert str(error.value) == (
-        "kernel: 0x300 of its 0x700 bytes are gone since it was opened;"
-        " keep it as it is while it is loaded"
+        "kernel: it was truncated by 0x300 of its 0x700 bytes since opened;"
+        " do not change it while it is loaded"
     )
 
 
@@ -202,7 +202,7 @@ def test_the_command_line_is_at_0x20000(cmdline: str | bytes, written: bytes) ->
         (bzimage(cmdline_size=0), "x", "it has 1 bytes, and the kernel takes 0"),
         (elf([Part(MIB, TEXT)]), b"x" * 2048, "and the kernel takes 2047"),
         (bzimage(cmdline_size=0xFFFFFFFF), b"x" * 0x7FC00, "and the kernel takes 523263"),
-        (bzimage(), "a\0b", "command line: byte 1 is zero, where it would end; remove that byte"),
+        (bzimage(), "a\0b", "command line: byte 1 is zero, which would end it; remove that byte"),
         (bzimage(), b"quiet\0", "command line: byte 5 is zero"),
         (bzimage(), "\ud800", "command line: 'utf-8' codec can't encode"),
     ],
@@ -348,7 +348,7 @@ def test_a_pipe_may_fill_all_of_the_memory() -> None:
     with GuestMemory(2 * MIB) as memory:
         load_flat(memory, a_pipe(content), 0)
         assert memory.read(0, 2 * MIB) == content
-        with pytest.raises(KernelImageError, match="it has more bytes than the guest has memory"):
+        with pytest.raises(KernelImageError, match="the size of guest memory"):
             load_flat(memory, a_pipe(content + b"1"), 0)
 
 

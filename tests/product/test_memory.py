@@ -138,10 +138,10 @@ def test_host_addresses_allow_large_pages(regions: list[Region]) -> None:
 )
 def test_only_its_own_regions_have_a_host_address(other: Region) -> None:
     with GuestMemory([LOW, ROM]) as memory:
-        with pytest.raises(ValueError, match="no region of guest memory") as refused:
+        with pytest.raises(ValueError, match="not a region of guest memory") as refused:
             memory.host_address(other)
         assert str(refused.value) == (
-            f"{other} is no region of guest memory [0x0, 0x2000),"
+            f"{other} is not a region of guest memory [0x0, 0x2000),"
             " [0xffff0000, 0x100000000) read-only; give one"
         )
 
@@ -160,7 +160,7 @@ def test_only_its_own_regions_have_a_host_address(other: Region) -> None:
         (
             (1 << 52) - PAGE,
             2 * PAGE,
-            "region of 0x2000 bytes at 0xffffffffff000 ends above 2**52, where addresses end;"
+            "region of 0x2000 bytes at 0xffffffffff000 ends above 2**52, the largest address;"
             " end it at 0x10000000000000 or below",
         ),
     ],
@@ -184,7 +184,7 @@ def test_the_last_page_below_the_limit_is_memory() -> None:
         (0, "region of 0x0 bytes at 0x0 is empty; give it 0x1000 bytes or more"),
         (-PAGE, "region of -0x1000 bytes at 0x0 is empty; give it 0x1000 bytes or more"),
         (100, "region of 0x64 bytes at 0x0 ends within a page; give it 0x1000 bytes"),
-        ([], "guest memory without regions; give it one or more"),
+        ([], "guest memory has no regions; give it one or more"),
         (
             [NEXT, Region(PAGE, 2 * PAGE, read_only=True)],
             "regions [0x1000, 0x3000) read-only and [0x2000, 0x3000) overlap;"
@@ -442,7 +442,7 @@ def test_a_release_without_a_hold_is_refused() -> None:
     with GuestMemory(PAGE) as memory:
         memory.hold()
         memory.release()
-        with pytest.raises(RuntimeError, match="released more often than held"):
+        with pytest.raises(RuntimeError, match="without a matching hold"):
             memory.release()
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a kernel or an initrd, wherever they are: read in pieces, never more than are there."""
+"""A kernel or initrd as bytes, wherever they are stored; reads are checked against its size."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
     Source: TypeAlias = str | os.PathLike[str] | ReadableBuffer | BinaryIO
-    """A path, the bytes themselves, or a binary file, from where it stands to its end."""
+    """A path, the bytes themselves, or a binary file, from its current position to its end."""
 
 CORRUPT = "the image is corrupt or cut short: get or build it again"
-"""What to do about most that can be wrong with an image."""
+"""The remedy for most faults of an image."""
 
 _PIECE = 1 << 20
 _ZEROS = bytes(_PIECE)
@@ -29,13 +29,13 @@ _ZEROS = bytes(_PIECE)
 class KernelImageError(ValueError):
     """A kernel, its command line or its initrd cannot be loaded; nothing was written.
 
-    Only where a file becomes shorter while it is being loaded, some of it was.
+    Except if the file is truncated while it is being loaded: then part of it was.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """So many bytes that can be read at any offset. Nothing that they say is trusted."""
+    """A number of bytes that can be read at any offset. Their content is untrusted."""
 
     name: str
     size: int
@@ -43,25 +43,25 @@ class Image:
     _start: int
 
     def read(self, offset: int, size: int, what: str) -> bytes:
-        """Read `size` bytes from `offset` on; KernelImageError says that not all of `what` is there."""
+        """Read `size` bytes from `offset` on; raises KernelImageError if `what` is cut short."""
         if offset + size > self.size:
             place = f"{what}, [{offset:#x}, {offset + size:#x})"
             raise self.error(f"it ends at {self.size:#x}, before the end of {place}", CORRUPT)
         return b"".join(self._pieces(offset, size))
 
     def copy(self, offset: int, size: int, memory: GuestMemory, address: int) -> None:
-        """Copy bytes that are known to exist to a guest-physical address."""
+        """Copy bytes, already checked to be in the image, to a guest-physical address."""
         for piece in self._pieces(offset, size):
             memory.write(address, piece)
             address += len(piece)
 
     def load(self, segment: Segment, memory: GuestMemory) -> None:
-        """Put a segment, known to be in the image and in memory, where it belongs."""
+        """Load a segment, already checked to be in the image and in memory, to its address."""
         self.copy(segment.offset, segment.file_size, memory, segment.address)
         _clear(memory, segment.address + segment.file_size, segment.end)
 
     def rewind(self) -> None:
-        """Put the file back to where it stood."""
+        """Restore the file's position."""
         self._file.seek(self._start)
 
     def error(self, problem: str, remedy: str) -> KernelImageError:
@@ -72,32 +72,32 @@ class Image:
         while size:
             piece = self._file.read(min(size, _PIECE))
             if not piece:
-                problem = f"{size:#x} of its {self.size:#x} bytes are gone since it was opened"
-                raise self.error(problem, "keep it as it is while it is loaded")
+                problem = f"it was truncated by {size:#x} of its {self.size:#x} bytes since opened"
+                raise self.error(problem, "do not change it while it is loaded")
             yield piece
             size -= len(piece)
 
 
 def terminated(text: str | bytes, role: str) -> bytes:
-    """What a kernel is told, as it is written: UTF-8 and a zero. `role` is what errors call it."""
+    """A text for a kernel: UTF-8, zero-terminated. `role` names it in errors."""
     try:
         data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else bytes(text)
     except UnicodeEncodeError as error:
         raise KernelImageError(f"{role}: {error}; give bytes") from None
     if 0 in data:
-        problem = f"byte {data.index(0)} is zero, where it would end"
+        problem = f"byte {data.index(0)} is zero, which would end it"
         raise KernelImageError(f"{role}: {problem}; remove that byte")
     return data + b"\0"
 
 
 def described(record: LittleEndianStructure, field: str, base: int = 0) -> str:
-    """A field for an error: its name, its offset if the record begins at `base`, its value."""
+    """A field in an error: its name, its offset (the record begins at `base`) and its value."""
     offset = base + getattr(type(record), field).offset
     return f"{field} at {offset:#x} is {getattr(record, field):#x}"
 
 
 def _clear(memory: GuestMemory, start: int, end: int) -> None:
-    """Write zeros where something else is: only pages that are touched cost memory."""
+    """Write zeros only where memory is not zero: pages that are never touched cost nothing."""
     for address in range(start, end, _PIECE):
         size = min(_PIECE, end - address)
         if memory.read(address, size) != _ZEROS[:size]:
@@ -106,11 +106,11 @@ def _clear(memory: GuestMemory, start: int, end: int) -> None:
 
 @contextmanager
 def opened(source: Source, role: str, limit: int) -> Iterator[Image]:
-    """Open an image; `role` is what errors call it if it has no name.
+    """Open an image; `role` names it in errors if it has no name.
 
-    What can only be read once, such as a pipe, is read here, `limit` bytes of it at most: more is a
-    KernelImageError. A file that is given open stays so, and stands afterwards where it stood.
-    Raises OSError where one cannot be opened or read, TypeError for anything that is none.
+    A source that cannot seek, such as a pipe, is read into memory; KernelImageError if it has more
+    than `limit` bytes. A file that is passed open stays open, and its position is restored. Raises
+    OSError if the file cannot be opened or read, TypeError for any other kind of object.
     """
     if isinstance(source, str | os.PathLike):
         with open(source, "rb") as file:
@@ -126,9 +126,9 @@ def opened(source: Source, role: str, limit: int) -> Iterator[Image]:
 
 
 def _file(source: ReadableBuffer | BinaryIO) -> BinaryIO:
-    """A binary file as it is, and one made of anything bytes-like, a mapped file included."""
+    """A binary file unchanged, or a bytes-like object (a mapped file included) as a file."""
     if isinstance(source, bytes):
-        return io.BytesIO(source)  # shares them
+        return io.BytesIO(source)  # without a copy
     try:
         view = memoryview(cast("ReadableBuffer", source))
     except TypeError:
@@ -145,8 +145,8 @@ def _image(file: BinaryIO, name: str, limit: int) -> Image:
         while piece := file.read(_PIECE):
             content.write(piece)
             if content.tell() > limit:
-                problem = f"it has more bytes than the guest has memory, {limit:#x}"
-                raise KernelImageError(f"{name}: {problem}; give less, or a file")
+                problem = f"it has more than {limit:#x} bytes, the size of guest memory"
+                raise KernelImageError(f"{name}: {problem}; give a smaller one, or a file")
         content.seek(0)
         file = content
     start = file.tell()

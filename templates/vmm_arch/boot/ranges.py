@@ -1,4 +1,4 @@
-"""Ranges of guest-physical addresses: what is RAM, what fits where.
+"""Ranges of guest-physical addresses: finds RAM, and room in it.
 
 All addresses are guest-physical, all sizes in bytes.
 """
@@ -13,7 +13,7 @@ from vmm_arch.memory import PAGE_SIZE, GuestMemory
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Bytes of an image that go to an address; behind them memory is zero up to `size`."""
+    """Part of an image that is loaded to an address, and zero-filled up to `size`."""
 
     address: int
     offset: int
@@ -26,7 +26,7 @@ class Segment:
 
 
 def runs_of(memory: GuestMemory, *, writable: bool) -> list[range]:
-    """The runs of adjacent memory, all of it or what the guest may write (RAM), ascending."""
+    """The ranges of contiguous memory in ascending order: all of it, or only writable RAM."""
     runs: list[range] = []
     for region in memory.regions:
         if writable and region.read_only:
@@ -39,12 +39,12 @@ def runs_of(memory: GuestMemory, *, writable: bool) -> list[range]:
 
 
 def holds(runs: Iterable[range], wanted: range) -> bool:
-    """Whether one of the runs has all of the addresses."""
+    """Whether one of the runs contains all of the addresses."""
     return any(run.start <= wanted.start and wanted.stop <= run.stop for run in runs)
 
 
 def clipped(runs: Iterable[range], start: int, stop: int) -> list[range]:
-    """The parts of the runs that are in [start, stop)."""
+    """The intersections of the runs with [start, stop)."""
     parts = (range(max(run.start, start), min(run.stop, stop)) for run in runs)
     return [part for part in parts if part.start < part.stop]
 
@@ -68,7 +68,7 @@ def lowest(runs: Iterable[range], size: int, start: int, alignment: int) -> int 
 
 
 def highest(runs: Sequence[range], size: int) -> int | None:
-    """The highest page where `size` bytes fit, and share no page with anything outside."""
+    """The highest page-aligned address where `size` bytes, rounded up to whole pages, fit."""
     for run in reversed(runs):
         address = run.stop // PAGE_SIZE * PAGE_SIZE - aligned(size, PAGE_SIZE)
         if address >= aligned(run.start, PAGE_SIZE):
@@ -77,7 +77,7 @@ def highest(runs: Sequence[range], size: int) -> int | None:
 
 
 def aligned(value: int, alignment: int) -> int:
-    """The lowest multiple of an alignment that is not below a value."""
+    """A value rounded up to a multiple of an alignment."""
     return -(-value // alignment) * alignment
 
 

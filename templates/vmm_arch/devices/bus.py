@@ -1,4 +1,4 @@
-"""Where devices hang: an access of the guest's goes to whoever has its port or address.
+"""The device bus: routes each guest access to the device that owns the port or address.
 
 ::
 
@@ -28,18 +28,18 @@ Access: TypeAlias = IoIn | IoOut | MmioRead | MmioWrite
 
 
 class Device(Protocol):
-    """What hangs on a bus. Offsets count from the beginning of its range.
+    """A device on a bus. Offsets are relative to the start of its range.
 
-    Values are unsigned and little endian: the byte at ``offset`` is the lowest one. An access
-    begins in the device's range; a wide one may reach beyond its end. The vCPUs of a machine call
-    from threads of their own: a device that minds has a lock.
+    Values are unsigned and little-endian: the byte at ``offset`` is the lowest one. An access
+    begins in the device's range; a wide one may reach beyond its end. Each vCPU calls from its own
+    thread, so a device with state needs a lock.
     """
 
     def read(self, offset: int, size: int) -> int:
-        """Return the ``size`` bytes at an offset. What is above them is cut off: -1 is all ones."""
+        """Return the ``size`` bytes at an offset. Higher bits are cut off, so -1 is all ones."""
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Take ``size`` bytes at an offset."""
+        """Write ``size`` bytes at an offset."""
 
 
 Read: TypeAlias = Callable[[int, int], int]
@@ -48,25 +48,26 @@ Listener: TypeAlias = Callable[[Reason, int | None, int], object]
 
 
 class Bus:
-    """Takes accesses to devices. Attach them before the guest runs.
+    """Routes accesses to devices. Attach devices before the guest runs.
 
-    Where nobody is, a read gives all ones and a write is lost, as on an empty bus. ``unclaimed`` is
-    called with each such access first: ``Bus(unclaimed=print)`` shows what a guest looks for.
+    Unclaimed reads return all ones and unclaimed writes are dropped, as on an empty bus.
+    ``unclaimed`` is called with each such access first: ``Bus(unclaimed=print)`` shows what a guest
+    probes for.
     """
 
     def __init__(self, unclaimed: Callable[[Access], object] | None = None) -> None:
         self._unclaimed = unclaimed
         self._attached: dict[str, list[tuple[range, Device]]] = {"ports": [], "addresses": []}
         self._ports: dict[int, tuple[int, Read, Write]] = {}
-        """By port: the offset in the device's range, and the device's methods."""
+        """For each port its offset in the device's range, and the device's methods."""
         self._starts: list[int] = []
         self._memory: list[tuple[int, int, Read, Write]] = []
-        """In ascending order: where a device's range of addresses begins and ends, its methods."""
+        """In ascending order: start and end of a device's address range, and its methods."""
         self._request: tuple[Reason, int | None, int] | None = None
         self._listener: Listener | None = None
 
     def attach_ports(self, ports: range, device: Device) -> None:
-        """Attach a device to a range of ports. Raises ValueError if one of them is taken."""
+        """Attach a device to a range of ports. Raises ValueError if it overlaps another device."""
         self._note("ports", ports, PORTS, device)
         for offset, port in enumerate(ports):
             self._ports[port] = offset, device.read, device.write
@@ -74,7 +75,7 @@ class Bus:
     def attach_memory(self, addresses: range, device: Device) -> None:
         """Attach a device to a range of guest-physical addresses.
 
-        Raises ValueError if one of them is taken. Where there is guest memory, no access comes here.
+        Raises ValueError if it overlaps another device. Accesses that guest memory serves never come here.
         """
         self._note("addresses", addresses, ADDRESSES, device)
         at = bisect_right(self._starts, addresses.start)
@@ -82,10 +83,10 @@ class Bus:
         self._memory.insert(at, (addresses.start, addresses.stop, device.read, device.write))
 
     def handle(self, exit: Exit) -> bool:
-        """Take an access to its device and answer it; False if the exit is no access.
+        """Route an access to its device and answer it; False if the exit is not an access.
 
-        What a device raises goes on to the caller, with a note that names the access. A read has no
-        answer then.
+        An exception that a device raises is propagated, with a note that names the access; a read
+        is then left unanswered.
         """
         try:
             match exit:
@@ -123,7 +124,7 @@ class Bus:
                 case _:
                     return False
         except Exception as error:
-            error.add_note(f"The guest's access was {exit!r}.")
+            error.add_note(f"The guest access was {exit!r}.")
             raise
         if self._unclaimed is not None:
             self._unclaimed(exit)
@@ -131,13 +132,13 @@ class Bus:
         return True
 
     def stop(self, reason: Reason = Reason.STOPPED, code: int | None = None) -> None:
-        """End ``serve()``, the present one or the next.
+        """End ``serve()``: the current call, or else the next one.
 
-        ``reason`` and ``code`` are what its :class:`Ending` says. For devices, other threads and
-        handlers of signals. If several ask, the first reason counts.
+        ``reason`` and ``code`` go into its :class:`Ending`; the first call's reason counts. Safe in
+        devices, other threads and signal handlers.
         """
-        # No lock: a signal may come while one is held. First the request, then the listener, who
-        # looks in the other order.
+        # No lock, which the thread that a signal handler interrupts could hold. The request is
+        # written before the listener is read; listening() does the opposite.
         self._request = self._request or (reason, code, get_ident())
         listener = self._listener
         if listener is not None:
@@ -145,12 +146,12 @@ class Bus:
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
-        """Hear of each :meth:`stop`, earlier ones included: reason, code, and the asking thread.
+        """Call ``listener`` at each :meth:`stop`, an earlier one included: reason, code, thread.
 
-        For who serves the guest, which only one can do at a time: others get a RuntimeError.
+        For ``serve()``. Raises RuntimeError if the bus already has a listener.
         """
         if self._listener is not None:
-            raise RuntimeError("the bus is being served already: use one bus for each machine")
+            raise RuntimeError("the bus is already being served: use one bus for each machine")
         self._listener = listener
         try:
             if self._request is not None:
@@ -161,10 +162,10 @@ class Bus:
             self._request = None
 
     def _note(self, what: str, new: range, allowed: range, device: Device) -> None:
-        """Remember what is attached where, or say why it cannot be."""
+        """Record what is attached where; raises ValueError if the range is not free."""
         place = f"{type(device).__name__} at {what} {_interval(new)}"
         if new.step != 1 or not new:
-            raise ValueError(f"{place}: give it a range of one or more, without gaps")
+            raise ValueError(f"{place}: expected a non-empty range with step 1")
         if new.start < allowed.start or new.stop > allowed.stop:
             raise ValueError(f"{place} is beyond the bus, which has {what} {_interval(allowed)}")
         for old, neighbour in self._attached[what]:
@@ -175,14 +176,14 @@ class Bus:
 
 
 def _write_string(exit: IoOut, offset: int, write: Write) -> None:
-    """OUTS: value by value to the same port."""
+    """OUTS: write value by value to the same port."""
     size = exit.size
     for at in range(0, len(exit.data), size):
         write(offset, size, int.from_bytes(exit.data[at : at + size], "little"))
 
 
 def _read_string(exit: IoIn, offset: int, read: Read) -> None:
-    """INS: value by value from the same port."""
+    """INS: read value by value from the same port."""
     size = exit.size
     mask = (1 << 8 * size) - 1
     values = (read(offset, size) & mask for _ in range(exit.count))

@@ -1,4 +1,4 @@
-"""A serial port: the UART that every PC has, and every operating system a driver for."""
+"""A serial port: the PC's UART, for which every operating system has a driver."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock
 
-# The registers by their offset, and their bits (National Semiconductor, PC16550D, June 1995,
-# table II). RBR and THR, IIR and FCR share an offset: one is read, the other one written.
+# Register offsets and bits (National Semiconductor, PC16550D, June 1995, table II). RBR and THR,
+# and IIR and FCR, share an offset: the first is read, the second written.
 RBR = THR = 0
 IER = 1
 IIR = FCR = 2
@@ -17,51 +17,51 @@ LSR = 5
 MSR = 6
 SCR = 7
 DLL, DLM = 0, 1
-"""In the place of RBR, THR and IER while LCR_DLAB is set."""
+"""Replace RBR, THR and IER while LCR_DLAB is set."""
 
 IER_ERBFI, IER_ETBEI, IER_ELSI, IER_EDSSI = 0x1, 0x2, 0x4, 0x8
-"""Interrupt on: received data, an empty transmitter, a receiver's error, the modem's status."""
+"""Interrupt enables: received data, transmitter empty, receiver line status, modem status."""
 FCR_ENABLE, FCR_CLEAR_RECEIVER = 0x1, 0x2
 TRIGGER_LEVELS = 1, 4, 8, 14
-"""By bits 6 and 7 of FCR: how many characters in the FIFO are worth an interrupt."""
+"""By bits 6 and 7 of FCR: the number of characters in the FIFO that raises an interrupt."""
 LCR_DLAB = 0x80
 MCR_DTR, MCR_RTS, MCR_OUT1, MCR_OUT2, MCR_LOOP = 0x1, 0x2, 0x4, 0x8, 0x10
 LSR_DR, LSR_OE, LSR_THRE, LSR_TEMT = 0x1, 0x2, 0x20, 0x40
 MSR_CTS, MSR_DSR, MSR_RI, MSR_DCD = 0x10, 0x20, 0x40, 0x80
 
-# What IIR says, by priority (table IV); bits 6 and 7 are set while there are FIFOs.
+# Values of IIR, by priority (table IV); bits 6 and 7 are set while the FIFOs are enabled.
 LINE_STATUS, RECEIVED_DATA, CHARACTER_TIMEOUT, TRANSMITTER_EMPTY, MODEM_STATUS = 6, 4, 12, 2, 0
 NO_INTERRUPT = 1
 IIR_FIFOS = 0xC0
 
 REGISTERS = 8
-"""How many ports one takes."""
+"""The number of ports of a UART."""
 FIFO_SIZE = 16
 POLLS = 8
-"""So many reads of LSR on end are no driver's that prints: it reads LSR once for what it writes."""
+"""This many consecutive reads of LSR are polling for input: to print, drivers read it once a write."""
 DIVISOR_OF_9600 = 12
-"""What firmware leaves. Linux divides by it where the command line gives no baud rate."""
+"""As left by firmware. Linux divides by it if the command line gives no baud rate."""
 
 _LOOPED = {MCR_DTR: MSR_DSR, MCR_RTS: MSR_CTS, MCR_OUT1: MSR_RI, MCR_OUT2: MSR_DCD}
-"""Which outputs become which inputs in loopback (8.6.1)."""
+"""In loopback, the input that each output is wired to (8.6.1)."""
 
 
 class Serial16550:
     """A 16550A UART (PC16550D), a device of eight ports.
 
-    What the guest sends goes to ``output`` at once, one byte in each call: a prompt does not end
-    with a newline, so there is nothing to wait for. ``bytearray().extend`` collects it, and
-    ``partial(os.write, 1)`` shows it. :meth:`receive` is what the guest gets. ``set_irq`` is told
+    Each byte that the guest sends is passed to ``output`` at once, without line buffering, since a
+    prompt does not end with a newline. ``bytearray().extend`` collects the output, and
+    ``partial(os.write, 1)`` prints it. :meth:`receive` sends to the guest. ``set_irq`` is called
     whenever the interrupt line changes.
 
-    A character takes no time on the line: whatever is due happens between two accesses, and the
-    interrupt line falls in between as the chip's does, so that edge-triggered interrupts work. The
-    line's other end is patient: characters wait until the FIFO has room for them. With
-    ``wait_for_listener`` they also wait until the guest listens, by asking for interrupts on
-    received data or by polling, and the FIFO's go back to wait if it stops or clears the FIFO:
-    Linux' driver (8250) throws away what comes while it probes the chip. Baud rate,
-    character length, parity and break have no effect. The interrupt is the chip's INTR: OUT2, which
-    on a PC's board connects it, is not asked.
+    Transmission takes no time: everything due happens between two accesses, and between two
+    interrupts the line is lowered as the chip lowers it, so that edge-triggered interrupts work.
+    There is flow control: characters for the guest are queued until the FIFO has room. With
+    ``wait_for_listener`` they are also queued until the guest listens, by enabling the
+    received-data interrupt or by polling, and the FIFO's content is put back into the queue if it
+    stops or clears the FIFO: Linux' driver (8250) discards input while it probes the chip. Baud
+    rate, character length, parity and break have no effect. The interrupt is the chip's INTR; OUT2,
+    which gates it on a PC's board, is ignored.
     """
 
     def __init__(
@@ -76,30 +76,30 @@ class Serial16550:
         self._irq = False
         self._lock = Lock()  # for the vCPUs' threads and those that call receive()
         self._incoming: deque[int] = deque()
-        """What is on the line, and the FIFO had no room for yet."""
+        """Characters queued for the FIFO."""
         self._fifo: deque[int] = deque()
         self._waits = wait_for_listener
         self._polls = 0
-        """How often LSR was read, but for reads of RBR, since the guest did anything else."""
+        """How often LSR was read since the last access to a register other than LSR and RBR."""
         self._looped = False
-        """Whether the FIFO has characters that came by loopback."""
+        """Whether the FIFO has characters received in loopback."""
         self._fifos_enabled = False
         self._trigger = TRIGGER_LEVELS[0]
         self._timed_out = False
         self._overrun = False
         self._transmitter_emptied = False
-        """Whether the interrupt for that is due."""
+        """Whether the transmitter-empty interrupt is due."""
         self._ier = 0
         self._lcr = 0
         self._mcr = 0
-        self._msr = MSR_CTS | MSR_DSR | MSR_DCD  # somebody is connected
+        self._msr = MSR_CTS | MSR_DSR | MSR_DCD  # a terminal is connected
         self._scr = 0
         self._divisor = DIVISOR_OF_9600
 
     def receive(self, data: bytes) -> None:
-        """Send characters to the guest: from any thread, but from no signal's handler.
+        """Send characters to the guest. Call it from any thread, but not from a signal handler.
 
-        A handler may have interrupted an access, which would wait for it.
+        The access that the handler interrupted may hold the lock, which would deadlock.
         """
         with self._lock:
             self._incoming.extend(data)
@@ -108,7 +108,7 @@ class Serial16550:
 
     @property
     def waiting(self) -> int:
-        """How many characters that were sent to the guest it has not read yet."""
+        """The number of characters sent to the guest that it has not read yet."""
         return len(self._incoming) + len(self._fifo)
 
     def read(self, offset: int, size: int) -> int:
@@ -126,7 +126,7 @@ class Serial16550:
             value >>= 8
             with self._lock:
                 sent = self._write(register, byte)
-            # Without the lock: whoever takes output may wait, or answer by receive().
+            # Without the lock: the output function may block, or call receive().
             if sent:
                 self._output(bytes((byte,)))
 
@@ -173,7 +173,7 @@ class Serial16550:
         return 0xFF
 
     def _write(self, register: int, value: int) -> bool:
-        """Write a register; return whether the value went out on the line."""
+        """Write a register; return whether the value is a character to send."""
         self._polls = 0
         match register:
             case 0 | 1 if self._lcr & LCR_DLAB:  # DLL, DLM
@@ -188,7 +188,7 @@ class Serial16550:
                 return not self._mcr & MCR_LOOP
             case 1:  # IER
                 if value & IER_ETBEI and not self._ier & IER_ETBEI:
-                    self._transmitter_emptied = True  # it is empty, and that is news again
+                    self._transmitter_emptied = True  # it is empty already
                 self._ier = value & 0xF
                 if self._waits:
                     if not self._listens():
@@ -210,7 +210,7 @@ class Serial16550:
 
     def _control_fifos(self, value: int) -> None:
         enabled = bool(value & FCR_ENABLE)
-        # Switching FIFOs on or off clears them; without FCR_ENABLE no other bit counts (8.4).
+        # Enabling or disabling the FIFOs clears them; FCR_ENABLE off: no other bit counts (8.4).
         if enabled != self._fifos_enabled or (enabled and value & FCR_CLEAR_RECEIVER):
             if self._waits:
                 self._give_back()
@@ -223,28 +223,28 @@ class Serial16550:
         self._update_irq()
 
     def _set_modem_status(self) -> None:
-        """Show the inputs in MSR, and in its low bits which of them have changed (8.8)."""
+        """Set the inputs in MSR and, in its low bits, which of them have changed (8.8)."""
         if self._mcr & MCR_LOOP:
             inputs = sum(bit for output, bit in _LOOPED.items() if self._mcr & output)
         else:
             inputs = MSR_CTS | MSR_DSR | MSR_DCD
         changed = (inputs ^ self._msr) & 0xF0
         if inputs & MSR_RI:
-            changed &= ~MSR_RI  # only its end is noted
+            changed &= ~MSR_RI  # only the trailing edge of RI counts
         self._msr = inputs | self._msr & 0xF | changed >> 4
 
     def _capacity(self) -> int:
         return FIFO_SIZE if self._fifos_enabled else 1
 
     def _take_from_line(self) -> None:
-        """Let characters come in, as far as there is room; loopback cuts the line."""
+        """Move queued characters to the FIFO while it has room; not in loopback."""
         if not self._mcr & MCR_LOOP and self._listens():
             while self._incoming and len(self._fifo) < self._capacity():
                 self._fifo.append(self._incoming.popleft())
         self._timed_out = bool(self._fifo)
 
     def _listens(self) -> bool:
-        """Whether the guest takes characters from the line."""
+        """Whether the guest listens for input."""
         return not self._waits or bool(self._ier & IER_ERBFI) or self._polls >= POLLS
 
     def _note_polling(self, register: int) -> None:
@@ -256,14 +256,14 @@ class Serial16550:
             self._polls = 0
 
     def _give_back(self) -> None:
-        """Let the FIFO's characters wait on the line again."""
+        """Put the FIFO's characters back into the queue."""
         if not self._looped:
             self._incoming.extendleft(reversed(self._fifo))
             self._fifo.clear()
             self._timed_out = False
 
     def _take(self, character: int) -> None:
-        """Receive a character that does not wait: without room one is lost (8.5, bit 1)."""
+        """Receive a character in loopback; without room one is lost: an overrun (8.5, bit 1)."""
         if len(self._fifo) == self._capacity():
             self._overrun = True
             if self._fifos_enabled:
@@ -273,7 +273,7 @@ class Serial16550:
         self._looped = self._timed_out = True
 
     def _interrupt(self) -> int:
-        """What asks for an interrupt and has the highest priority, as IIR says it."""
+        """The pending interrupt of the highest priority, as a value of IIR."""
         if self._ier & IER_ELSI and self._overrun:
             return LINE_STATUS
         if self._ier & IER_ERBFI and self._fifo:
