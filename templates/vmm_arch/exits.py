@@ -49,12 +49,12 @@ class _Read:
             try:
                 data = value.to_bytes(size, "little") * self.count
             except OverflowError:
-                raise ValueError(f"{value:#x} does not fit into {size} unsigned bytes") from None
+                raise ValueError(f"{value:#x} is not an unsigned {size}-byte value") from None
         else:
             data = value
             if len(data) != size * self.count:
-                needed = f"{size * self.count} bytes ({self.count} values of {size})"
-                raise ValueError(f"expected {needed}, got {len(data)}")
+                needed = f"{self.count} * {size} bytes"
+                raise ValueError(f"expected {needed} as the answer, got {len(data)}")
         self._answer(self, data)
 
     def ignore(self) -> None:
@@ -153,7 +153,7 @@ class MsrRead(_MsrAccess):
     def complete(self, value: int) -> None:
         """Answer with the 64 bits of EDX:EAX. Raises ValueError if the value does not fit."""
         if not 0 <= value < 1 << 64:
-            raise ValueError(f"{value:#x} does not fit into 8 unsigned bytes")
+            raise ValueError(f"{value:#x} is not an unsigned 8-byte value")
         self._reply(self, value)
 
     def __repr__(self) -> str:

@@ -208,7 +208,7 @@ class _Service:
             case Failure():
                 self.end(Reason.FAILED, index, f"{exit.operation}: {exit.code}: {exit.message}")
             case _:  # running on might return the same exit forever
-                self.end(Reason.FAILED, index, f"no device or handler for {exit!r}")
+                self.end(Reason.FAILED, index, f"unhandled exit {exit!r}")
         return False
 
     def stands_still(self) -> None:

@@ -14,7 +14,7 @@ from vmm_arch.errors import ClosedError
 PERIOD: Final = 0.5
 """Seconds without an exit after which the vCPUs are checked."""
 _POLL: Final = 0.005
-"""Seconds between two looks at whether a vCPU has paused or made an exit: the others wait meanwhile."""
+"""Seconds between two checks whether a vCPU is alive; the others are paused for that long."""
 _PATIENCE: Final = 1.0
 """Seconds that vCPUs are paused at most while one does not leave the guest."""
 _FOR_GOOD: Final = (Activity.HALTED_FOR_GOOD, Activity.NOT_STARTED)

@@ -118,9 +118,9 @@ class TestAccesses:
     @pytest.mark.parametrize(
         ("answer", "complaint"),
         [
-            (0x100, "0x100 is no unsigned value of 1 bytes"),
-            (-1, "-0x1 is no unsigned value of 1 bytes"),
-            (b"ab", "2 bytes answer a read of 1 values of 1 bytes"),
+            (0x100, "0x100 is not an unsigned 1-byte value"),
+            (-1, "-0x1 is not an unsigned 1-byte value"),
+            (b"ab", r"expected 1 \* 1 bytes as the answer, got 2"),
         ],
     )
     def test_an_answer_that_does_not_fit(
@@ -540,5 +540,5 @@ class TestMsrExits:
         ending = serve(vcpu.vm, Bus())
         assert (ending.reason, ending.message) == (
             Reason.FAILED,
-            "nobody answers MsrRead(index=0x12345678)",
+            "unhandled exit MsrRead(index=0x12345678)",
         )

@@ -324,7 +324,7 @@ def test_what_cannot_be_looked_at_is_raised(
     with pytest.raises(LookupError, match="no activity") as caught:
         serve(vm, bus, timeout=LATE)
     assert caught.value.__notes__ == [
-        "It happened while it was looked whether the guest stands still."
+        "This happened while checking whether every vCPU has halted for good."
     ]
 
 
@@ -431,7 +431,7 @@ def test_what_a_device_raises_is_raised_here(
         serve(machine(*codes), bus, timeout=LATE)
     access, who = caught.value.__notes__
     assert "port=0x10" in access
-    assert who == f"It happened while vCPU {vcpu} was served."
+    assert who == f"This happened while vCPU {vcpu} was being served."
 
 
 def test_an_error_while_the_guest_is_ended_is_not_lost(machine: Make, bus: Bus) -> None:
@@ -454,7 +454,7 @@ def test_no_error_hides_another(machine: Make, bus: Bus) -> None:
     with pytest.raises(LookupError) as caught:
         serve(machine(ASKS_AND_HALTS, ASKS_AND_HALTS), bus, timeout=LATE)
     first = int(str(caught.value).split()[1])
-    assert caught.value.__notes__[-1] == f"Besides there was LookupError('number {1 - first}')."
+    assert caught.value.__notes__[-1] == f"There was also LookupError('number {1 - first}')."
 
 
 def test_a_thread_that_cannot_be_started(
@@ -618,7 +618,7 @@ def other_exit() -> OtherExit:
     [
         (system_event(), Reason.SYSTEM_EVENT, "SystemEvent(kind=2)"),
         (failure(), Reason.FAILED, "run: BAD: cannot"),
-        (other_exit(), Reason.FAILED, "nobody answers OtherExit(reason=AN_EXIT)"),
+        (other_exit(), Reason.FAILED, "unhandled exit OtherExit(reason=AN_EXIT)"),
     ],
     ids=["system event", "failure", "other exit"],
 )
