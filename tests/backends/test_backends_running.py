@@ -475,7 +475,7 @@ class TestMsrExits:
         for use in uses:
             with pytest.raises(UnansweredError, match="the guest waits for an answer"):
                 use()
-        with pytest.raises(ValueError, match="no unsigned value of 8 bytes"):
+        with pytest.raises(ValueError, match="not an unsigned 8-byte value"):
             read.complete(1 << 64)
         read.complete(0x1122334455667788)
         with pytest.raises(UnansweredError, match="does not wait for an answer"):
