@@ -847,13 +847,13 @@ def _ask_cpuid(given: int | None) -> Iterator[CpuidEntry]:
 # From templates/hypervisors/kvm/module.py.j2, calls
 CAUSES = {
     ("KVM_SET_SREGS", "EINVAL"): "the registers contradict each other, such as LME without LMA",
-    ("KVM_GET_LAPIC", "EINVAL"): "the machine was made without an irqchip",
+    ("KVM_GET_LAPIC", "EINVAL"): "the machine was created without an irqchip",
     (
         "KVM_SET_LAPIC",
         "EINVAL",
-    ): "the machine was made without an irqchip, or the id is not the vCPU's",
-    ("KVM_IRQ_LINE", "ENXIO"): "the machine was made without an irqchip",
-    ("KVM_INTERRUPT", "ENXIO"): "the machine was made with an irqchip: raise one of its lines",
+    ): "the machine was created without an irqchip, or the id is not the vCPU's",
+    ("KVM_IRQ_LINE", "ENXIO"): "the machine was created without an irqchip",
+    ("KVM_INTERRUPT", "ENXIO"): "the machine was created with an irqchip: raise one of its lines",
     ("KVM_INTERRUPT", "EINVAL"): "vectors are 0 to 255",
     ("KVM_INTERRUPT", "EEXIST"): "an interrupt is already to be taken next",
     **dict.fromkeys(

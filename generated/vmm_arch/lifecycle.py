@@ -13,7 +13,7 @@ IDLE = 0
 COMPLETION_PENDING = 1
 """The last exit was an access whose instruction has not finished."""
 EXIT_PENDING = 2
-"""The instruction has made another access, which the next run() returns."""
+"""Another exit is pending, such as the next access of the same instruction; run() returns it."""
 RUNNING = 3
 UNANSWERED = 4
 """The guest waits for an answer to a read or another exit that needs one."""
@@ -21,7 +21,7 @@ CLOSED = 5
 
 
 _WHY = {
-    EXIT_PENDING: "its instruction has made another access: call run() to get that exit",
+    EXIT_PENDING: "another exit is pending: call run() to get it",
     RUNNING: "another thread runs it: kick() it and wait for its run() to return",
     UNANSWERED: "the guest waits for an answer: call complete(), refuse() or ignore() on the exit"
     " that run() returned",

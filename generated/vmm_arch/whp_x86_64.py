@@ -704,7 +704,7 @@ def _read_xsave(vcpu: Vcpu) -> bytes:
 def _inject(vcpu: Vcpu, kind: int, vector: int) -> None:
     """Make the guest take an interrupt next, and wake it: only WHvRequestInterrupt does by itself."""
     if vcpu.vm.irqchip and kind == WHvX64PendingInterrupt:
-        cause = "the machine was made with an irqchip: raise one of its lines"
+        cause = "the machine was created with an irqchip: raise one of its lines"
         raise HypervisorError("inject_interrupt", "WHV_E_INVALID_PARTITION_CONFIG", cause)
     if not 0 <= vector < 0x100:
         raise HypervisorError("inject_interrupt", "E_INVALIDARG", "vectors are 0 to 255")
@@ -792,7 +792,7 @@ def _write_lapic(vcpu: Vcpu, lapic: Lapic) -> None:
 
 def _no_lapic(operation: str) -> HypervisorError:
     """Say that there is no local APIC."""
-    cause = "the machine was made without an irqchip"
+    cause = "the machine was created without an irqchip"
     return HypervisorError(operation, "WHV_E_INVALID_PARTITION_CONFIG", cause)
 
 
@@ -1835,7 +1835,7 @@ class Vm:
         self._check_open()
         if not self.irqchip:
             raise HypervisorError(
-                "set_irq_line", "ENXIO", "the machine was made without an irqchip"
+                "set_irq_line", "ENXIO", "the machine was created without an irqchip"
             )
         self.ioapic.set_line(line, active)
 

@@ -344,7 +344,7 @@ def test_a_read_without_an_answer_is_named_and_waits(whp: Machine) -> None:
         with pytest.raises(UnansweredReadError, match="vCPU 0: the guest waits"):
             use()
     read.complete(0x77)
-    with pytest.raises(UnansweredReadError, match=r"has made another access: call run\(\)"):
+    with pytest.raises(UnansweredReadError, match=r"another exit is pending: call run\(\)"):
         vcpu.get_regs()
     second = vcpu.run()
     assert (second.address, second.size) == (DEVICE + 1, 1)
