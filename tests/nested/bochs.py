@@ -54,6 +54,9 @@ def run_bochs(
     """Boot a machine with this model of a CPU: with the two arguments given, an emulator.Boot."""
     image = disk(kernel.read_bytes(), initrd.read_bytes(), _CMDLINE)
     (folder / "disk").write_bytes(image)
+    # The paths of its ROMs have a short buffer in Bochs: they are given from the folder on.
+    (folder / "bochs").symlink_to(bochs.root)
+    bochs = Bochs(Path("bochs"))
     settings = _SETTINGS.format(
         model=model,
         megabytes=MEMORY >> 20,

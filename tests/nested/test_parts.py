@@ -278,6 +278,12 @@ def test_a_bochs_that_fails_says_why(tmp_path: Path) -> None:
     assert "failed: Bochs ended with exit status 1: no such CPU" in said
 
 
+def test_bochs_is_given_no_path_that_may_be_long(tmp_path: Path) -> None:
+    """It ends in a buffer overflow on one of a hundred characters."""
+    said = failure("Bochs", tmp_path, "grep file=/ settings; exit 1")
+    assert "failed: Bochs ended with exit status 1: it said nothing" in said
+
+
 def test_what_bochs_draws_is_taken(tmp_path: Path) -> None:
     """On a terminal of its own, which takes some thousand characters; then Bochs would wait."""
     draw = tmp_path / "draw.py"
