@@ -28,8 +28,13 @@ from vmm_arch.devices.serial import Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.serve import serve
 from vmm_arch.x86_64.multiboot import MultibootModule, load_multiboot
-from vmm_arch.x86_64.platform.acpi import SERIAL_LINE, SERIAL_PORT
-from vmm_arch.x86_64.platform.pc import CMOS_DATA_PORT, CMOS_INDEX_PORT, Cmos
+from vmm_arch.x86_64.platform.pc import Cmos
+from vmm_arch.x86_64.platform.resources import (
+    CMOS_DATA_PORT,
+    CMOS_INDEX_PORT,
+    SERIAL_LINE,
+    SERIAL_PORT,
+)
 
 from kvm_unit_tests.comparison import RESET, STUCK, TIMEOUT
 from kvm_unit_tests.devices import attach_test_devices

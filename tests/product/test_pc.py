@@ -10,7 +10,6 @@ from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Reason
 from vmm_arch.exits import IoIn, IoOut
 from vmm_arch.memory import Region
-from vmm_arch.x86_64.linux.cmdline import panicked
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 from vmm_arch.x86_64.platform.pc import (
     AbsentI8042,
@@ -21,6 +20,7 @@ from vmm_arch.x86_64.platform.pc import (
     PvPanic,
     ResetControl,
     attach_pc_devices,
+    panicked,
 )
 
 SUNDAY = time.struct_time((2023, 12, 31, 23, 59, 58, 6, 365, 0))

@@ -11,13 +11,21 @@ import struct
 from collections.abc import Iterator, Sequence
 from ctypes import sizeof
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
-from vmm_arch.abi.linux_x86_64 import PT_NOTE, elf64_note, elf64_shdr
+from vmm_arch.abi.linux_x86_64 import (
+    PT_NOTE,
+    elf32_hdr,
+    elf32_phdr,
+    elf64_hdr,
+    elf64_note,
+    elf64_phdr,
+    elf64_shdr,
+)
 from vmm_arch.boot.image import Image
 
-if TYPE_CHECKING:
-    from vmm_arch.x86_64.elf import Header, ProgramHeader
+Header: TypeAlias = elf32_hdr | elf64_hdr
+ProgramHeader: TypeAlias = elf32_phdr | elf64_phdr
 
 ENTER_32 = "give a Linux kernel, or load it yourself and enter it with Protected32"
 """What to do with a kernel that is entered in 32-bit code."""

@@ -6,7 +6,6 @@ from collections.abc import Collection, Sequence
 from ctypes import sizeof
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
 
 from vmm_arch.abi.linux_x86_64 import (
     EI_CLASS,
@@ -34,10 +33,7 @@ from vmm_arch.boot.image import CORRUPT, Image, described
 from vmm_arch.boot.ranges import Segment, clipped, holds, listing
 from vmm_arch.x86_64.linux.bzimage import BOOT_FLAG, MAGIC, VERSION_2_12
 from vmm_arch.x86_64.linux.layout import HIGH_MEMORY, MAPPED, Layout, memory_up_to
-from vmm_arch.x86_64.other_protocols import multiboot_header, xen_protocol
-
-Header: TypeAlias = elf32_hdr | elf64_hdr
-ProgramHeader: TypeAlias = elf32_phdr | elf64_phdr
+from vmm_arch.x86_64.other_protocols import Header, ProgramHeader, multiboot_header, xen_protocol
 
 _MAGIC = b"\x7fELF"
 _ELF_HEADER = "its ELF header"

@@ -6,16 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from vmm_arch.memory import GuestMemory, MemoryAccessError
-
-RESET_FLAG: Final = 0x472
-"""Guest-physical; in the BIOS data area, where an operating system says how it wants to be reset."""
-WARM: Final = 0x1234
-
 _PARAMETERS: Final = (
     "console=ttyS0"
-    # By the ACPI tables' reset register. A panic resets too, but "warm", which is how panicked()
-    # knows it. That comes first: kernels before 5.2 take it for another way to reset.
+    # By the ACPI tables' reset register. A panic resets too, but "warm", which is how
+    # platform.pc knows it. That comes first: kernels before 5.2 take it for another way to reset.
     " reboot=panic_warm,acpi panic=-1"
     # There is no PCI bus; looking for one takes long.
     " pci=off"
@@ -42,16 +36,3 @@ def linux_cmdline(vm: Machine, more: str = "") -> str:
     ``more`` can overrule each. Source: Linux, Documentation/admin-guide/kernel-parameters.txt.
     """
     return f"{_PARAMETERS} tsc_early_khz={vm.vcpus[0].get_tsc_khz()} {more}".rstrip()
-
-
-def panicked(memory: GuestMemory) -> bool:
-    """Tell whether a Linux that resets the machine does so because of a panic.
-
-    It must have been told by :func:`linux_cmdline` to be warm then, and not by anybody to be warm
-    otherwise (``reboot=warm``). Before any reset Linux writes its mode to the BIOS data area
-    (``native_machine_emergency_restart``, arch/x86/kernel/reboot.c).
-    """
-    try:
-        return int.from_bytes(memory.read(RESET_FLAG, 2), "little") == WARM
-    except MemoryAccessError:  # no memory there, no flag
-        return False

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from vmm_arch import memory
-from vmm_arch.x86_64.platform.acpi import IO_APIC_ADDRESS, LOCAL_APIC_ADDRESS
+from vmm_arch.x86_64.platform.resources import IO_APIC_ADDRESS, LOCAL_APIC_ADDRESS
 
 IRQCHIP_PAGES: Final = {IO_APIC_ADDRESS: "the I/O APIC", LOCAL_APIC_ADDRESS: "the local APICs"}
 """Where the interrupt controllers answer, whatever else lies there."""

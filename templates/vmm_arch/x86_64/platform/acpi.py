@@ -10,20 +10,22 @@ import struct
 from typing import Final
 
 from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.platform.resources import (
+    IO_APIC_ADDRESS,
+    LOCAL_APIC_ADDRESS,
+    PANIC_PORT,
+    RESET_PORT,
+    SERIAL_LINE,
+    SERIAL_PORT,
+    SLEEP_CONTROL_PORT,
+    SLEEP_STATUS_PORT,
+)
 
 TABLES: Final = range(0xE0000, 0xF0000)
 """The guest-physical addresses that the tables are in."""
 RSDP_ADDRESS: Final = TABLES.start
 """Where an operating system without other help looks for it (5.2.5.1)."""
-LOCAL_APIC_ADDRESS: Final = 0xFEE00000
-IO_APIC_ADDRESS: Final = 0xFEC00000
-SERIAL_PORT: Final = 0x3F8
-SERIAL_LINE: Final = 4
-SLEEP_CONTROL_PORT: Final = 0x600
-SLEEP_STATUS_PORT: Final = 0x601
 SLEEP_TYPE_OFF: Final = 5
-RESET_PORT: Final = 0xCF9
-PANIC_PORT: Final = 0x505
 RESET_VALUE: Final = 0x6
 
 _OEM: Final = (b"VMARCH", b"VMM-ARCH")

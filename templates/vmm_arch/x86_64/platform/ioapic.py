@@ -9,7 +9,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Final, TypeAlias
 
-from vmm_arch.x86_64.platform.acpi import IO_APIC_ADDRESS
+from vmm_arch.x86_64.platform.resources import IO_APIC_ADDRESS
 
 IO_APIC_ADDRESSES: Final = range(IO_APIC_ADDRESS, IO_APIC_ADDRESS + 0x1000)
 LINES: Final = 24

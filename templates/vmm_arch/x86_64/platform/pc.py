@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Reason
-from vmm_arch.memory import GuestMemory
-from vmm_arch.x86_64.linux.cmdline import panicked
-from vmm_arch.x86_64.platform.acpi import (
+from vmm_arch.memory import GuestMemory, MemoryAccessError
+from vmm_arch.x86_64.platform.acpi import SLEEP_TYPE_OFF
+from vmm_arch.x86_64.platform.resources import (
+    CMOS_DATA_PORT,
+    CMOS_INDEX_PORT,
+    I8042_COMMAND_PORT,
     PANIC_PORT,
+    PIT_PORTS,
     RESET_PORT,
     SLEEP_CONTROL_PORT,
     SLEEP_STATUS_PORT,
-    SLEEP_TYPE_OFF,
 )
 
 Stop: TypeAlias = Callable[[Reason], object]
 
-PIT_PORTS = range(0x40, 0x44)
-I8042_COMMAND_PORT = 0x64
-CMOS_INDEX_PORT, CMOS_DATA_PORT = 0x70, 0x71
+RESET_FLAG: Final = 0x472
+"""Guest-physical; in the BIOS data area, where an operating system says how it wants to be reset."""
+WARM: Final = 0x1234
 
 
 def attach_pc_devices(
@@ -50,6 +53,19 @@ def attach_pc_devices(
     bus.attach_ports(range(RESET_PORT, RESET_PORT + 1), ResetControl(reset))
     bus.attach_ports(range(PANIC_PORT, PANIC_PORT + 1), PvPanic(bus.stop))
     bus.attach_ports(range(SLEEP_CONTROL_PORT, SLEEP_STATUS_PORT + 1), AcpiSleep(bus.stop))
+
+
+def panicked(memory: GuestMemory) -> bool:
+    """Tell whether a Linux that resets the machine does so because of a panic.
+
+    It must have been told by ``linux_cmdline()`` to be warm then, and not by anybody to be warm
+    otherwise (``reboot=warm``). Before any reset Linux writes its mode to the BIOS data area
+    (``native_machine_emergency_restart``, arch/x86/kernel/reboot.c).
+    """
+    try:
+        return int.from_bytes(memory.read(RESET_FLAG, 2), "little") == WARM
+    except MemoryAccessError:  # no memory there, no flag
+        return False
 
 
 class Cmos:

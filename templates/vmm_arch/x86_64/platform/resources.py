@@ -1,0 +1,22 @@
+"""Who has what on our machine: ports, interrupt lines and pages, each said once.
+
+The ACPI tables tell the guest, and the devices are attached there.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+LOCAL_APIC_ADDRESS: Final = 0xFEE00000
+IO_APIC_ADDRESS: Final = 0xFEC00000
+
+SERIAL_PORT: Final = 0x3F8
+SERIAL_LINE: Final = 4
+PIT_PORTS: Final = range(0x40, 0x44)
+I8042_COMMAND_PORT: Final = 0x64
+CMOS_INDEX_PORT: Final = 0x70
+CMOS_DATA_PORT: Final = 0x71
+PANIC_PORT: Final = 0x505
+SLEEP_CONTROL_PORT: Final = 0x600
+SLEEP_STATUS_PORT: Final = 0x601
+RESET_PORT: Final = 0xCF9
