@@ -414,6 +414,13 @@ class Backend(Host, Protocol[VcpuT]):
     def reset_vcpu(self, vcpu: VcpuT, entry: Entry, /, *, tsc: int | None = None) -> None: ...
 
 
+class VmRequest(Protocol):
+    """What only a machine of this CPU is asked for; the rest is in :mod:`vmm_arch.protocols.inside`."""
+
+    cpuid: list[CpuidEntry]
+    """What CPUID shall say."""
+
+
 class SegmentValue(NamedTuple):
     """What a segment register is set to: a selector, and the parts of a descriptor."""
 

@@ -20,62 +20,88 @@ _FILE = ("vmm_arch", "protocols", "inside.py")
 class Inside:
     """What a class body must have."""
 
-    source: SourceFile
-    wanted: tuple[ast.stmt, ...]
+    wanted: tuple[Member, ...]
     """Attributes with their types, and methods."""
-    slots: tuple[ast.stmt, ...]
+    slots: tuple[Member, ...]
     """Attributes that are written once for all: a class with ``__slots__`` must list them."""
 
 
-def read_inside(templates: Path) -> dict[str, Inside]:
-    """Read what each part must have; InputError if the file does not say."""
+@dataclass(frozen=True)
+class Member:
+    """One of a class's statements, with its file and line."""
+
+    node: ast.stmt
+    where: str
+
+
+def read_inside(templates: Path, cpu: str) -> dict[str, Inside]:
+    """Read what each part must have on a CPU; InputError if the file does not say."""
     source = read_python(templates, *_FILE)
-    found = {node.name: node for node in source.tree.body if isinstance(node, ast.ClassDef)}
+    found = _classes(source)
+    own = _classes(read_python(templates, "vmm_arch", "protocols", f"{cpu}.py"))
     if missing := sorted(set(CLASSES.values()) - found.keys()):
         what = f"does not define {', '.join(missing)}"
         raise InputError(Problem(source.name, what, "define the class"))
     return {
         part: Inside(
-            source,
-            tuple(found[name].body),
+            found[name].members,
             tuple(
-                node
-                for base in found[name].bases
+                member
+                for base in found[name].node.bases
                 if isinstance(base, ast.Name) and base.id in found
-                for node in found[base.id].body
+                for of in (found, own)
+                if base.id in of
+                for member in of[base.id].members
             ),
         )
         for part, name in CLASSES.items()
     }
 
 
+@dataclass(frozen=True)
+class _Class:
+    node: ast.ClassDef
+    members: tuple[Member, ...]
+
+
+def _classes(source: SourceFile) -> dict[str, _Class]:
+    return {
+        node.name: _Class(
+            node, tuple(Member(member, source.where(member.lineno)) for member in node.body)
+        )
+        for node in source.tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+
+
 def inside_problems(inside: Inside, macro: Macro, text: str) -> Iterator[Problem]:
     """Say what a class body that a macro makes lacks, and what is not as it has to be."""
-    source = inside.source
     body = ast.parse(f"class Body:\n{text}\n").body[0]
     assert isinstance(body, ast.ClassDef)
     methods = {node.name: node for node in body.body if isinstance(node, ast.FunctionDef)}
     attributes = set(_attributes(body))
     slots = _slots(body)
-    for node in inside.wanted if slots is None else (*inside.wanted, *inside.slots):
-        match node:
+    for member in inside.wanted if slots is None else (*inside.wanted, *inside.slots):
+        match member.node:
             case ast.AnnAssign(target=ast.Name(id=name)) if name not in attributes | methods.keys():
-                what = f"{macro.name} lacks {name} of {source.where(node.lineno)}"
+                what = f"{macro.name} lacks {name} of {member.where}"
                 near = did_you_mean(name, attributes)
-                yield Problem(macro.where, what, f"{near}write {ast.unparse(node)}")
+                yield Problem(macro.where, what, f"{near}write {ast.unparse(member.node)}")
             case ast.AnnAssign(target=ast.Name(id=name)) if slots is not None and (
                 name not in slots | methods.keys()
             ):
-                what = f"{macro.name} has __slots__ without {name} of {source.where(node.lineno)}"
+                what = f"{macro.name} has __slots__ without {name} of {member.where}"
                 near = did_you_mean(name, slots)
                 yield Problem(macro.where, what, f'{near}add "{name}"')
-            case ast.FunctionDef(name=name) if name not in methods:
-                what = f"{macro.name} lacks the method {name} of {source.where(node.lineno)}"
+            case ast.FunctionDef(name=name) as node if name not in methods:
+                what = f"{macro.name} lacks the method {name} of {member.where}"
                 near = did_you_mean(name, list(methods))
                 yield Problem(macro.where, what, f"{near}write {_signature(node)}")
-            case ast.FunctionDef(name=name) if _signature(methods[name]) != _signature(node):
+            case ast.FunctionDef(name=name) as node if _signature(methods[name]) != _signature(
+                node
+            ):
                 line = text.splitlines()[methods[name].lineno - 2]
-                what = f"{name} is not as {source.where(node.lineno)} has it"
+                what = f"{name} is not as {member.where} has it"
                 yield Problem(macro.where_of(line), what, f"write {_signature(node)}")
 
 

@@ -59,7 +59,7 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
         problems += check(contract, states, hypervisor, abi, templates, functions)
     inside: dict[str, Inside] = {}
     with collecting(problems):
-        inside = read_inside(templates)
+        inside = read_inside(templates, cpu)
     for macro in hypervisor.macros.values():
         if macro.name in hypervisor.requests:
             continue  # a piece of another one, which is looked at as a whole

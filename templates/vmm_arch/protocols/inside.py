@@ -53,14 +53,14 @@ class VmRequest(Protocol):
     """What the caller asked for when the machine was made; the macro ``create_vm`` reads it.
 
     It is set by what is written once: a hypervisor's class only lists it among its ``__slots__``,
-    if it has any.
+    if it has any. What machines of one CPU are asked for besides is a class of this name in that CPU's
+    contract.
     """
 
     memory: Any
     """The CPU's own kind of :class:`vmm_arch.memory.GuestMemory`."""
     irqchip: bool
     track_dirty: bool
-    cpuid: list[Any]
     _vcpu_count: int
     """How many vCPUs are asked for: not yet checked."""
     _device: int | None
