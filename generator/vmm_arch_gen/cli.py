@@ -196,7 +196,8 @@ def generate(
         raise InputError(Problem("--output", what, "name the folder to write to: --output DIR"))
     root = paths.output(output, "generated")
     with overlaid(paths.templates, templates) as folder:
-        inputs = Inputs(folder, abi or paths.abi, paths.abi, paths.values_file)
+        known = list(table.targets.values())
+        inputs = Inputs(folder, abi or paths.abi, paths.abi, paths.values_file, known)
         files = generate(inputs, targets, progress(mode["quiet"]))
     unneeded = [] if only else orphans(root, files, "vmm_arch/**/*", MARKER)
     _finish(compare(root, files, orphans=unneeded), root, mode)

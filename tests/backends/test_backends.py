@@ -23,7 +23,7 @@ from vmm_arch.errors import (
 )
 from vmm_arch.exits import Halt, Kicked
 from vmm_arch.memory import MemoryInUseError, Region
-from vmm_arch.selftest.harness import AnyBackend
+from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 

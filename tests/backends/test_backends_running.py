@@ -33,7 +33,7 @@ from vmm_arch.exits import (
     MsrWrite,
 )
 from vmm_arch.memory import Region
-from vmm_arch.selftest.harness import AnyBackend
+from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.serve import serve
 from vmm_arch.x86_64.entry import Protected32, RealMode
 from vmm_arch.x86_64.platform.memory_map import GuestMemory

@@ -11,7 +11,7 @@ import pytest
 from vmm_arch.exits import Halt, Shutdown, SingleStep
 from vmm_arch.memory import GuestMemory as Exact
 from vmm_arch.memory import Region
-from vmm_arch.selftest.harness import AnyBackend
+from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.dump import AFTER_INIT, describe, dump
 from vmm_arch.x86_64.entry import Entry, Long64, RealMode
 from vmm_arch.x86_64.events import Events

@@ -7,24 +7,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from guests.assemble import AssemblyError, assemble, code_module, sources
+from guests.assemble import AssemblyError, assemble, code_module, origin, sources
 from vmm_arch.errors import ClosedError
-from vmm_arch.selftest.harness import AnyBackend, Guest, Machine, ScenarioFailed, play
-from vmm_arch.selftest.play import NAMES, play_all, scenario
+from vmm_arch.selftest.harness import ScenarioFailed, play
+from vmm_arch.selftest.play import Suite
 from vmm_arch.selftest.x86_64 import code
+from vmm_arch.selftest.x86_64.harness import AnyBackend, Guest, Machine
 from vmm_arch.x86_64.entry import Long64, RealMode
 
+SUITE = Suite("x86_64")
 
-@pytest.mark.parametrize("name", NAMES)
+
+@pytest.mark.parametrize("name", SUITE.names)
 def test_guest(arch: AnyBackend, name: str) -> None:
-    (outcome,) = play_all(arch, [name])
+    (outcome,) = SUITE.play(arch, [name])
     assert not outcome.failure, outcome.failure
 
 
 def test_the_code_of_the_guests_is_what_their_sources_say() -> None:
-    assembled = {
-        name: assemble(source, scenario(name).MACHINE.origin) for name, source in sources().items()
-    }
+    assembled = {name: assemble(source, origin(name)) for name, source in sources().items()}
     module = Path(code.__file__).read_text(encoding="utf-8")
     assert code_module(assembled) in module, "run tests/guests/assemble.py"
 
@@ -55,14 +56,16 @@ def failure(arch: AnyBackend, scenario: Small, code: bytes) -> str:
 def test_another_exit_than_expected_is_named_with_its_place(arch: AnyBackend) -> None:
     said = failure(arch, Small(REAL_MODE, lambda guest: guest.halts()), SENDS_AND_HALTS)
     assert said == (
-        "expected HLT, but vCPU 0 came back with IoOut(port=0x11, data=b'(', size=1), value"
+        "expected a halt, but vCPU 0 came back with IoOut(port=0x11, data=b'(', size=1), value"
         " 0x28; RIP is now 0x1004 (code +0x4), where f4 00 00 00 00 00 00 00 comes next"
     )
 
 
 def test_a_read_that_nobody_expected_is_named_with_its_place(arch: AnyBackend) -> None:
     said = failure(arch, Small(REAL_MODE, lambda guest: guest.halts()), ASKS_AND_HALTS)
-    assert said.startswith("expected HLT, but vCPU 0 came back with IoIn(port=0x10, size=1, count=")
+    assert said.startswith(
+        "expected a halt, but vCPU 0 came back with IoIn(port=0x10, size=1, count="
+    )
     assert "RIP is now 0x1002 (code +0x2)" in said
 
 

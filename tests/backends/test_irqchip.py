@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from guests.assemble import assemble
 from vmm_arch.exits import Exit, IoOut, Kicked
-from vmm_arch.selftest.harness import AnyBackend
+from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.entry import Protected32
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 

@@ -54,7 +54,7 @@ def said(target: str, names: Collection[str], table: TargetTable, folder: Path) 
     """What generating from such facts is answered with, the target's own file being the first word."""
     abi = without(read_abi_file(PATHS.abi / f"{target}.abi"), names)
     (folder / f"{target}.abi").write_text(write_abi(abi))
-    inputs = Inputs(PATHS.templates, folder, PATHS.abi, PATHS.values_file)
+    inputs = Inputs(PATHS.templates, folder, PATHS.abi, PATHS.values_file, [])
     try:
         generate(inputs, [table.targets[target]], lambda name: None)
     except InputError as error:
@@ -116,7 +116,7 @@ def test_in_place_of_the_packages_own_facts_older_ones_are_suspected(
     shutil.copytree(PATHS.abi, tmp_path / "abi")
     file = tmp_path / "abi/kvm_x86_64.abi"
     file.write_text(write_abi(without(read_abi_file(file), [name])))
-    inputs = Inputs(PATHS.templates, tmp_path / "abi", tmp_path / "abi", PATHS.values_file)
+    inputs = Inputs(PATHS.templates, tmp_path / "abi", tmp_path / "abi", PATHS.values_file, [])
     with pytest.raises(InputError) as caught:
         generate(inputs, [table.targets["kvm_x86_64"]], lambda name: None)
     assert (

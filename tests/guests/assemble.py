@@ -76,12 +76,18 @@ def code_module(code: Mapping[str, bytes]) -> str:
     return "\n".join([*lines, "}", '"""In hexadecimal, by the scenario\'s name."""', ""])
 
 
-def main() -> None:
-    from vmm_arch.selftest.play import scenario
+def origin(name: str) -> int:
+    """What the code of a scenario's guest is linked to."""
+    from vmm_arch.selftest.play import Suite
+    from vmm_arch.selftest.x86_64.harness import Machine
 
-    code = {
-        name: assemble(source, scenario(name).MACHINE.origin) for name, source in sources().items()
-    }
+    machine = Suite("x86_64").scenario(name).MACHINE
+    assert isinstance(machine, Machine)
+    return machine.origin
+
+
+def main() -> None:
+    code = {name: assemble(source, origin(name)) for name, source in sources().items()}
     file = project().templates / TEMPLATE
     file.write_text(code_module(code))
     print(f"{len(code)} guests written to {file}; now: vmm-arch-gen generate")

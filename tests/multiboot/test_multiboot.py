@@ -29,7 +29,7 @@ from images import (
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.exits import Halt, IoOut
 from vmm_arch.memory import GuestMemory, Region
-from vmm_arch.selftest.harness import AnyBackend
+from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.multiboot import MultibootModule, load_multiboot
 from vmm_arch.x86_64.platform.memory_map import GuestMemory as X86Memory
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from debian import Unavailable
 from requirements import require
-from vmm_arch.selftest.play import NAMES
+from vmm_arch.selftest.play import Suite
 
 from nested.architecture import AMD, KERNELS, PROCESSORS
 from nested.emulator import CONSOLE, PORTS
 from nested.machine import Machine, Result, provision
 from nested.scenarios import Played, play_all
 from nested.stock import stock_kernel, tiny_initrd
+
+NAMES = Suite("x86_64").names
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from vmm_arch import kvm_x86_64, whp, whp_x86_64
 from vmm_arch.abi import kvm_x86_64 as kvm_abi
 from vmm_arch.abi import whp_x86_64 as whp_abi
 from vmm_arch.abi.whp_x86_64 import PROTOTYPES
-from vmm_arch.selftest.harness import AnyBackend, AnyVcpu
+from vmm_arch.selftest.x86_64.harness import AnyBackend, AnyVcpu
 from vmm_arch.x86_64.entry import RealMode
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 from whp.build import PLATFORM, libraries

@@ -1,29 +1,31 @@
 """Runs a guest and holds it to its scenario: which exits it makes, what it is told, how it ends.
 
-Works with every backend module of x86_64 and needs nothing else: no test framework, and no
-assembler where the guest's code is at hand.
+Works with every backend module and needs nothing else: no test framework, and no assembler where the
+guest's code is at hand. What only one CPU's guests do is in its own harness.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event, Thread
 from time import monotonic
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, Self
 
 from vmm_arch.errors import HypervisorError, VcpuError
 from vmm_arch.exits import Exit, Halt, IoIn, IoOut, Kicked, MmioRead, MmioWrite, Shutdown
 from vmm_arch.memory import GuestMemory, MemoryAccessError
-from vmm_arch.protocols.x86_64 import Backend, Fpu, Lapic, Regs, Sregs, Vcpu, Vm
+from vmm_arch.protocols.common import Backend
 from vmm_arch.selftest.watchdog import Watchdog
-from vmm_arch.x86_64.cpuid import CpuidEntry
-from vmm_arch.x86_64.entry import Entry
 
-AnyVcpu: TypeAlias = Vcpu[Regs, Sregs, Fpu, Lapic]
-AnyVm: TypeAlias = Vm[AnyVcpu]
-AnyBackend: TypeAlias = Backend[Any]
+
+class Entry(Protocol):
+    """Where a guest begins; the rest of it is its CPU's."""
+
+    @property
+    def address(self) -> int:
+        """Guest-physical."""
 
 
 class ScenarioFailed(AssertionError):
@@ -39,16 +41,22 @@ class Machine:
     """In bytes, from address 0 on."""
     vcpus: int = 1
     irqchip: bool = False
-    cpuid: Callable[[list[CpuidEntry]], list[CpuidEntry]] | None = None
-    """Makes what the guest's CPUID says out of what the hypervisor supports."""
     track_dirty: bool = False
     patience: float = 20
     """Seconds that the scenario may take, on a slow and busy host as well."""
 
     @property
-    def origin(self) -> int:
-        """What the guest's code is linked to: the offset in its code segment."""
-        return self.entry.rip
+    def GUEST(self) -> type[Guest]:
+        """What a scenario plays with."""
+        return Guest
+
+    def arguments(self, arch: Backend) -> dict[str, Any]:
+        """What ``Vm`` is made with."""
+        return {
+            "vcpus": self.vcpus,
+            "irqchip": self.irqchip,
+            "track_dirty": self.track_dirty,
+        }
 
 
 class Scenario(Protocol):
@@ -57,25 +65,19 @@ class Scenario(Protocol):
     @property
     def MACHINE(self) -> Machine: ...
 
-    def scenario(self, guest: Guest, /) -> None: ...
+    def scenario(self, guest: Any, /) -> None:
+        """Play it, with what MACHINE has as GUEST."""
 
 
-def play(arch: AnyBackend, scenario: Scenario, code: bytes) -> None:
+def play(arch: Backend, scenario: Scenario, code: bytes) -> None:
     """Run a guest's code through a scenario on a backend; raise ScenarioFailed where they differ."""
     machine = scenario.MACHINE
-    cpuid = machine.cpuid(arch.supported_cpuid()) if machine.cpuid else None
     with (
         arch.GuestMemory(machine.memory) as memory,
-        arch.Vm(
-            memory,
-            vcpus=machine.vcpus,
-            irqchip=machine.irqchip,
-            cpuid=cpuid,
-            track_dirty=machine.track_dirty,
-        ) as vm,
+        arch.Vm(memory, **machine.arguments(arch)) as vm,
         Watchdog(vm.vcpus, machine.patience) as watchdog,
     ):
-        guest = Guest(arch, machine, code, vm, vm.vcpus[0], watchdog)
+        guest = machine.GUEST(arch, machine, code, vm, vm.vcpus[0], watchdog)
         guest.load()
         for vcpu in vm.vcpus:
             arch.configure_vcpu(vcpu, machine.entry)
@@ -98,21 +100,22 @@ def agree(what: str, found: object, expected: object) -> None:
 class Guest:
     """A guest as one of its vCPUs runs it: the first one, where :meth:`on` names no other."""
 
-    arch: AnyBackend
+    arch: Any
     machine: Machine
     code: bytes
-    vm: AnyVm
-    vcpu: AnyVcpu
+    vm: Any
+    vcpu: Any
     watchdog: Watchdog
 
     @property
     def memory(self) -> GuestMemory:
-        return self.vm.memory
+        memory: GuestMemory = self.vm.memory
+        return memory
 
-    def on(self, index: int) -> Guest:
+    def on(self, index: int) -> Self:
         """The same guest on another vCPU."""
         vcpu = self.vm.vcpus[index]
-        return Guest(self.arch, self.machine, self.code, self.vm, vcpu, self.watchdog)
+        return replace(self, vcpu=vcpu)
 
     def load(self) -> None:
         """Write the code, and the tables that its mode needs, to guest memory."""
@@ -128,65 +131,10 @@ class Guest:
 
     def run(self) -> Exit:
         """Run to the next exit, whatever it is."""
-        exit = self.vcpu.run()
+        exit: Exit = self.vcpu.run()
         if self.watchdog.verdict is not None:
             raise ScenarioFailed(f"{self.watchdog.verdict}: {self._came(exit)}")
         return exit
-
-    def sends(self, port: int, size: int) -> int:
-        """The guest writes one value to a port: return it."""
-        match exit := self.run():
-            case IoOut(port=at, size=width, count=1) if (at, width) == (port, size):
-                return exit.value
-        raise self._failure(f"OUT of {size} to port {port:#x}", exit)
-
-    def expects_out(self, port: int, size: int, value: int) -> None:
-        """The guest writes this value to a port."""
-        match exit := self.run():
-            case IoOut(port=at, size=width, count=1) if (at, width) == (port, size):
-                if exit.value == value:
-                    return
-        raise self._failure(f"OUT of {size} to port {port:#x} with {value:#x}", exit)
-
-    def expects_outs(self, port: int, size: int, data: bytes) -> None:
-        """The guest writes a string of values to a port: in one exit or in several."""
-        sent = 0
-        while sent < len(data):
-            expected = f"OUTS of {size} to port {port:#x} with {data[sent:]!r} or its beginning"
-            match exit := self.run():
-                case IoOut(port=at, size=width) if (at, width) == (port, size):
-                    end = sent + exit.size * exit.count
-                    if exit.data != data[sent:end]:
-                        raise self._failure(expected, exit)
-                    sent = end
-                case _:
-                    raise self._failure(expected, exit)
-
-    def asks_port(self, port: int, size: int) -> IoIn:
-        """The guest reads one value from a port: return the exit, which waits for the answer."""
-        match exit := self.run():
-            case IoIn(port=at, size=width, count=1) if (at, width) == (port, size):
-                return exit
-        raise self._failure(f"IN of {size} from port {port:#x}", exit)
-
-    def expects_in(self, port: int, size: int, *, answer: int | None) -> None:
-        """The guest reads one value from a port; None is ignored, as by an empty bus."""
-        _answer(self.asks_port(port, size), answer)
-
-    def expects_ins(self, port: int, size: int, *, answer: bytes) -> None:
-        """The guest reads a string of values from a port: in one exit or in several."""
-        given = 0
-        while given < len(answer):
-            expected = f"INS of {size} from port {port:#x}, {len(answer) - given} bytes at most"
-            match exit := self.run():
-                case IoIn(port=at, size=width) if (at, width) == (port, size):
-                    end = given + exit.size * exit.count
-                    if end > len(answer):
-                        raise self._failure(expected, exit)
-                    exit.complete(answer[given:end])
-                    given = end
-                case _:
-                    raise self._failure(expected, exit)
 
     def expects_mmio_write(self, address: int, size: int, value: int) -> None:
         """The guest writes this value to an address where there is no memory."""
@@ -194,30 +142,30 @@ class Guest:
             case MmioWrite(address=at, data=data) if (at, len(data)) == (address, size):
                 if exit.value == value:
                     return
-        raise self._failure(f"a write of {size} at {address:#x} with {value:#x}", exit)
+        raise self.failure(f"a write of {size} at {address:#x} with {value:#x}", exit)
 
     def asks_mmio(self, address: int, size: int) -> MmioRead:
         """The guest reads where there is no memory: return the exit, which waits for the answer."""
         match exit := self.run():
             case MmioRead(address=at, size=width) if (at, width) == (address, size):
                 return exit
-        raise self._failure(f"a read of {size} at {address:#x}", exit)
+        raise self.failure(f"a read of {size} at {address:#x}", exit)
 
     def expects_mmio_read(self, address: int, size: int, *, answer: int | None) -> None:
         """The guest reads where there is no memory; None is ignored, as by an empty bus."""
-        _answer(self.asks_mmio(address, size), answer)
+        answered(self.asks_mmio(address, size), answer)
 
     def halts(self) -> None:
-        """The guest executes HLT, and nothing of the hypervisor's can wake it."""
+        """The guest halts, and nothing of the hypervisor's can wake it."""
         exit = self.run()
         if not isinstance(exit, Halt):
-            raise self._failure("HLT", exit)
+            raise self.failure("a halt", exit)
 
     def shuts_down(self) -> None:
         """The guest is at its end: it cannot even deliver a double fault."""
         exit = self.run()
         if not isinstance(exit, Shutdown):
-            raise self._failure("a shutdown", exit)
+            raise self.failure("a shutdown", exit)
 
     def is_kicked(self, once: Callable[[], bool]) -> None:
         """The guest runs without an exit until another thread, once a condition holds, kicks it."""
@@ -247,7 +195,7 @@ class Guest:
         """The vCPU comes back because of a kick, which may have come before it ran."""
         exit = self.run()
         if not isinstance(exit, Kicked):
-            raise self._failure("to be kicked", exit)
+            raise self.failure("to be kicked", exit)
 
     def together(self, *parts: Callable[[], None]) -> None:
         """Play several vCPUs' parts at once, each in its own thread; one that fails ends all."""
@@ -271,7 +219,8 @@ class Guest:
         """Guest memory holds these bytes at an address."""
         agree(f"memory at {address:#x}", self.memory.read(address, len(expected)), expected)
 
-    def _failure(self, expected: str, exit: Exit) -> ScenarioFailed:
+    def failure(self, expected: str, exit: Exit) -> ScenarioFailed:
+        """What to raise if another exit came."""
         return ScenarioFailed(f"expected {expected}, but {self._came(exit)}")
 
     def _came(self, exit: Exit) -> str:
@@ -281,17 +230,21 @@ class Guest:
             came += f", value {exit.value:#x}"
         try:
             if isinstance(exit, IoIn | MmioRead):
-                exit.ignore()  # an instruction has to finish before anybody may see RIP
-            rip = self.vcpu.get_regs().rip
-            address = rip + self.vcpu.get_sregs().cs.base
+                exit.ignore()  # an instruction has to finish before anybody may see where it is
+            place, address = self.where()
             following = self.memory.read(address, 8).hex(" ")
         except (VcpuError, HypervisorError, MemoryAccessError) as error:
             return f"{came}; where the guest is cannot be told ({error})"
         offset = address - self.machine.entry.address
-        return f"{came}; RIP is now {rip:#x} (code {offset:+#x}), where {following} comes next"
+        return f"{came}; {place} (code {offset:+#x}), where {following} comes next"
+
+    def where(self) -> tuple[str, int]:
+        """The next instruction's place in the CPU's words, and its guest-physical address."""
+        raise NotImplementedError
 
 
-def _answer(exit: IoIn | MmioRead, answer: int | None) -> None:
+def answered(exit: IoIn | MmioRead, answer: int | None) -> None:
+    """Answer an exit; None is ignored, as by an empty bus."""
     if answer is None:
         exit.ignore()
     else:

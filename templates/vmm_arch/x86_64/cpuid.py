@@ -81,6 +81,16 @@ def identity(entries: Iterable[CpuidEntry]) -> str:
     return f"{name} family {family} model {model} stepping {signature & 0xF}"
 
 
+def hypervisor_signature(entries: Iterable[CpuidEntry]) -> str:
+    """What a hypervisor calls itself, as in "KVMKVMKVM": leaf 0x40000000; "none" if it does not."""
+    for entry in entries:
+        if entry.function == 0x40000000:
+            registers = (entry.ebx, entry.ecx, entry.edx)
+            text = b"".join(register.to_bytes(4, "little") for register in registers)
+            return text.rstrip(b"\0").decode("ascii", "replace")
+    return "none"
+
+
 def for_host(entries: Iterable[CpuidEntry], *, deadline: bool) -> list[CpuidEntry]:
     """Say what a guest of this host can have, whatever the hypervisor's default: it runs under one.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, Protocol
 
 from vmm_arch.activity import Activity
 from vmm_arch.errors import HypervisorError, VcpuError
 from vmm_arch.memory import GuestMemory
-from vmm_arch.protocols.x86_64 import AnyVcpu
+from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.paging import read_linear, walk
 
 _GENERAL: Final[tuple[tuple[str, ...], ...]] = (
@@ -36,7 +36,19 @@ AFTER_INIT: Final = (
 )
 
 
-def dump(vcpu: AnyVcpu, memory: GuestMemory) -> str:
+class Vcpu(Protocol):
+    """What is asked of a vCPU."""
+
+    @property
+    def index(self) -> int: ...
+    def get_activity(self) -> Activity: ...
+    def get_regs(self) -> Any: ...
+    def get_sregs(self) -> Any: ...
+    def get_debugregs(self) -> Mapping[str, int]: ...
+    def get_events(self) -> Events: ...
+
+
+def dump(vcpu: Vcpu, memory: GuestMemory) -> str:
     """Describe a vCPU that nobody runs: what it does, its registers, code, stack and page tables.
 
     What cannot be read is said, and the rest is shown all the same.
@@ -54,7 +66,7 @@ def dump(vcpu: AnyVcpu, memory: GuestMemory) -> str:
     return "\n".join(lines)
 
 
-def is_after_init(vcpu: AnyVcpu) -> bool:
+def is_after_init(vcpu: Vcpu) -> bool:
     """Tell whether a vCPU is at the reset vector, as INIT leaves it (SDM volume 3, table 10-1)."""
     try:
         return _is_after_init(vcpu.get_regs(), vcpu.get_sregs())
@@ -102,7 +114,7 @@ def linear(sregs: Any, segment: str, offset: int) -> int:
     return int(getattr(sregs, segment).base + offset) & 0xFFFFFFFF
 
 
-def _also(vcpu: AnyVcpu) -> Iterator[str]:
+def _also(vcpu: Vcpu) -> Iterator[str]:
     """What a hypervisor may not have."""
     try:
         debug = vcpu.get_debugregs()

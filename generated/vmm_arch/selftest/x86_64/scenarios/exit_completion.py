@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vmm_arch.errors import UnansweredReadError
-from vmm_arch.selftest.harness import Guest, Machine, ScenarioFailed, agree
+from vmm_arch.selftest.harness import ScenarioFailed, agree
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import Long64
 
 DEVICE = 0xD000_0000

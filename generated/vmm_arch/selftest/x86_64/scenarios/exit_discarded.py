@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import count
 
 from vmm_arch.exits import Exit, Halt, IoIn, MmioRead
-from vmm_arch.selftest.harness import Guest, Machine
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import Long64
 
 DEVICE = 0xD000_0000

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from vmm_arch.selftest.harness import Guest, Machine, after
+from vmm_arch.selftest.harness import after
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import Long64
 
 HALTS = 0x3000

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from vmm_arch.selftest.harness import Guest, Machine, agree
+from vmm_arch.selftest.harness import agree
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import RealMode
 
 MACHINE = Machine(RealMode(0x3_4560, rsp=0x8000))

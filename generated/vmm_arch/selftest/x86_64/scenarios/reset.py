@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import struct
 
-from vmm_arch.selftest.harness import Guest, Machine, agree
+from vmm_arch.selftest.harness import agree
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import Long64
 from vmm_arch.x86_64.system import GDT_LIMIT
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vmm_arch.selftest.harness import Guest, Machine, agree
+from vmm_arch.selftest.harness import agree
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import Long64
 
 MACHINE = Machine(Long64(0x10000))

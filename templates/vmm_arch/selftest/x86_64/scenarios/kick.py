@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vmm_arch.errors import BusyError
-from vmm_arch.selftest.harness import Guest, Machine, ScenarioFailed, agree
+from vmm_arch.selftest.harness import ScenarioFailed, agree
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import Long64
 
 COUNT, STOP = 0x3000, 0x3008

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmm_arch.selftest.harness import Guest, Machine
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import RealMode
 
 MACHINE = Machine(RealMode(0x1000, rsp=0x8000))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vmm_arch.errors import HypervisorUnavailableError
-from vmm_arch.selftest.harness import Guest, Machine, ScenarioFailed
+from vmm_arch.selftest.harness import ScenarioFailed
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import RealMode
 
 MACHINE = Machine(RealMode(0x1000))

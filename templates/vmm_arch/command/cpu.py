@@ -1,0 +1,62 @@
+"""What the commands leave to each CPU: a module beside this one, called after the CPU."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+from vmm_arch.devices.bus import Bus
+from vmm_arch.devices.serial import Serial16550
+from vmm_arch.memory import GuestMemory
+from vmm_arch.report import Check
+
+
+class Cpu(Protocol):
+    """``vmm_arch.command.CPU``. Backends, machines, vCPUs and entries are those of the CPU."""
+
+    @property
+    def SMALL_GUEST_EXITS(self) -> tuple[str, ...]:
+        """What :meth:`run_small_guest` returns where a hypervisor does what it should."""
+
+    def run_small_guest(self, arch: Any, /) -> tuple[str, ...]:
+        """Run a guest of a few instructions, and return its exits as text."""
+
+    def operating_system(self, arch: Any, /) -> Check:
+        """Whether the hypervisor executes what an operating system cannot do without."""
+
+    def processor(self, arch: Any, /) -> str:
+        """Vendor and model, as far as guests are shown them."""
+
+    def signature(self, arch: Any, /) -> str:
+        """What the hypervisor calls itself where guests look, or "none"."""
+
+    def is_virtual(self) -> bool:
+        """Whether this host's processor says that it is a virtual machine's."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
+        """Declare what ``vmm-arch run`` takes on this CPU only."""
+
+    def load(self, vm: Any, kernel: Path, more: str, initrd: Path | None, /) -> Any:
+        """Load a Linux kernel whose command line ends with ``more``; return its entry."""
+
+    def attach_devices(
+        self, vm: Any, bus: Bus, send: Callable[[bytes], object], options: argparse.Namespace, /
+    ) -> Serial16550:
+        """Attach what a stock Linux looks for; return its console, which calls ``send``."""
+
+    def registers(self, vcpu: Any, /) -> Any:
+        """Keep the registers that :meth:`describe` is to show later."""
+
+    def next_instruction(self, registers: Any, /) -> int:
+        """The address, as the registers have it, of the instruction that comes next."""
+
+    def describe(self, registers: Any, memory: GuestMemory, /) -> Iterable[str]:
+        """Describe registers, and what they point to, line by line."""
+
+    def dump(self, vcpu: Any, memory: GuestMemory, /) -> str:
+        """Describe a vCPU that nobody runs."""
+
+    def was_reset(self, vcpu: Any, /) -> bool:
+        """Whether a fatal fault reset the vCPU, so that its registers do not say where it was."""

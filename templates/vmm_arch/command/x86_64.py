@@ -1,0 +1,130 @@
+"""What the commands do on x86_64 only: see :class:`vmm_arch.command.cpu.Cpu`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from vmm_arch.command import host
+from vmm_arch.devices.bus import Bus
+from vmm_arch.devices.serial import REGISTERS, Serial16550
+from vmm_arch.memory import GuestMemory
+from vmm_arch.protocols.x86_64 import AnyVcpu, Backend, Machine
+from vmm_arch.report import Check
+from vmm_arch.selftest.x86_64.instructions import missing_instructions
+from vmm_arch.x86_64 import dump as dumps
+from vmm_arch.x86_64.cpuid import hypervisor_signature, identity
+from vmm_arch.x86_64.entry import RealMode
+from vmm_arch.x86_64.linux.cmdline import linux_cmdline
+from vmm_arch.x86_64.linux.entry import Linux64
+from vmm_arch.x86_64.linux.kernel import load_kernel
+from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.platform.resources import SERIAL_LINE, SERIAL_PORT
+
+DEBUG_EXIT_PORT: Final = 0xF4
+# mov al, 0x2a; out 0xe9, al; hlt
+_SMALL_GUEST: Final = b"\xb0\x2a\xe6\xe9\xf4"
+SMALL_GUEST_EXITS: Final = ("IoOut(port=0xe9, data=b'*', size=1)", "Halt()")
+
+
+def run_small_guest(arch: Backend[AnyVcpu]) -> tuple[str, ...]:
+    """Run a guest that writes to a port and halts."""
+    with arch.GuestMemory(0x10000) as memory, arch.Vm(memory) as vm:
+        memory.write(0x1000, _SMALL_GUEST)
+        arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+        return tuple(repr(vm.vcpus[0].run()) for _ in SMALL_GUEST_EXITS)
+
+
+def operating_system(arch: Backend[AnyVcpu]) -> Check:
+    """Check that the hypervisor executes the instructions that every operating system needs."""
+    name = "an operating system"
+    missing = missing_instructions(arch)
+    if not missing:
+        return Check(name, True, "the hypervisor executes the instructions that it needs")
+    detail = (
+        f"this hypervisor cannot execute {', '.join(missing)}, so a kernel crashes during boot;"
+        " use a host with hardware virtualization (VMX or SVM)"
+    )
+    return Check(name, False, detail, required=False)
+
+
+def processor(arch: Backend[AnyVcpu]) -> str:
+    """Vendor, family, model and stepping, as CPUID says."""
+    return identity(arch.supported_cpuid())
+
+
+def signature(arch: Backend[AnyVcpu]) -> str:
+    """The twelve characters of CPUID's leaf 0x40000000."""
+    return hypervisor_signature(arch.supported_cpuid())
+
+
+def is_virtual() -> bool:
+    """Whether CPUID has the bit that hypervisors set; Linux tells."""
+    return "hypervisor" in host.cpuinfo("flags").split()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what concerns ports."""
+    parser.add_argument(
+        "--debug-exit",
+        type=port,
+        nargs="?",
+        const=DEBUG_EXIT_PORT,
+        metavar="PORT",
+        help=f"let the guest exit by writing to this port (default: {DEBUG_EXIT_PORT:#x})",
+    )
+
+
+def port(text: str) -> int:
+    """Parse a port number."""
+    try:
+        number = int(text, 0)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 0xFFFF:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a port number such as 0xf4; to use the default port, put the option last"
+        )
+    return number
+
+
+def load(vm: Machine[AnyVcpu], kernel: Path, more: str, initrd: Path | None) -> Linux64:
+    """Load a bzImage or an ELF vmlinux."""
+    return load_kernel(vm.memory, kernel, cmdline=linux_cmdline(vm, more), initrd=initrd)
+
+
+def attach_devices(
+    vm: Machine[AnyVcpu],
+    bus: Bus,
+    send: Callable[[bytes], object],
+    options: argparse.Namespace,
+) -> Serial16550:
+    """Attach the first serial port and the little of a PC that Linux wants."""
+    serial = Serial16550(send, partial(vm.set_irq_line, SERIAL_LINE), wait_for_listener=True)
+    bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + REGISTERS), serial)
+    attach_pc_devices(bus, vm.memory)
+    if options.debug_exit is not None:
+        bus.attach_ports(range(options.debug_exit, options.debug_exit + 1), DebugExit(bus.stop))
+    return serial
+
+
+def registers(vcpu: AnyVcpu) -> tuple[Any, Any]:
+    """The general registers, and the special ones."""
+    return vcpu.get_regs(), vcpu.get_sregs()
+
+
+def next_instruction(registers: tuple[Any, Any]) -> int:
+    """RIP."""
+    return int(registers[0].rip)
+
+
+def describe(registers: tuple[Any, Any], memory: GuestMemory) -> Iterator[str]:
+    """Describe registers, and what they point to, line by line."""
+    return dumps.describe(*registers, memory)
+
+
+dump = dumps.dump
+was_reset = dumps.is_after_init
