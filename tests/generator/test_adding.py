@@ -10,6 +10,13 @@ import sys
 from pathlib import Path
 
 GUIDE = "generator/ADDING.md"
+PROGRAMS = {
+    "vmm-arch-gen": ["-m", "vmm_arch_gen"],
+    "vmm-arch": ["-m", "vmm_arch"],
+    "python3": [],
+}
+FAILURE = re.compile(r"FAILED |  NO ")
+"""What a command that found something wrong with a hypervisor says."""
 
 
 def test_what_the_guide_says_works(checkout: Path, tmp_path: Path) -> None:
@@ -23,7 +30,7 @@ def test_what_the_guide_says_works(checkout: Path, tmp_path: Path) -> None:
             file = tmp_path / name[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block)
-    assert followed == 4
+    assert followed == 6
     check_types(tmp_path)
 
 
@@ -31,17 +38,18 @@ def follow(block: str, folder: Path) -> None:
     """Run a block's command, which prints what is below it: an error, or what is to come."""
     command, *said = block.removeprefix("$ ").splitlines()
     program, *arguments = shlex.split(command)
-    python = {"vmm-arch-gen": ["-m", "vmm_arch_gen"], "python3": []}[program]
+    python = PROGRAMS[program]
     done = subprocess.run(
         [sys.executable, *python, *arguments],
         cwd=folder,
-        env=os.environ | ({} if python else {"PYTHONPATH": str(folder / "paper/src")}),
+        env=os.environ | ({} if program == "vmm-arch-gen" else {"PYTHONPATH": str(folder / "paper/src")}),
         capture_output=True,
         text=True,
         check=False,
     )
     printed = done.stdout + done.stderr
-    assert done.returncode == (2 if said[0].startswith("error") else 0), printed
+    status = 2 if "error:" in said[0] else 1 if any(FAILURE.match(line) for line in said) else 0
+    assert done.returncode == status, printed
     for line in said:
         assert line in printed
 

@@ -1,0 +1,128 @@
+"""What may import what in ``templates/vmm_arch``: docs/design.md, "Four kinds of code", as a test."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+from vmm_arch.command import x86_64
+from vmm_arch.command.cpu import Cpu
+from vmm_arch_gen.project import project
+from vmm_arch_gen.targets import load_targets
+
+TEMPLATES = project().templates
+PACKAGE = TEMPLATES / "vmm_arch"
+CPU: Cpu = x86_64
+"""That the commands' part of each CPU has what they want of it is for mypy to see."""
+
+ABOVE = ("protocols", "selftest", "command", "__main__")
+"""Rooms over the others, ascending: nobody imports from one above."""
+
+
+def owners() -> set[str]:
+    """Every CPU and every hypervisor that there is an ABI for, by its name."""
+    names = (
+        target.name.partition("_")
+        for target in load_targets(project().targets_file).targets.values()
+        if not target.always
+    )
+    return {part for hypervisor, _, cpu in names for part in (hypervisor, cpu)}
+
+
+OWNERS = owners()
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(TEMPLATES).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imported(module: str) -> Iterator[str]:
+    """The modules of the package that one imports, for types only as well."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                found = [name.name for name in names]
+            case ast.ImportFrom(module=str() as source, names=names):
+                inner = [f"{source}.{name.name}" for name in names]
+                found = [name if name in MODULES else source for name in inner]
+                if source == "vmm_arch.abi":  # generated, so that no file is here
+                    found = inner
+            case _:
+                continue
+        yield from (name for name in found if name.split(".")[0] == "vmm_arch")
+
+
+IMPORTS: Mapping[str, list[str]] = {module: sorted(set(imported(module))) for module in MODULES}
+
+
+def owned_by(module: str) -> set[str]:
+    """The CPU and the hypervisor that a module is for, as the names on the way to it say."""
+    return {
+        owner
+        for owner in OWNERS
+        for part in module.split(".")
+        if part == owner or part.startswith(f"{owner}_") or part.endswith(f"_{owner}")
+    }
+
+
+def level(module: str) -> int:
+    room = (*module.split("."), "")[1]
+    return ABOVE.index(room) + 1 if room in ABOVE else 0
+
+
+def test_there_is_something_of_each_kind() -> None:
+    kinds = {frozenset(owned_by(module)) for module in MODULES}
+    assert kinds >= {
+        frozenset(),
+        frozenset({"x86_64"}),
+        frozenset({"kvm"}),
+        frozenset({"whp", "x86_64"}),
+    }
+    assert owned_by("vmm_arch.abi.linux_x86_64") == {"x86_64"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_knows_no_cpu_and_no_hypervisor_but_its_own(module: str) -> None:
+    foreign = {name: owned_by(name) - owned_by(module) for name in IMPORTS[module]}
+    assert not {name: of for name, of in foreign.items() if of}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nobody_imports_from_above(module: str) -> None:
+    assert not [name for name in IMPORTS[module] if level(name) > level(module)]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: [n for n in names if n in MODULES] for module, names in IMPORTS.items()}
+    in_order(graph)
+
+
+def test_no_rooms_beside_each_other_import_each_other() -> None:
+    graph: dict[str, set[str]] = {}
+    for module, names in IMPORTS.items():
+        for name in names:
+            ours, theirs = room(module), room(name)
+            nested = f"{ours}.".startswith(f"{theirs}.") or f"{theirs}.".startswith(f"{ours}.")
+            if not nested:
+                graph.setdefault(ours, set()).add(theirs)
+    in_order(graph)
+
+
+def room(module: str) -> str:
+    return (
+        module if MODULES.get(module, PACKAGE).name == "__init__.py" else module.rpartition(".")[0]
+    )
+
+
+def in_order(graph: Mapping[str, object]) -> None:
+    try:
+        TopologicalSorter(graph).prepare()  # type: ignore[arg-type]
+    except CycleError as error:
+        pytest.fail(" <- ".join(error.args[1]))
