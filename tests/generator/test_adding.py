@@ -42,7 +42,8 @@ def follow(block: str, folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, *python, *arguments],
         cwd=folder,
-        env=os.environ | ({} if program == "vmm-arch-gen" else {"PYTHONPATH": str(folder / "paper/src")}),
+        env=os.environ
+        | ({} if program == "vmm-arch-gen" else {"PYTHONPATH": str(folder / "paper/src")}),
         capture_output=True,
         text=True,
         check=False,

@@ -61,7 +61,7 @@ def test_what_is_called_otherwise_is_refused(
     assert any(re.search(complaint, str(problem)) for problem in refused.value.problems), refused
 
 
-def test_what_only_one_cpu_s_machines_are_asked_for_is_in_its_contract(
+def test_what_machines_of_one_cpu_are_asked_for_is_in_its_contract(
     tmp_path: Path, paths: Project
 ) -> None:
     templates = tmp_path / "templates"
@@ -69,7 +69,7 @@ def test_what_only_one_cpu_s_machines_are_asked_for_is_in_its_contract(
     contract = templates / "vmm_arch/protocols/x86_64.py"
     asked = "    cpuid: list[CpuidEntry]\n"
     contract.write_text(contract.read_text().replace(asked, f"{asked}    nested: bool\n"))
-    with pytest.raises(InputError, match="without nested of templates/vmm_arch/protocols/x86_64"):
+    with pytest.raises(InputError, match="lacks nested of templates/vmm_arch/protocols/x86_64"):
         render_backend_module(templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked")
 
 

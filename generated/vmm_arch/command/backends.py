@@ -7,44 +7,73 @@ import argparse
 import importlib
 import sys
 import sysconfig
+from importlib.util import find_spec
 from typing import Final, cast
 
-from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
+from vmm_arch.command.cpu import Cpu
+from vmm_arch.command.table import BACKENDS
+from vmm_arch.protocols.common import Backend
+from vmm_arch.selftest.play import Suite
 
-_X86_64: Final = {"kvm": "kvm_x86_64", "whp": "whp_x86_64"}
-BACKENDS: Final = {"x86_64": _X86_64, "amd64": _X86_64}
-"""By processor, under Linux's or Windows' name for it, then by hypervisor."""
+_OTHER_NAMES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
+"""Windows' names for processors, and everybody else's."""
 
 
 def hypervisors() -> dict[str, str]:
     """The backends for this processor by hypervisor name, this system's default first."""
-    names = BACKENDS.get(processor(), {})
-    return dict(sorted(names.items(), key=lambda item: item[0] != usual()))
+    systems = BACKENDS.get(processor(), {})
+    present = [name for name in systems if find_spec(_module(name)) is not None]
+    return {
+        name: _module(name)
+        for name in sorted(present, key=lambda name: systems[name] != sys.platform)
+    }
 
 
 def usual() -> str:
     """The default hypervisor of this system."""
-    return "whp" if sys.platform == "win32" else "kvm"
+    known = (name for names in BACKENDS.values() for name in names)
+    return next(iter(hypervisors() or known), "none")
 
 
 def processor() -> str:
     """The processor that this Python was built for, which the host may only emulate."""
-    return sysconfig.get_platform().rpartition("-")[2]
+    name = sysconfig.get_platform().rpartition("-")[2]
+    return _OTHER_NAMES.get(name, name)
 
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--hypervisor``."""
+    default = usual()
     parser.add_argument(
         "--hypervisor",
-        choices=sorted({name for names in BACKENDS.values() for name in names}),
-        default=usual(),
+        choices=sorted({default, *(name for names in BACKENDS.values() for name in names)}),
+        default=default,
         help="the hypervisor to use (default: %(default)s)",
     )
 
 
-def backend(hypervisor: str) -> Backend[AnyVcpu]:
+def backend(hypervisor: str) -> Backend:
     """Import a hypervisor's backend for this processor; raises ValueError if there is none."""
     names = hypervisors()
     if hypervisor not in names:
         raise ValueError(f"vmm-arch has no backend for {hypervisor} on {processor()}")
-    return cast(Backend[AnyVcpu], importlib.import_module(f"vmm_arch.{names[hypervisor]}"))
+    return cast(Backend, importlib.import_module(names[hypervisor]))
+
+
+def cpu() -> Cpu:
+    """What the commands do on this processor only; ValueError if nobody wrote it."""
+    name = f"vmm_arch.command.{processor()}"
+    if find_spec(name) is None:
+        raise ValueError(f"vmm-arch has no commands for {processor()}: there is no module {name}")
+    return cast(Cpu, importlib.import_module(name))
+
+
+def suite() -> Suite:
+    """The self-test's scenarios for this processor; ValueError if there are none."""
+    if find_spec(f"vmm_arch.selftest.{processor()}") is None:
+        raise ValueError(f"vmm-arch has no scenarios for {processor()}")
+    return Suite(processor())
+
+
+def _module(hypervisor: str) -> str:
+    return f"vmm_arch.{hypervisor}_{processor()}"

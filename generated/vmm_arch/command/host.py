@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
-
-from vmm_arch.x86_64.cpuid import CpuidEntry, identity
 
 _UNKNOWN = "unknown"
 _CPUINFO = Path("/proc/cpuinfo")
@@ -17,14 +15,15 @@ _WINDOWS_PROCESSOR = r"HARDWARE\DESCRIPTION\System\CentralProcessor\0"
 _WINDOWS_MACHINE = r"HARDWARE\DESCRIPTION\System\BIOS"
 
 
-def about_host(entries: Iterable[CpuidEntry]) -> dict[str, str]:
-    """Processor, machine and system; `entries` are what the hypervisor supports."""
+def about_host(processor: str, is_virtual: Callable[[], bool]) -> dict[str, str]:
+    """Processor, machine and system. The CPU's own part says which processor guests are shown, and
+    whether it is a virtual machine's."""
     system = [platform.system(), platform.release(), platform.version()]
     if sys.platform == "win32":
         system.append(platform.win32_edition() or "")
     return {
-        "processor": f"{identity(entries)}, {_processor()}",
-        "machine": _machine(),
+        "processor": f"{processor}, {_processor()}",
+        "machine": _machine(is_virtual),
         "system": " ".join(filter(None, system)),
     }
 
@@ -33,11 +32,11 @@ def _processor() -> str:
     """The processor's own brand string."""
     if sys.platform == "win32":
         return _registry(_WINDOWS_PROCESSOR, "ProcessorNameString") or _UNKNOWN
-    return _cpuinfo("model name") or _UNKNOWN
+    return cpuinfo("model name") or _UNKNOWN
 
 
-def _machine() -> str:
-    """Vendor and product, and whether CPUID says that the host is a virtual machine."""
+def _machine(is_virtual: Callable[[], bool]) -> str:
+    """Vendor and product, and whether the processor says that the host is a virtual machine."""
     if sys.platform == "win32":  # with Hyper-V on, CPUID says so on bare metal too
         names = ("SystemManufacturer", "SystemProductName")
         return (
@@ -45,11 +44,10 @@ def _machine() -> str:
         )
     parts = [_text(_DMI / name) for name in ("sys_vendor", "product_name")]
     name = " ".join(filter(None, parts)) or _UNKNOWN
-    virtual = "hypervisor" in _cpuinfo("flags").split()
-    return f"{name}, {'a virtual machine' if virtual else 'not a virtual machine'}"
+    return f"{name}, {'a virtual machine' if is_virtual() else 'not a virtual machine'}"
 
 
-def _cpuinfo(field: str) -> str:
+def cpuinfo(field: str) -> str:
     """A field of /proc/cpuinfo for the first processor."""
     for line in _text(_CPUINFO).splitlines():
         name, _, value = line.partition(":")

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 from vmm_arch.activity import Activity
+from vmm_arch.command.cpu import Cpu
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.exits import Exit, SingleStep
 from vmm_arch.memory import GuestMemory
-from vmm_arch.protocols.x86_64 import AnyVcpu
-from vmm_arch.x86_64.dump import describe, dump, is_after_init
+from vmm_arch.protocols.common import Vcpu
 
 KEPT: Final = 8
 """How many of the last exits and instructions are kept and shown."""
@@ -21,18 +21,20 @@ KEPT: Final = 8
 class History:
     """The last exits and, when single-stepping, the registers before the last instructions."""
 
-    def __init__(self, vcpus: Sequence[AnyVcpu], show: Callable[[str], object] | None) -> None:
+    def __init__(
+        self, cpu: Cpu, vcpus: Sequence[Vcpu], show: Callable[[str], object] | None
+    ) -> None:
+        self.cpu = cpu
         self._vcpus = vcpus
         self._show = show
         self.exits: deque[str] = deque(maxlen=KEPT)
-        self.steps: deque[tuple[Any, Any]] = deque(maxlen=KEPT)
-        """General registers and Sregs before each instruction."""
+        self.steps: deque[Any] = deque(maxlen=KEPT)
+        """The registers before each instruction."""
 
     def note(self, index: int, exit: Exit) -> None:
         """Record an exit, and show it if tracing."""
         if isinstance(exit, SingleStep):
-            vcpu = self._vcpus[index]
-            self.steps.append((vcpu.get_regs(), vcpu.get_sregs()))
+            self.steps.append(self.cpu.registers(self._vcpus[index]))
         else:
             self.exits.append(f"vCPU {index}: {exit!r}")
         if self._show is not None:
@@ -40,27 +42,28 @@ class History:
 
 
 def report(
-    ending: Ending, vcpus: Sequence[AnyVcpu], memory: GuestMemory, history: History
+    ending: Ending, vcpus: Sequence[Vcpu], memory: GuestMemory, history: History
 ) -> Iterator[str]:
     """Describe a guest that ended badly: its vCPUs, and what happened before."""
+    cpu = history.cpu
     about = [vcpus[ending.vcpu]] if ending.vcpu is not None else started(vcpus)
     for vcpu in about:
-        yield dump(vcpu, memory)
+        yield cpu.dump(vcpu, memory)
     if history.exits:
         yield "the last exits:"
         yield from (f"  {exit}" for exit in history.exits)
     if history.steps:
         yield "the last instructions were at:"
-        yield "  " + " ".join(f"{regs.rip:#x}" for regs, _ in history.steps)
-    if ending.reason is Reason.SHUTDOWN and any(is_after_init(vcpu) for vcpu in about):
+        yield "  " + " ".join(f"{cpu.next_instruction(step):#x}" for step in history.steps)
+    if ending.reason is Reason.SHUTDOWN and any(cpu.was_reset(vcpu) for vcpu in about):
         if history.steps:
             yield "before the last instruction:"
-            yield from describe(*history.steps[-1], memory)
+            yield from cpu.describe(history.steps[-1], memory)
         else:
             yield "use --single-step to find the place, if the hypervisor can single-step"
 
 
-def started(vcpus: Sequence[AnyVcpu]) -> list[AnyVcpu]:
+def started(vcpus: Sequence[Vcpu]) -> list[Vcpu]:
     """The vCPUs that have been started."""
     return [vcpu for vcpu in vcpus if vcpu.get_activity() is not Activity.NOT_STARTED]
 

@@ -5,27 +5,20 @@ from __future__ import annotations
 
 import argparse
 import re
-from contextlib import ExitStack
-from functools import partial
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.command import backends
-from vmm_arch.command.doctor import operating_system
 from vmm_arch.command.messages import complain, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
 from vmm_arch.command.terminal import Terminal
 from vmm_arch.devices.bus import Bus
-from vmm_arch.devices.serial import Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.serve import serve
-from vmm_arch.x86_64.linux.cmdline import linux_cmdline
-from vmm_arch.x86_64.linux.kernel import load_kernel
-from vmm_arch.x86_64.platform.acpi import SERIAL_LINE, SERIAL_PORT
-from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 
 WRONG_USE: Final = 2
 STATUS: Final = {
@@ -43,7 +36,6 @@ STATUS: Final = {
 BAD: Final = (Reason.SHUTDOWN, Reason.HALTED, Reason.FAILED, Reason.TIMEOUT)
 """The endings after which the guest's state is reported; Linux reports its panics itself."""
 EXIT, DUMP, RESTART = "exit", "dump", "restart"
-DEBUG_EXIT_PORT: Final = 0xF4
 SIGNALLED: Final = 128
 """A shell's exit status for a command ended by a signal: this plus the signal's number."""
 BROKEN_PIPE: Final = SIGNALLED + 13
@@ -101,14 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="when the guest's kernel panics: end, report its state and end, or boot a new machine"
         " (default: %(default)s)",
     )
-    parser.add_argument(
-        "--debug-exit",
-        type=port,
-        nargs="?",
-        const=DEBUG_EXIT_PORT,
-        metavar="PORT",
-        help=f"let the guest exit by writing to this port (default: {DEBUG_EXIT_PORT:#x})",
-    )
+    with suppress(ValueError):  # run() raises it again and reports it
+        backends.cpu().add_arguments(parser)
     parser.add_argument(
         "--single-step",
         action="store_true",
@@ -127,19 +113,6 @@ def size(text: str) -> int:
     number = int(found[1]) << 10 * " KMGT".find(found[2] or " ") if found else 0
     if number == 0 or number % 0x1000:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 512M or 4G")
-    return number
-
-
-def port(text: str) -> int:
-    """Parse a port number."""
-    try:
-        number = int(text, 0)
-    except ValueError:
-        number = -1
-    if not 0 <= number <= 0xFFFF:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a port number such as 0xf4; to use the default port, put the option last"
-        )
     return number
 
 
@@ -199,7 +172,7 @@ def boot_until_it_ends(options: argparse.Namespace, console: Console) -> Ending:
         if ending.reason not in again or console.terminal.signal is not None:
             break
     if ending.reason is Reason.FAILED and not options.quiet:
-        check = operating_system(backends.backend(options.hypervisor))
+        check = backends.cpu().operating_system(backends.backend(options.hypervisor))
         if not check.available:
             console.say(f"vmm-arch: {check.detail}")
     return ending
@@ -209,11 +182,10 @@ def boot(
     options: argparse.Namespace, stack: ExitStack, console: Console, deadline: float | None
 ) -> Ending:
     """Create a machine, run it until its guest ends, and report."""
-    arch = backends.backend(options.hypervisor)
+    arch, cpu = backends.backend(options.hypervisor), backends.cpu()
     memory = stack.enter_context(arch.GuestMemory(options.memory))
     vm = stack.enter_context(arch.Vm(memory, vcpus=options.cpus, irqchip=True))
-    cmdline = linux_cmdline(vm, options.append)
-    entry = load_kernel(memory, options.kernel, cmdline=cmdline, initrd=options.initrd)
+    entry = cpu.load(vm, options.kernel, options.append, options.initrd)
     arch.configure_system(vm, entry)
     for vcpu in vm.vcpus:
         arch.configure_vcpu(vcpu, entry)
@@ -227,14 +199,10 @@ def boot(
         if console.output.broken:
             bus.stop()
 
-    serial = Serial16550(write, partial(vm.set_irq_line, SERIAL_LINE), wait_for_listener=True)
-    bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + 8), serial)
-    attach_pc_devices(bus, memory)
-    if options.debug_exit is not None:
-        bus.attach_ports(range(options.debug_exit, options.debug_exit + 1), DebugExit(bus.stop))
-    history = History(vm.vcpus, console.say if options.trace else None)
+    console_line = cpu.attach_devices(vm, bus, write, options)
+    history = History(cpu, vm.vcpus, console.say if options.trace else None)
     console.gate.open()
-    console.terminal.connect(serial, bus.stop)
+    console.terminal.connect(console_line, bus.stop)
     left = None if deadline is None else max(deadline - monotonic(), 0)
     ending = serve(vm, bus, timeout=left, trace=history.note, on_end=console.gate.close)
 

@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Final
 
 from vmm_arch.command import backends
-from vmm_arch.command.doctor import operating_system
+from vmm_arch.command.cpu import Cpu
 from vmm_arch.command.host import about_host
 from vmm_arch.command.messages import complain
 from vmm_arch.errors import HypervisorUnavailableError
-from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
+from vmm_arch.protocols.common import Backend
 from vmm_arch.report import Report
-from vmm_arch.selftest.play import NAMES, Outcome, play_all
-from vmm_arch.x86_64.cpuid import CpuidEntry
+from vmm_arch.selftest.play import Outcome, Suite
 
 FAILED: Final = 1
 UNAVAILABLE: Final = 2
@@ -58,7 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def selftest(options: argparse.Namespace) -> int:
     """Run the scenarios and return the exit status."""
-    names = [n for n in NAMES if any(fnmatchcase(n, pattern) for pattern in options.pattern)]
+    try:
+        suite = backends.suite()
+    except ValueError as error:
+        complain("selftest", error)
+        return UNAVAILABLE
+    names = [n for n in suite.names if any(fnmatchcase(n, pattern) for pattern in options.pattern)]
     if not names:
         print(f"vmm-arch selftest: no scenario matches {options.pattern}", file=sys.stderr)
         return UNAVAILABLE
@@ -66,13 +70,13 @@ def selftest(options: argparse.Namespace) -> int:
         print(*names, sep="\n")
         return 0
     try:
-        arch = backends.backend(options.hypervisor)
-        about = _about(options.hypervisor, arch)
+        arch, cpu = backends.backend(options.hypervisor), backends.cpu()
+        about = _about(options.hypervisor, arch, cpu)
         for key, value in about.items():
             print(f"{key:12} {value}")
         for operation, reason in arch.UNSUPPORTED.items():
             print(f"{'unsupported':12} {operation}: {reason}")
-        outcomes = _play(arch, names, options.patience)
+        outcomes = _play(suite, arch, names, options.patience)
     except (HypervisorUnavailableError, ValueError) as error:
         complain("selftest", error)
         return UNAVAILABLE
@@ -81,7 +85,7 @@ def selftest(options: argparse.Namespace) -> int:
     if options.report:
         scenarios = {o.name: {"failure": o.failure, "seconds": o.seconds} for o in outcomes}
         probe = arch.probe()
-        probe = Report(probe.hypervisor, (*probe.checks, operating_system(arch)))
+        probe = Report(probe.hypervisor, (*probe.checks, cpu.operating_system(arch)))
         report = {
             "about": about,
             "probe": str(probe),
@@ -92,9 +96,9 @@ def selftest(options: argparse.Namespace) -> int:
     return FAILED if failed else 0
 
 
-def _play(arch: Backend[AnyVcpu], names: Sequence[str], patience: float) -> list[Outcome]:
+def _play(suite: Suite, arch: Backend, names: Sequence[str], patience: float) -> list[Outcome]:
     outcomes = []
-    for outcome in play_all(arch, names, patience=patience):
+    for outcome in suite.play(arch, names, patience=patience):
         verdict = "FAILED" if outcome.failure else "passed"
         print(f"{verdict} {outcome.name} ({outcome.seconds:.2f} s)", flush=True)
         if outcome.failure:
@@ -103,29 +107,16 @@ def _play(arch: Backend[AnyVcpu], names: Sequence[str], patience: float) -> list
     return outcomes
 
 
-def _about(hypervisor: str, arch: Backend[AnyVcpu]) -> dict[str, str]:
+def _about(hypervisor: str, arch: Backend, cpu: Cpu) -> dict[str, str]:
     """Identify the host: what may affect a guest."""
     try:
         package = version("vmm-arch")
     except PackageNotFoundError:  # used from its folder, without being installed
         package = "not installed"
-    entries = arch.supported_cpuid()
     return {
         "vmm-arch": package,
         "hypervisor": hypervisor,
-        "signature": _signature(entries),
+        "signature": cpu.signature(arch),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        **about_host(entries),
+        **about_host(cpu.processor(arch), cpu.is_virtual),
     }
-
-
-def _signature(entries: Sequence[CpuidEntry]) -> str:
-    for entry in entries:
-        if entry.function == 0x40000000:
-            return _text(entry.ebx, entry.ecx, entry.edx)
-    return "none"
-
-
-def _text(*registers: int) -> str:
-    text = b"".join(register.to_bytes(4, "little") for register in registers)
-    return text.rstrip(b"\0").decode("ascii", "replace")

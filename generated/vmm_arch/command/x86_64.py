@@ -40,14 +40,14 @@ def run_small_guest(arch: Backend[AnyVcpu]) -> tuple[str, ...]:
 
 
 def operating_system(arch: Backend[AnyVcpu]) -> Check:
-    """Whether instructions that an operating system cannot do without are executed here."""
+    """Check that the hypervisor executes the instructions that every operating system needs."""
     name = "an operating system"
     missing = missing_instructions(arch)
     if not missing:
-        return Check(name, True, "the instructions that it needs are executed")
+        return Check(name, True, "the hypervisor executes the instructions that it needs")
     detail = (
-        f"this hypervisor cannot execute {', '.join(missing)}, so a kernel dies while it boots;"
-        " use a host where it has hardware virtualization (VMX or SVM)"
+        f"this hypervisor cannot execute {', '.join(missing)}, so a kernel crashes during boot;"
+        " use a host with hardware virtualization (VMX or SVM)"
     )
     return Check(name, False, detail, required=False)
 
@@ -75,19 +75,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=DEBUG_EXIT_PORT,
         metavar="PORT",
-        help=f"let the guest end itself by a write to this port ({DEBUG_EXIT_PORT:#x})",
+        help=f"let the guest exit by writing to this port (default: {DEBUG_EXIT_PORT:#x})",
     )
 
 
 def port(text: str) -> int:
-    """Read a port's number."""
+    """Parse a port number."""
     try:
         number = int(text, 0)
     except ValueError:
         number = -1
     if not 0 <= number <= 0xFFFF:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a port number such as 0xf4; for the usual port put the option last"
+            f"{text!r} is not a port number such as 0xf4; to use the default port, put the option last"
         )
     return number
 
