@@ -235,6 +235,12 @@ class AtTerminal:
         )
 
 
+def _as_at_a_terminal() -> None:
+    """Have signals end the command: who runs the tests in the background ignores some of them."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.fixture
 def at_terminal(tmp_path: Path) -> Iterator[AtTerminal]:
     require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
@@ -247,6 +253,7 @@ def at_terminal(tmp_path: Path) -> Iterator[AtTerminal]:
         stdout=side,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        preexec_fn=_as_at_a_terminal,
     )
     at = AtTerminal(process, side, before)
     at.wait_until(lambda: at.is_raw)
