@@ -65,7 +65,7 @@ def _unusable(path: Path, error: OSError) -> InputError:
         Problem(
             str(path),
             f"cannot be used: {error.strerror or error}",
-            "nothing was changed; free space, mend permissions or name another --output, and"
+            "nothing was changed; free space, correct permissions or name another --output, and"
             " run the command again",
         )
     )
@@ -119,8 +119,9 @@ def apply(changes: Iterable[Change]) -> None:
 
 def _make_folder(folder: Path, created: list[Path]) -> None:
     for path in reversed([path for path in (folder, *folder.parents) if not path.exists()]):
-        path.mkdir()
-        created.append(path)
+        with signals.held():
+            path.mkdir()
+            created.append(path)
 
 
 def _stage(change: Change, staged: list[tuple[Path, Path | None]]) -> None:
@@ -128,8 +129,9 @@ def _stage(change: Change, staged: list[tuple[Path, Path | None]]) -> None:
     if change.after is None:
         staged.append((change.path, None))
         return
-    handle, name = tempfile.mkstemp(STAGED, f".{change.path.name}.", change.path.parent)
-    staged.append((change.path, Path(name)))
+    with signals.held():  # a file that is made is noted, whatever comes
+        handle, name = tempfile.mkstemp(STAGED, f".{change.path.name}.", change.path.parent)
+        staged.append((change.path, Path(name)))
     with os.fdopen(handle, "wb") as file:
         file.write(change.after)
     os.chmod(name, _mode(change.path))
