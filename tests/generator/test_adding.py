@@ -1,4 +1,4 @@
-"""The guide to adding a hypervisor, followed literally."""
+"""The guide to adding a hypervisor, and an architecture with two of them, followed literally."""
 
 from __future__ import annotations
 
@@ -26,12 +26,19 @@ def test_what_the_guide_says_works(checkout: Path, tmp_path: Path) -> None:
         if kind == "console":
             follow(block, tmp_path)
             followed += 1
-        elif name := re.match(r"(?://|#|\{#) (paper/\S+)", block):
+        elif name := re.match(r"(?://|#|\{#) ((?:paper|slate)/\S+)", block):
             file = tmp_path / name[1]
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(block)
-    assert followed == 6
-    check_types(tmp_path)
+    assert followed == 9
+    check_types(tmp_path / "paper/src", "vmm_arch.paper_x86_64")
+    check_types(
+        tmp_path / "slate/src",
+        "vmm_arch.chalk_slate",
+        "vmm_arch.sponge_slate",
+        "vmm_arch.protocols.slate",
+        "vmm_arch.selftest.slate.scenarios.adds",
+    )
 
 
 def follow(block: str, folder: Path) -> None:
@@ -39,11 +46,12 @@ def follow(block: str, folder: Path) -> None:
     command, *said = block.removeprefix("$ ").splitlines()
     program, *arguments = shlex.split(command)
     python = PROGRAMS[program]
+    toy = "slate" if "slate" in command else "paper"
     done = subprocess.run(
         [sys.executable, *python, *arguments],
         cwd=folder,
         env=os.environ
-        | ({} if program == "vmm-arch-gen" else {"PYTHONPATH": str(folder / "paper/src")}),
+        | ({} if program == "vmm-arch-gen" else {"PYTHONPATH": str(folder / toy / "src")}),
         capture_output=True,
         text=True,
         check=False,
@@ -55,13 +63,13 @@ def follow(block: str, folder: Path) -> None:
         assert line in printed
 
 
-def check_types(folder: Path) -> None:
-    """The module of the guide is as well typed as the others."""
-    environment = os.environ | {"MYPYPATH": str(folder / "paper/src")}
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder / "mypy")]
+def check_types(folder: Path, *modules: str) -> None:
+    """The modules of the guide are as well typed as the others."""
+    environment = os.environ | {"MYPYPATH": str(folder)}
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(folder.parent / "mypy")]
     done = subprocess.run(
-        [*command, "-m", "vmm_arch.paper_x86_64"],
-        cwd=folder,
+        [*command, *(part for module in modules for part in ("-m", module))],
+        cwd=folder.parent,
         env=environment,
         capture_output=True,
         text=True,

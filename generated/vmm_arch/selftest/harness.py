@@ -232,16 +232,22 @@ class Guest:
         try:
             if isinstance(exit, IoIn | MmioRead):
                 exit.ignore()  # an instruction has to finish before anybody may see where it is
-            place, address = self.where()
+            where = self.where()
+            if where is None:
+                return came
+            place, address = where
             following = self.memory.read(address, 8).hex(" ")
         except (VcpuError, HypervisorError, MemoryAccessError) as error:
             return f"{came}; where the guest is cannot be told ({error})"
         offset = address - self.machine.entry.address
         return f"{came}; {place} (code {offset:+#x}), where {following} comes next"
 
-    def where(self) -> tuple[str, int]:
-        """The next instruction's place in the CPU's words, and its guest-physical address."""
-        raise NotImplementedError
+    def where(self) -> tuple[str, int] | None:
+        """The next instruction's place in the CPU's words, and its guest-physical address.
+
+        None: the CPU has no harness of its own that knows.
+        """
+        return None
 
 
 def answered(exit: IoIn | MmioRead, answer: int | None) -> None:
