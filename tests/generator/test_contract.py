@@ -9,7 +9,7 @@ import pytest
 from toy import BATCH, CPU, REGISTER, STATES, TEMPLATE, write_toy
 from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.arch.check import check
-from vmm_arch_gen.arch.contract import read_contract
+from vmm_arch_gen.arch.contract import frame_problems, read_contract
 from vmm_arch_gen.arch.hypervisor import read_hypervisor
 from vmm_arch_gen.arch.states import read_states
 from vmm_arch_gen.diagnostics import InputError
@@ -46,6 +46,30 @@ def test_a_whole_hypervisor_has_nothing_to_report(
     tmp_path: Path, paths: Project, folder: dict[str, str]
 ) -> None:
     assert problems(tmp_path, paths, folder) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("kick", "Vcpu has no operation kick, which the frame"),
+        ("install_kick_signal", "Host has no operation install_kick_signal"),
+        ("track_dirty", r":\d+: Backend.Vm has no track_dirty, which the frame"),
+        ("close", "Vm has no close, which the frame"),
+    ],
+)
+def test_what_the_frame_of_every_backend_needs_of_a_contract(
+    tmp_path: Path, paths: Project, name: str, complaint: str
+) -> None:
+    contract = tmp_path / "vmm_arch/protocols/x86_64.py"
+    contract.parent.mkdir(parents=True)
+    text = (paths.templates / "vmm_arch/protocols/x86_64.py").read_text()
+    contract.write_text(re.sub(rf"\b{name}\b", "renamed", text))
+    (found,) = frame_problems(read_contract(tmp_path, "x86_64"))
+    assert re.search(complaint, str(found)), found
+
+
+def test_the_contracts_that_there_are_have_what_the_frame_needs(paths: Project) -> None:
+    assert not list(frame_problems(read_contract(paths.templates, "x86_64")))
 
 
 def test_everything_wrong_is_reported_at_once_with_file_and_line(

@@ -22,6 +22,9 @@ COMPLETES_PENDING, CHANGES_STATE = "completes pending", "changes state"
 _EFFECTS = (COMPLETES_PENDING, CHANGES_STATE)
 # What the arch functions' template has for every hypervisor.
 _WRITTEN_ONCE = ("close", "__enter__", "__exit__")
+# What the frame of every backend module calls, by protocol, and the arguments that it keeps.
+_CALLED = {"Vcpu": "kick", "Host": "install_kick_signal"}
+_KEPT = ("memory", "vcpus", "irqchip", "track_dirty", "device", "prepare")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,24 @@ def read_contract(templates: Path, cpu: str) -> Contract:
         if isinstance(node, ast.FunctionDef) and node.name in _WRITTEN_ONCE
     }
     return Contract(operations, docs, types, composites, elements, source, cpu)
+
+
+def frame_problems(contract: Contract) -> Iterator[Problem]:
+    """What the frame of every backend module needs of a contract, and this one does not have."""
+    for protocol, name in _CALLED.items():
+        if name not in (operation.name for operation in contract.of(protocol)):
+            what = f"{protocol} has no operation {name}, which the frame of a backend calls"
+            yield Problem(contract.source.name, what, f"add it to {protocol}")
+    made = contract.operations["create_vm"]
+    arguments = ast.parse(f"def made{made.signature}: ...").body[0]
+    assert isinstance(arguments, ast.FunctionDef)
+    named = {node.arg for node in ast.walk(arguments) if isinstance(node, ast.arg)}
+    if missing := [name for name in _KEPT if name not in named]:
+        what = f"{_BACKEND}.{_VM} has no {', '.join(missing)}, which the frame of a backend keeps"
+        yield Problem(made.where, what, "add the parameter")
+    if "Vm.close" not in contract.docs:
+        what = "Vm has no close, which the frame of a backend writes"
+        yield Problem(contract.source.name, what, "add it to Vm, with its docstring")
 
 
 def _with_effects(source: SourceFile, operations: Mapping[str, Operation]) -> dict[str, Operation]:

@@ -11,7 +11,7 @@ from textwrap import indent
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.check import check
-from vmm_arch_gen.arch.contract import Contract, read_contract
+from vmm_arch_gen.arch.contract import Contract, frame_problems, read_contract
 from vmm_arch_gen.arch.exports import read_exports
 from vmm_arch_gen.arch.hypervisor import PARTS, TEXTS, Hypervisor, read_hypervisor
 from vmm_arch_gen.arch.inside import CLASSES, Inside, inside_problems, read_inside
@@ -46,7 +46,7 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
     states: States | None = None
     exports: Mapping[str, Sequence[str]] = {}
     offered: Sequence[Provider] = ()
-    problems: list[Problem] = []
+    problems = [*frame_problems(contract)]
     with collecting(problems):
         states = read_states(templates, cpu, contract)
     with collecting(problems):
