@@ -383,12 +383,12 @@ __all__ = [
 ]
 
 UNSUPPORTED: Final[Mapping[str, str]] = {
-    "suspend_time": "KVM's clocks stop with the vCPUs or run on, as each sees fit",
-    "resume_time": "KVM's clocks stop with the vCPUs or run on, as each sees fit",
+    "suspend_time": "no KVM call stops a guest's clocks: some stop with its vCPUs, others run on",
+    "resume_time": "no KVM call stops a guest's clocks: some stop with its vCPUs, others run on",
 }
-"""The operations that this hypervisor does not have, each with the reason that it raises."""
+"""The operations that this hypervisor does not support, with the reason that they raise."""
 MACHINES_PER_PROCESS: Final[int | None] = None
-"""How many machines one process can have at a time; None: as many as there is room for."""
+"""How many machines one process can have at a time; None means no limit."""
 
 # Records: the hypervisor's own, under the contract's names
 
@@ -422,7 +422,7 @@ def _segment_image(selector: int, base: int, limit: int, attributes: int) -> kvm
 
 
 def _xcrs_image(*, xcr0: int) -> kvm_xcrs:
-    """Lay out what KVM_SET_XCRS takes."""
+    """Make the argument of KVM_SET_XCRS."""
     image = kvm_xcrs(nr_xcrs=1)
     image.xcrs[0].value = xcr0
     return image
@@ -431,21 +431,21 @@ def _xcrs_image(*, xcr0: int) -> kvm_xcrs:
 def _debugregs_image(
     *, dr0: int = 0, dr1: int = 0, dr2: int = 0, dr3: int = 0, dr6: int, dr7: int
 ) -> kvm_debugregs:
-    """Lay out what KVM_SET_DEBUGREGS takes."""
+    """Make the argument of KVM_SET_DEBUGREGS."""
     return kvm_debugregs(db=(dr0, dr1, dr2, dr3), dr6=dr6, dr7=dr7)
 
 
 def _msrs_image(msrs: Mapping[int, int]) -> bytearray:
-    """Lay out what KVM_SET_MSRS takes: MSRs by their index."""
+    """Make the argument of KVM_SET_MSRS from MSRs by index."""
     for index, value in msrs.items():
         if not (0 <= index < 1 << 32 and 0 <= value < 1 << 64):
-            raise ValueError(f"MSR {index:#x} = {value:#x}: 32 bits of index, 64 of value")
+            raise ValueError(f"MSR {index:#x} = {value:#x}: an index has 32 bits, a value 64")
     entries = (bytes(kvm_msr_entry(index=index, data=value)) for index, value in msrs.items())
     return bytearray(kvm_msrs(nmsrs=len(msrs))) + b"".join(entries)
 
 
 def _lapic_image(registers: Mapping[int, int]) -> Lapic:
-    """Lay out what KVM_SET_LAPIC takes: registers by their offset in the APIC's page."""
+    """Make the argument of KVM_SET_LAPIC from registers by their offset in the APIC's page."""
     lapic = Lapic()
     for offset, value in registers.items():
         lapic[offset] = value
@@ -456,7 +456,7 @@ def _lapic_image(registers: Mapping[int, int]) -> Lapic:
 
 # From templates/hypervisors/kvm/module.py.j2, module_parts
 CAPABILITIES: Final = {
-    "KVM_CAP_USER_MEMORY": (KVM_CAP_USER_MEMORY, "guest memory of this process", True),
+    "KVM_CAP_USER_MEMORY": (KVM_CAP_USER_MEMORY, "guest memory in this process", True),
     "KVM_CAP_IMMEDIATE_EXIT": (KVM_CAP_IMMEDIATE_EXIT, "kicks", True),
     "KVM_CAP_EXT_CPUID": (KVM_CAP_EXT_CPUID, "CPUID for the guest", True),
     "KVM_CAP_XSAVE": (KVM_CAP_XSAVE, "FPU state", True),
@@ -495,16 +495,16 @@ READING_CALLS: Final = frozenset(
         KVM_XEN_VCPU_GET_ATTR,
     }
 )
-"""The calls on a vCPU that leave it as it is, whatever direction their numbers speak of."""
+"""The calls that do not change a vCPU, whatever direction their numbers encode."""
 
 SLOT_SIZE: Final = (1 << 43) - (1 << 30)
-"""A slot has at most 2**31 - 1 pages; whole GiB, so that huge pages fit on both sides."""
+"""A slot has at most 2**31 - 1 pages; whole GiB, so that no huge page straddles two slots."""
 IMMEDIATE_EXIT: Final = kvm.offset(kvm_run, "immediate_exit")
 EXIT_REASON: Final = kvm.offset(kvm_run, "exit_reason")
 MMIO_AT: Final = kvm.offset(kvm_run, "mmio")
 MMIO_DATA_AT: Final = MMIO_AT + kvm.offset(kvm_run_mmio, "data")
 NO_REASON: Final = 0xFF
-"""What is no reason of KVM's for an exit."""
+"""A value that KVM never uses as an exit reason."""
 NOTHING_HAPPENED: Final = (NO_REASON, KVM_EXIT_INTR)
 COMPLETE_EXITS: Final = (
     KVM_EXIT_DEBUG,
@@ -516,22 +516,22 @@ COMPLETE_EXITS: Final = (
     KVM_EXIT_IRQ_WINDOW_OPEN,
     KVM_EXIT_IOAPIC_EOI,
 )
-"""The exits after which no instruction waits for the next KVM_RUN to finish it."""
+"""The exits that leave no pending completion."""
 ANSWERED_EXITS: Final = (
     KVM_EXIT_HYPERCALL,
     KVM_EXIT_XEN,
     KVM_EXIT_TDX,
     KVM_EXIT_SNP_REQ_CERTS,
 )
-"""The exits, beside reads and MSRs, whose answer the next KVM_RUN takes from ``kvm_run``."""
+"""The exits, besides reads and MSRs, whose answer the next KVM_RUN takes from ``kvm_run``."""
 KVM_ENOSYS: Final = 1000
-"""No such hypercall (linux/kvm_para.h)."""
+"""The result for an unknown hypercall (linux/kvm_para.h)."""
 HV_STATUS_INVALID_HYPERCALL_CODE: Final = 2
-"""No such hypercall of Hyper-V's (Hypervisor Top Level Functional Specification, appendix B)."""
+"""Hyper-V's result for one (Hypervisor Top Level Functional Specification, appendix B)."""
 _unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
 KVM_PAGES: Final = range(0xFFFBC000, 0xC0000000, -0x4000)
-"""Where the four pages may lie that KVM needs for itself on Intel's processors."""
+"""Candidate addresses for the four pages that KVM needs for itself on Intel's processors."""
 PICS: Final = (
     kvm_pic_state(init4=1, irq_base=0x08, imr=0xFB, elcr_mask=0xF8),
     kvm_pic_state(init4=1, irq_base=0x70, imr=0xFF, elcr_mask=0xDE),
@@ -543,23 +543,23 @@ the 32- and 64-bit boot protocols skip (mask_all_interrupts in arch/x86/boot/pm.
 with no line masked. The last number is KVM's own: the lines that can be level-triggered.
 """
 MAX_VCPUS: Final = 255
-"""The local APIC's id has eight bits."""
+"""A local APIC's id has eight bits."""
 CPUID_ENTRIES: Final = 256
 CPUID_RANGE: Final = 0x80000000
 CPUID_RANGES: Final = (0, CPUID_RANGE)
-"""The leaves that tell the highest of their range."""
+"""The leaves whose EAX is the highest leaf of their range."""
 
 WINDOW_REQUEST: Final = kvm.offset(kvm_run, "request_interrupt_window")
 CR8_AT: Final = kvm.offset(kvm_run, "cr8")
 _BETWEEN: Final = kvm.offset(kvm_run, "io") - EXIT_REASON - 4
 _unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
-"""The exit's reason, and the members of ``kvm_run.io`` in case that is it."""
+"""The exit reason, and the members of ``kvm_run.io``, valid for KVM_EXIT_IO."""
 
 DEBUG_REGISTERS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
 MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
 MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
 MSRS_AT_ONCE: Final = 255
-"""How many KVM takes in one call: fewer than its MAX_IO_MSRS."""
+"""The most MSRs in one call: fewer than KVM's MAX_IO_MSRS."""
 UNLISTED_MSRS: Final = (
     *range(IA32_MTRR_PHYSBASE0, IA32_MTRR_PHYSBASE0 + 16),
     *IA32_MTRR_FIXED,
@@ -567,13 +567,13 @@ UNLISTED_MSRS: Final = (
     *range(IA32_MC0_CTL, IA32_MC0_CTL + 4 * 32),
     *AMD_OSVW,
 )
-"""What KVM_GET_MSR_INDEX_LIST leaves out although it can be written."""
+"""Writable MSRs that KVM_GET_MSR_INDEX_LIST leaves out."""
 NOT_RESTORED: Final = frozenset({IA32_TSC, HV_X64_MSR_VP_INDEX})
-"""What runs on, and what tells one vCPU from another and no guest can write."""
+"""The counter, which runs on, and the vCPU's index, which no guest can write."""
 
 
 def _call_any(fd: int, request: int, argument: Any) -> int:
-    """Make a KVM call for somebody who knows what it takes."""
+    """Make any KVM call with any kind of argument, for users of ``ioctl()``."""
     if isinstance(argument, int):
         return _call_large(fd, request, argument)
     if isinstance(argument, bytearray):
@@ -581,27 +581,27 @@ def _call_any(fd: int, request: int, argument: Any) -> int:
     elif isinstance(argument, ctypes.Structure | ctypes.Union | ctypes.Array):
         buffer = argument
     else:
-        what = f"a {type(argument).__name__}"
-        raise TypeError(f"{what} is neither an integer nor a ctypes record or a bytearray")
+        what = type(argument).__name__
+        raise TypeError(f"expected an integer, a ctypes record or a bytearray, got {what}")
     needed = request >> _IOC_SIZESHIFT & _IOC_SIZEMASK
     if ctypes.sizeof(buffer) < needed:
         raise ValueError(
-            f"ioctl {request:#x} uses {needed} bytes, the buffer has {ctypes.sizeof(buffer)}"
+            f"ioctl {request:#x} needs {needed} bytes, the buffer has {ctypes.sizeof(buffer)}"
         )
     return _call_large(fd, request, buffer)
 
 
 def _wants_answer(reason: int, run: kvm_run) -> bool:
-    """Whether the guest waits for an answer in ``kvm_run``, which its next KVM_RUN takes from there."""
-    if reason == KVM_EXIT_HYPERV:  # the SynIC's only tell of what the guest has written
+    """Whether the guest waits for an answer, which the next KVM_RUN takes from ``kvm_run``."""
+    if reason == KVM_EXIT_HYPERV:  # the SynIC's are only notifications
         return run.hyperv.type in (KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNDBG)
     return reason in ANSWERED_EXITS
 
 
 def _refuse_service(run: kvm_run) -> None:
-    """Answer what a guest asked of its hypervisor in vain, as a hypervisor does without the service.
+    """Write the answer of a hypervisor that does not have the requested service.
 
-    What KVM lays out beforehand for TDX and for the synthetic debugger says so already.
+    For TDX and the synthetic debugger KVM has written it already.
     """
     match run.exit_reason:
         case abi.KVM_EXIT_HYPERCALL:
@@ -615,14 +615,14 @@ def _refuse_service(run: kvm_run) -> None:
 
 
 def _instruction_of(run: kvm_run) -> bytes:
-    """The bytes at RIP that KVM could not emulate, as many as it fetched; empty if it says none."""
+    """The instruction that KVM could not emulate, as far as it fetched it; empty if unknown."""
     failed = run.emulation_failure
     told = failed.ndata and failed.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
     return bytes(failed.insn_bytes[: failed.insn_size]) if told else b""
 
 
 def _memory_slots(memory: GuestMemory) -> Iterator[tuple[Region, int]]:
-    """Yield what each memory slot maps, and where it is in this process."""
+    """Yield for each memory slot its region, and the region's host address."""
     for region in memory.regions:
         host = memory.host_address(region)
         for at in range(0, region.size, SLOT_SIZE):
@@ -631,14 +631,15 @@ def _memory_slots(memory: GuestMemory) -> Iterator[tuple[Region, int]]:
 
 
 def _opened_device(device: int | None) -> AbstractContextManager[int]:
-    """Have KVM's device for a while: the caller's descriptor, or one of our own."""
+    """A context with a descriptor of /dev/kvm: the caller's, or a temporary one."""
     return kvm.opened_device(device, KVM_GET_API_VERSION, KVM_API_VERSION)
 
 
 def _cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
-    """Lay out what KVM_SET_CPUID2 takes.
+    """Make the argument of KVM_SET_CPUID2.
 
-    KVM answers zeros for what is missing below the highest leaf, and gets slower with each entry.
+    Entries of zeros are left out, since KVM answers zeros for any leaf that is missing below the
+    highest one, and each entry makes it slower.
     """
     highest = {entry.function: entry.eax for entry in entries if entry.function in CPUID_RANGES}
     said = [
@@ -662,7 +663,7 @@ def _cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
 
 
 def _activity(vcpu: Vcpu) -> Activity:
-    """Tell what a vCPU would do; one that is halted stays so however often it is kicked."""
+    """What a vCPU would do; kicks do not wake a halted one."""
     state = kvm_mp_state()
     _call(vcpu.fd, KVM_GET_MP_STATE, state)
     if state.mp_state in (KVM_MP_STATE_UNINITIALIZED, KVM_MP_STATE_INIT_RECEIVED):
@@ -674,7 +675,7 @@ def _activity(vcpu: Vcpu) -> Activity:
     _call(vcpu.fd, KVM_GET_VCPU_EVENTS, events)
     _call(vcpu.fd, KVM_GET_LAPIC, lapic)
     nmis = events.nmi.pending or events.nmi.injected or events.smi.pending
-    # A Linux of old has the 8254 send NMIs through LINT0, as its watchdog.
+    # Old Linux has a watchdog that makes the 8254 send NMIs through LINT0.
     by_lint0 = lapic[APIC_LVT_LINT0] & (LVT_MASKED | LVT_MODE) == LVT_NMI
     if regs.rflags & RFLAGS_IF or nmis or by_lint0:
         return Activity.HALTED
@@ -689,7 +690,7 @@ def _write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
 
 
 def _read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
-    """Read MSRs; KVM stops at the first that it does not know, and only the count tells."""
+    """Read MSRs; KVM stops at the first unknown one, which only the returned count shows."""
     wanted = list(dict.fromkeys(indices))
     values: dict[int, int] = {}
     for at in range(0, len(wanted), MSRS_AT_ONCE):
@@ -713,7 +714,7 @@ def _write_msrs(fd: int, image: bytearray) -> None:
 
 
 def _msrs_taken(fd: int, image: bytearray) -> int:
-    """Write MSRs until KVM refuses one, and return how many it took."""
+    """Write MSRs until KVM refuses one, and return how many it wrote."""
     count = (len(image) - MSR_HEADER) // MSR_ENTRY
     if count <= MSRS_AT_ONCE:
         return (_call if len(image) <= 1024 else _call_any)(fd, KVM_SET_MSRS, image)
@@ -723,12 +724,12 @@ def _msrs_taken(fd: int, image: bytearray) -> int:
 
 
 def _with_msr_header(entries: bytearray) -> bytearray:
-    """Lay out what KVM_SET_MSRS takes, from its entries."""
+    """Make the argument of KVM_SET_MSRS from its entries."""
     return bytearray(kvm_msrs(nmsrs=len(entries) // MSR_ENTRY)) + entries
 
 
 def _existing_msrs(fd: int, indices: Sequence[int]) -> dict[int, int]:
-    """Read those MSRs that a vCPU has: KVM stops at each that it does not know."""
+    """Read the MSRs that a vCPU has, skipping the unknown ones, at each of which KVM stops."""
     values: dict[int, int] = {}
     rest = list(indices)
     while rest:
@@ -743,17 +744,17 @@ def _existing_msrs(fd: int, indices: Sequence[int]) -> dict[int, int]:
 class _OtherState:
     """The MSRs that the arch functions do not write, as a new vCPU has them.
 
-    Kernels and machines differ in them. They are read while the vCPU is new, because afterwards
-    nothing of KVM's tells them but another machine, and that takes the device.
+    They differ between kernels and machines. They are read while the vCPU is new, because later
+    only another new machine would have them, which needs /dev/kvm.
     """
 
     def __init__(self, fd: int, indices: Sequence[int]) -> None:
         self._image = _msrs_image(_existing_msrs(fd, indices))
 
     def restore(self, fd: int) -> None:
-        """Write all of it to a vCPU.
+        """Write these MSRs to a vCPU.
 
-        What KVM refuses cannot have been changed either, and is not tried again.
+        One that KVM refuses cannot have been changed either, and is not tried again.
         """
         image = self._image
         while (at := MSR_HEADER + _msrs_taken(fd, image) * MSR_ENTRY) < len(image):
@@ -762,11 +763,11 @@ class _OtherState:
 
 
 _OTHER_STATE: list[tuple[tuple[bool, bytes], _OtherState]] = []
-"""That of the last machine that nobody prepared, with what it depends on: irqchip and CPUID."""
+"""That of the last machine without ``prepare``, with what it depends on: irqchip and CPUID."""
 
 
 def _other_state(vm: Vm, cpuid: bytes, indices: Sequence[int]) -> _OtherState:
-    """Read the other state of a new machine, unless the last one was the same."""
+    """The other state of a new machine, cached for the next one that is alike."""
     if vm._prepare is not None:
         return _OtherState(vm.vcpus[0].fd, indices)
     key = (vm.irqchip, cpuid)
@@ -779,10 +780,10 @@ def _other_state(vm: Vm, cpuid: bytes, indices: Sequence[int]) -> _OtherState:
 
 
 def _write_tsc(fd: int, value: int) -> None:
-    """Have the time stamp counter go on from a value.
+    """Set the time stamp counter, which runs on from the value.
 
-    Not with KVM_SET_MSRS: KVM takes 0, and what is near its last value, for a wish to be in step
-    with the other vCPUs. The counter is the host's, scaled, plus an offset, which is moved.
+    Not with KVM_SET_MSRS: KVM takes a value of 0, or near the last one, as a request to synchronise
+    the vCPUs. The counter is the host's, scaled, plus an offset, which is what this changes.
     """
     offset = ctypes.c_uint64()
     attribute = kvm_device_attr(
@@ -796,18 +797,18 @@ def _write_tsc(fd: int, value: int) -> None:
 
 
 _RESTORABLE: list[int] = []
-"""The MSRs that a guest may have changed, or some guests; asked for once per process."""
+"""The MSRs that some guest may have changed; asked for once per process."""
 
 
 def _restorable_msrs(device: int) -> Sequence[int]:
-    """Ask once which MSRs a reset has to put back, where there are such."""
+    """The MSRs that a reset has to restore, if the vCPU has them; cached."""
     if not _RESTORABLE:
         _RESTORABLE[:] = sorted({*_msr_indices(device), *UNLISTED_MSRS} - NOT_RESTORED)
     return _RESTORABLE
 
 
 def _msr_indices(device: int) -> list[int]:
-    """Tell which MSRs this kernel lets be read and written."""
+    """The MSRs that this kernel can read and write."""
     image = bytearray(kvm_msr_list(nmsrs=1024)) + bytearray(4 * 1024)
     _call_any(device, KVM_GET_MSR_INDEX_LIST, image)
     found = kvm_msr_list.from_buffer(image).nmsrs
@@ -815,18 +816,18 @@ def _msr_indices(device: int) -> list[int]:
 
 
 _HOST_CPUID: list[CpuidEntry] = []
-"""What KVM offers a guest; asked once per process."""
+"""The CPUID entries that KVM can give a guest; asked for once per process."""
 
 
 def _cpuid_of_host(device: int | None) -> Sequence[CpuidEntry]:
-    """Ask once what CPUID KVM can show a guest."""
+    """The CPUID entries that KVM can give a guest; cached."""
     if not _HOST_CPUID:
         _HOST_CPUID[:] = _ask_cpuid(device)
     return _HOST_CPUID
 
 
 def _ask_cpuid(given: int | None) -> Iterator[CpuidEntry]:
-    """Yield what CPUID KVM can show a guest."""
+    """Ask for the CPUID entries that KVM can give a guest."""
     with _opened_device(given) as device:
         image = bytearray(kvm_cpuid2(nent=CPUID_ENTRIES))
         image += bytearray(CPUID_ENTRIES * ctypes.sizeof(kvm_cpuid_entry2))
@@ -855,15 +856,18 @@ CAUSES = {
     ("KVM_IRQ_LINE", "ENXIO"): "the machine was created without an irqchip",
     ("KVM_INTERRUPT", "ENXIO"): "the machine was created with an irqchip: raise one of its lines",
     ("KVM_INTERRUPT", "EINVAL"): "vectors are 0 to 255",
-    ("KVM_INTERRUPT", "EEXIST"): "an interrupt is already to be taken next",
+    ("KVM_INTERRUPT", "EEXIST"): "an interrupt is already pending",
     **dict.fromkeys(
         [("KVM_GET_DEVICE_ATTR", "ENOTTY"), ("KVM_GET_DEVICE_ATTR", "ENXIO")],
-        "this kernel does not know the attribute; the time stamp counter's takes Linux 5.16",
+        "this kernel does not know the attribute; the time stamp counter's needs Linux 5.16",
     ),
-    ("KVM_SET_CPUID2", "EINVAL"): "the host cannot show one of the entries; or the guest has run",
+    (
+        "KVM_SET_CPUID2",
+        "EINVAL",
+    ): "the host does not support one of the entries, or the guest has run",
     ("KVM_SET_CPUID2", "E2BIG"): "KVM takes at most 256 entries",
 }
-"""What usually makes KVM refuse a call."""
+"""The usual causes when KVM refuses a call."""
 
 
 def _call(fd: int, request: int, argument: Any = 0) -> int:
@@ -889,12 +893,14 @@ def _call_large(fd: int, request: int, argument: Any) -> int:
 class Vcpu:
     """A virtual CPU: its state, and running it.
 
-    One thread at a time may use it; :meth:`kick` is for the others. Getting or setting state first
-    lets the guest's last instruction finish; while the guest waits for an answer that is an
-    :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
+    One thread at a time may use it; only :meth:`kick` is for other threads. Getting or setting
+    state first completes the guest's last instruction; while the guest waits for an answer it
+    raises :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
-    :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU.
+    :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU. That check is reliable
+    with the GIL only: on a free-threaded Python two threads that enter at the same moment may both
+    pass it, so the caller has to see to it that only one does.
     """
 
     # From templates/hypervisors/kvm/machine.py.j2, vcpu_parts
@@ -923,7 +929,7 @@ class Vcpu:
     is_secondary: bool
     vm: Vm
     _unanswered: Question
-    """The last exit that waited for an answer."""
+    """The last exit that needed an answer."""
 
     def __init__(self, vm: Vm, index: int, run_size: int) -> None:
         """Create a vCPU; for :class:`Vm`, which also closes it."""
@@ -952,7 +958,7 @@ class Vcpu:
 
     @property
     def run_context(self) -> kvm_run:
-        """The page that KVM shares: everything it says about the last exit, and more."""
+        """The page shared with KVM: all details of the last exit, and more."""
         if self._state == CLOSED:
             raise refusal(CLOSED, self.index)
         return kvm_run.from_buffer(self._page)
@@ -966,7 +972,7 @@ class Vcpu:
         return _call_any(self.fd, request, argument)
 
     def _complete_pending(self) -> None:
-        """Let the guest's last instruction finish, or say why nothing can be asked now."""
+        """Complete the guest's last instruction, or raise why no operation is possible now."""
         if self._state != COMPLETION_PENDING:
             raise refusal(self._state, self.index)
         self._page[EXIT_REASON] = NO_REASON
@@ -979,7 +985,7 @@ class Vcpu:
             raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
         finally:
             self._page[IMMEDIATE_EXIT] = 0
-            if self._kicks != self._kicks_seen:  # somebody kicked just now
+            if self._kicks != self._kicks_seen:  # kicked meanwhile
                 self._page[IMMEDIATE_EXIT] = 1
             if self._page[EXIT_REASON] not in NOTHING_HAPPENED:
                 self._state = EXIT_PENDING
@@ -987,7 +993,7 @@ class Vcpu:
             raise refusal(EXIT_PENDING, self.index)
 
     def _drop_pending_exit(self) -> None:
-        """Let nobody be told of the exit that is queued."""
+        """Discard the pending exit."""
         self.run()
 
     def _answer(self, read: IoIn | MmioRead, data: bytes) -> None:
@@ -999,19 +1005,19 @@ class Vcpu:
         self._state = COMPLETION_PENDING
 
     def _reply(self, asked: OtherExit, value: int | None) -> None:
-        """Leave what ``kvm_run`` has as the answer to an exit; None puts a refusal there."""
+        """Accept what is in ``kvm_run`` as the answer to an exit; None writes a refusal first."""
         self._expect(asked)
         if value is None:
             _refuse_service(self.run_context)
         self._state = COMPLETION_PENDING
 
     def _expect(self, asked: Exit) -> None:
-        """Raise UnansweredError if it is not this exit that waits for an answer."""
+        """Raise UnansweredError unless this exit is the one that waits for an answer."""
         if self._state != UNANSWERED or self._unanswered is not asked:
             raise nothing_unanswered(self.index)
 
     def _reply_msr(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
-        """Put the answer to an MSR exit where the next KVM_RUN looks for it; None raises #GP."""
+        """Write the answer to an MSR exit to ``kvm_run`` for the next KVM_RUN; None raises #GP."""
         self._expect(asked)
         run = self.run_context
         run.msr.error = value is None
@@ -1020,7 +1026,7 @@ class Vcpu:
         self._state = COMPLETION_PENDING
 
     def _rare_exit(self, reason: int) -> Exit:
-        """Describe an exit that is no access."""
+        """Make the exit object for an exit that is not an access."""
         run = self.run_context
         match reason:
             case abi.KVM_EXIT_HLT:
@@ -1061,12 +1067,12 @@ class Vcpu:
             case abi.KVM_EXIT_INTERNAL_ERROR:
                 failure = Failure()
                 failure.code = f"KVM_EXIT_INTERNAL_ERROR {run.internal.suberror}"
-                failure.message = "KVM met an error of its own"
+                failure.message = "KVM reported an internal error"
                 if run.internal.suberror == KVM_INTERNAL_ERROR_EMULATION:
-                    failure.message = "KVM could not emulate an instruction of the guest"
+                    failure.message = "KVM could not emulate a guest instruction"
                     failure.instruction = _instruction_of(run)
                     if failure.instruction:
-                        failure.message += f", which begins {failure.instruction.hex(' ')}"
+                        failure.message += f", which begins with {failure.instruction.hex(' ')}"
             case _:
                 name = kvm.exit_name(reason, vars(abi))
                 if _wants_answer(reason, run):
@@ -1080,27 +1086,27 @@ class Vcpu:
         """Close the vCPU; for :class:`Vm`."""
         self._state = CLOSED
         os.close(self.fd)
-        with suppress(BufferError):  # somebody keeps run_context: it goes when that does
+        with suppress(BufferError):  # run_context is still referenced and keeps the mapping
             self._page.close()
 
     def _mark_modified(self) -> None:
-        """Note that part of the state is set by hand, once that can be done."""
+        """Complete what is pending, and record that the vCPU is no longer fresh."""
         if self._state:
             self._complete_pending()
         self._fresh = False
 
     def _begin_configure(self) -> None:
-        """Note that the vCPU is configured now, which a new one can be once."""
+        """The same for configure_vcpu(), which needs a fresh vCPU: raises NotFreshError."""
         if self._state:
             self._complete_pending()
         if not self._fresh:
             raise NotFreshError(
-                f"vCPU {self.index}: it was configured or has run before: use reset_vcpu()"
+                f"vCPU {self.index}: it was already configured or has run: use reset_vcpu()"
             )
         self._fresh = False
 
     def _discard_pending(self) -> None:
-        """Let the guest's last instruction finish, whatever it still waits for."""
+        """Complete the guest's last instruction, ignoring everything that it waits for."""
         while self._state:
             if self._state == UNANSWERED:
                 self._unanswered.ignore()
@@ -1111,11 +1117,11 @@ class Vcpu:
                     self._complete_pending()
 
     def _runs_here(self) -> bool:
-        """Whether this thread is in the vCPU's run()."""
+        """Whether the current thread is in run() of this vCPU."""
         return self._state == RUNNING and self._owner == THIS_THREAD.id
 
     def _stop(self) -> None:
-        """Let no thread run the vCPU any more; for :class:`Vm`."""
+        """Make any other thread leave run(), and let none enter it again; for :class:`Vm`."""
         self._closing = True
         while self._state == RUNNING and self._owner != THIS_THREAD.id:
             self.kick()
@@ -1135,7 +1141,7 @@ class Vcpu:
             self._complete_pending()
         self._fresh = False
         if not isinstance(regs, Regs):
-            raise TypeError(f"a Regs is wanted, not a {type(regs).__name__}")
+            raise TypeError(f"expected Regs, got {type(regs).__name__}")
         _call(self.fd, KVM_SET_REGS, regs)
 
     def get_sregs(self) -> Sregs:
@@ -1152,7 +1158,7 @@ class Vcpu:
             self._complete_pending()
         self._fresh = False
         if not isinstance(sregs, Sregs):
-            raise TypeError(f"a Sregs is wanted, not a {type(sregs).__name__}")
+            raise TypeError(f"expected Sregs, got {type(sregs).__name__}")
         _write_sregs(self, sregs)
 
     def get_fpu(self) -> Fpu:
@@ -1161,7 +1167,7 @@ class Vcpu:
             self._complete_pending()
         fpu = Fpu()
         _call_large(self.fd, KVM_GET_XSAVE, fpu)
-        # KVM has filled in what is in its initial state; without the bits a change would be lost.
+        # KVM fills in components in their initial state too; without their bits a change would be lost.
         fpu.xstate_bv |= XSTATE_X87 | XSTATE_SSE
         return fpu
 
@@ -1171,7 +1177,7 @@ class Vcpu:
             self._complete_pending()
         self._fresh = False
         if not isinstance(fpu, Fpu):
-            raise TypeError(f"a Fpu is wanted, not a {type(fpu).__name__}")
+            raise TypeError(f"expected Fpu, got {type(fpu).__name__}")
         _call_large(self.fd, KVM_SET_XSAVE, fpu)
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
@@ -1181,7 +1187,7 @@ class Vcpu:
         return _read_msrs(self.fd, indices)
 
     def set_msrs(self, msrs: Mapping[int, int]) -> None:
-        """Write model-specific registers; an error names the first one that was refused."""
+        """Write model-specific registers; the error names the first one that was refused."""
         if self._state:
             self._complete_pending()
         self._fresh = False
@@ -1201,19 +1207,19 @@ class Vcpu:
             self._complete_pending()
         self._fresh = False
         if not isinstance(lapic, Lapic):
-            raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
+            raise TypeError(f"expected Lapic, got {type(lapic).__name__}")
         _call(self.fd, KVM_SET_LAPIC, lapic)
 
     def get_tsc_khz(self) -> int:
-        """Tell how fast the guest's time stamp counter counts, in kHz."""
+        """Return the frequency of the guest's time stamp counter in kHz."""
         if self._state:
             self._complete_pending()
         return _call(self.fd, KVM_GET_TSC_KHZ)
 
     def get_activity(self) -> Activity:
-        """Tell whether the vCPU executes instructions, is halted or waits to be started.
+        """Return whether the vCPU executes instructions, is halted or waits to be started.
 
-        Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
+        Without an irqchip HLT is an exit, and the vCPU continues when it is run again.
         """
         if self._state:
             self._complete_pending()
@@ -1230,7 +1236,7 @@ class Vcpu:
         )
 
     def get_events(self) -> Events:
-        """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
+        """Read pending exceptions, interrupts and NMIs, and what blocks them."""
         if self._state:
             self._complete_pending()
         events = kvm_vcpu_events()
@@ -1253,10 +1259,10 @@ class Vcpu:
         return translation.physical_address if translation.valid else None
 
     def inject_interrupt(self, vector: int) -> None:
-        """Make the guest take an external interrupt next; needs a VM without an irqchip.
+        """Inject an external interrupt; needs a VM without an irqchip.
 
-        The guest has to be able to: its interrupts enabled, as an
-        :class:`~vmm_arch.exits.InterruptWindow` says.
+        The guest must be able to accept it, that is, have interrupts enabled: wait for an
+        :class:`~vmm_arch.exits.InterruptWindow`.
         """
         if self._state:
             self._complete_pending()
@@ -1264,23 +1270,23 @@ class Vcpu:
         _call(self.fd, KVM_INTERRUPT, kvm_interrupt(irq=vector))
 
     def inject_nmi(self) -> None:
-        """Make the guest take a non-maskable interrupt."""
+        """Inject a non-maskable interrupt."""
         if self._state:
             self._complete_pending()
         self._fresh = False
         _call(self.fd, KVM_NMI)
 
     def request_interrupt_window(self, wanted: bool) -> None:
-        """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
+        """Enable or disable an exit of :meth:`run` when the guest can accept an interrupt."""
         if self._state:
             self._complete_pending()
         self._fresh = False
         self._page[WINDOW_REQUEST] = bool(wanted)
 
     def step(self, wanted: bool) -> None:
-        """Have :meth:`run` return after each instruction, until that is not wanted.
+        """Enable or disable an exit of :meth:`run` after each instruction.
 
-        What it returns then is a :class:`~vmm_arch.exits.SingleStep`.
+        The exit is a :class:`~vmm_arch.exits.SingleStep`.
         """
         if self._state:
             self._complete_pending()
@@ -1289,15 +1295,16 @@ class Vcpu:
         self._stepping = bool(wanted)
 
     def run(self) -> Exit:
-        """Run the guest until it needs something, and return what: an exit, valid until the next.
+        """Run the guest until it exits, and return the exit, which is valid until the next run.
 
-        An exit that waits for an answer must have got one, from its ``complete``, ``refuse`` or
-        ``ignore``, before the next run.
+        An exit that waits for an answer must be answered before the next run, with its
+        ``complete``, ``refuse`` or ``ignore``.
         """
         state = self._state
         if state > EXIT_PENDING:
             raise refusal(state, self.index)
-        # There is no call since the state was looked at, so that no other thread came in between.
+        # With the GIL, check and assignment are atomic: threads switch at calls and loops, and there is none
+        # between them. Without it (free-threaded builds) the caller must use a vCPU in one thread at a time.
         self._state = RUNNING
         try:
             self._owner = THIS_THREAD.id
@@ -1309,7 +1316,7 @@ class Vcpu:
                 try:
                     enter_guest(self.fd, KVM_RUN)
                     break
-                except (InterruptedError, BlockingIOError):  # a signal; or a secondary was started
+                except (InterruptedError, BlockingIOError):  # a signal, or a secondary was started
                     if self._page[IMMEDIATE_EXIT]:
                         self._page[IMMEDIATE_EXIT] = 0
                         self._kicks_seen = self._kicks
@@ -1363,16 +1370,16 @@ class Vcpu:
                 self._state = IDLE if reason in COMPLETE_EXITS else COMPLETION_PENDING
             return rare
         except BaseException:
-            # KeyboardInterrupt, for instance, may come at any call: what KVM has told is not lost.
+            # KeyboardInterrupt, for instance, may come at any call: keep the exit that KVM has reported.
             if self._state == RUNNING:
                 nothing = self._page[EXIT_REASON] in NOTHING_HAPPENED
                 self._state = COMPLETION_PENDING if nothing else EXIT_PENDING
             raise
 
     def kick(self) -> None:
-        """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the present run or the next.
+        """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
 
-        For other threads. Kicks are not counted: two before the vCPU notices are one.
+        For other threads. Kicks are not counted: two before the vCPU notices count as one.
         """
         if self._state == CLOSED:
             raise refusal(CLOSED, self.index)
@@ -1386,7 +1393,7 @@ class Vcpu:
 
 
 class Vm:
-    """A virtual machine: guest memory and vCPUs. A context manager; closing it is safe twice."""
+    """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
     # From templates/hypervisors/kvm/machine.py.j2, vm_parts
     __slots__ = (
@@ -1413,20 +1420,20 @@ class Vm:
     track_dirty: bool
     vcpus: list[Vcpu]
     _close_lock: threading.RLock
-    """Held by who closes the machine."""
+    """Held while the machine is being closed."""
     _opened: ExitStack | None
-    """What close() undoes; None once it has."""
+    """The steps that close() undoes; None once closed."""
     _device: int | None
     _prepare: Callable[[Vm], object] | None
     _vcpu_count: int
     _slots: list[tuple[Region, int]]
-    """What KVM's memory slots map: memory, and where it is in this process."""
+    """For each KVM memory slot its region, and the region's host address."""
     cpuid: list[CpuidEntry]
     _cpuid_images: list[Any]
-    """What KVM_SET_CPUID2 takes for each vCPU."""
+    """The argument of KVM_SET_CPUID2 for each vCPU."""
     _other_state: _OtherState
     _has_xcrs: bool
-    """Whether there are extended control registers, which take a processor with XSAVE."""
+    """Whether there are extended control registers, that is, the processor has XSAVE."""
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
         """Make any KVM call on this machine, with an integer, a ctypes record or a bytearray."""
@@ -1434,7 +1441,7 @@ class Vm:
         return _call_any(self.fd, request, argument)
 
     def _create(self, opened: ExitStack) -> None:
-        """Make the machine; what undoes it is left to ``opened``."""
+        """Create the machine; the undoing of each step is registered with ``opened``."""
         vcpus = self._vcpu_count
         with _opened_device(self._device) as device:
             wanted = dict(CAPABILITIES)
@@ -1445,7 +1452,7 @@ class Vm:
             kvm.require(kvm.check_capabilities(device, KVM_CHECK_EXTENSION, wanted))
             most = min(_call(device, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS), MAX_VCPUS)
             if not 0 < vcpus <= most:
-                raise ValueError(f"a machine has 1 to {most} vCPUs on this host, not {vcpus}")
+                raise ValueError(f"vcpus={vcpus}: this host allows 1 to {most}")
             self.fd = _call(device, KVM_CREATE_VM)
             opened.callback(os.close, self.fd)
             run_size = _call(device, KVM_GET_VCPU_MMAP_SIZE)
@@ -1465,7 +1472,7 @@ class Vm:
                 state = kvm_irqchip(chip_id=chip)
                 state.chip.pic = pic
                 _call(self.fd, KVM_SET_IRQCHIP, state)
-            # Without its dummy the speaker's port would end in an exit each time.
+            # Without the dummy each access to the speaker's port would be an exit.
             _call(self.fd, KVM_CREATE_PIT2, kvm_pit_config(flags=KVM_PIT_SPEAKER_DUMMY))
         self._cpuid_images = [
             _cpuid_image(for_vcpu(self.cpuid, index, vcpus)) for index in range(vcpus)
@@ -1476,7 +1483,7 @@ class Vm:
         self._other_state = _other_state(self, bytes(self._cpuid_images[0]), msrs)
 
     def _free_pages(self) -> int:
-        """Four pages below 4 GiB where there is no memory."""
+        """The address of four pages below 4 GiB without memory."""
         for pages in KVM_PAGES:
             if not any(r.address < pages + 0x4000 and pages < r.end for r in self.memory.regions):
                 return pages
@@ -1487,7 +1494,7 @@ class Vm:
             self._map(slot, 0)
 
     def _map(self, slot: int, size: int) -> None:
-        """Map what belongs to a slot, or with size 0 let go of it."""
+        """Map the region of a slot, or unmap it with size 0."""
         region, host = self._slots[slot]
         what = kvm_userspace_memory_region(
             slot=slot,
@@ -1511,25 +1518,25 @@ class Vm:
     ) -> None:
         """Create a virtual machine.
 
-        It maps all of ``memory`` and owns it until it is closed. ``irqchip`` asks for the
-        hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
-        ``cpuid`` is what the guest's CPUID instruction says, by default what
-        :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
-        are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
+        It maps all of ``memory`` and holds it until it is closed. ``irqchip`` enables the
+        hypervisor's interrupt controllers, and every vCPU but the first then waits to be started.
+        ``cpuid`` is what the guest's CPUID instruction returns, by default
+        :func:`supported_cpuid`; APIC ids and topology are filled in.
+        ``track_dirty`` is needed for :meth:`dirty_pages`.
 
         ``device`` is an open descriptor of the hypervisor's device, for a process that may not
         open it; it stays the caller's and may be closed when this returns. A hypervisor without a
-        device file refuses it. ``prepare`` is called with the machine when the hypervisor has made
-        it and nothing is in it yet, neither memory nor interrupt controllers nor vCPUs: for what
-        must be asked for that early.
+        device file refuses it. ``prepare`` is called with the machine once the hypervisor has
+        created it and while it is still empty, without memory, interrupt controllers or vCPUs: for
+        capabilities and properties that must be set that early.
 
-        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
+        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot run it.
         """
         self._close_lock = threading.RLock()
         self._opened = None
         self.vcpus = []
         if not isinstance(memory, GuestMemory):
-            raise TypeError(f"a machine's memory is a GuestMemory, not a {type(memory).__name__}")
+            raise TypeError(f"memory: expected GuestMemory, got {type(memory).__name__}")
         self.memory = memory
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
@@ -1556,7 +1563,7 @@ class Vm:
             self._device = self._prepare = None
 
     def _call_prepare(self) -> None:
-        """Let the caller prepare what the hypervisor has made, and nothing is in yet."""
+        """Call the caller's ``prepare`` with the machine, which is still empty."""
         if self._prepare is not None:
             self._prepare(self)
             self._check_open()
@@ -1568,8 +1575,8 @@ class Vm:
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
-        Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
-        Raises ValueError for another one.
+        Lines 0 to 23 are connected to the I/O APIC, and 0 to 15 also to the two 8259s if the
+        hypervisor has them. Raises ValueError for any other line.
         """
         self._check_open()
         check_line(line)
@@ -1578,11 +1585,11 @@ class Vm:
         _call(self.fd, KVM_IRQ_LINE, level)
 
     def dirty_pages(self) -> list[int]:
-        """Tell which pages the guest has written since this was last asked, and forget them.
+        """Return and clear the set of pages that the guest has written.
 
-        Guest-physical addresses, in order. A page that the guest reads for the first time may be
-        among them; what the host writes does not count. Needs a VM with ``track_dirty``, and that
-        no vCPU runs.
+        Guest-physical addresses in ascending order. A page that the guest reads for the first time
+        may be among them; the host's writes are not. Needs a VM with ``track_dirty``, and no vCPU
+        may be running.
         """
         self._check_open()
         if not self.track_dirty:
@@ -1596,28 +1603,30 @@ class Vm:
         return found
 
     def suspend_time(self) -> None:
-        """Stop the clocks of the guest until :meth:`resume_time`."""
+        """Stop the guest's clocks until :meth:`resume_time`."""
         self._check_open()
         raise unsupported(
-            "suspend_time", "KVM's clocks stop with the vCPUs or run on, as each sees fit"
+            "suspend_time",
+            "no KVM call stops a guest's clocks: some stop with its vCPUs, others run on",
         )
 
     def resume_time(self) -> None:
-        """Let the clocks of the guest go on, as if no time had passed."""
+        """Restart the guest's clocks as if no time had passed."""
         self._check_open()
         raise unsupported(
-            "resume_time", "KVM's clocks stop with the vCPUs or run on, as each sees fit"
+            "resume_time",
+            "no KVM call stops a guest's clocks: some stop with its vCPUs, others run on",
         )
 
     def close(self) -> None:
-        """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
+        """Destroy the machine and release its memory. Its vCPUs cannot be used afterwards.
 
-        A thread that runs one is stopped: its run() raises ClosedError. Of several threads that
-        close it, each returns once it is closed, except in a signal's handler while the thread runs
-        one of its vCPUs.
+        A thread that runs one is stopped: its run() raises ClosedError. If several threads close
+        it, each returns once it is closed, except in a signal handler whose thread runs one of its
+        vCPUs, which does not wait.
         """
-        # Who closes first may be waiting for this very thread to leave a run(), if a signal's handler
-        # called this: then nobody waits here, and run() says that the machine is closed.
+        # In a signal handler that interrupted run(), the thread that is already closing the machine
+        # may be waiting for this one to leave run(): so do not wait here; run() raises ClosedError.
         if not self._close_lock.acquire(blocking=not any(map(Vcpu._runs_here, self.vcpus))):
             return
         try:
@@ -1629,7 +1638,7 @@ class Vm:
                     vcpu._stop()
             except BaseException:
                 self._opened = (
-                    opened  # an exception from a signal, for instance: it can be tried again
+                    opened  # KeyboardInterrupt, for instance: close() can be called again
                 )
                 raise
             opened.close()
@@ -1651,12 +1660,12 @@ class Vm:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_opened"):  # the arguments were not even those of __init__
+        if hasattr(self, "_opened"):  # false if the arguments did not match __init__
             self.close()
 
 
 def probe(*, device: int | None = None) -> Report:
-    """Tell what this host can do, what is missing and how to get it. Never raises.
+    """Report what this host can do, what is missing and how to get it. Never raises.
 
     ``device`` is that of :class:`Vm`.
     """
@@ -1670,25 +1679,25 @@ def probe(*, device: int | None = None) -> Report:
 
 
 def install_kick_signal() -> None:
-    """Let kicks interrupt threads, where that takes a signal; the first Vm does it.
+    """Install the signal handler that kicks need on some systems; the first Vm calls this.
 
-    Only the main thread can: call this there if the first Vm is made in another one.
+    Only the main thread can install it: call this there if the first Vm is created elsewhere.
     """
     kvm.install_kick_signal()
 
 
 def supported_cpuid(*, device: int | None = None) -> list[CpuidEntry]:
-    """Tell what CPUID the hypervisor can show a guest; a new list each time.
+    """Return the CPUID entries that the hypervisor can give a guest; a new list each time.
 
-    It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
-    ``device`` is that of :class:`Vm`.
+    The hypervisor bit is set, and the TSC deadline mode of the local APIC's timer. ``device``
+    is that of :class:`Vm`.
     """
     return for_host(_cpuid_of_host(device), deadline=True)
 
 
 # Arch functions
 
-# Prepared state: what the functions below write.
+# Prepared state, which the functions below write
 _XSAVE = Fpu(fcw=0x37F, mxcsr=0x1F80)
 _MSRS = _msrs_image(
     {
@@ -1803,19 +1812,19 @@ _SECONDARY_LAPIC = _lapic_image(
 
 
 def setup_fpu(vcpu: Vcpu) -> None:
-    """Give x87 and SSE the state of FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
+    """Set x87 and SSE state as after FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
     vcpu._mark_modified()
     _call_large(vcpu.fd, KVM_SET_XSAVE, _XSAVE)
 
 
 def setup_msrs(vcpu: Vcpu) -> None:
-    """Set the MSRs that a boot protocol leaves to the loader: fast strings, caching, system calls."""
+    """Set the MSRs that boot protocols leave to the loader: fast strings, caching, system calls."""
     vcpu._mark_modified()
     _write_msrs(vcpu.fd, _MSRS)
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
-    """Set the general registers for an entry: those that it names, RBP as RSP, all others zero."""
+    """Set the general registers for an entry: those that it names, RBP equal to RSP, others zero."""
     vcpu._mark_modified()
     regs = kvm_regs(
         rax=entry.rax,
@@ -1861,7 +1870,7 @@ def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
 
 
 def set_lint(vcpu: Vcpu) -> None:
-    """Set up the local APIC as firmware does: LINT0 takes the 8259's interrupts, LINT1 NMIs."""
+    """Set up the local APIC as firmware does: LINT0 for the 8259's interrupts, LINT1 for NMIs."""
     vcpu._mark_modified()
     lapic = Lapic.from_buffer_copy(_LAPIC)
     lapic[APIC_ID] = vcpu.index << 24
@@ -1869,7 +1878,7 @@ def set_lint(vcpu: Vcpu) -> None:
 
 
 def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
-    """Give a new vCPU everything that it needs to begin at a :class:`RealMode`."""
+    """Write all state that a fresh vCPU needs to begin at a :class:`RealMode`."""
     vcpu._begin_configure()
     sregs = kvm_sregs.from_buffer_copy(_REAL_MODE_SREGS)
     sregs.cs.selector = entry.cs_selector
@@ -1891,7 +1900,7 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 
 def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
-    """Give a new vCPU everything that it needs to begin at a :class:`Protected32`."""
+    """Write all state that a fresh vCPU needs to begin at a :class:`Protected32`."""
     vcpu._begin_configure()
     sregs = kvm_sregs.from_buffer_copy(_PROTECTED32_SREGS)
     sregs.gdt.base = entry.gdt
@@ -1912,7 +1921,7 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 
 def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
-    """Give a new vCPU everything that it needs to begin at a :class:`Long64`."""
+    """Write all state that a fresh vCPU needs to begin at a :class:`Long64`."""
     vcpu._begin_configure()
     sregs = kvm_sregs.from_buffer_copy(_LONG64_SREGS)
     sregs.gdt.base = entry.gdt
@@ -1934,16 +1943,16 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
 
 
 def configure_secondary(vcpu: Vcpu) -> None:
-    """Give a new vCPU that waits for another one everything that INIT and SIPI leave alone."""
+    """Write the state of a fresh secondary that INIT and SIPI do not set."""
     vcpu._begin_configure()
     _write_msrs(vcpu.fd, _MSRS)
 
 
 def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
-    """Prepare a new vCPU: to begin at the entry or, a secondary, to wait until it is started.
+    """Configure a fresh vCPU to begin at the entry or, a secondary, to wait until it is started.
 
     Only what creation does not guarantee is written, and nothing is read. Raises NotFreshError for
-    a vCPU that was configured, even in part, or has run: :func:`reset_vcpu` is for those.
+    a vCPU that was configured, even in part, or has run: use :func:`reset_vcpu` for those.
     """
     if vcpu.is_secondary:
         configure_secondary(vcpu)
@@ -1952,7 +1961,7 @@ def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
 
 
 def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
-    """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
+    """Write all state of a vCPU, used or not, to begin at a :class:`RealMode`."""
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
@@ -1986,7 +1995,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
-    """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
+    """Write all state of a vCPU, used or not, to begin at a :class:`Protected32`."""
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
@@ -2019,7 +2028,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
-    """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
+    """Write all state of a vCPU, used or not, to begin at a :class:`Long64`."""
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
@@ -2053,7 +2062,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
 
 
 def reset_secondary(vcpu: Vcpu) -> None:
-    """Give any vCPU all of its state anew, to wait until another one starts it."""
+    """Write all state of a vCPU, used or not, to wait until another one starts it."""
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
     if vcpu._stepping:
@@ -2077,17 +2086,17 @@ def reset_secondary(vcpu: Vcpu) -> None:
 
 
 def reset_vcpu(vcpu: Vcpu, entry: Entry, *, tsc: int | None = None) -> None:
-    """Give a vCPU, whatever it did before, the state of a new and configured one.
+    """Reset a vCPU, whatever it did before, to the state of a new, configured one.
 
-    Everything of the vCPU is written, so that nothing of the last guest is left for the next. Its
-    last instruction finishes first, which may write guest memory: restore that afterwards. The time
-    stamp counter runs on or, with ``tsc``, goes on from that value; a processor's reset leaves 0.
-    Where it is the host's and cannot be set that is a HypervisorUnavailableError. Not covered are
-    what the machine's vCPUs share (interrupt controllers, timer), system management mode, and
-    guests of the guest: hide SVM and VMX from its CPUID.
+    All state of the vCPU is written, so that nothing leaks from the last guest into the next. Its
+    last instruction is completed first, which may write guest memory: restore that afterwards. The
+    time stamp counter runs on or, with ``tsc``, is set to that value (a hardware reset sets it to
+    0); HypervisorUnavailableError if the guest has the host's counter, which cannot be set. Not
+    covered: what the machine's vCPUs share (interrupt controllers, timer), system management mode,
+    and nested guests (hide SVM and VMX from the guest's CPUID).
     """
     if tsc is not None and not 0 <= tsc < 1 << 64:
-        raise ValueError(f"tsc={tsc:#x} is no unsigned value of 64 bits")
+        raise ValueError(f"tsc={tsc:#x} is not an unsigned 64-bit value")
     if vcpu.is_secondary:
         reset_secondary(vcpu)
     else:
@@ -2115,11 +2124,11 @@ _RESET: _ByMode = {
 
 
 _MODES: dict[type[Entry], type[Entry]] = {}
-"""The classes of entries that were met, each with the one that has functions of its own."""
+"""Cache of _mode_of(), by class."""
 
 
 def _mode_of(entry: Entry) -> type[Entry]:
-    """The class of an entry that has functions of its own: its own, or one that it derives from."""
+    """The entry's class, or the nearest base class, that has functions of its own."""
     kind = type(entry)
     if kind not in _MODES:
         mode = next((mode for mode in kind.__mro__ if mode in _CONFIGURE), None)

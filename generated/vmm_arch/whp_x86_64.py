@@ -395,9 +395,9 @@ __all__ = [
 UNSUPPORTED: Final[Mapping[str, str]] = {
     "step": "the platform has no exit after each instruction",
 }
-"""The operations that this hypervisor does not have, each with the reason that it raises."""
+"""The operations that this hypervisor does not support, with the reason that they raise."""
 MACHINES_PER_PROCESS: Final[int | None] = 1
-"""How many machines one process can have at a time; None: as many as there is room for."""
+"""How many machines one process can have at a time; None means no limit."""
 
 # Records: the hypervisor's own, under the contract's names
 
@@ -967,12 +967,14 @@ def _examine(device: int | None) -> Report:
 class Vcpu:
     """A virtual CPU: its state, and running it.
 
-    One thread at a time may use it; :meth:`kick` is for the others. Getting or setting state first
-    lets the guest's last instruction finish; while the guest waits for an answer that is an
-    :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
+    One thread at a time may use it; only :meth:`kick` is for other threads. Getting or setting
+    state first completes the guest's last instruction; while the guest waits for an answer it
+    raises :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
-    :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU.
+    :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU. That check is reliable
+    with the GIL only: on a free-threaded Python two threads that enter at the same moment may both
+    pass it, so the caller has to see to it that only one does.
     """
 
     # From templates/hypervisors/whp/x86_64/machine.py.j2, vcpu_parts
@@ -1334,23 +1336,23 @@ class Vcpu:
         platform.WHvDeleteVirtualProcessor(self.vm.partition, self.index)
 
     def _mark_modified(self) -> None:
-        """Note that part of the state is set by hand, once that can be done."""
+        """Complete what is pending, and record that the vCPU is no longer fresh."""
         if self._state:
             self._complete_pending()
         self._fresh = False
 
     def _begin_configure(self) -> None:
-        """Note that the vCPU is configured now, which a new one can be once."""
+        """The same for configure_vcpu(), which needs a fresh vCPU: raises NotFreshError."""
         if self._state:
             self._complete_pending()
         if not self._fresh:
             raise NotFreshError(
-                f"vCPU {self.index}: it was configured or has run before: use reset_vcpu()"
+                f"vCPU {self.index}: it was already configured or has run: use reset_vcpu()"
             )
         self._fresh = False
 
     def _discard_pending(self) -> None:
-        """Let the guest's last instruction finish, whatever it still waits for."""
+        """Complete the guest's last instruction, ignoring everything that it waits for."""
         while self._state:
             if self._state == UNANSWERED:
                 self._unanswered.ignore()
@@ -1361,11 +1363,11 @@ class Vcpu:
                     self._complete_pending()
 
     def _runs_here(self) -> bool:
-        """Whether this thread is in the vCPU's run()."""
+        """Whether the current thread is in run() of this vCPU."""
         return self._state == RUNNING and self._owner == THIS_THREAD.id
 
     def _stop(self) -> None:
-        """Let no thread run the vCPU any more; for :class:`Vm`."""
+        """Make any other thread leave run(), and let none enter it again; for :class:`Vm`."""
         self._closing = True
         while self._state == RUNNING and self._owner != THIS_THREAD.id:
             self.kick()
@@ -1385,7 +1387,7 @@ class Vcpu:
             self._complete_pending()
         self._fresh = False
         if not isinstance(regs, Regs):
-            raise TypeError(f"a Regs is wanted, not a {type(regs).__name__}")
+            raise TypeError(f"expected Regs, got {type(regs).__name__}")
         self.write_registers(REGS, len(REGS), ctypes.byref(regs))
 
     def get_sregs(self) -> Sregs:
@@ -1402,7 +1404,7 @@ class Vcpu:
             self._complete_pending()
         self._fresh = False
         if not isinstance(sregs, Sregs):
-            raise TypeError(f"a Sregs is wanted, not a {type(sregs).__name__}")
+            raise TypeError(f"expected Sregs, got {type(sregs).__name__}")
         self.write_registers(SREGS, len(SREGS), ctypes.byref(sregs))
 
     def get_fpu(self) -> Fpu:
@@ -1419,7 +1421,7 @@ class Vcpu:
             self._complete_pending()
         self._fresh = False
         if not isinstance(fpu, Fpu):
-            raise TypeError(f"a Fpu is wanted, not a {type(fpu).__name__}")
+            raise TypeError(f"expected Fpu, got {type(fpu).__name__}")
         self.write_registers(FPU, len(FPU), ctypes.byref(fpu))
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
@@ -1429,7 +1431,7 @@ class Vcpu:
         return _read_msrs(self, indices)
 
     def set_msrs(self, msrs: Mapping[int, int]) -> None:
-        """Write model-specific registers; an error names the first one that was refused."""
+        """Write model-specific registers; the error names the first one that was refused."""
         if self._state:
             self._complete_pending()
         self._fresh = False
@@ -1447,19 +1449,19 @@ class Vcpu:
             self._complete_pending()
         self._fresh = False
         if not isinstance(lapic, Lapic):
-            raise TypeError(f"a Lapic is wanted, not a {type(lapic).__name__}")
+            raise TypeError(f"expected Lapic, got {type(lapic).__name__}")
         _write_lapic(self, lapic)
 
     def get_tsc_khz(self) -> int:
-        """Tell how fast the guest's time stamp counter counts, in kHz."""
+        """Return the frequency of the guest's time stamp counter in kHz."""
         if self._state:
             self._complete_pending()
         return _capability(WHvCapabilityCodeProcessorClockFrequency).ProcessorClockFrequency // 1000
 
     def get_activity(self) -> Activity:
-        """Tell whether the vCPU executes instructions, is halted or waits to be started.
+        """Return whether the vCPU executes instructions, is halted or waits to be started.
 
-        Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
+        Without an irqchip HLT is an exit, and the vCPU continues when it is run again.
         """
         if self._state:
             self._complete_pending()
@@ -1474,7 +1476,7 @@ class Vcpu:
         return {name: value.Reg64 for name, value in zip(DEBUG_REGISTERS, values, strict=True)}
 
     def get_events(self) -> Events:
-        """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
+        """Read pending exceptions, interrupts and NMIs, and what blocks them."""
         if self._state:
             self._complete_pending()
         return _pending_events(self)
@@ -1486,10 +1488,10 @@ class Vcpu:
         return _translate(self, address)
 
     def inject_interrupt(self, vector: int) -> None:
-        """Make the guest take an external interrupt next; needs a VM without an irqchip.
+        """Inject an external interrupt; needs a VM without an irqchip.
 
-        The guest has to be able to: its interrupts enabled, as an
-        :class:`~vmm_arch.exits.InterruptWindow` says.
+        The guest must be able to accept it, that is, have interrupts enabled: wait for an
+        :class:`~vmm_arch.exits.InterruptWindow`.
         """
         if self._state:
             self._complete_pending()
@@ -1497,14 +1499,14 @@ class Vcpu:
         _inject(self, WHvX64PendingInterrupt, vector)
 
     def inject_nmi(self) -> None:
-        """Make the guest take a non-maskable interrupt."""
+        """Inject a non-maskable interrupt."""
         if self._state:
             self._complete_pending()
         self._fresh = False
         _inject(self, WHvX64PendingNmi, 2)
 
     def request_interrupt_window(self, wanted: bool) -> None:
-        """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
+        """Enable or disable an exit of :meth:`run` when the guest can accept an interrupt."""
         if self._state:
             self._complete_pending()
         self._fresh = False
@@ -1512,19 +1514,19 @@ class Vcpu:
         self._ask_for_window()
 
     def step(self, wanted: bool) -> None:
-        """Have :meth:`run` return after each instruction, until that is not wanted.
+        """Enable or disable an exit of :meth:`run` after each instruction.
 
-        What it returns then is a :class:`~vmm_arch.exits.SingleStep`.
+        The exit is a :class:`~vmm_arch.exits.SingleStep`.
         """
         if self._state:
             self._complete_pending()
         raise unsupported("step", "the platform has no exit after each instruction")
 
     def run(self) -> Exit:
-        """Run the guest until it needs something, and return what: an exit, valid until the next.
+        """Run the guest until it exits, and return the exit, which is valid until the next run.
 
-        An exit that waits for an answer must have got one, from its ``complete``, ``refuse`` or
-        ``ignore``, before the next run.
+        An exit that waits for an answer must be answered before the next run, with its
+        ``complete``, ``refuse`` or ``ignore``.
         """
         state = self._state
         if state > EXIT_PENDING:
@@ -1567,9 +1569,9 @@ class Vcpu:
             raise
 
     def kick(self) -> None:
-        """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the present run or the next.
+        """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
 
-        For other threads. Kicks are not counted: two before the vCPU notices are one.
+        For other threads. Kicks are not counted: two before the vCPU notices count as one.
         """
         if self._state == CLOSED:
             raise refusal(CLOSED, self.index)
@@ -1581,7 +1583,7 @@ class Vcpu:
 
 
 class Vm:
-    """A virtual machine: guest memory and vCPUs. A context manager; closing it is safe twice."""
+    """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
     # From templates/hypervisors/whp/x86_64/machine.py.j2, vm_parts
     __slots__ = (
@@ -1674,7 +1676,7 @@ class Vm:
         _whp_is_there()
         self._check_features()
         if not 0 < vcpus <= MAX_VCPUS:
-            raise ValueError(f"a machine has 1 to {MAX_VCPUS} vCPUs, not {vcpus}")
+            raise ValueError(f"vcpus={vcpus}: this host allows 1 to {MAX_VCPUS}")
         handle = ctypes.c_void_p()
         platform.WHvCreatePartition(ctypes.byref(handle))
         self.partition = handle.value or 0
@@ -1772,25 +1774,25 @@ class Vm:
     ) -> None:
         """Create a virtual machine.
 
-        It maps all of ``memory`` and owns it until it is closed. ``irqchip`` asks for the
-        hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
-        ``cpuid`` is what the guest's CPUID instruction says, by default what
-        :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
-        are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
+        It maps all of ``memory`` and holds it until it is closed. ``irqchip`` enables the
+        hypervisor's interrupt controllers, and every vCPU but the first then waits to be started.
+        ``cpuid`` is what the guest's CPUID instruction returns, by default
+        :func:`supported_cpuid`; APIC ids and topology are filled in.
+        ``track_dirty`` is needed for :meth:`dirty_pages`.
 
         ``device`` is an open descriptor of the hypervisor's device, for a process that may not
         open it; it stays the caller's and may be closed when this returns. A hypervisor without a
-        device file refuses it. ``prepare`` is called with the machine when the hypervisor has made
-        it and nothing is in it yet, neither memory nor interrupt controllers nor vCPUs: for what
-        must be asked for that early.
+        device file refuses it. ``prepare`` is called with the machine once the hypervisor has
+        created it and while it is still empty, without memory, interrupt controllers or vCPUs: for
+        capabilities and properties that must be set that early.
 
-        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
+        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot run it.
         """
         self._close_lock = threading.RLock()
         self._opened = None
         self.vcpus = []
         if not isinstance(memory, GuestMemory):
-            raise TypeError(f"a machine's memory is a GuestMemory, not a {type(memory).__name__}")
+            raise TypeError(f"memory: expected GuestMemory, got {type(memory).__name__}")
         self.memory = memory
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
@@ -1817,7 +1819,7 @@ class Vm:
             self._device = self._prepare = None
 
     def _call_prepare(self) -> None:
-        """Let the caller prepare what the hypervisor has made, and nothing is in yet."""
+        """Call the caller's ``prepare`` with the machine, which is still empty."""
         if self._prepare is not None:
             self._prepare(self)
             self._check_open()
@@ -1829,8 +1831,8 @@ class Vm:
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
-        Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
-        Raises ValueError for another one.
+        Lines 0 to 23 are connected to the I/O APIC, and 0 to 15 also to the two 8259s if the
+        hypervisor has them. Raises ValueError for any other line.
         """
         self._check_open()
         if not self.irqchip:
@@ -1840,11 +1842,11 @@ class Vm:
         self.ioapic.set_line(line, active)
 
     def dirty_pages(self) -> list[int]:
-        """Tell which pages the guest has written since this was last asked, and forget them.
+        """Return and clear the set of pages that the guest has written.
 
-        Guest-physical addresses, in order. A page that the guest reads for the first time may be
-        among them; what the host writes does not count. Needs a VM with ``track_dirty``, and that
-        no vCPU runs.
+        Guest-physical addresses in ascending order. A page that the guest reads for the first time
+        may be among them; the host's writes are not. Needs a VM with ``track_dirty``, and no vCPU
+        may be running.
         """
         self._check_open()
         if not self.track_dirty:
@@ -1859,24 +1861,24 @@ class Vm:
         return sorted(found)
 
     def suspend_time(self) -> None:
-        """Stop the clocks of the guest until :meth:`resume_time`."""
+        """Stop the guest's clocks until :meth:`resume_time`."""
         self._check_open()
         platform.WHvSuspendPartitionTime(self.partition)
 
     def resume_time(self) -> None:
-        """Let the clocks of the guest go on, as if no time had passed."""
+        """Restart the guest's clocks as if no time had passed."""
         self._check_open()
         platform.WHvResumePartitionTime(self.partition)
 
     def close(self) -> None:
-        """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
+        """Destroy the machine and release its memory. Its vCPUs cannot be used afterwards.
 
-        A thread that runs one is stopped: its run() raises ClosedError. Of several threads that
-        close it, each returns once it is closed, except in a signal's handler while the thread runs
-        one of its vCPUs.
+        A thread that runs one is stopped: its run() raises ClosedError. If several threads close
+        it, each returns once it is closed, except in a signal handler whose thread runs one of its
+        vCPUs, which does not wait.
         """
-        # Who closes first may be waiting for this very thread to leave a run(), if a signal's handler
-        # called this: then nobody waits here, and run() says that the machine is closed.
+        # In a signal handler that interrupted run(), the thread that is already closing the machine
+        # may be waiting for this one to leave run(): so do not wait here; run() raises ClosedError.
         if not self._close_lock.acquire(blocking=not any(map(Vcpu._runs_here, self.vcpus))):
             return
         try:
@@ -1888,7 +1890,7 @@ class Vm:
                     vcpu._stop()
             except BaseException:
                 self._opened = (
-                    opened  # an exception from a signal, for instance: it can be tried again
+                    opened  # KeyboardInterrupt, for instance: close() can be called again
                 )
                 raise
             opened.close()
@@ -1910,12 +1912,12 @@ class Vm:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_opened"):  # the arguments were not even those of __init__
+        if hasattr(self, "_opened"):  # false if the arguments did not match __init__
             self.close()
 
 
 def probe(*, device: int | None = None) -> Report:
-    """Tell what this host can do, what is missing and how to get it. Never raises.
+    """Report what this host can do, what is missing and how to get it. Never raises.
 
     ``device`` is that of :class:`Vm`.
     """
@@ -1923,17 +1925,17 @@ def probe(*, device: int | None = None) -> Report:
 
 
 def install_kick_signal() -> None:
-    """Let kicks interrupt threads, where that takes a signal; the first Vm does it.
+    """Install the signal handler that kicks need on some systems; the first Vm calls this.
 
-    Only the main thread can: call this there if the first Vm is made in another one.
+    Only the main thread can install it: call this there if the first Vm is created elsewhere.
     """
 
 
 def supported_cpuid(*, device: int | None = None) -> list[CpuidEntry]:
-    """Tell what CPUID the hypervisor can show a guest; a new list each time.
+    """Return the CPUID entries that the hypervisor can give a guest; a new list each time.
 
-    It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
-    ``device`` is that of :class:`Vm`.
+    The hypervisor bit is set, and the TSC deadline mode of the local APIC's timer. ``device``
+    is that of :class:`Vm`.
     """
     _refuse_device(device)
     return for_host(_cpuid_of_host(), deadline=_has_tsc_deadline())
@@ -1941,7 +1943,7 @@ def supported_cpuid(*, device: int | None = None) -> list[CpuidEntry]:
 
 # Arch functions
 
-# Prepared state: what the functions below write.
+# Prepared state, which the functions below write
 _FPU = RegisterImage(
     {
         WHvX64RegisterFpControlStatus: WHV_REGISTER_VALUE(
@@ -2219,19 +2221,19 @@ _SECONDARY_REGISTERS = (
 
 
 def setup_fpu(vcpu: Vcpu) -> None:
-    """Give x87 and SSE the state of FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
+    """Set x87 and SSE state as after FNINIT, with every exception masked (SDM volume 1, 8.1.5)."""
     vcpu._mark_modified()
     _write_state(vcpu, _FPU)
 
 
 def setup_msrs(vcpu: Vcpu) -> None:
-    """Set the MSRs that a boot protocol leaves to the loader: fast strings, caching, system calls."""
+    """Set the MSRs that boot protocols leave to the loader: fast strings, caching, system calls."""
     vcpu._mark_modified()
     _write_state(vcpu, _MSRS)
 
 
 def setup_regs(vcpu: Vcpu, entry: Entry) -> None:
-    """Set the general registers for an entry: those that it names, RBP as RSP, all others zero."""
+    """Set the general registers for an entry: those that it names, RBP equal to RSP, others zero."""
     vcpu._mark_modified()
     registers = RegisterImage.from_buffer_copy(_GENERAL)
     registers[WHvX64RegisterRax] = entry.rax
@@ -2275,13 +2277,13 @@ def setup_sregs(vcpu: Vcpu, entry: Entry) -> None:
 
 
 def set_lint(vcpu: Vcpu) -> None:
-    """Set up the local APIC as firmware does: LINT0 takes the 8259's interrupts, LINT1 NMIs."""
+    """Set up the local APIC as firmware does: LINT0 for the 8259's interrupts, LINT1 for NMIs."""
     vcpu._mark_modified()
     _write_state(vcpu, _LAPIC)
 
 
 def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
-    """Give a new vCPU everything that it needs to begin at a :class:`RealMode`."""
+    """Write all state that a fresh vCPU needs to begin at a :class:`RealMode`."""
     vcpu._begin_configure()
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
@@ -2296,7 +2298,7 @@ def configure_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 
 def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
-    """Give a new vCPU everything that it needs to begin at a :class:`Protected32`."""
+    """Write all state that a fresh vCPU needs to begin at a :class:`Protected32`."""
     vcpu._begin_configure()
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
@@ -2310,7 +2312,7 @@ def configure_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 
 def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
-    """Give a new vCPU everything that it needs to begin at a :class:`Long64`."""
+    """Write all state that a fresh vCPU needs to begin at a :class:`Long64`."""
     vcpu._begin_configure()
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
@@ -2325,16 +2327,16 @@ def configure_long64(vcpu: Vcpu, entry: Long64) -> None:
 
 
 def configure_secondary(vcpu: Vcpu) -> None:
-    """Give a new vCPU that waits for another one everything that INIT and SIPI leave alone."""
+    """Write the state of a fresh secondary that INIT and SIPI do not set."""
     vcpu._begin_configure()
     _write_state(vcpu, _MSRS)
 
 
 def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
-    """Prepare a new vCPU: to begin at the entry or, a secondary, to wait until it is started.
+    """Configure a fresh vCPU to begin at the entry or, a secondary, to wait until it is started.
 
     Only what creation does not guarantee is written, and nothing is read. Raises NotFreshError for
-    a vCPU that was configured, even in part, or has run: :func:`reset_vcpu` is for those.
+    a vCPU that was configured, even in part, or has run: use :func:`reset_vcpu` for those.
     """
     if vcpu.is_secondary:
         configure_secondary(vcpu)
@@ -2343,7 +2345,7 @@ def configure_vcpu(vcpu: Vcpu, entry: Entry) -> None:
 
 
 def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
-    """Give any vCPU all of its state anew, to begin at a :class:`RealMode`."""
+    """Write all state of a vCPU, used or not, to begin at a :class:`RealMode`."""
     vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
@@ -2360,7 +2362,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
 
 
 def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
-    """Give any vCPU all of its state anew, to begin at a :class:`Protected32`."""
+    """Write all state of a vCPU, used or not, to begin at a :class:`Protected32`."""
     vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
@@ -2376,7 +2378,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
 
 
 def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
-    """Give any vCPU all of its state anew, to begin at a :class:`Long64`."""
+    """Write all state of a vCPU, used or not, to begin at a :class:`Long64`."""
     vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
@@ -2393,7 +2395,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
 
 
 def reset_secondary(vcpu: Vcpu) -> None:
-    """Give any vCPU all of its state anew, to wait until another one starts it."""
+    """Write all state of a vCPU, used or not, to wait until another one starts it."""
     vcpu._discard_pending()
     vcpu._window_wanted = False
     vcpu.vm._other_state.restore(vcpu)
@@ -2401,17 +2403,17 @@ def reset_secondary(vcpu: Vcpu) -> None:
 
 
 def reset_vcpu(vcpu: Vcpu, entry: Entry, *, tsc: int | None = None) -> None:
-    """Give a vCPU, whatever it did before, the state of a new and configured one.
+    """Reset a vCPU, whatever it did before, to the state of a new, configured one.
 
-    Everything of the vCPU is written, so that nothing of the last guest is left for the next. Its
-    last instruction finishes first, which may write guest memory: restore that afterwards. The time
-    stamp counter runs on or, with ``tsc``, goes on from that value; a processor's reset leaves 0.
-    Where it is the host's and cannot be set that is a HypervisorUnavailableError. Not covered are
-    what the machine's vCPUs share (interrupt controllers, timer), system management mode, and
-    guests of the guest: hide SVM and VMX from its CPUID.
+    All state of the vCPU is written, so that nothing leaks from the last guest into the next. Its
+    last instruction is completed first, which may write guest memory: restore that afterwards. The
+    time stamp counter runs on or, with ``tsc``, is set to that value (a hardware reset sets it to
+    0); HypervisorUnavailableError if the guest has the host's counter, which cannot be set. Not
+    covered: what the machine's vCPUs share (interrupt controllers, timer), system management mode,
+    and nested guests (hide SVM and VMX from the guest's CPUID).
     """
     if tsc is not None and not 0 <= tsc < 1 << 64:
-        raise ValueError(f"tsc={tsc:#x} is no unsigned value of 64 bits")
+        raise ValueError(f"tsc={tsc:#x} is not an unsigned 64-bit value")
     if vcpu.is_secondary:
         reset_secondary(vcpu)
     else:
@@ -2441,11 +2443,11 @@ _RESET: _ByMode = {
 
 
 _MODES: dict[type[Entry], type[Entry]] = {}
-"""The classes of entries that were met, each with the one that has functions of its own."""
+"""Cache of _mode_of(), by class."""
 
 
 def _mode_of(entry: Entry) -> type[Entry]:
-    """The class of an entry that has functions of its own: its own, or one that it derives from."""
+    """The entry's class, or the nearest base class, that has functions of its own."""
     kind = type(entry)
     if kind not in _MODES:
         mode = next((mode for mode in kind.__mro__ if mode in _CONFIGURE), None)

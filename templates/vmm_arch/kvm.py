@@ -1,11 +1,11 @@
-"""What the KVM backends share: the ways into the kernel, errors by name, the signal for kicks.
+"""Shared by the KVM backends: system calls, errors by name, the signal for kicks.
 
-Three ways lead into the kernel, since none does for every call:
+There are three ways to make a call, since none is right for every call:
 
-- ``fcntl.ioctl`` is the fastest, but holds the interpreter's lock if its buffer is longer than
-  1,024 bytes, takes no integer of 2**31 or more, and from Python 3.14 on retries after a signal.
-- :func:`ioctl_large`, by ctypes, has none of these limits and costs a microsecond more.
-- :func:`enter_guest` is KVM_RUN, which has to come back after a signal.
+- ``fcntl.ioctl`` is the fastest, but holds the GIL if its buffer is longer than 1,024 bytes, takes
+  no integer of 2**31 or more, and from Python 3.14 on retries after a signal.
+- :func:`ioctl_large`, through ctypes, has none of these limits and costs a microsecond more.
+- :func:`enter_guest` is for KVM_RUN, which must return after a signal.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from vmm_arch.report import Check
 DEVICE = Path("/dev/kvm")
 MODULES = Path("/sys/module")
 _PARAMETERS = ("nested", "npt", "avic", "ept", "unrestricted_guest", "enable_apicv")
-"""Of kvm_amd and kvm_intel."""
+"""Parameters of kvm_amd and kvm_intel."""
 
 if sys.platform == "linux":
     from fcntl import ioctl
@@ -39,7 +39,7 @@ if sys.platform == "linux":
     _ioctl.restype = ctypes.c_int
 
     def ioctl_large(fd: int, request: int, argument: Any) -> int:
-        """Make a call with a ctypes record of any size, or any integer, and without the GIL."""
+        """Make a call with a ctypes record of any size, or any integer; releases the GIL."""
         pointer = argument if isinstance(argument, int) else ctypes.byref(argument)
         result: int = _ioctl(fd, request, pointer)
         if result < 0:
@@ -50,7 +50,7 @@ if sys.platform == "linux":
     def map_run_page(vcpu: int, size: int) -> mmap:
         """Map the page that a vCPU shares with its process.
 
-        Before Python 3.13 a mapping keeps a descriptor of its own, beside the vCPU's.
+        Before Python 3.13 the mapping keeps a second descriptor, beside the vCPU's.
         """
         try:
             if sys.version_info >= (3, 13):
@@ -65,15 +65,15 @@ if sys.platform == "linux":
     if sys.version_info >= (3, 14):
 
         def enter_guest(fd: int, request: int) -> int:
-            """Make a call that comes back with InterruptedError after a signal."""
+            """Make a call that raises InterruptedError after a signal."""
             return ioctl_large(fd, request, 0)
 
     else:
         enter_guest = ioctl
 
     def send_kick(thread: int) -> None:
-        """Interrupt a thread, named by its native id, in KVM_RUN."""
-        # Unlike pthread_kill it may be called for a thread that has just ended.
+        """Interrupt KVM_RUN in the thread with this native id."""
+        # Unlike pthread_kill, tgkill is safe for a thread that has just ended.
         if _libc.tgkill(os.getpid(), thread, KICK_SIGNAL) and ctypes.get_errno() != errno.ESRCH:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
@@ -81,10 +81,10 @@ if sys.platform == "linux":
     KICK_SIGNAL = signal.SIGRTMIN
 
     def install_kick_signal() -> None:
-        """Let kicks interrupt threads instead of ending the process; the first Vm does it.
+        """Install the signal handler that kicks need; the first Vm calls this.
 
-        Only the main thread can: call this there if the first Vm is made elsewhere. Without it
-        RuntimeError is raised.
+        Only the main thread can install it: call this there if the first Vm is created elsewhere.
+        Raises RuntimeError in any other thread while it is not installed.
         """
         if signal.getsignal(KICK_SIGNAL) not in (signal.SIG_DFL, signal.SIG_IGN, None):
             return
@@ -92,8 +92,8 @@ if sys.platform == "linux":
             signal.signal(KICK_SIGNAL, _do_nothing)
         except ValueError:
             raise RuntimeError(
-                "the signal for kicks can be installed in the main thread only: make the first Vm"
-                " there, or call install_kick_signal() there before"
+                "only the main thread can install the signal handler for kicks: create the first Vm"
+                " there, or call install_kick_signal() there first"
             ) from None
 
 else:
@@ -113,11 +113,11 @@ else:
         raise unavailable("KVM", "ENOSYS", f"KVM is part of Linux; this is {sys.platform}")
 
     def install_kick_signal() -> None:
-        """Do nothing: no thread is ever in KVM_RUN here."""
+        """Do nothing: there is no KVM_RUN on this system."""
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """Handle the signal, which only has to interrupt a system call."""
+    """The signal handler: the signal only has to interrupt the system call."""
 
 
 _forked = False
@@ -138,41 +138,41 @@ def unavailable(operation: str, code: str, cause: str) -> HypervisorUnavailableE
 
 CAUSES = {
     ("KVM_CREATE_VM", "ENOMEM"): "the host is out of memory, or the user out of locked memory",
-    ("KVM_CREATE_VCPU", "EEXIST"): "the machine has a vCPU of this index already",
-    ("KVM_CREATE_VCPU", "EINVAL"): "the host allows no vCPU of this index",
+    ("KVM_CREATE_VCPU", "EEXIST"): "the machine already has a vCPU with this index",
+    ("KVM_CREATE_VCPU", "EINVAL"): "the host does not allow a vCPU with this index",
     ("KVM_SET_USER_MEMORY_REGION", "EEXIST"): "the slot overlaps another one",
     ("KVM_SET_USER_MEMORY_REGION", "EINVAL"): "the slot's number, alignment or address is wrong",
-    ("KVM_RUN", "EINVAL"): "the vCPU's state is one that no processor can be in",
-    ("KVM_RUN", "EFAULT"): "the guest used memory that this process has unmapped",
+    ("KVM_RUN", "EINVAL"): "the vCPU's state is invalid",
+    ("KVM_RUN", "EFAULT"): "the guest accessed memory that this process has unmapped",
 }
 _ANY_CAUSE = {
     "EBADF": "the machine is closed",
-    "EFAULT": "the argument is no buffer, or too short",
-    "EINVAL": "a value in the argument is not allowed, or the machine is not made for this call",
-    "EIO": "the machine belongs to the process that made it",
+    "EFAULT": "the argument is not a buffer, or too short",
+    "EINVAL": "a value in the argument is not allowed, or the machine does not allow this call",
+    "EIO": "the machine belongs to the process that created it",
     "EMFILE": "this process has too many open files: raise the limit, see ulimit -n; a vCPU takes two"
     " descriptors, and one from Python 3.13 on",
     "ENFILE": "the host has too many open files",
     "ENOMEM": "the host is out of memory",
     "ENOTTY": "this kernel does not know the call",
-    "ENXIO": "the machine has no such device; an irqchip, for instance, is asked for at creation",
-    "EPERM": "this process may not do that",
+    "ENXIO": "the machine has no such device; an irqchip, for instance, is requested at creation",
+    "EPERM": "this process is not permitted to do that",
 }
 
 
 def refused(
     error: OSError, request: int, names: Mapping[str, object], causes: Mapping[tuple[str, str], str]
 ) -> HypervisorError:
-    """Name what the kernel refused: the call, its answer, the usual cause.
+    """The error for a call that the kernel refused: the call, its errno, the usual cause.
 
-    ``names`` are those of the raw ABI, where the call's own name is looked up.
+    ``names`` are the names of the raw ABI, where the call's own name is looked up.
     """
     found = (n for n, value in names.items() if n.startswith("KVM_") and value == request)
     operation = next(found, f"ioctl {request:#x}")
     number = error.errno or 0
     code = errno.errorcode.get(number, str(number))
     if code == "EIO" and _forked:
-        cause = "this is a forked child, and the machine belongs to its parent: make another here"
+        cause = "this is a forked child, and the machine is its parent's: create another one here"
         return ForkedError(operation, code, cause, number)
     key = (operation, code)
     cause = causes.get(key) or CAUSES.get(key) or _ANY_CAUSE.get(code) or os.strerror(number)
@@ -180,9 +180,10 @@ def refused(
 
 
 def exit_name(reason: int, names: Mapping[str, object]) -> str:
-    """What the header calls a vCPU's reason to exit; ``names`` are those of the raw ABI.
+    """The header's name for a vCPU's exit reason; ``names`` are the names of the raw ABI.
 
-    KVM_EXIT_IO_IN is a member of KVM_EXIT_IO, and other names that begin with another's are too.
+    A name that extends another one belongs to it and is not a reason: KVM_EXIT_IO_IN is a
+    direction of KVM_EXIT_IO.
     """
     exits = [name for name in names if name.startswith("KVM_EXIT_")]
     for name in exits:
@@ -192,21 +193,21 @@ def exit_name(reason: int, names: Mapping[str, object]) -> str:
 
 
 def offset(record: type[ctypes.Structure], member: str) -> int:
-    """Tell where a member begins in its record, in bytes."""
+    """The offset of a member in its record, in bytes."""
     begin: int = getattr(record, member).offset
     return begin
 
 
 def open_device() -> int:
-    """Open /dev/kvm and return its descriptor, or say what has to be done to have it."""
+    """Open /dev/kvm and return its descriptor; the error says how to get access to it."""
     if sys.platform != "linux":
         raise unavailable("KVM", "ENOSYS", f"KVM is part of Linux; this is {sys.platform}")
     try:
         return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         code, cause = "ENOENT", (
-            "there is no such device: load the module kvm_intel or kvm_amd, switch virtualization"
-            " on in the firmware, or, in a virtual machine or container, have /dev/kvm passed in"
+            "there is no such device: load the module kvm_intel or kvm_amd, enable virtualization"
+            " in the firmware, or, in a virtual machine or container, have /dev/kvm passed in"
         )
     except PermissionError as error:
         code = errno.errorcode[error.errno or errno.EACCES]
@@ -218,13 +219,13 @@ def open_device() -> int:
 
 
 def device_name(given: int | None) -> str:
-    """What messages call the device: by its path, or the caller's descriptor."""
+    """The device's name in messages: its path, or the caller's descriptor."""
     return str(DEVICE) if given is None else f"device={given}"
 
 
 @contextmanager
 def opened_device(given: int | None, get_api_version: int, api_version: int) -> Iterator[int]:
-    """Have /dev/kvm open for a while, if it speaks the version of the API that we do.
+    """Open /dev/kvm, check the version of its API, and close it again.
 
     A descriptor that is given is used instead, and left open.
     """
@@ -235,13 +236,11 @@ def opened_device(given: int | None, get_api_version: int, api_version: int) -> 
         except (OSError, ValueError) as error:  # a negative descriptor is a ValueError
             number = error.errno or 0 if isinstance(error, OSError) else errno.EBADF
             code = errno.errorcode.get(number, str(number))
-            remedy = (
-                "have the host's own one passed in" if given is None else "open /dev/kvm for it"
-            )
+            remedy = "have the host's /dev/kvm passed in" if given is None else "pass a /dev/kvm"
             cause = f"{device_name(given)} is not KVM's device: {remedy}"
             raise unavailable("KVM_GET_API_VERSION", code, cause) from None
         if version != api_version:
-            cause = f"the kernel's KVM API is version {version}; version {api_version} is needed"
+            cause = f"the kernel's KVM API is version {version}, but {api_version} is required"
             raise unavailable("KVM_GET_API_VERSION", "EPROTO", f"{cause}: use a newer kernel")
         yield device
     finally:
@@ -252,32 +251,32 @@ def opened_device(given: int | None, get_api_version: int, api_version: int) -> 
 def check_capabilities(
     device: int, check_extension: int, wanted: Mapping[str, tuple[int, str, bool]]
 ) -> tuple[Check, ...]:
-    """Ask for capabilities: of each its number, what it is for, and whether it is required."""
+    """Check capabilities, each given with its number, its purpose, and whether it is required."""
     checks = []
     for name, (number, purpose, required) in wanted.items():
         found = ioctl(device, check_extension, number)
-        detail = purpose if found else f"{purpose}: this kernel lacks it; a newer one is needed"
+        detail = purpose if found else f"{purpose}: needs a newer kernel"
         checks.append(Check(name, bool(found), detail, required))
     return tuple(checks)
 
 
 def check_module() -> Check:
-    """Which module gives KVM its processor, with those of its parameters that tell hosts apart."""
+    """The vendor module, kvm_amd or kvm_intel, with the parameters in which hosts differ."""
     found = []
     for module in sorted(MODULES.glob("kvm_*")):
         values = []
         for name in _PARAMETERS:
             try:
                 values.append(f"{name}={(module / 'parameters' / name).read_text().strip()}")
-            except OSError:  # it has no such parameter
+            except OSError:  # the module has no such parameter
                 continue
         found.append(" ".join([module.name, *values]))
-    detail = ", ".join(found) or f"{MODULES} names none"
+    detail = ", ".join(found) or f"no module in {MODULES}"
     return Check("module", bool(found), detail, required=False)
 
 
 def require(checks: tuple[Check, ...]) -> None:
-    """Raise the first required thing that is missing."""
+    """Raise an error for the first required capability that is missing."""
     for check in checks:
         if check.required and not check.available:
             raise unavailable("KVM_CHECK_EXTENSION", "ENOSYS", f"{check.name}: {check.detail}")

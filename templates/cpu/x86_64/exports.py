@@ -1,4 +1,4 @@
-"""What a backend module of x86_64 hands on, so that its users import nothing else."""
+"""The names that a backend module of x86_64 re-exports, so that its users import nothing else."""
 
 EXPORTS = {
     "vmm_arch.activity": ["Activity"],

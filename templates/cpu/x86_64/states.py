@@ -1,11 +1,11 @@
-"""The states that a vCPU of x86_64 begins in, written once for every hypervisor.
+"""The named states in which a vCPU of x86_64 begins, written once for every hypervisor.
 
-A state names what differs from the contract's values after a reset. Text is an expression in the
-arch function's scope, where ``vcpu`` and ``entry`` are known; in capitals it is a constant.
+A state lists the differences from the contract's reset values. A string is an expression in the
+arch function's scope, where ``vcpu`` and ``entry`` are known; a name in capitals is a constant.
 """
 
 STATES = {
-    # What does not depend on the mode. The FPU is as FNINIT leaves it, every exception masked.
+    # Independent of the mode. The FPU is as after FNINIT, with every exception masked.
     "boot": {
         "rip": "entry.rip",
         "rsp": "entry.rsp",
@@ -20,7 +20,7 @@ STATES = {
         "APIC_LVT_LINT0": "LVT_EXTINT",
         "APIC_LVT_LINT1": "LVT_NMI",
     },
-    # Starts by itself, and has the APIC id 0 wherever there is a local APIC.
+    # The boot processor: runs at once. Its APIC id is 0.
     "boot_processor": {
         "extends": "boot",
         "APIC_ID": 0,
@@ -31,7 +31,7 @@ STATES = {
         "cs": ("entry.cs_selector", "entry.cs_base", 0xFFFF, 0x9B),
         "cr0": "CR0_ET",
     },
-    # What multiboot and PVH ask for.
+    # As Multiboot and PVH require.
     "protected32": {
         "extends": "boot_processor",
         "cs": ("CODE_SELECTOR", 0, 0xFFFFFFFF, "CODE32_ATTRIBUTES"),
@@ -72,7 +72,7 @@ STATES = {
 }
 
 MODES = {"real_mode": "RealMode", "protected32": "Protected32", "long64": "Long64"}
-"""The states that the boot processor can begin in, each with the class of its entry."""
+"""The states in which the boot processor can begin, each with its entry class."""
 
 INIT_KEEPS = ("msrs",)
-"""The groups that INIT keeps and creation does not guarantee: all that a new secondary wants."""
+"""The groups that INIT keeps and creation does not guarantee: all that a new secondary needs."""

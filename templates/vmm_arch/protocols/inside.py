@@ -1,8 +1,8 @@
-"""What every backend's vCPU and machine have inside: the contract between what is written once and
-what each hypervisor's folder writes.
+"""The private members of every backend's vCPU and machine: the contract between the neutral code
+and each hypervisor's folder.
 
 The generator compares a hypervisor's macros ``vcpu_parts`` and ``vm_parts`` with these classes.
-Nobody imports them to use a vCPU: that is :mod:`vmm_arch.protocols` with its other modules.
+They are not for users of a vCPU, who import the other modules of :mod:`vmm_arch.protocols`.
 """
 
 from __future__ import annotations
@@ -13,48 +13,47 @@ from typing import Any, Protocol
 
 
 class VcpuInside(Protocol):
-    """A vCPU, for the methods and arch functions that are the same on every hypervisor."""
+    """What a vCPU's neutral methods and the arch functions use of it."""
 
     vm: Any
     """The machine that it belongs to."""
     index: int
-    """Its number in the machine."""
+    """Its index in the machine."""
     is_secondary: bool
     """Whether it waits until another vCPU starts it."""
     _state: int
-    """What it may be asked for now: one of :mod:`vmm_arch.lifecycle`'s. ``run`` sets it."""
+    """Its lifecycle state, a constant of :mod:`vmm_arch.lifecycle`, which ``run`` maintains."""
     _fresh: bool
-    """Whether it was neither configured nor run: true once it is made, false from then on."""
+    """Whether it was neither configured nor run: true after creation, then false for good."""
     _closing: bool
-    """Whether no thread may run it any more: false once it is made."""
+    """Whether no thread may run it any more: false after creation."""
     _owner: int
-    """The native id of the thread that runs it, while one does."""
+    """The native id of the thread that runs it; valid while the state is RUNNING."""
     _unanswered: Any
     """The exit that waits for an answer while the state is UNANSWERED; it has ``ignore()``."""
 
     def _complete_pending(self) -> None:
-        """Let the guest's last instruction finish, so that the state is IDLE; else raise why not.
+        """Complete the guest's last instruction, so that the state is IDLE, or raise the reason.
 
-        Called before state is read or written, in every state but IDLE. If the instruction goes on
-        with another access, the state is EXIT_PENDING and UnansweredError is raised.
+        Called before vCPU state is read or written, unless the state is IDLE. If the instruction
+        makes another access, the state becomes EXIT_PENDING and UnansweredError is raised.
         """
 
     def _drop_pending_exit(self) -> None:
-        """Let nobody be told of the exit that is EXIT_PENDING, so that another state follows."""
+        """Discard the pending exit, so that the state is no longer EXIT_PENDING."""
 
     def _close(self) -> None:
-        """Give back what the vCPU has of the hypervisor's; the state is CLOSED from then on.
+        """Release the vCPU's hypervisor resources; the state is CLOSED from then on.
 
-        Whoever makes vCPUs has ``Vm.close`` call it, after it has seen to it that none runs.
+        ``create_vm`` registers it with ``opened``, so that ``Vm.close`` calls it once no vCPU runs.
         """
 
 
 class VmRequest(Protocol):
-    """What the caller asked for when the machine was made; the macro ``create_vm`` reads it.
+    """The constructor's arguments, which the macro ``create_vm`` reads.
 
-    It is set by what is written once: a hypervisor's class only lists it among its ``__slots__``,
-    if it has any. What machines of one CPU are asked for besides is a class of this name in that CPU's
-    contract.
+    The neutral code sets them: a hypervisor's class only lists them in its ``__slots__``, if it has
+    any. A CPU's additional arguments are a class of this name in that CPU's contract.
     """
 
     memory: Any
@@ -62,22 +61,22 @@ class VmRequest(Protocol):
     irqchip: bool
     track_dirty: bool
     _vcpu_count: int
-    """How many vCPUs are asked for: not yet checked."""
+    """The number of vCPUs asked for: not yet checked."""
     _device: int | None
-    """The descriptor that the caller gave, while the machine is made."""
+    """The caller's descriptor; None again after creation."""
     _prepare: Callable[[Any], object] | None
-    """What the caller wants called, while the machine is made: ``_call_prepare()`` does."""
+    """The caller's callback, for ``_call_prepare()``; None again after creation."""
 
 
 class VmInside(VmRequest, Protocol):
-    """A machine, for the methods that are the same on every hypervisor.
+    """What a machine's neutral methods use of it.
 
-    The macro ``create_vm`` makes the machine and appends its vCPUs to ``vcpus``. What undoes each
-    step it leaves to ``opened``, and it calls ``_call_prepare()`` once the hypervisor has made a
-    machine and before anything is in it.
+    The macro ``create_vm`` creates the machine and appends its vCPUs to ``vcpus``. It registers the
+    undoing of each step with ``opened``, and calls ``_call_prepare()`` once the hypervisor has
+    created the machine and while that is still empty.
     """
 
     vcpus: list[Any]
-    """In order."""
+    """By index."""
     _opened: ExitStack | None
-    """What ``close`` undoes, the last first; None once it has."""
+    """The steps that ``close`` undoes, the last first; None once closed."""

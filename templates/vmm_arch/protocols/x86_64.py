@@ -1,11 +1,11 @@
-"""The contract of x86_64: what every hypervisor's module offers, and the state of a vCPU by name.
+"""The contract of x86_64: what every backend offers, and the vocabulary of a vCPU's state.
 
-This file is read twice. The generator compares each hypervisor's folder with it and instantiates
-the operations; and people who want to choose a hypervisor at run time import it::
+It has two uses. The generator compares each hypervisor's folder with it and instantiates the
+operations; and code that chooses a hypervisor at run time imports it for its types::
 
     def boot(arch: Backend[VcpuT], kernel: Path) -> Vm[VcpuT]: ...
 
-A type variable ``RegsT`` stands for the backend's own type ``Regs``.
+The type variable ``RegsT`` stands for the backend's own type ``Regs``.
 """
 
 from __future__ import annotations
@@ -137,21 +137,23 @@ LapicT = TypeVar("LapicT", bound=Lapic)
 class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
     """A virtual CPU: its state, and running it.
 
-    One thread at a time may use it; :meth:`kick` is for the others. Getting or setting state first
-    lets the guest's last instruction finish; while the guest waits for an answer that is an
-    :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
+    One thread at a time may use it; only :meth:`kick` is for other threads. Getting or setting
+    state first completes the guest's last instruction; while the guest waits for an answer it
+    raises :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
-    :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU.
+    :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU. That check is reliable
+    with the GIL only: on a free-threaded Python two threads that enter at the same moment may both
+    pass it, so the caller has to see to it that only one does.
     """
 
     @property
     def index(self) -> int:
-        """The vCPU's number, from 0; its APIC id as well."""
+        """The vCPU's number, from 0, which is also its APIC id."""
 
     @property
     def is_secondary(self) -> bool:
-        """Whether the vCPU waits for another one to start it (INIT and SIPI)."""
+        """Whether the vCPU waits until another one starts it (INIT and SIPI)."""
 
     def get_regs(self) -> RegsT:
         """Read the general registers into a new record."""
@@ -175,7 +177,7 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
         """Read model-specific registers by their index."""
 
     def set_msrs(self, msrs: Mapping[int, int]) -> None:
-        """Write model-specific registers; an error names the first one that was refused."""
+        """Write model-specific registers; the error names the first one that was refused."""
 
     def get_lapic(self) -> LapicT:
         """Read the local APIC's registers; needs a VM with an irqchip."""
@@ -184,53 +186,53 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
         """Write the local APIC's registers; needs a VM with an irqchip."""
 
     def get_tsc_khz(self) -> int:
-        """Tell how fast the guest's time stamp counter counts, in kHz."""
+        """Return the frequency of the guest's time stamp counter in kHz."""
 
     def get_activity(self) -> Activity:
-        """Tell whether the vCPU executes instructions, is halted or waits to be started.
+        """Return whether the vCPU executes instructions, is halted or waits to be started.
 
-        Where there is no irqchip HLT is an exit, and the vCPU runs on when it is run again.
+        Without an irqchip HLT is an exit, and the vCPU continues when it is run again.
         """
 
     def get_debugregs(self) -> dict[str, int]:
         """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
 
     def get_events(self) -> Events:
-        """Read what is pending: exceptions, interrupts, NMIs, and what holds them back."""
+        """Read pending exceptions, interrupts and NMIs, and what blocks them."""
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
 
     def inject_interrupt(self, vector: int) -> None:
-        """Make the guest take an external interrupt next; needs a VM without an irqchip.
+        """Inject an external interrupt; needs a VM without an irqchip.
 
-        The guest has to be able to: its interrupts enabled, as an
-        :class:`~vmm_arch.exits.InterruptWindow` says.
+        The guest must be able to accept it, that is, have interrupts enabled: wait for an
+        :class:`~vmm_arch.exits.InterruptWindow`.
         """
 
     def inject_nmi(self) -> None:
-        """Make the guest take a non-maskable interrupt."""
+        """Inject a non-maskable interrupt."""
 
     def request_interrupt_window(self, wanted: bool) -> None:
-        """Have :meth:`run` return when the guest can take an interrupt, until that is not wanted."""
+        """Enable or disable an exit of :meth:`run` when the guest can accept an interrupt."""
 
     def step(self, wanted: bool) -> None:
-        """Have :meth:`run` return after each instruction, until that is not wanted.
+        """Enable or disable an exit of :meth:`run` after each instruction.
 
-        What it returns then is a :class:`~vmm_arch.exits.SingleStep`.
+        The exit is a :class:`~vmm_arch.exits.SingleStep`.
         """
 
     def run(self) -> Exit:
-        """Run the guest until it needs something, and return what: an exit, valid until the next.
+        """Run the guest until it exits, and return the exit, which is valid until the next run.
 
-        An exit that waits for an answer must have got one, from its ``complete``, ``refuse`` or
-        ``ignore``, before the next run.
+        An exit that waits for an answer must be answered before the next run, with its
+        ``complete``, ``refuse`` or ``ignore``.
         """
 
     def kick(self) -> None:
-        """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the present run or the next.
+        """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
 
-        For other threads. Kicks are not counted: two before the vCPU notices are one.
+        For other threads. Kicks are not counted: two before the vCPU notices count as one.
         """
 
 
@@ -254,11 +256,11 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
     "inject_nmi": ("completes pending", "changes state"),
     "request_interrupt_window": ("completes pending", "changes state"),
     "step": ("completes pending",),
-    "run": (),  # it does both itself, when no other thread can come in between
+    "run": (),  # it does both itself, after it has taken the vCPU for its thread
     "kick": (),
 }
-"""What a vCPU's operations do beside what they are for: whether the guest's last instruction is
-completed first, and whether the vCPU counts as configured, even in part, afterwards."""
+"""Side effects of a vCPU's operations: whether they first complete the guest's last instruction,
+and whether the vCPU counts as configured, even in part, afterwards."""
 
 AnyVcpu: TypeAlias = Vcpu[Any, Any, Any, Any]
 """Any backend's vCPU."""
@@ -267,7 +269,7 @@ VcpuT_co = TypeVar("VcpuT_co", bound=AnyVcpu, covariant=True)
 
 
 class Vm(Protocol[VcpuT_co]):
-    """A virtual machine: guest memory and vCPUs. A context manager; closing it is safe twice."""
+    """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
     @property
     def memory(self) -> GuestMemory:
@@ -279,7 +281,7 @@ class Vm(Protocol[VcpuT_co]):
 
     @property
     def track_dirty(self) -> bool:
-        """Whether account is kept of the pages that the guest writes."""
+        """Whether the pages that the guest writes are tracked."""
 
     @property
     def vcpus(self) -> Sequence[VcpuT_co]:
@@ -288,30 +290,30 @@ class Vm(Protocol[VcpuT_co]):
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
-        Lines 0 to 23 lead to the I/O APIC; 0 to 15 to both 8259s too, where the hypervisor has them.
-        Raises ValueError for another one.
+        Lines 0 to 23 are connected to the I/O APIC, and 0 to 15 also to the two 8259s if the
+        hypervisor has them. Raises ValueError for any other line.
         """
 
     def dirty_pages(self) -> list[int]:
-        """Tell which pages the guest has written since this was last asked, and forget them.
+        """Return and clear the set of pages that the guest has written.
 
-        Guest-physical addresses, in order. A page that the guest reads for the first time may be
-        among them; what the host writes does not count. Needs a VM with ``track_dirty``, and that
-        no vCPU runs.
+        Guest-physical addresses in ascending order. A page that the guest reads for the first time
+        may be among them; the host's writes are not. Needs a VM with ``track_dirty``, and no vCPU
+        may be running.
         """
 
     def suspend_time(self) -> None:
-        """Stop the clocks of the guest until :meth:`resume_time`."""
+        """Stop the guest's clocks until :meth:`resume_time`."""
 
     def resume_time(self) -> None:
-        """Let the clocks of the guest go on, as if no time had passed."""
+        """Restart the guest's clocks as if no time had passed."""
 
     def close(self) -> None:
-        """Destroy the machine and give its memory back. Its vCPUs cannot be used afterwards.
+        """Destroy the machine and release its memory. Its vCPUs cannot be used afterwards.
 
-        A thread that runs one is stopped: its run() raises ClosedError. Of several threads that
-        close it, each returns once it is closed, except in a signal's handler while the thread runs
-        one of its vCPUs.
+        A thread that runs one is stopped: its run() raises ClosedError. If several threads close
+        it, each returns once it is closed, except in a signal handler whose thread runs one of its
+        vCPUs, which does not wait.
         """
 
     def __enter__(self) -> Any:
@@ -332,25 +334,25 @@ Machine: TypeAlias = Vm[VcpuT]
 
 
 class Host(Protocol):
-    """What a backend module tells about the machine that it runs on."""
+    """What a backend module reports about the host."""
 
     def probe(self, *, device: int | None = None) -> Report:
-        """Tell what this host can do, what is missing and how to get it. Never raises.
+        """Report what this host can do, what is missing and how to get it. Never raises.
 
         ``device`` is that of :class:`Vm`.
         """
 
     def install_kick_signal(self) -> None:
-        """Let kicks interrupt threads, where that takes a signal; the first Vm does it.
+        """Install the signal handler that kicks need on some systems; the first Vm calls this.
 
-        Only the main thread can: call this there if the first Vm is made in another one.
+        Only the main thread can install it: call this there if the first Vm is created elsewhere.
         """
 
     def supported_cpuid(self, *, device: int | None = None) -> list[CpuidEntry]:
-        """Tell what CPUID the hypervisor can show a guest; a new list each time.
+        """Return the CPUID entries that the hypervisor can give a guest; a new list each time.
 
-        It says that there is a hypervisor, and that the local APIC's timer has a deadline mode.
-        ``device`` is that of :class:`Vm`.
+        The hypervisor bit is set, and the TSC deadline mode of the local APIC's timer. ``device``
+        is that of :class:`Vm`.
         """
 
 
@@ -362,14 +364,14 @@ class Backend(Host, Protocol[VcpuT]):
 
     @property
     def UNSUPPORTED(self) -> Mapping[str, str]:
-        """The operations that the hypervisor does not have, each with the reason that it raises."""
+        """The operations that the hypervisor does not support, with the reason that they raise."""
 
     @property
     def MACHINES_PER_PROCESS(self) -> int | None:
-        """How many machines one process can have at a time; None: as many as there is room for.
+        """How many machines one process can have at a time; None means no limit.
 
-        Where it is 1, each machine takes a process of its own, which is started anew and not
-        forked: :mod:`multiprocessing` does that with the start method ``spawn``.
+        If it is 1, each further machine needs a process of its own, which must not be forked: use
+        :mod:`multiprocessing` with the start method ``spawn``.
         """
 
     def Vm(
@@ -385,23 +387,23 @@ class Backend(Host, Protocol[VcpuT]):
     ) -> Machine[VcpuT]:
         """Create a virtual machine.
 
-        It maps all of ``memory`` and owns it until it is closed. ``irqchip`` asks for the
-        hypervisor's interrupt controllers and makes every vCPU but the first wait for it.
-        ``cpuid`` is what the guest's CPUID instruction says, by default what
-        :func:`supported_cpuid` says; the parts that tell one vCPU from another, and how many there
-        are, are filled in. ``track_dirty`` is for :meth:`dirty_pages`.
+        It maps all of ``memory`` and holds it until it is closed. ``irqchip`` enables the
+        hypervisor's interrupt controllers, and every vCPU but the first then waits to be started.
+        ``cpuid`` is what the guest's CPUID instruction returns, by default
+        :func:`supported_cpuid`; APIC ids and topology are filled in.
+        ``track_dirty`` is needed for :meth:`dirty_pages`.
 
         ``device`` is an open descriptor of the hypervisor's device, for a process that may not
         open it; it stays the caller's and may be closed when this returns. A hypervisor without a
-        device file refuses it. ``prepare`` is called with the machine when the hypervisor has made
-        it and nothing is in it yet, neither memory nor interrupt controllers nor vCPUs: for what
-        must be asked for that early.
+        device file refuses it. ``prepare`` is called with the machine once the hypervisor has
+        created it and while it is still empty, without memory, interrupt controllers or vCPUs: for
+        capabilities and properties that must be set that early.
 
-        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot.
+        Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot run it.
         """
 
     def GuestMemory(self, size_or_regions: int | Iterable[Region], /) -> Memory:
-        """Make guest memory of a size in bytes, or of exact regions."""
+        """Allocate guest memory: a size in bytes, or exact regions."""
 
     def setup_fpu(self, vcpu: VcpuT, /) -> None: ...
     def setup_msrs(self, vcpu: VcpuT, /) -> None: ...
@@ -421,7 +423,7 @@ class VmRequest(Protocol):
 
 
 class SegmentValue(NamedTuple):
-    """What a segment register is set to: a selector, and the parts of a descriptor."""
+    """The value of a segment register: a selector, and the parts of a descriptor."""
 
     selector: int
     base: int
@@ -555,6 +557,6 @@ STATE: Mapping[str, Mapping[str, int | SegmentValue]] = {
         "waits_for_sipi": 0,
     },
 }
-"""The state of a vCPU: groups of elements, each with its value after a hardware reset (Intel SDM
-volume 3, table 10-1). Wanting one element of a group means writing all of it, so that the same
-function leaves the same machine on every hypervisor."""
+"""The vocabulary of a vCPU's state: groups of elements, each with its value after a hardware reset
+(Intel SDM volume 3, table 10-1). Naming one element of a group means writing the whole group, so
+that the same function leaves the same state on every hypervisor."""

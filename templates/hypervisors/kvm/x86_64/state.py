@@ -1,12 +1,13 @@
 """Where KVM keeps the state of an x86_64 vCPU.
 
-``SINKS``: the calls that write state, in the order in which KVM wants them. ``constructor`` makes
-what is written: a record of the raw ABI (shape "record"), a function with a keyword for each slot
-("keywords"), or one that takes a dictionary ("table"). ``variable`` is its name in a function,
-``type`` what copies it where something is known at run time only. ``composites`` says for the
-contract's values of several parts what makes one of them all, and which members the parts are.
+``SINKS``: the calls that write state, in the order that KVM requires. ``constructor`` makes the
+argument: a record of the raw ABI (shape "record"), a function with a keyword for each slot
+("keywords"), or one that takes a dictionary ("table"). ``variable`` is the argument's name in a
+function, ``type`` the type that copies prepared state before run-time values are filled in.
+``composites`` gives, for each type of value with several parts, the function that makes one and
+the member that each part is.
 
-``SLOTS``: for each group of the vocabulary its sink, and patterns that give each element its slot;
+``SLOTS``: for each group of the vocabulary its sink, and patterns that map each element to its slot;
 ``*`` stands for the same text on both sides. A slot of a record is a path: ``gdt.base``,
 ``interrupt_bitmap[0]``, ``gprs[SOME_INDEX].low``.
 """
@@ -18,7 +19,7 @@ SINKS = {
         "constructor": "kvm_mp_state",
         "variable": "activity",
     },
-    # Before the LAPIC, because it holds the APIC's base.
+    # Before the LAPIC, because it has the APIC's base.
     "sregs": {
         "operation": "set_sregs",
         "shape": "record",
@@ -31,14 +32,14 @@ SINKS = {
             )
         },
     },
-    # Clears pending exceptions: before the events.
+    # Before the events, because it clears pending exceptions.
     "regs": {
         "operation": "set_regs",
         "shape": "record",
         "constructor": "kvm_regs",
         "variable": "regs",
     },
-    # KVM_SET_FPU would change nothing on a new vCPU, and never MXCSR.
+    # Not KVM_SET_FPU, which has no effect on a new vCPU and never sets MXCSR.
     "xsave": {
         "operation": "set_fpu",
         "shape": "keywords",
@@ -58,7 +59,7 @@ SINKS = {
         "constructor": "_debugregs_image",
         "variable": "debugregs",
     },
-    # Before the MSRs, because its mode decides on the TSC deadline.
+    # Before the MSRs, because the timer's mode decides whether the TSC deadline can be set.
     "lapic": {
         "operation": "set_lapic",
         "shape": "table",
@@ -105,6 +106,6 @@ SLOTS = {
 }
 
 CREATION_GUARANTEES = ("fpu", "debug", "extended_control", "events", "activity")
-"""Groups that a new vCPU has as they are to be on every kernel, and configure_vcpu leaves out.
+"""Groups that a new vCPU has as required on every kernel, so that configure_vcpu leaves them out.
 
-Not what hardware's reset leaves: KVM begins with the FPU as after FNINIT and MXCSR 0x1F80."""
+Not the same as a hardware reset: KVM begins with the FPU as after FNINIT and MXCSR 0x1F80."""
