@@ -393,7 +393,7 @@ __all__ = [
 ]
 
 UNSUPPORTED: Final[Mapping[str, str]] = {
-    "step": "the platform has no exit after each instruction",
+    "step": "the platform has no single-step exit",
 }
 """The operations that this hypervisor does not support, with the reason that they raise."""
 MACHINES_PER_PROCESS: Final[int | None] = 1
@@ -413,10 +413,10 @@ class Lapic(LapicPage, ApicState):
 
 # From templates/hypervisors/whp/x86_64/module.py.j2, module_parts
 MAX_VCPUS: Final = 255
-"""The local APIC's id has eight bits."""
+"""A local APIC's id has eight bits."""
 NOTHING_HAPPENED: Final = (WHvRunVpExitReasonNone, WHvRunVpExitReasonCanceled)
 UNKNOWN_PROPERTY: Final = ("WHV_E_UNKNOWN_PROPERTY", "E_INVALIDARG", "E_NOTIMPL")
-"""What hosts say of a property that is newer than they are."""
+"""The errors for a property that the host is too old for."""
 OTHER_REGISTERS: Final = (
     *(
         name
@@ -427,14 +427,14 @@ OTHER_REGISTERS: Final = (
     WHvX64RegisterDeliverabilityNotifications,
     WHvX64RegisterPendingDebugException,
 )
-"""What a guest, or who runs it, may have changed and what can be put back."""
+"""The other state that a guest, or its VMM, may have changed and that can be restored."""
 DELIVERED: Final = (
     WHvX64InterruptTypeFixed,
     WHvX64InterruptTypeLowestPriority,
     WHvX64InterruptTypeNmi,
     WHvX64InterruptTypeInit,
 )
-"""The kinds of interrupt that an I/O APIC sends and the platform has."""
+"""The delivery modes of an I/O APIC that the platform supports."""
 APIC_ID: Final = 0x20
 ACTIVITY: Final = names_array(
     [WHvRegisterInternalActivityState, WHvX64RegisterRflags, WHvRegisterPendingInterruption]
@@ -487,20 +487,20 @@ def _whp_is_there() -> None:
         raise HypervisorUnavailableError(
             "WHvGetCapability",
             "WHvCapabilityCodeHypervisorPresent",
-            f"no hypervisor runs: {whp.ENABLE}; with the feature on, virtualization may be off in"
-            " the firmware, or the hypervisor not be started: bcdedit /set hypervisorlaunchtype auto",
+            f"no hypervisor is running: {whp.ENABLE}; with the feature on, virtualization may be off in"
+            " the firmware, or the hypervisor is not started: bcdedit /set hypervisorlaunchtype auto",
         )
 
 
 def _refuse_device(device: int | None) -> None:
-    """Raise HypervisorUnavailableError if a device is given, which this hypervisor does not have."""
+    """Raise HypervisorUnavailableError if a device is given: this hypervisor has no device file."""
     if device is not None:
-        cause = "the platform is a library without a device file: leave the argument out"
+        cause = "the platform is a library and has no device file: omit the argument"
         raise HypervisorUnavailableError(f"device={device}", "ERROR_NOT_SUPPORTED", cause)
 
 
 def _capability(code: int) -> WHV_CAPABILITY:
-    """Ask the platform what it can do."""
+    """Query a capability of the platform."""
     value = WHV_CAPABILITY()
     size = ctypes.c_uint32()
     platform.WHvGetCapability(code, ctypes.byref(value), ctypes.sizeof(value), ctypes.byref(size))
@@ -508,7 +508,7 @@ def _capability(code: int) -> WHV_CAPABILITY:
 
 
 def _activity(vcpu: Vcpu) -> Activity:
-    """Tell what a virtual processor would do."""
+    """What a virtual processor would do if it were run."""
     values = (WHV_REGISTER_VALUE * len(ACTIVITY))()
     vcpu.read_registers(ACTIVITY, len(ACTIVITY), values)
     suspended, flags, pending = values
@@ -522,7 +522,7 @@ def _activity(vcpu: Vcpu) -> Activity:
 
 
 def _pending_events(vcpu: Vcpu) -> Events:
-    """Tell what a virtual processor has yet to take."""
+    """The pending events of a virtual processor."""
     values = (WHV_REGISTER_VALUE * len(EVENTS))()
     vcpu.read_registers(EVENTS, len(EVENTS), values)
     event, interruption = values[0].ExceptionEvent, values[1].PendingInterruption
@@ -542,7 +542,7 @@ def _pending_events(vcpu: Vcpu) -> Events:
 
 
 def _register_name(number: int) -> str:
-    """The name of a register, as the platform's header has it."""
+    """The name of a register in the platform's header."""
     found = (n for n, value in vars(abi).items() if "Register" in n and value == number)
     return next((n for n in found if n.startswith("WHv")), f"register {number:#x}")
 
@@ -550,14 +550,14 @@ def _register_name(number: int) -> str:
 def _write_state(vcpu: Vcpu, image: RegisterImage) -> None:
     """Write registers in one call.
 
-    What the machine lacks is left out, but for the local APIC's registers on an older host, which
-    are then written with its page.
+    Registers that the machine lacks are left out; those of the local APIC are then written with its
+    page (older hosts).
     """
     lacking = vcpu.vm.lacking
     registers = image.without(lacking) if lacking else image
     if len(registers):
         vcpu.write_registers(registers.names, len(registers), registers.values)
-    elif not vcpu.vm.irqchip:  # they are all the local APIC's
+    elif not vcpu.vm.irqchip:  # all of them belong to the local APIC
         raise _no_lapic("WHvSetVirtualProcessorRegisters")
     if lacking and vcpu.vm.irqchip:
         _write_lapic_registers(vcpu, image)
@@ -566,7 +566,7 @@ def _write_state(vcpu: Vcpu, image: RegisterImage) -> None:
 def _named(
     vcpu: Vcpu, names: Any, count: int, values: Any, error: HypervisorError
 ) -> HypervisorError:
-    """Find the register that made a call fail, by writing each one by itself."""
+    """The error with the name of the register that caused it, found by writing them one by one."""
     numbers = (ctypes.c_uint32 * count).from_address(ctypes.cast(names, ctypes.c_void_p).value or 0)
     at = ctypes.cast(values, ctypes.c_void_p).value or 0
     for i, number in enumerate(numbers):
@@ -583,7 +583,7 @@ def _named(
 
 
 def _write_lapic_registers(vcpu: Vcpu, image: RegisterImage) -> None:
-    """Write those of the local APIC's registers that the host has no names for."""
+    """Write the local APIC's registers for which the host has no register names."""
     wanted = {
         offset: image[name].Reg32
         for offset, name in LAPIC.items()
@@ -597,7 +597,7 @@ def _write_lapic_registers(vcpu: Vcpu, image: RegisterImage) -> None:
 
 
 def _readable(vcpu: Vcpu, names: Sequence[int]) -> dict[int, WHV_REGISTER_VALUE]:
-    """Read those registers that can be read: one call if all can."""
+    """Read the registers that can be read; a single call if all can."""
     values = (WHV_REGISTER_VALUE * len(names))()
     try:
         vcpu.read_registers(names_array(names), len(names), values)
@@ -612,9 +612,9 @@ def _readable(vcpu: Vcpu, names: Sequence[int]) -> dict[int, WHV_REGISTER_VALUE]
 
 
 def _registers_there(vcpu: Vcpu) -> dict[int, WHV_REGISTER_VALUE]:
-    """Read the registers that a machine may be without, and those that a reset puts back.
+    """Read the optional registers, and those that a reset restores, as far as there are such.
 
-    A machine like the one before has the same ones, and is asked for those at once.
+    A machine like the last one has the same registers, which are then read with a single call.
     """
     global _last_there
     vm = vcpu.vm
@@ -631,18 +631,18 @@ _last_there: tuple[tuple[bool, list[CpuidEntry]], list[int]] = (False, []), []
 
 
 class _OtherState:
-    """What a new vCPU has in state that the arch functions do not write; a reset puts it back.
+    """The state of a new vCPU that the arch functions do not write; a reset restores it.
 
-    It is taken when the machine is made. No other machine can be asked later: Windows maps a
-    process's memory into one, and who prepares a machine may have made it unlike any other.
+    It is read when the machine is created. Later no other new machine could be asked: Windows maps
+    a process's memory into one partition only, and ``prepare`` may make machines differ.
     """
 
     def __init__(self, vcpu: Vcpu) -> None:
         there = _registers_there(vcpu)
         self.lacking = OPTIONAL.difference(there)
-        """The registers that a machine may be without, and this one is."""
+        """The optional registers that this machine does not have."""
         self._registers = RegisterImage({n: there[n] for n in OTHER_REGISTERS if n in there})
-        # A host without these functions has none to write with, which only a reset has to say.
+        # A host without this function has none to write it either: then only a reset fails.
         self._xsave = _read_xsave(vcpu) if platform.has("WHvGetVirtualProcessorXsaveState") else b""
         has_lapic = vcpu.vm.irqchip and platform.has(
             "WHvGetVirtualProcessorInterruptControllerState2"
@@ -650,10 +650,10 @@ class _OtherState:
         self._lapic = _read_lapic(vcpu) if has_lapic else Lapic()
 
     def restore(self, vcpu: Vcpu) -> None:
-        """Write all of it to a vCPU: registers first, since one says how its APIC is read."""
+        """Write it to a vCPU: registers first, since one determines the APIC's mode."""
         try:
             self._write_registers(vcpu)
-        except HypervisorError:  # some can only be read, which shows the first time
+        except HypervisorError:  # some are read-only, which shows at the first attempt
             self._registers = self._registers.without(self._read_only(vcpu))
             self._write_registers(vcpu)
         platform.WHvSetVirtualProcessorXsaveState(
@@ -671,7 +671,7 @@ class _OtherState:
         )
 
     def _read_only(self, vcpu: Vcpu) -> frozenset[int]:
-        """The registers among them that cannot be written, be it with what was read."""
+        """The registers that cannot be written, not even with the value that was read."""
         refused = {}
         for name in self._registers.names:
             one = RegisterImage({name: self._registers[name]})
@@ -681,7 +681,7 @@ class _OtherState:
                 )
             except HypervisorError as error:
                 refused[name] = error
-        if len(refused) == len(self._registers):  # then it is not the registers
+        if len(refused) == len(self._registers):  # so the cause is another one
             raise next(iter(refused.values()))
         return frozenset(refused)
 
@@ -702,7 +702,7 @@ def _read_xsave(vcpu: Vcpu) -> bytes:
 
 
 def _inject(vcpu: Vcpu, kind: int, vector: int) -> None:
-    """Make the guest take an interrupt next, and wake it: only WHvRequestInterrupt does by itself."""
+    """Inject an interrupt and wake the guest, which only WHvRequestInterrupt does by itself."""
     if vcpu.vm.irqchip and kind == WHvX64PendingInterrupt:
         cause = "the machine was created with an irqchip: raise one of its lines"
         raise HypervisorError("inject_interrupt", "WHV_E_INVALID_PARTITION_CONFIG", cause)
@@ -712,7 +712,7 @@ def _inject(vcpu: Vcpu, kind: int, vector: int) -> None:
     vcpu.read_registers(INTERRUPTION, len(INTERRUPTION), values)
     pending, suspended = values
     if pending.PendingInterruption.InterruptionPending:
-        cause = "an interrupt is already to be taken next"
+        cause = "an interrupt is already pending"
         raise HypervisorError("inject_interrupt", "WHV_E_INVALID_VP_STATE", cause)
     pending.PendingInterruption = WHV_X64_PENDING_INTERRUPTION_REGISTER(
         InterruptionPending=1, InterruptionType=kind, InterruptionVector=vector
@@ -742,7 +742,7 @@ def _write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     """Write MSRs in one call."""
     for index, value in msrs.items():
         if not 0 <= value < 1 << 64:
-            raise ValueError(f"MSR {index:#x} = {value:#x}: the value has 64 bits")
+            raise ValueError(f"MSR {index:#x} = {value:#x}: a value has 64 bits")
     names = [_msr_register(index, "WHvSetVirtualProcessorRegisters") for index in msrs]
     image = RegisterImage(dict.fromkeys(names, 0))
     if not len(image):
@@ -755,11 +755,11 @@ def _write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
 
 
 def _msr_register(index: int, operation: str) -> int:
-    """The register that is an MSR, for an operation on it."""
+    """The register that holds an MSR; `operation` is for the error."""
     if index not in MSRS:
         if not 0 <= index < 1 << 32:
             raise ValueError(f"MSR {index:#x}: an index has 32 bits")
-        cause = f"MSR {index:#x} is no register of this platform"
+        cause = f"MSR {index:#x} is not a register of this platform"
         raise HypervisorError(operation, "WHV_E_INVALID_VP_REGISTER_NAME", cause)
     return MSRS[index]
 
@@ -791,13 +791,13 @@ def _write_lapic(vcpu: Vcpu, lapic: Lapic) -> None:
 
 
 def _no_lapic(operation: str) -> HypervisorError:
-    """Say that there is no local APIC."""
+    """The error for a machine without a local APIC."""
     cause = "the machine was created without an irqchip"
     return HypervisorError(operation, "WHV_E_INVALID_PARTITION_CONFIG", cause)
 
 
 def _translate(vcpu: Vcpu, address: int) -> int | None:
-    """Translate an address as the vCPU's page tables do now, for reading at the highest privilege."""
+    """Translate an address with the vCPU's page tables, for a read at the highest privilege."""
     result = WHV_TRANSLATE_GVA_RESULT()
     physical = ctypes.c_uint64()
     platform.WHvTranslateGva(
@@ -810,7 +810,7 @@ def _translate(vcpu: Vcpu, address: int) -> int | None:
     )
     if result.ResultCode not in TRANSLATED:
         return None
-    # Whether the answer is the page or the address in it is documented nowhere.
+    # The documentation does not say whether the result is the page or the address in it.
     return physical.value & ~0xFFF | address & 0xFFF
 
 
@@ -818,14 +818,14 @@ TRANSLATED: Final = (WHvTranslateGvaResultSuccess, WHvTranslateGvaResultGpaUnmap
 
 
 def _failure(operation: str, code: str, message: str) -> Failure:
-    """Describe why a vCPU cannot run."""
+    """Make the exit object for a vCPU that cannot run."""
     failed = Failure()
     failed.operation, failed.code, failed.message = operation, code, message
     return failed
 
 
 def _rare_exit(reason: int, context: WHV_RUN_VP_EXIT_CONTEXT) -> Exit:
-    """Describe an exit that is neither port I/O nor MMIO."""
+    """Make the exit object for an exit that is neither port I/O nor MMIO."""
     match reason:
         case abi.WHvRunVpExitReasonX64Halt:
             return Halt()
@@ -846,9 +846,9 @@ def _rare_exit(reason: int, context: WHV_RUN_VP_EXIT_CONTEXT) -> Exit:
 
 
 def _cpuid_results(everybodys: Sequence[Sequence[CpuidEntry]]) -> Any:
-    """Lay out what each vCPU's CPUID says; what all say alike is said once.
+    """Make the platform's list of CPUID results: one for all vCPUs where they agree, else one each.
 
-    Bits that the processor keeps itself are left to it.
+    Bits that the processor maintains are masked out.
     """
     results = []
     first, *others = everybodys
@@ -860,7 +860,7 @@ def _cpuid_results(everybodys: Sequence[Sequence[CpuidEntry]]) -> Any:
 
 
 def _cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
-    """Lay out one answer, of one vCPU or of all."""
+    """Make one CPUID result, for one vCPU or for all."""
     flags = WHvX64CpuidResult2FlagSubleafSpecific * (entry.index is not None)
     flags |= WHvX64CpuidResult2FlagVpSpecific * (vcpu is not None)
     kept = processors_own(entry.function, entry.index or 0)
@@ -876,7 +876,7 @@ def _cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
 
 @cache
 def _cpuid_of_host() -> tuple[CpuidEntry, ...]:
-    """What CPUID says where nobody changes it."""
+    """The platform's default CPUID results."""
     try:
         if platform.has("WHvGetVirtualProcessorCpuidOutput"):
             return _cpuid_of_platform()
@@ -884,13 +884,13 @@ def _cpuid_of_host() -> tuple[CpuidEntry, ...]:
     except HypervisorError as error:
         if error.code != "ERROR_VID_PARTITION_ALREADY_EXISTS":
             raise
-        cause = "this version of Windows tells it to a machine only, and the process has one"
-        cause += " already: call it before, once, or give every machine its cpuid"
+        cause = "this version of Windows needs a machine for that, and the process already has one:"
+        cause += " call it once before, or pass cpuid to every machine"
         raise HypervisorError("supported_cpuid", error.code, cause) from None
 
 
 def _cpuid_of_platform() -> tuple[CpuidEntry, ...]:
-    """Ask the platform what CPUID says in a partition without memory, of which there can be more."""
+    """Query CPUID results in a partition without memory, of which a process can have several."""
     partition = ctypes.c_void_p()
     count = ctypes.c_uint32(1)
     output = WHV_CPUID_OUTPUT()
@@ -914,7 +914,7 @@ def _cpuid_of_platform() -> tuple[CpuidEntry, ...]:
 
 
 def _cpuid_of_guest() -> tuple[CpuidEntry, ...]:
-    """Have a guest of one instruction read what CPUID says."""
+    """Query CPUID results with a guest that executes the instruction."""
     with GuestMemory(0x2000) as memory, Vm(memory, cpuid=()) as vm:
         memory.write(0x1000, b"\x0f\xa2\xf4")  # cpuid; hlt
         vcpu = vm.vcpus[0]
@@ -944,14 +944,14 @@ def _has_tsc_deadline() -> bool:
 
 
 def _examine(device: int | None) -> Report:
-    """Say what works of the platform on this host."""
+    """Report which parts of the platform work on this host."""
     try:
         _refuse_device(device)
         _whp_is_there()
         features = _capability(WHvCapabilityCodeFeatures).Features
     except HypervisorError as error:
         return Report("WHP", (Check(whp.PLATFORM, False, str(error)),))
-    checks = [Check(whp.PLATFORM, True, "is there, and a hypervisor runs")]
+    checks = [Check(whp.PLATFORM, True, "found, and a hypervisor is running")]
     irqchip = bool(features.LocalApicEmulation)
     checks.append(
         Check("LocalApicEmulation", irqchip, "interrupt controllers: Vm(irqchip=True)", False)
@@ -1006,15 +1006,15 @@ class Vcpu:
     is_secondary: bool
     vm: Vm
     cpuid: list[CpuidEntry]
-    """What its CPUID instruction says."""
+    """The results of its CPUID instruction."""
     _unanswered: IoIn | MmioRead | MsrRead | MsrWrite
-    """The exit that waits for an answer, if one does."""
+    """The last exit that needed an answer."""
     _emulated: EmulatedAccess | None
     """The read of an emulated instruction that waits for an answer."""
     _completion: int
-    """How many registers the last instruction still has to change: RIP, then RAX, then RDX.
+    """How many registers complete the last instruction: RIP, then RAX, then RDX.
 
-    Or :data:`REFUSED`: it is to raise #GP."""
+    Or :data:`REFUSED`, if it is to raise #GP."""
 
     def __init__(self, vm: Vm, index: int, cpuid: list[CpuidEntry]) -> None:
         """Create a virtual processor; for :class:`Vm`, which also closes it."""
@@ -1042,21 +1042,21 @@ class Vcpu:
 
     @property
     def run_context(self) -> WHV_RUN_VP_EXIT_CONTEXT:
-        """Everything that the platform says about the last exit."""
+        """All details of the last exit, as the platform reported them."""
         if self._state == CLOSED:
             raise refusal(CLOSED, self.index)
         return self._context
 
     def read_registers(self, names: Any, count: int, values: Any) -> None:
-        """Read registers as they are now, whatever the last instruction still has to change."""
+        """Read registers as they are now, without completing the last instruction."""
         platform.WHvGetVirtualProcessorRegisters(
             self.vm.partition, self.index, names, count, values
         )
 
     def write_registers(self, names: Any, count: int, values: Any) -> None:
-        """Write registers, whatever the last instruction still has to change.
+        """Write registers, without completing the last instruction.
 
-        The error names the first one that was refused, which the platform does not.
+        The error names the first register that was refused, which the platform's does not.
         """
         try:
             platform.WHvSetVirtualProcessorRegisters(
@@ -1066,7 +1066,7 @@ class Vcpu:
             raise _named(self, names, count, values, error) from None
 
     def translate_page(self, address: int, flags: int, result: Any, physical: Any) -> None:
-        """Translate a guest-virtual address: the result and the guest-physical one are pointers."""
+        """Translate a guest-virtual address; ``result`` and ``physical`` are pointers to fill."""
         answer = WHV_TRANSLATE_GVA_RESULT()
         platform.WHvTranslateGva(
             self.vm.partition, self.index, address, flags, ctypes.byref(answer), physical
@@ -1074,7 +1074,7 @@ class Vcpu:
         ctypes.memmove(result, ctypes.byref(answer), 4)
 
     def _finish_instruction(self) -> None:
-        """Change what the guest's last instruction still has to change."""
+        """Write the registers that complete the guest's last instruction."""
         if self._completion == REFUSED:
             self.write_registers(PENDING_INTERRUPTION, 1, GENERAL_PROTECTION)
         else:
@@ -1084,16 +1084,16 @@ class Vcpu:
         self._completion = 0
 
     def single_stepped(self) -> None:
-        """Have the guest trap after an instruction that was finished for it, as it asked to.
+        """Raise the single-step trap that RFLAGS.TF asks for after an instruction completed here.
 
-        A processor does so after each instruction that begins with RFLAGS.TF (Intel SDM volume 3,
-        19.3.1.4), but it has not executed this one. Hosts without the register cannot be told.
+        A processor does so after each instruction that begins with TF set (Intel SDM volume 3,
+        19.3.1.4), but it has not executed this one. Not possible on hosts without the register.
         """
         if WHvX64RegisterPendingDebugException not in self.vm.lacking:
             self.write_registers(PENDING_DEBUG, 1, SINGLE_STEP)
 
     def _complete_pending(self) -> None:
-        """Let the guest's last instruction finish, or say why nothing can be asked now."""
+        """Complete the guest's last instruction, or raise why no operation is possible now."""
         if self._state != COMPLETION_PENDING:
             raise refusal(self._state, self.index)
         if self._completion:
@@ -1101,7 +1101,7 @@ class Vcpu:
         elif self._emulation.active:
             try:
                 queued = self._emulation.next_access() is not None
-            except EmulationFailed:  # which the next run() says as well
+            except EmulationFailed:  # the next run() returns it as a Failure
                 queued = True
             if queued:
                 self._state = EXIT_PENDING
@@ -1109,7 +1109,7 @@ class Vcpu:
         self._state = IDLE
 
     def _drop_pending_exit(self) -> None:
-        """Let nobody be told of the exit or access that is queued; the guest does not run."""
+        """Discard the pending exit or access, without running the guest."""
         told = self._next_access() if self._emulation.active else self._next_exit()
         if told is None:
             self._state = IDLE
@@ -1124,14 +1124,14 @@ class Vcpu:
         else:
             access = self._context.IoPortAccess
             value = int.from_bytes(data, "little")
-            if len(data) < 4:  # writing EAX clears the upper half of RAX, AX and AL change no more
+            if len(data) < 4:  # EAX clears the upper half of RAX; AL and AX keep the rest
                 value |= access.Rax & ~((1 << 8 * len(data)) - 1)
             self._values[1].Reg64 = value
             self._completion = 2
         self._state = COMPLETION_PENDING
 
     def _reply(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
-        """Let an access to an MSR finish, a read with a value; None refuses it."""
+        """Complete an MSR access, a read with this value; None refuses it."""
         if self._state != UNANSWERED or self._unanswered is not asked:
             raise nothing_unanswered(self.index)
         if value is None:
@@ -1143,7 +1143,7 @@ class Vcpu:
         self._state = COMPLETION_PENDING
 
     def _next_access(self) -> Exit | None:
-        """Go on with an emulated instruction: tell its next access; None if it is at its end."""
+        """Continue an emulated instruction: return its next access, or None once it is complete."""
         try:
             access = self._emulation.next_access()
         except EmulationFailed as error:
@@ -1154,7 +1154,8 @@ class Vcpu:
         if access is None:
             return None
         told = self._described(access)
-        # No call between these: an exit is told once, whatever exception comes.
+        # No call in these assignments, so that no signal's exception can come between them: the exit
+        # is returned exactly once.
         self._emulation.current = None
         if access.direction == WRITE:
             self._state = COMPLETION_PENDING
@@ -1164,7 +1165,7 @@ class Vcpu:
         return told
 
     def _described(self, access: EmulatedAccess) -> Exit:
-        """An emulated instruction's access as an exit."""
+        """Make the exit object for an emulated instruction's access."""
         if access.direction == WRITE:
             if access.is_port:
                 io_out = self._io_out
@@ -1184,7 +1185,7 @@ class Vcpu:
         return asked
 
     def _instruction(self, known: Any, count: int) -> bytes:
-        """The bytes of the instruction that an exit is about; the platform may know none."""
+        """The bytes of the instruction that caused the exit, if the platform reported them."""
         if count:
             return bytes(known[:count])
         context = self._context.VpContext
@@ -1198,7 +1199,7 @@ class Vcpu:
         return b""
 
     def _next_exit(self) -> Exit | None:
-        """Describe what came back from the platform; None if the guest can go on at once."""
+        """Make the exit object for what the platform returned; None if the guest can run on."""
         context = self._context
         match reason := context.ExitReason:
             case abi.WHvRunVpExitReasonX64IoPortAccess:
@@ -1206,7 +1207,7 @@ class Vcpu:
             case abi.WHvRunVpExitReasonMemoryAccess:
                 access = context.MemoryAccess
                 if access.AccessInfo.AccessType == WHvMemoryAccessExecute:
-                    what = f"the guest executes at {access.Gpa:#x}, where there is no memory"
+                    what = f"the guest executes at {access.Gpa:#x}, an address without memory"
                     failed = _failure(
                         "WHvRunVirtualProcessor", "WHvRunVpExitReasonMemoryAccess", what
                     )
@@ -1226,13 +1227,13 @@ class Vcpu:
             case abi.WHvRunVpExitReasonX64MsrAccess:
                 return self._msr_access()
             case abi.WHvRunVpExitReasonX64Halt if self.vm.irqchip:
-                # Before Windows 10 21H1 this is told although the platform's own APIC can end it: who
-                # enters again waits there (QEMU, whpx_vcpu_run and whpx_vcpu_thread_is_idle).
+                # Windows before 10 21H1 reports it even if the platform's own APIC can end it: waiting
+                # happens after re-entry (QEMU, whpx_vcpu_run and whpx_vcpu_thread_is_idle).
                 return None
             case abi.WHvRunVpExitReasonCanceled:
-                return None  # the kicks are counted: this one may have been told of
+                return None  # _kicks decides: this kick may have been reported already
             case abi.WHvRunVpExitReasonX64InterruptWindow if self._window_wanted:
-                self._ask_for_window()  # the platform tells of one only
+                self._ask_for_window()  # the platform's request is for one window only
         rare = _rare_exit(reason, context)
         self._state = IDLE
         return rare
@@ -1243,7 +1244,7 @@ class Vcpu:
         self.write_registers(WINDOW_REQUEST, 1, ctypes.byref(value))
 
     def _kicked(self) -> Kicked:
-        """Tell of all kicks so far; the platform may tell of them later, or have done so in vain."""
+        """Report all kicks so far as one, whether the platform has reported them yet or not."""
         if self._closing:
             raise refusal(CLOSED, self.index)
         kicked = Kicked()
@@ -1275,7 +1276,7 @@ class Vcpu:
         return io_in
 
     def _answer_cpuid(self) -> None:
-        """Say what this vCPU's CPUID says, where the platform cannot be told so before."""
+        """Answer CPUID for this vCPU on a host that cannot be configured to do so."""
         access = self._context.CpuidAccess
         function, index = access.Rax & 0xFFFFFFFF, access.Rcx & 0xFFFFFFFF
         context = self._context.VpContext
@@ -1300,11 +1301,11 @@ class Vcpu:
             self.single_stepped()
 
     def _msr_access(self) -> Exit | None:
-        """Tell who asked for it of an access to an MSR, and finish any other.
+        """Return an MSR access to a caller who enabled these exits; otherwise complete it here.
 
-        Then it is an MSR that the platform does not know: it is read as zero, and what is written to
-        it is ignored. Otherwise that would be #GP, at MSRs that Linux expects of the processor; QEMU
-        does the same.
+        In the latter case the platform does not know the MSR: it reads as zero, and writes are
+        ignored. Without that the guest would get #GP, at MSRs that Linux expects of the processor;
+        QEMU does the same.
         """
         access = self._context.MsrAccess
         asked: MsrRead | MsrWrite
@@ -1325,7 +1326,7 @@ class Vcpu:
         return asked
 
     def _next_instruction(self) -> None:
-        """Let the instruction that the exit is about be over once its registers are written."""
+        """Advance RIP past the instruction that caused the exit, in the registers to be written."""
         context = self._context.VpContext
         self._values[0].Reg64 = context.Rip + context.InstructionLength
 
@@ -1520,7 +1521,7 @@ class Vcpu:
         """
         if self._state:
             self._complete_pending()
-        raise unsupported("step", "the platform has no exit after each instruction")
+        raise unsupported("step", "the platform has no single-step exit")
 
     def run(self) -> Exit:
         """Run the guest until it exits, and return the exit, which is valid until the next run.
@@ -1531,7 +1532,8 @@ class Vcpu:
         state = self._state
         if state > EXIT_PENDING:
             raise refusal(state, self.index)
-        # There is no call since the state was looked at, so that no other thread came in between.
+        # With the GIL, check and assignment are atomic: threads switch at calls and loops, and there is none
+        # between them. Without it (free-threaded builds) the caller must use a vCPU in one thread at a time.
         self._state = RUNNING
         try:
             self._owner = THIS_THREAD.id
@@ -1548,7 +1550,7 @@ class Vcpu:
                 if queued is not None:
                     return queued
             context.ExitReason = (
-                WHvRunVpExitReasonNone  # what it told is over, even if the next call fails
+                WHvRunVpExitReasonNone  # the last exit is done, even if the next call fails
             )
             if self._completion:
                 self._finish_instruction()
@@ -1562,7 +1564,7 @@ class Vcpu:
                     return told
             return self._kicked()
         except BaseException:
-            # KeyboardInterrupt, for instance, may come at any call: what the platform told is not lost.
+            # KeyboardInterrupt, for instance, may come at any call: keep the exit that the platform reported.
             if self._state == RUNNING:
                 nothing = context.ExitReason in NOTHING_HAPPENED
                 self._state = COMPLETION_PENDING if nothing else EXIT_PENDING
@@ -1608,7 +1610,7 @@ class Vm:
         "written",
     )
     partition: int
-    """The platform's handle, for its own calls."""
+    """The partition's handle, for the platform's own calls."""
     memory: GuestMemory
     irqchip: bool
     track_dirty: bool
@@ -1617,38 +1619,38 @@ class Vm:
     ioapic: IoApic
     """The I/O APIC, which the platform does not have."""
     devices: dict[range, EmulatedDevice]
-    """What answers at addresses by itself."""
+    """The machine's own devices by their addresses; their accesses are not exits."""
     lacking: frozenset[int]
-    """The registers that the host, or a machine like this one, does not have."""
+    """The registers that this host does not have for this kind of machine."""
     msr_exits_wanted: bool
-    """Whether the exits at MSRs are its user's: who set the property ExtendedVmExits decides."""
+    """Whether run() returns MSR accesses, because the user set ExtendedVmExits with X64MsrExit."""
     _own_exits: int
-    """Those of ExtendedVmExits that the machine itself needs."""
+    """The bits of ExtendedVmExits that the machine itself needs."""
     written: set[int]
-    """The pages that instructions wrote which the platform did not execute."""
+    """The pages written by instructions that were emulated here, not executed by the platform."""
     _close_lock: threading.RLock
-    """Held by who closes the machine."""
+    """Held while the machine is being closed."""
     _opened: ExitStack | None
-    """What close() undoes; None once it has."""
+    """The steps that close() undoes; None once closed."""
     _other_state: _OtherState
-    """All state that the arch functions do not write, as a new vCPU has it here."""
+    """All state that the arch functions do not write, as a new vCPU of this machine has it."""
     _device: int | None
     _prepare: Callable[[Vm], object] | None
     _vcpu_count: int
 
     def note_written(self, address: int, size: int) -> None:
-        """Keep account of what the guest wrote through the emulator."""
+        """Track pages that the guest wrote through the emulator."""
         if self.track_dirty:
             pages = range(address // PAGE_SIZE, (address + size - 1) // PAGE_SIZE + 1)
             self.written.update(page * PAGE_SIZE for page in pages)
 
     def set_property(self, code: int, value: Any) -> None:
-        """Set a property of the partition, with a ctypes object, while the platform allows it.
+        """Set a property of the partition to a ctypes object.
 
-        Most can be set before the partition is set up and never after, which is in ``prepare``.
-        Whoever sets ``ExtendedVmExits`` takes over the exits at MSRs: with X64MsrExit each of them
-        is returned by run(), without it the guest gets what the platform does by itself. Until then
-        an MSR that the platform does not know is read as zero, and written without effect.
+        Most can be set only before the partition is set up, that is, in ``prepare``. Setting
+        ``ExtendedVmExits`` takes over the MSR exits: with X64MsrExit run() returns each of them,
+        without it the platform handles MSRs by itself. Otherwise an MSR that the platform does not
+        know reads as zero, and writes to it are ignored.
         """
         if code == WHvPartitionPropertyCodeExtendedVmExits:
             wanted = WHV_EXTENDED_VM_EXITS(AsUINT64=int.from_bytes(bytes(value), "little"))
@@ -1665,7 +1667,7 @@ class Vm:
         )
 
     def _create(self, opened: ExitStack) -> None:
-        """Make the partition; what undoes it is left to ``opened``."""
+        """Create the partition; the undoing of each step is registered with ``opened``."""
         vcpus = self._vcpu_count
         _refuse_device(self._device)
         self._own_exits = 0
@@ -1700,7 +1702,7 @@ class Vm:
             (self.track_dirty, features.DirtyPageTracking, "track_dirty=True"),
         ):
             if wanted and not offered:
-                cause = "this host cannot do that: a newer version of Windows is needed"
+                cause = "this host does not support it: a newer version of Windows is needed"
                 raise HypervisorUnavailableError(f"Vm({argument})", "ERROR_NOT_SUPPORTED", cause)
 
     def _set_properties(self, vcpus: int) -> None:
@@ -1712,12 +1714,12 @@ class Vm:
         if results and not self._set_new_property(
             WHvPartitionPropertyCodeCpuidResultList2, results
         ):
-            # A host whose answers know no subleaves or processors: CPUID comes to the vCPUs.
+            # A host that cannot configure subleaves or single processors: CPUID becomes an exit.
             leaves = sorted({entry.function for entry in self.cpuid})
             self._own_exits = WHV_EXTENDED_VM_EXITS(X64CpuidExit=1).AsUINT64
             exit_list = (ctypes.c_uint32 * len(leaves))(*leaves)
             self._set_property(WHvPartitionPropertyCodeCpuidExitList, exit_list)
-        # Older hosts know no bitmap and mean the same without one, or have no exits at MSRs.
+        # Older hosts have no bitmap and behave as with this one, or have no MSR exits at all.
         bitmap = WHV_X64_MSR_EXIT_BITMAP(UnhandledMsrs=1)
         self._set_new_property(WHvPartitionPropertyCodeX64MsrExitBitmap, bitmap)
         exits = WHV_EXTENDED_VM_EXITS(AsUINT64=self._own_exits)
@@ -1749,8 +1751,8 @@ class Vm:
         platform.WHvUnmapGpaRange(self.partition, region.address, region.size)
 
     def _deliver(self, entry: int) -> None:
-        """Send the interrupt that an entry of the I/O APIC's table describes, if there is such."""
-        if entry >> 8 & 7 not in DELIVERED:  # which hardware would drop as well
+        """Send the interrupt that an entry of the I/O APIC's redirection table describes."""
+        if entry >> 8 & 7 not in DELIVERED:  # hardware would drop it as well
             return
         control = WHV_INTERRUPT_CONTROL(
             Type=entry >> 8 & 7,

@@ -134,7 +134,11 @@ def test_an_image_without_some_registers_keeps_the_values_of_the_others() -> Non
 @pytest.mark.parametrize(
     ("result", "operation", "said"),
     [
-        (0xC0351000, "WHvGetCapability", "ERROR_HV_NOT_PRESENT: no hypervisor runs: enable the"),
+        (
+            0xC0351000,
+            "WHvGetCapability",
+            "ERROR_HV_NOT_PRESENT: no hypervisor is running: enable the",
+        ),
         (0x80370302, "WHvSetPartitionProperty", "WHV_E_UNKNOWN_PROPERTY: this version of Windows"),
         (0x80070057, "WHvMapGpaRange", "E_INVALIDARG: the memory is beyond the processor's"),
         (0x80370309, "WHvSetVirtualProcessorRegisters", "WHV_E_INVALID_VP_REGISTER_NAME: this"),

@@ -1,7 +1,7 @@
-"""What the WHP backends share: the libraries, and what they answer by name.
+"""Shared by the WHP backends: the libraries, and errors by name.
 
-Windows' own libraries are loaded when one is first called. :func:`load` names others, such as a
-build of the platform for another system.
+Windows' own libraries are loaded at the first call. :func:`load` selects others, such as a build of
+the platform for another system.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vmm_arch.errors import HypervisorError, HypervisorUnavailableError
 PLATFORM: Final = "WinHvPlatform.dll"
 EMULATION: Final = "WinHvEmulation.dll"
 VARIABLE: Final = "VMM_ARCH_WINHVPLATFORM"
-"""The environment variable that names a platform's library as :func:`load` does."""
+"""The environment variable with a path of the platform's library, as for :func:`load`."""
 
 E_INVALIDARG: Final = 0x80070057
 WHV_E_UNKNOWN_CAPABILITY: Final = 0x80370300
@@ -60,11 +60,12 @@ ENABLE: Final = (
 )
 CAUSES: Final = {
     ("WHvSetupPartition", "E_INVALIDARG"): "the properties contradict each other",
-    ("WHvSetPartitionProperty", "E_INVALIDARG"): "the property cannot be set any more, or has no"
-    " such value on this host",
+    ("WHvSetPartitionProperty", "E_INVALIDARG"): "it is too late to set the property, or the value"
+    " is not allowed on this host",
     ("WHvMapGpaRange", "E_INVALIDARG"): "the memory is beyond the processor's physical addresses,"
     " or not aligned to pages",
-    ("WHvCreateVirtualProcessor", "E_INVALIDARG"): "the partition has fewer processors",
+    ("WHvCreateVirtualProcessor", "E_INVALIDARG"): "the index is above the partition's processor"
+    " count",
     ("WHvSetVirtualProcessorRegisters", "E_INVALIDARG"): "the registers contradict each other",
     ("WHvSetVirtualProcessorRegisters", "ERROR_HV_INVALID_PARAMETER"): "the registers contradict"
     " each other, such as paging without PAE in long mode",
@@ -76,41 +77,41 @@ CAUSES: Final = {
     " irqchip",
 }
 _ANY_CAUSE: Final = {
-    "E_ACCESSDENIED": "this user may not do that: run as administrator, or join the group Hyper-V"
+    "E_ACCESSDENIED": "this user lacks permission: run as administrator, or join the group Hyper-V"
     " Administrators",
     "E_INVALIDARG": "a value is not allowed, or not at this time",
-    "E_NOTIMPL": "this version of Windows does not have it",
+    "E_NOTIMPL": "this version of Windows does not support it",
     "E_OUTOFMEMORY": "the host is out of memory",
     "ERROR_HV_INVALID_PARAMETER": "a register cannot have this value, or not on this host",
     "ERROR_HV_INVALID_REGISTER_VALUE": "a register cannot have this value, or not on this host",
-    "ERROR_HV_INVALID_VP_STATE": "the processor is in no state for this",
-    "ERROR_HV_OPERATION_DENIED": "the hypervisor does not do that in this partition",
-    "ERROR_HV_NOT_PRESENT": f"no hypervisor runs: {ENABLE}",
+    "ERROR_HV_INVALID_VP_STATE": "the processor's state does not allow this",
+    "ERROR_HV_OPERATION_DENIED": "the hypervisor does not allow this in this partition",
+    "ERROR_HV_NOT_PRESENT": f"no hypervisor is running: {ENABLE}",
     "ERROR_VID_PARTITION_ALREADY_EXISTS": "this process has another machine, and Windows maps one"
     " process's memory into one partition: close() that one first, or give each machine a process"
     " (multiprocessing with the start method spawn)",
     "ERROR_NO_SYSTEM_RESOURCES": "the host is out of memory or of processors for guests",
     "WHV_E_GPA_RANGE_NOT_FOUND": "nothing is mapped there",
-    "WHV_E_INVALID_PARTITION_CONFIG": "the partition is not made for this call",
+    "WHV_E_INVALID_PARTITION_CONFIG": "the partition's configuration does not allow this call",
     "WHV_E_INVALID_VP_REGISTER_NAME": "this host does not know the register",
-    "WHV_E_INVALID_VP_STATE": "the processor is in use, or in no state for this",
+    "WHV_E_INVALID_VP_STATE": "the processor is in use, or its state does not allow this",
     "WHV_E_UNKNOWN_CAPABILITY": "this version of Windows does not know the capability",
     "WHV_E_UNKNOWN_PROPERTY": "this version of Windows does not know the property",
     "WHV_E_UNSUPPORTED_HYPERVISOR_CONFIG": "the host's processor or hypervisor cannot do that",
-    "WHV_E_VP_ALREADY_EXISTS": "the partition has a processor of this index already",
-    "WHV_E_VP_DOES_NOT_EXIST": "the partition has no processor of this index",
+    "WHV_E_VP_ALREADY_EXISTS": "the partition already has a processor with this index",
+    "WHV_E_VP_DOES_NOT_EXIST": "the partition has no processor with this index",
 }
 
 _chosen: dict[str, str] = {}
-"""The path of each library that is not to be Windows' own."""
+"""The path of each library to use instead of Windows' own."""
 
 
 def load(platform: str | Path, emulation: str | Path | None = None) -> None:
-    """Use the libraries at these paths. Call it before anything else of a WHP backend.
+    """Use the libraries at these paths. Call this before anything else of a WHP backend.
 
-    A relative path is one from the current folder: Windows never looks for the file elsewhere.
-    Without a path for the emulator's library it is looked for beside the platform's, where its
-    name has Emulation for Platform.
+    A relative path is relative to the current folder; Windows' search path is not used. By default
+    the emulator's library is the file beside the platform's with Emulation instead of Platform in
+    its name.
     """
     platform = Path(platform).absolute()
     if emulation is None:
@@ -120,13 +121,13 @@ def load(platform: str | Path, emulation: str | Path | None = None) -> None:
 
 
 class Library:
-    """A library, loaded when one of its functions is first asked for; they are its attributes.
+    """A library whose functions are attributes; loaded at the first use.
 
-    A function that answers with a failure raises HypervisorError under its own name.
+    A function that returns a failure raises HypervisorError with the function's name.
     """
 
     def __init__(self, name: str, header: str, prototypes: Mapping[str, object]) -> None:
-        """A library by its file's name, and the header that declares what is in it."""
+        """`name` is the file's name, `header` the header that declares the functions."""
         self._name = name
         self._prototypes = cast(Prototypes, prototypes[header])
 
@@ -135,7 +136,7 @@ class Library:
             raise AttributeError(name)
         library = _open(self._name)
         if name in declare(library, self._prototypes):
-            cause = f"this {self._name} does not have it: a newer version of Windows is needed"
+            cause = f"this {self._name} lacks it: a newer version of Windows is needed"
             raise HypervisorUnavailableError(name, "ERROR_PROC_NOT_FOUND", cause)
         function = getattr(library, name)
         if self._prototypes[name][0] is ctypes.c_int32:
@@ -144,7 +145,7 @@ class Library:
         return function
 
     def has(self, name: str) -> bool:
-        """Whether the library has a function, which newer ones may have."""
+        """Whether the library has a function that older versions lack."""
         try:
             return bool(getattr(self, name))
         except HypervisorUnavailableError as error:
@@ -163,20 +164,20 @@ def _checked(operation: str) -> Callable[[int, Any, Any], int]:
 
 
 def refused(operation: str, result: int) -> HypervisorError:
-    """Name what was refused: the function, its HRESULT, the usual cause."""
+    """The error for a call that was refused: the function, its HRESULT, the usual cause."""
     code = CODES.get(result & 0xFFFFFFFF, f"{result & 0xFFFFFFFF:#010x}")
     cause = CAUSES.get((operation, code)) or _ANY_CAUSE.get(code) or _sentence(result)
     return HypervisorError(operation, code, cause)
 
 
 def exit_name(reason: int, names: Mapping[str, object]) -> str:
-    """What the header calls a vCPU's reason to exit; ``names`` are those of the raw ABI."""
+    """The header's name for a vCPU's exit reason; ``names`` are the names of the raw ABI."""
     exits = (name for name in names if name.startswith("WHvRunVpExitReason"))
     return next((name for name in exits if names[name] == reason), f"{reason:#x}")
 
 
 def _sentence(result: int) -> str:
-    """What Windows itself says of an HRESULT, where it says anything."""
+    """Windows' own message for an HRESULT, if there is one."""
     if sys.platform == "win32":
         said = ctypes.FormatError(result).strip()
         if said and said != "<no description>":  # ctypes' own words
@@ -190,7 +191,7 @@ def _open(name: str) -> ctypes.CDLL:
     path = _chosen.get(name)
     try:
         if sys.platform == "win32":
-            # Never from the current folder, where anybody may have put one.
+            # Never from the current folder, where an attacker may have put one.
             return ctypes.WinDLL(path or name, winmode=0 if path else 0x800)
         if path is not None:
             return ctypes.CDLL(path)

@@ -1,7 +1,7 @@
 """Where WHP keeps the state of an x86_64 vCPU: all of it in registers, which one call writes.
 
-How the tables are written is said in KVM's file of this name. A slot with dots is a member of a
-register's value, ``WHV_REGISTER_VALUE``.
+KVM's file of this name explains the tables' syntax. A slot with dots is a member of a register's
+value, ``WHV_REGISTER_VALUE``.
 """
 
 SINKS = {
@@ -104,12 +104,10 @@ SLOTS = {
     "lapic": (
         "registers",
         {
-            "APIC_ID": unsupported("it is the vCPU's index, and cannot be written"),
+            "APIC_ID": unsupported("it is the vCPU's index and cannot be written"),
             "APIC_TPR": "WHvX64RegisterApicTpr",
             "APIC_LDR": "WHvX64RegisterApicLdr",
-            "APIC_DFR": unsupported(
-                "no register has it, and the guest's own is all ones after a reset"
-            ),
+            "APIC_DFR": unsupported("no register has it; its value after a reset is all ones"),
             "APIC_SVR": "WHvX64RegisterApicSpurious",
             "APIC_LVT_CMCI": unsupported("there are no corrected machine checks"),
             "APIC_LVT_TIMER": "WHvX64RegisterApicLvtTimer",
@@ -129,7 +127,7 @@ SLOTS = {
             "pending_interrupt": "WHvRegisterPendingInterruption.PendingInterruption"
             ".InterruptionPending",
             "pending_nmi": unsupported(
-                "it is pending as an interruption, or in the APIC's page, which a reset writes"
+                "it is a pending interruption, or in the APIC's page, which a reset writes"
             ),
             "nmi_masked": "WHvRegisterInterruptState.InterruptState.NmiMasked",
             "interrupt_shadow": "WHvRegisterInterruptState.InterruptState.InterruptShadow",
@@ -142,4 +140,4 @@ SLOTS = {
 }
 
 CREATION_GUARANTEES = ()
-"""Nothing: what a new virtual processor's registers hold is documented nowhere."""
+"""None: the initial register values of a new virtual processor are not documented."""

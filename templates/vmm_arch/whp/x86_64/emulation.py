@@ -1,16 +1,17 @@
-"""Instructions that WHP leaves to an emulator, finished access by access: MMIO and string I/O.
+"""Emulates the instructions that WHP does not finish, access by access: MMIO and string I/O.
 
 WinHvEmulation calls back in the middle of an instruction and wants each access done at once, but
-whoever runs the vCPU is to be asked, and may take their time. So accesses are recorded. At the
-first read that nobody has answered yet the callback fails, which abandons the emulation; once there
-is an answer the instruction is emulated from its start, with everything before it played back:
-reads get what they got, and nothing is written twice. Registers change when all is done.
+here each access is an exit, which the VMM answers when it likes. So accesses are recorded. At the
+first read without an answer the callback fails, which aborts the emulation. Once there is an answer
+the instruction is emulated again from its start, with the recorded accesses replayed: reads return
+the recorded values, and nothing is written twice. Registers change once the instruction completes.
 
-Each step of a repeated string instruction is emulated as if it were the last one, since nobody
-could play back a million accesses for each new one.
+Each repetition of a string instruction is emulated as if it were the last one, since replaying a
+million accesses for each new one would take too long.
 
-An exception such as KeyboardInterrupt may come at any call. Where two things have to change together
-there is no call between them, and whatever can be begun again leaves its result for the end.
+An exception such as KeyboardInterrupt may come at any call, with the GIL or without. So there is no
+call between assignments that belong together, and steps that can be repeated store their results
+last. Only the thread that uses the vCPU may use this.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ EMULATOR: Final = Library(EMULATION, "winhvemulation.h", PROTOTYPES)
 READ: Final = 0
 WRITE: Final = 1
 MOST_AT_ONCE: Final = 0x1000
-"""How many bytes of a string go through one port exit at most, as in KVM."""
+"""The most bytes of a string in one port exit, as in KVM."""
 
 _DONE: Final = 0
 _ABANDONED: Final = -0x7FFFBFFC  # E_ABORT
@@ -55,11 +56,11 @@ _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _REPEAT: Final = frozenset(b"\xf2\xf3")
 _ADDRESS_SIZE: Final = 0x67
 _STRINGS: Final = frozenset(b"\x6c\x6d\x6e\x6f\xa4\xa5\xaa\xab\xac\xad")
-"""INS, OUTS, MOVS, STOS, LODS: those that only the count ends."""
+"""INS, OUTS, MOVS, STOS, LODS: the string instructions that only the count ends."""
 
 _TRAP_FLAG: Final = 1 << 8
 _FAULT: Final = frozenset({WHvRegisterPendingInterruption, WHvRegisterPendingEvent})
-"""What the emulator sets where the instruction has not come to its end."""
+"""The registers that the emulator sets if the instruction faults."""
 
 _IO_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
 _MEMORY_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p)
@@ -77,18 +78,18 @@ _TRANSLATE_CALLBACK = ctypes.CFUNCTYPE(
 
 
 class EmulationFailed(Exception):
-    """The emulator cannot do the instruction; the message says what it answered."""
+    """The emulator cannot emulate the instruction; the message has its status."""
 
 
 class EmulatedDevice(Protocol):
-    """What is behind addresses that the machine itself answers for."""
+    """A device of the machine itself, whose accesses are not exits."""
 
     def read(self, offset: int, size: int, /) -> int: ...
     def write(self, offset: int, size: int, value: int, /) -> None: ...
 
 
 class Registers(Protocol):
-    """A vCPU's registers, and its view of memory, for an emulator."""
+    """What the emulator uses of a vCPU: registers and address translation."""
 
     def read_registers(self, names: Any, count: int, values: Any, /) -> None: ...
     def write_registers(self, names: Any, count: int, values: Any, /) -> None: ...
@@ -98,25 +99,25 @@ class Registers(Protocol):
 
 @dataclass(slots=True)
 class EmulatedAccess:
-    """What an instruction reads or writes: ``count`` values of ``size`` bytes."""
+    """An access of an instruction: ``count`` values of ``size`` bytes."""
 
     is_port: bool
     direction: int
     address: int
-    """A port's number, or guest-physical."""
+    """A port number, or a guest-physical address."""
     size: int
     data: bytes = b""
     count: int = 1
 
     def goes_on_with(self, other: EmulatedAccess) -> bool:
-        """Whether both can be told as one: values that are written to the same port."""
+        """Whether both can be one exit: writes of the same size to the same port."""
         mine = self.is_port, self.direction, self.address, self.size
         theirs = other.is_port, other.direction, other.address, other.size
         return mine == theirs and self.is_port and self.direction == WRITE
 
 
 class Emulation:
-    """The instruction that a vCPU is at, if it is one that has to be emulated."""
+    """The instruction of a vCPU that is being emulated, if any."""
 
     def __init__(
         self,
@@ -125,7 +126,7 @@ class Emulation:
         devices: dict[range, EmulatedDevice],
         written: Callable[[int, int], object],
     ) -> None:
-        """Work on a vCPU; ``written`` is told of each write to memory: its address and size."""
+        """``written`` is called with address and size of each write to guest memory."""
         self._registers = registers
         self._memory = memory
         self._devices = devices
@@ -139,12 +140,12 @@ class Emulation:
             _TRANSLATE_CALLBACK(self._guarded(self._translate)),
         )
         self.active = False
-        """Whether an instruction is not at its end."""
+        """Whether an instruction is incomplete."""
         self.current: EmulatedAccess | None = None
-        """The access that is to be told next: who has told it sets this to None."""
+        """The access to return next; whoever has returned it as an exit sets this to None."""
 
     def begin(self, context: WHV_RUN_VP_EXIT_CONTEXT, instruction: bytes) -> None:
-        """Take on the instruction that an exit tells of; its bytes as far as they are known."""
+        """Start with the instruction that caused an exit; `instruction` may be empty if unknown."""
         self._context = WHV_RUN_VP_EXIT_CONTEXT.from_buffer_copy(context)
         self._is_port = context.ExitReason == WHvRunVpExitReasonX64IoPortAccess
         self._changed: dict[int, bytes] = {}
@@ -157,16 +158,16 @@ class Emulation:
         self._single_step = bool(context.VpContext.Rflags & _TRAP_FLAG)
         self._mask = self._count_mask(instruction)
         self._left = self._count() if self._mask else 1
-        if self._left == 0:  # which is no access, so that a whole emulation can be tried
+        if self._left == 0:  # no repetition and no access: emulate it as a whole
             self._mask, self._left = 0, 1
         self.current = None
         self.active = True
 
     def next_access(self) -> EmulatedAccess | None:
-        """Go on to the next access that is not the machine's own; None once all is done.
+        """Emulate up to the next access that is an exit; None once the instruction is complete.
 
-        It is :attr:`current` until it has been told. A read then waits for :meth:`answer`. Raises
-        EmulationFailed.
+        The access is :attr:`current` until it has been returned as an exit. A read then waits for
+        :meth:`answer`. Raises EmulationFailed.
         """
         if self.current is not None:
             return self.current
@@ -186,21 +187,21 @@ class Emulation:
         self._answers = [data[at : at + access.size] for at in range(0, len(data), access.size)]
 
     def close(self) -> None:
-        """Let go of the emulator."""
+        """Destroy the emulator."""
         self.active = False
         if self._handle is not None:
             EMULATOR.WHvEmulatorDestroyEmulator(self._handle)
             self._handle = None
 
     def _told_apart(self) -> bool:
-        """Whether there is a write to tell with which what comes next cannot be told."""
+        """Whether there is a write that cannot be merged with what follows."""
         if not self._written:
             return False
         first, last = self._written[0], self._written[-1]
         return not (self._mask and first.is_port and first.goes_on_with(last))
 
     def _take_written(self) -> None:
-        """Have a write told: all values that are written to a port one after the other as one."""
+        """Make the first write current, merged with those that continue it."""
         first, *others = self._written
         same = [first, *takewhile(first.goes_on_with, others)]
         data = b"".join(access.data for access in same)
@@ -208,7 +209,7 @@ class Emulation:
         self.current, self._written = access, rest
 
     def _step(self) -> None:
-        """Emulate the instruction, or one repetition, as far as the answers go."""
+        """Emulate the instruction, or one repetition, up to a read without an answer."""
         status = WHV_EMULATOR_STATUS()
         self._played = 0
         self._fresh: dict[int, bytes] = {}
@@ -247,7 +248,7 @@ class Emulation:
         )
 
     def _end_step(self) -> None:
-        """Count a repetition, and go back to the instruction if it is not the last one."""
+        """Count a repetition, and return to the instruction unless it was the last one."""
         changed = self._changed | self._fresh
         left, ended = 0, True
         if self._mask:
@@ -262,7 +263,7 @@ class Emulation:
         self._changed, self._left, self._ended, self._log = changed, left, ended, []
 
     def _count_mask(self, instruction: bytes) -> int:
-        """Of a repeated string instruction the mask of its counter; 0 for any other."""
+        """The mask of a repeated string instruction's counter; 0 for any other instruction."""
         cs = self._context.VpContext.Cs
         long = bool(cs.Long and self._context.VpContext.ExecutionState.EferLma)
         repeats = False
@@ -307,7 +308,7 @@ class Emulation:
             self._handle = handle
         return self._handle
 
-    # What the emulator calls. No exception can pass through it: it is kept until it has returned.
+    # The emulator's callbacks. No exception can pass through it: it is stored until it returns.
 
     def _guarded(self, callback: Callable[..., int]) -> Callable[..., int]:
         def guarded(context: object, *arguments: Any) -> int:
@@ -352,19 +353,19 @@ class Emulation:
         return _DONE
 
     def _played_back(self) -> bytes | None:
-        """What the next access of the record was; None if it is a new one."""
+        """The next recorded access's data; None if the access is a new one."""
         at, self._played = self._played, self._played + 1
         return self._log[at] if at < len(self._log) else None
 
     def _answered(self) -> bytes:
-        """The next answer, which goes over to the record."""
+        """Move the next answer to the record, and return it."""
         data = self._answers[0]
         self._log += [data]
         del self._answers[0]
         return data
 
     def _at_once(self, size: int) -> int:
-        """How many values of a string are read from a port in one exit."""
+        """The number of values of a string that one exit reads from a port."""
         return 1 if self._single_step else min(self._left, MOST_AT_ONCE // size)
 
     def _asks(self, access: EmulatedAccess) -> int:
@@ -374,7 +375,7 @@ class Emulation:
 
     def _writes(self, access: EmulatedAccess) -> int:
         if self._played_back() is None:
-            if not access.is_port and self._write_own(access):  # the same again, if interrupted
+            if not access.is_port and self._write_own(access):  # repeated after an interruption
                 self._log += [access.data]
             else:
                 self._bytes_told += access.size
@@ -383,7 +384,7 @@ class Emulation:
         return _DONE
 
     def _own(self, place: int, size: int) -> bytes | None:
-        """Read memory or a device of the machine's own; None if the address is neither's."""
+        """Read guest memory or a device of the machine itself; None if the address is neither."""
         for region in self._memory.regions:
             if region.address <= place and place + size <= region.end:
                 return self._memory.read(place, size)
@@ -394,7 +395,7 @@ class Emulation:
         return None
 
     def _write_own(self, access: EmulatedAccess) -> bool:
-        """Write memory or a device of the machine's own; False if the address is neither's."""
+        """Write guest memory or a device of the machine itself; False if the address is neither."""
         end = access.address + access.size
         for region in self._memory.regions:
             if region.address <= access.address and end <= region.end:
@@ -410,7 +411,7 @@ class Emulation:
         return False
 
     def _get_registers(self, names: int, count: int, values: int) -> int:
-        # The emulator's own array may lie where the platform could not write it.
+        # The emulator's own array may not be aligned as the platform requires.
         read = (WHV_REGISTER_VALUE * count)()
         self._registers.read_registers(names, count, read)
         ctypes.memmove(values, read, ctypes.sizeof(read))
@@ -435,4 +436,4 @@ class Emulation:
 
 def _status(status: WHV_EMULATOR_STATUS) -> str:
     said = (name for name, *_ in WHV_EMULATOR_STATUS_struct._fields_ if getattr(status, name))
-    return ", ".join(said) or "WinHvEmulation says no reason"
+    return ", ".join(said) or "WinHvEmulation gave no reason"

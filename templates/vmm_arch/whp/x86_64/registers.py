@@ -1,7 +1,7 @@
-"""The registers of a WHP vCPU on x86_64: as arrays of names and values, and as views of those.
+"""The registers of a WHP vCPU on x86_64: as arrays of names and values, and as records over those.
 
-A value takes 16 bytes (``WHV_REGISTER_VALUE``). ``Regs``, ``Sregs`` and ``Fpu`` are the values that
-a call reads or writes, one behind the other, under the names that they have on every hypervisor.
+A value takes 16 bytes (``WHV_REGISTER_VALUE``). ``Regs``, ``Sregs`` and ``Fpu`` are the contiguous
+values that a call reads or writes, with the contract's names as members.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from vmm_arch.abi.whp_x86_64 import WHV_REGISTER_VALUE, WHV_X64_SEGMENT_REGISTER
 from vmm_arch.x86_64 import msr
 
 VALUE_SIZE: Final = 16
-"""The bytes of a register's value."""
+"""The size of a register's value in bytes."""
 
 
 def names_array(names: Sequence[int]) -> Array[c_uint32]:
-    """Lay out names as the calls take them."""
+    """Make the array of names that the calls take."""
     return (c_uint32 * len(names))(*names)
 
 
 class RegisterImage:
-    """Registers with their values: what WHvSetVirtualProcessorRegisters takes."""
+    """Registers with their values: the arguments of WHvSetVirtualProcessorRegisters."""
 
     __slots__ = ("_at", "_parts", "names", "values")
     _at: dict[int, int]
     _parts: dict[frozenset[int], tuple[RegisterImage, list[slice]]]
-    """For each set of registers the others, and where they lie: images of one make share this."""
+    """Cache of without(), shared by images of the same registers."""
 
     def __init__(self, registers: Mapping[int, int | WHV_REGISTER_VALUE]) -> None:
         self.names = names_array(list(registers))
@@ -53,7 +53,7 @@ class RegisterImage:
         return copy
 
     def __or__(self, other: RegisterImage) -> RegisterImage:
-        """The registers of both."""
+        """An image with the registers of both."""
         return RegisterImage({name: image[name] for image in (self, other) for name in image._at})
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class RegisterImage:
         self.values[self._at[name]].Reg64 = value
 
     def without(self, names: frozenset[int]) -> RegisterImage:
-        """The same registers but for some."""
+        """A copy without some of the registers."""
         if names not in self._parts:
             left = [name for name in self._at if name not in names]
             runs = _runs([self._at[name] for name in left])
@@ -84,7 +84,7 @@ class RegisterImage:
 
 
 def _runs(places: Sequence[int]) -> list[slice]:
-    """The bytes of the values at some places, as slices that are as long as can be."""
+    """The values at some places as byte slices, adjacent ones joined."""
     runs: list[slice] = []
     for place in places:
         begin, end = place * VALUE_SIZE, (place + 1) * VALUE_SIZE
@@ -96,7 +96,7 @@ def _runs(places: Sequence[int]) -> list[slice]:
 
 
 def segment_image(selector: int, base: int, limit: int, attributes: int) -> WHV_REGISTER_VALUE:
-    """Lay out a segment; the attributes are the flag word of a descriptor (SDM volume 3, 3.4.5)."""
+    """Make a segment's value; the attributes are a descriptor's flag word (SDM volume 3, 3.4.5)."""
     segment = WHV_X64_SEGMENT_REGISTER(
         Base=base, Limit=limit, Selector=selector, Attributes=attributes
     )
@@ -104,7 +104,7 @@ def segment_image(selector: int, base: int, limit: int, attributes: int) -> WHV_
 
 
 class Segment(LittleStruct):
-    """WHV_X64_SEGMENT_REGISTER under the names that a segment's fields have everywhere."""
+    """WHV_X64_SEGMENT_REGISTER with the contract's member names."""
 
     base: int = u64
     limit: int = u32
@@ -121,7 +121,7 @@ class Segment(LittleStruct):
 
 
 class Table(LittleStruct):
-    """WHV_X64_TABLE_REGISTER under the names that GDTR and IDTR have everywhere."""
+    """WHV_X64_TABLE_REGISTER with the contract's member names."""
 
     _pad_0: Array[c_uint8] = u8 * 6
     limit: int = u16
@@ -203,7 +203,7 @@ class Sregs(LittleStruct):
 class Fpu(LittleStruct):
     """x87 and SSE state: the beginning of the FXSAVE area (Intel SDM volume 1, 10.5.1).
 
-    The values of FpControlStatus, XmmControlStatus and the data registers make it up, in that order.
+    It consists of FpControlStatus, XmmControlStatus and the data registers, in that order.
     The abridged tag word ``ftw`` has a bit for each register that is not empty; of the 16 bytes of
     an x87 register in ``st`` 10 are in use.
     """
@@ -286,10 +286,10 @@ MSRS: Final[Mapping[int, int]] = {
     msr.IA32_KERNEL_GS_BASE: abi.WHvX64RegisterKernelGsBase,
     msr.IA32_TSC_AUX: abi.WHvX64RegisterTscAux,
 }
-"""The registers whose value, or the lower half of it, is an MSR, by the MSR's index."""
+"""By MSR index, the register whose value, or the lower half of it, is that MSR."""
 
 SEGMENTS: Final = frozenset({abi.WHvX64RegisterFs, abi.WHvX64RegisterGs})
-"""Those of them that have more than the MSR in their value."""
+"""Those of them whose value has more than the MSR."""
 
 LAPIC: Final[Mapping[int, int]] = {
     0x10 * (name - abi.WHvX64RegisterApicId + 2): name
@@ -307,6 +307,6 @@ OPTIONAL: Final = frozenset(
         *(LAPIC[offset] for offset in (0x80, 0xD0, 0xF0, *range(0x320, 0x380, 0x10))),
     }
 )
-"""What older hosts, or those without the feature, do not have, and a machine can be without.
+"""Optional registers: older hosts, or those without a feature, do not have them.
 
-Of the local APIC's those that can be set: TPR, LDR, SVR and the local vector table."""
+Of the local APIC's, the settable ones: TPR, LDR, SVR and the local vector table."""
