@@ -247,6 +247,6 @@ def test_a_dump_of_nothing_that_is_mapped(start: Start) -> None:
     sregs.cr3 = 0x3FF000  # empty
     sregs.cr2 = 0xDEAD000
     shown = "\n".join(describe(regs, sregs, memory))
-    assert "at rip: 0x200000 is not mapped, or there is no memory" in shown
+    assert "at rip: 0x200000 is not mapped or has no memory" in shown
     assert "at rsp: ???????????????? ????" in shown
     assert "  cr2 000000000dead000: not mapped\n    PML4[0] at 0x3ff000: 0000000000000000" in shown

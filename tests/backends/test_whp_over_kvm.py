@@ -375,7 +375,7 @@ class TestRefusals:
         assert isinstance(failure, arch.Failure)
         assert failure.operation == RUN
         assert failure.code == "WHvRunVpExitReasonMemoryAccess"
-        assert failure.message.startswith("the guest executes at 0x40001000, where there is no")
+        assert failure.message.startswith("the guest executes at 0x40001000, an address without")
         assert vcpu.run_context.ExitReason == abi.WHvRunVpExitReasonMemoryAccess
 
 

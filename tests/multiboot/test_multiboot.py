@@ -203,21 +203,21 @@ def by_header(*addresses: int) -> bytes:
 
 
 REFUSED = [
-    (b"", "kernel: it has no Multiboot header in its first 8 KiB; give a kernel for Multiboot, version 1"),
+    (b"", "kernel: it has no Multiboot header in its first 8 KiB; give a Multiboot version 1 kernel"),
     (elf32([Part(MIB, TEXT)]), "no Multiboot header in its first 8 KiB"),
     (elf32([Part(MIB, bytes(8192) + header())]), "no Multiboot header in its first 8 KiB"),
     (elf32([Part(MIB, b"x" + header())]), "it has no Multiboot header"),
     (elf32([Part(MIB, header()[:11] + b"x")]), "it has no Multiboot header"),
-    (elf32([Part(MIB, header(7))]), "flags at 0x58 is 0x7: it asks for a video mode, which is not h"),
-    (elf32([Part(MIB, header(8))]), "flags at 0x58 is 0x8: it asks for what version 0.6.96 does not"),
-    (header() + TEXT, "it is no ELF file, and its Multiboot header has no addresses (flag 16)"),
+    (elf32([Part(MIB, header(7))]), "flags at 0x58 is 0x7: it requires a video mode: not supported"),
+    (elf32([Part(MIB, header(8))]), "flags at 0x58 is 0x8: it requires a feature that version 0.6.96 does not"),
+    (header() + TEXT, "it is not an ELF file, and its Multiboot header has no addresses (flag 16)"),
     (header(ADDRESSES), "it ends at 0xc, before the end of its Multiboot header, [0x0, 0x20)"),
     (by_header(MIB, MIB + 4, 0, 0, MIB), "header_addr at 0xc is 0x100000, load_addr at 0x10 is"),
     (by_header(MIB, MIB - 4, 0, 0, MIB), "the image begins elsewhere; the image is corrupt"),
     (by_header(MIB, MIB, MIB + 0x121, 0, MIB), "load_end_addr at 0x14 is 0x100121: the image ends"),
     (by_header(MIB, MIB, MIB, 0, MIB), "load_end_addr at 0x14 is 0x100000: the image ends elsewhere"),
-    (by_header(MIB, MIB, 0, 0, MIB - 1), "entry_addr at 0x1c is 0xfffff, in nothing that is loaded"),
-    (by_header(MIB, MIB, MIB + 32, 0, MIB + 32), "entry_addr at 0x1c is 0x100020, in nothing"),
+    (by_header(MIB, MIB, 0, 0, MIB - 1), "entry_addr at 0x1c is 0xfffff, outside what is loaded"),
+    (by_header(MIB, MIB, MIB + 32, 0, MIB + 32), "entry_addr at 0x1c is 0x100020, outside what is loaded"),
     (elf32([Part(9 * MIB, CODE)]), "it goes to [0x900000, 0x90010c); RAM is [0x0, 0x9fc00), [0x100000"),
     (elf32([Part(9 * MIB, CODE)]), "; give the guest 10 MiB of memory or more"),
     (elf32([Part(0x9FC00, CODE)]), "it goes to [0x9fc00, 0x9fd0c); RAM is [0x0, 0x9fc00), [0x100000"),
@@ -225,7 +225,7 @@ REFUSED = [
     (elf32([Part(MIB, CODE)], e_machine=62), "e_machine at 0x12 is 0x3e: for another CPU"),
     (elf32([Part(MIB, CODE)], e_entry=1), "e_entry at 0x18 is 0x1"),
     (elf([Part(1 << 32, CODE)], e_entry=1 << 32), "it goes to [0x100000000, 0x10000010c)"),
-    (elf32([Part(0, CODE, 0x9FC00), Part(MIB, DATA, 7 * MIB)]), "what it is told do not fit beside"),
+    (elf32([Part(0, CODE, 0x9FC00), Part(MIB, DATA, 7 * MIB)]), "Multiboot information do not fit beside"),
 ]  # fmt: skip
 
 
@@ -244,7 +244,7 @@ def test_a_kernel_for_version_2_is_refused_by_name() -> None:
     message = refused(elf32([Part(MIB, bytes(4) + multiboot2() + TEXT)]))
     assert message == (
         "kernel: it is a Multiboot 2 kernel (header at 0x58), entered in 32-bit code;"
-        " give a kernel for Multiboot, version 1"
+        " give a Multiboot version 1 kernel"
     )
 
 
@@ -259,7 +259,7 @@ def test_what_a_kernel_is_told_is_whole() -> None:
 def test_a_module_that_does_not_fit_is_refused() -> None:
     modules = [MultibootModule(b""), MultibootModule(bytes(6 * MIB))]
     message = refused(KERNEL, modules=modules)
-    assert message.startswith("module 1: its 0x600000 bytes do not fit behind 0x205000; RAM is ")
+    assert message.startswith("module 1: its 0x600000 bytes do not fit after 0x205000; RAM is ")
     assert message.endswith("give the guest 9 MiB of memory or more")
     with X86Memory(9 * MIB) as memory:
         load_multiboot(memory, KERNEL, modules=modules)

@@ -99,5 +99,5 @@ def test_all_leaves_and_subleaves_are_asked_for() -> None:
 
 
 def test_a_register_has_32_bits() -> None:
-    with pytest.raises(ValueError, match="CPUID 0x1: eax has 32 bits: 0x100000000"):
+    with pytest.raises(ValueError, match="CPUID 0x1: eax=0x100000000 is not an unsigned 32-bit"):
         CpuidEntry(1, None, eax=1 << 32)

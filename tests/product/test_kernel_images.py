@@ -197,8 +197,8 @@ BROKEN = [
     (bzimage()[:-16], "it ends at 0x6f0, before the end of its code, [0x400, 0x700) (setup_sects,"),
     (bzimage(setup_sects=255)[:2000], "it ends at 0x7d0, before the end of its code, [0x20000, "),
     (bzimage(syssize=1 << 31), "before the end of its code, [0x400, 0x800000400)"),
-    (bzimage(syssize=0), "syssize at 0x1f4 is 0x0: no code is at the 64-bit entry, 0x200"),
-    (bzimage(syssize=0x20), "syssize at 0x1f4 is 0x20: no code is at the 64-bit entry"),
+    (bzimage(syssize=0), "syssize at 0x1f4 is 0x0: there is no code at the 64-bit entry, 0x200"),
+    (bzimage(syssize=0x20), "syssize at 0x1f4 is 0x20: there is no code at the 64-bit entry"),
     (bzimage(boot_flag=0), "boot_flag at 0x1fe is 0x0, not 0xaa55"),
     (bzimage(version=0x20B), "version at 0x206 is 0x20b: a boot protocol before 2.12 has no 64-bit"),
     (bzimage(version=0), "give a kernel of Linux 3.8 or newer"),
@@ -215,14 +215,14 @@ BROKEN = [
     (old_bzimage(b"\x1b[2J", 0x203), "a boot protocol before 2.12 has no 64-bit entry; give a kernel"),
     (old_bzimage(b"\xff" * 99, 0x203), '"' + r"\xff" * 64 + '" (kernel_version) is not Linux'),
     (bzimage(version=0x203, kernel_version=0xFFFF), "has no 64-bit entry; give a kernel of Linux 3.8"),
-    (bzimage(jump=0x6AE9), "jump at 0x200 is 0x6ae9, no short jump to 0x264 or further"),
-    (bzimage(jump=0x61EB), "jump at 0x200 is 0x61eb, no short jump to 0x264 or further"),
-    (bzimage(jump=0x80EB), "jump at 0x200 is 0x80eb, no short jump to 0x264 or further"),
+    (bzimage(jump=0x6AE9), "jump at 0x200 is 0x6ae9, not a short jump to 0x264 or beyond"),
+    (bzimage(jump=0x61EB), "jump at 0x200 is 0x61eb, not a short jump to 0x264 or beyond"),
+    (bzimage(jump=0x80EB), "jump at 0x200 is 0x80eb, not a short jump to 0x264 or beyond"),
     (bzimage(loadflags=0), "loadflags at 0x211 is 0x0: a zImage, which is loaded below 1 MiB"),
     (bzimage(xloadflags=0x6), "xloadflags at 0x236 is 0x6: no 64-bit entry (XLF_KERNEL_64); give"),
     (bzimage(init_size=0x2F0), "init_size at 0x260 is 0x2f0, less than its code, 0x300 bytes"),
-    (bzimage(kernel_alignment=0), "kernel_alignment at 0x230 is 0x0, no power of two"),
-    (bzimage(kernel_alignment=3 * MIB), "kernel_alignment at 0x230 is 0x300000, no power of two"),
+    (bzimage(kernel_alignment=0), "kernel_alignment at 0x230 is 0x0, not a power of two"),
+    (bzimage(kernel_alignment=3 * MIB), "kernel_alignment at 0x230 is 0x300000, not a power of two"),
 ]  # fmt: skip
 
 
@@ -409,12 +409,12 @@ def test_an_elf_kernel_tells_linux_what_its_bzimage_would() -> None:
 BROKEN_ELF = [
     (elf([Part(2 * MIB, TEXT)])[:63], "it ends at 0x3f, before the end of its ELF header, [0x0, 0x40)"),
     (elf([Part(2 * MIB, TEXT)])[:100], "it ends at 0x64, before the end of its program headers (e_p"),
-    (elf([Part(2 * MIB, TEXT)])[:-1], "p_offset at 0x48 is 0x78, p_filesz at 0x60 is 0x100: it ends"),
+    (elf([Part(2 * MIB, TEXT)])[:-1], "p_offset at 0x48 is 0x78, p_filesz at 0x60 is 0x100: beyond the file's end"),
     (elf([Part(2 * MIB, TEXT)], EI_CLASS=ELFCLASS32), "EI_CLASS at 0x4 is 0x1: not 64-bit; give a vm"),
     (elf([Part(2 * MIB, TEXT)], EI_DATA=ELFDATA2MSB), "EI_DATA at 0x5 is 0x2: not little-endian"),
     (elf([Part(2 * MIB, TEXT)], e_machine=EM_386), "e_machine at 0x12 is 0x3: for another CPU"),
     (elf([Part(2 * MIB, TEXT)], e_machine=EM_AARCH64), "e_machine at 0x12 is 0xb7: for another CPU"),
-    (elf([Part(2 * MIB, TEXT)], e_type=ET_REL), "e_type at 0x10 is 0x1: not linked to be run"),
+    (elf([Part(2 * MIB, TEXT)], e_type=ET_REL), "e_type at 0x10 is 0x1: not an executable"),
     (elf([Part(2 * MIB, TEXT)], e_phentsize=32), "e_phentsize at 0x36 is 0x20, not 0x38"),
     (elf([Part(2 * MIB, TEXT)], e_phnum=PN_XNUM), "e_phnum at 0x38 is 0xffff: more program headers"),
     (elf([Part(2 * MIB, TEXT)], e_phnum=0xFFFE), "it ends at 0x178, before the end of its program h"),
@@ -424,7 +424,7 @@ BROKEN_ELF = [
     (elf([Part(2 * MIB, TEXT, 8)]), "p_filesz at 0x60 is 0x100, more than p_memsz, 0x8"),
     (
         elf([Part(2 * MIB, TEXT), Part(3 * MIB, DATA, None, (("p_offset", (1 << 64) - 1),))]),
-        "p_offset at 0x80 is 0xffffffffffffffff, p_filesz at 0x98 is 0x80: it ends before, at 0x230",
+        "p_offset at 0x80 is 0xffffffffffffffff, p_filesz at 0x98 is 0x80: beyond the file's end at 0x230",
     ),
     (elf([Part(2 * MIB, TEXT)], e_entry=1), "e_entry at 0x18 is 0x1, in no loaded segment (p_vaddr, p"),
     (elf([Part(2 * MIB, TEXT, MIB)], e_entry=2 * MIB + len(TEXT)), "e_entry at 0x18 is 0x200100, in"),
@@ -435,7 +435,7 @@ BROKEN_ELF = [
     ),
     (elf([Part(2 * MIB, TEXT), Part(2 * MIB + 1, DATA, 1 << 20)]), "segments overlap"),
     (elf([Part(0x7000, TEXT)]), "its segments go to [0x7000, 0x7100) (p_paddr, p_memsz): below 0x1"),
-    (elf([Part(MIB - 1, TEXT)]), "below 0x100000 are zero page, page tables and command line; link"),
+    (elf([Part(MIB - 1, TEXT)]), "below 0x100000, used for zero page, page tables, command line; link"),
     (
         elf([Part(2 * MIB, TEXT), Part(9 * MIB, DATA, 3 * MIB)]),
         "its segments go to [0x200000, 0xc00000) (p_paddr, p_memsz): not all of that is RAM below"

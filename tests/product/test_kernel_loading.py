@@ -195,13 +195,13 @@ def test_the_command_line_is_at_0x20000(cmdline: str | bytes, written: bytes) ->
         (
             bzimage(),
             "x" * 2048,
-            "command line: it has 2048 bytes, and the kernel takes 2047 (cmdline_size);"
+            "command line: it has 2048 bytes, more than the kernel's 2047 (cmdline_size);"
             " give a shorter one",
         ),
-        (bzimage(cmdline_size=3), "quiet", "it has 5 bytes, and the kernel takes 3"),
-        (bzimage(cmdline_size=0), "x", "it has 1 bytes, and the kernel takes 0"),
-        (elf([Part(MIB, TEXT)]), b"x" * 2048, "and the kernel takes 2047"),
-        (bzimage(cmdline_size=0xFFFFFFFF), b"x" * 0x7FC00, "and the kernel takes 523263"),
+        (bzimage(cmdline_size=3), "quiet", "it has 5 bytes, more than the kernel's 3"),
+        (bzimage(cmdline_size=0), "x", "it has 1 bytes, more than the kernel's 0"),
+        (elf([Part(MIB, TEXT)]), b"x" * 2048, "more than the kernel's 2047"),
+        (bzimage(cmdline_size=0xFFFFFFFF), b"x" * 0x7FC00, "more than the kernel's 523263"),
         (bzimage(), "a\0b", "command line: byte 1 is zero, which would end it; remove that byte"),
         (bzimage(), b"quiet\0", "command line: byte 5 is zero"),
         (bzimage(), "\ud800", "command line: 'utf-8' codec can't encode"),

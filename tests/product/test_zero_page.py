@@ -212,6 +212,8 @@ def test_more_pieces_than_a_zero_page_lists_are_refused() -> None:
         write_zero_page(memory, load_kernel(memory, bzimage()))
     with GuestMemory([low, *pieces]) as memory:
         linux = load_kernel(memory, bzimage())
-        with pytest.raises(ValueError, match="memory has 129 pieces, and the zero page lists 128"):
+        with pytest.raises(
+            ValueError, match="memory has 129 ranges, but the zero page lists at most 128"
+        ):
             write_zero_page(memory, linux)
         assert memory.read(0x7000, PAGE) == bytes(PAGE)

@@ -21,13 +21,13 @@ APIC_LVT_ERROR = 0x370
 
 LVT_MASKED = 0x10000
 LVT_MODE = 0x700
-"""The bits that say what is delivered."""
+"""The delivery mode."""
 LVT_NMI = 0x400
 LVT_EXTINT = 0x700
 
 
 class LapicPage:
-    """Lets the registers of a hypervisor's own record be read and written by their offset."""
+    """Gives access to the registers in a hypervisor's own record by their offset."""
 
     __slots__ = ()
 
@@ -41,6 +41,6 @@ class LapicPage:
 def _register(page: Any, offset: int) -> c_uint32:
     if not 0 <= offset < 0x400 or offset % 0x10:
         raise IndexError(
-            f"no register of the local APIC is at {offset:#x}; they are 16 bytes apart"
+            f"the local APIC has no register at {offset:#x}; registers are 16 bytes apart"
         )
     return c_uint32.from_buffer(page, offset)

@@ -1,1 +1,1 @@
-"""What is x86_64's and no hypervisor's: registers, tables, CPUID, and where a guest begins."""
+"""x86_64, independent of any hypervisor: registers, tables, CPUID, and guest entry points."""

@@ -1,4 +1,4 @@
-"""What the CPUID instruction answers, leaf by leaf, and the parts that VMMs change."""
+"""CPUID leaves, and the parts of them that a VMM changes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ TSC_DEADLINE = 1 << 24
 HTT = 1 << 28
 """In EDX of leaf 1: the package has more than one logical processor."""
 OSXSAVE = 1 << 27
-"""In ECX of leaf 1: what CR4 says."""
+"""In ECX of leaf 1: a copy of CR4.OSXSAVE."""
 X2APIC = 1 << 21
-"""In ECX of leaf 1: whether there is one is for who emulates the local APIC to say."""
+"""In ECX of leaf 1: decided by whoever emulates the local APIC."""
 APIC = 1 << 9
-"""In EDX of leaf 1: what the APIC's base says."""
+"""In EDX of leaf 1: a copy of the enable bit in the APIC base MSR."""
 OSPKE = 1 << 4
-"""In ECX of leaf 7: what CR4 says."""
+"""In ECX of leaf 7: a copy of CR4.PKE."""
 CMP_LEGACY = 1 << 1
-"""In ECX of leaf 0x80000001 of AMD's processors: those are cores."""
+"""In ECX of leaf 0x80000001 on AMD: the logical processors are cores."""
 _AMD = (b"AuthenticAMD", b"HygonGenuine")
 
 Answer: TypeAlias = tuple[int, int, int, int]
 """EAX, EBX, ECX and EDX."""
 RANGES = (0, 0x40000000, 0x80000000)
-"""Where the basic leaves, the hypervisor's and the extended ones begin."""
+"""The first basic, hypervisor and extended leaf."""
 SUBLEAVES = {
     **dict.fromkeys((0x4, 0x7, 0xB, 0x1F), 8),
     0xD: 64,
@@ -36,12 +36,12 @@ SUBLEAVES = {
     0x80000020: 8,
     0x80000026: 8,
 }
-"""The leaves that look at ECX, and how many subleaves are asked for."""
+"""The leaves that depend on ECX, and how many subleaves are queried."""
 
 
 @dataclass(frozen=True, slots=True)
 class CpuidEntry:
-    """One answer of CPUID: for a leaf in EAX and, where the leaf has them, a subleaf in ECX."""
+    """One CPUID result: for a leaf (EAX) and, if the leaf has them, a subleaf (ECX)."""
 
     function: int
     index: int | None
@@ -57,7 +57,9 @@ class CpuidEntry:
             if field.name == "index" and value is None:
                 continue
             if not 0 <= value < 1 << 32:
-                raise ValueError(f"CPUID {self.function:#x}: {field.name} has 32 bits: {value:#x}")
+                raise ValueError(
+                    f"CPUID {self.function:#x}: {field.name}={value:#x} is not an unsigned 32-bit value"
+                )
 
 
 def identity(entries: Iterable[CpuidEntry]) -> str:
@@ -92,9 +94,9 @@ def hypervisor_signature(entries: Iterable[CpuidEntry]) -> str:
 
 
 def for_host(entries: Iterable[CpuidEntry], *, deadline: bool) -> list[CpuidEntry]:
-    """Say what a guest of this host can have, whatever the hypervisor's default: it runs under one.
+    """Adjust the hypervisor's supported CPUID for guests: set the hypervisor bit.
 
-    ``deadline`` says whether the timer of its local APIC has a deadline mode.
+    ``deadline``: whether the local APIC's timer has a deadline mode.
     """
     added = HYPERVISOR_PRESENT | TSC_DEADLINE * deadline
     return [
@@ -104,7 +106,7 @@ def for_host(entries: Iterable[CpuidEntry], *, deadline: bool) -> list[CpuidEntr
 
 
 def for_machine(entries: Iterable[CpuidEntry], *, irqchip: bool) -> list[CpuidEntry]:
-    """Leave out what a machine does not have: without an irqchip the local APIC's timer."""
+    """Remove what a machine lacks: without an irqchip, the local APIC timer's deadline mode."""
     kept = ~(TSC_DEADLINE * (not irqchip))
     return [
         replace(entry, ecx=entry.ecx & kept) if entry.function == 1 else entry for entry in entries
@@ -112,7 +114,7 @@ def for_machine(entries: Iterable[CpuidEntry], *, irqchip: bool) -> list[CpuidEn
 
 
 def enumerated(ask: Callable[[int, int], Answer]) -> Iterator[CpuidEntry]:
-    """Go through all leaves and subleaves, asking for each (Intel SDM volume 2, CPUID).
+    """Query all leaves and subleaves (Intel SDM volume 2, CPUID).
 
     ``ask`` executes the instruction and returns EAX, EBX, ECX and EDX.
     """
@@ -129,7 +131,7 @@ def enumerated(ask: Callable[[int, int], Answer]) -> Iterator[CpuidEntry]:
 
 
 def processors_own(function: int, index: int) -> Answer:
-    """The bits of an answer that depend on what the guest has switched on, or where it runs."""
+    """The bits of a result that depend on what the guest has enabled, or on the vCPU."""
     match function, index:
         case 0x1, _:
             return 0, 0, OSXSAVE | X2APIC, APIC
@@ -141,9 +143,9 @@ def processors_own(function: int, index: int) -> Answer:
 
 
 def for_vcpu(entries: Iterable[CpuidEntry], index: int, count: int) -> list[CpuidEntry]:
-    """Fill in what tells one vCPU from another: one package of ``count`` cores with one thread.
+    """Fill in a vCPU's APIC id and the topology: one package of ``count`` cores with one thread.
 
-    Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E. A leaf that is not there stays away.
+    Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E. No leaf is added.
     """
     given = list(entries)
     width = (count - 1).bit_length()

@@ -1,4 +1,4 @@
-"""What a vCPU was doing when its guest ended, as text for people."""
+"""A readable dump of a vCPU, for when its guest has ended."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _CONTROL: Final[tuple[tuple[str, ...], ...]] = (
 _DEBUG: Final[tuple[tuple[str, ...], ...]] = (("dr0", "dr1", "dr2", "dr3"), ("dr6", "dr7"))
 _SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs", "tr", "ldt")
 _CODE: Final = 16
-"""Bytes of code before and from RIP on."""
+"""Bytes of code before RIP, and from RIP on."""
 _STACK: Final = 8
 """Words of the stack."""
 _EFER_LMA: Final = 1 << 10
 
 AFTER_INIT: Final = (
-    "these registers are what INIT leaves: the processor was reset after the triple fault, as AMD's"
-    " does, and they do not say where the guest was"
+    "these are the register values after INIT: AMD processors reset themselves at a triple fault,"
+    " so the place of the fault is lost"
 )
 
 
 class Vcpu(Protocol):
-    """What is asked of a vCPU."""
+    """What is used of a vCPU."""
 
     @property
     def index(self) -> int: ...
@@ -49,9 +49,9 @@ class Vcpu(Protocol):
 
 
 def dump(vcpu: Vcpu, memory: GuestMemory) -> str:
-    """Describe a vCPU that nobody runs: what it does, its registers, code, stack and page tables.
+    """Describe a vCPU that is not running: activity, registers, code, stack and page tables.
 
-    What cannot be read is said, and the rest is shown all the same.
+    Parts that cannot be read are marked as such; the rest is shown.
     """
     try:
         activity, regs, sregs = vcpu.get_activity(), vcpu.get_regs(), vcpu.get_sregs()
@@ -67,7 +67,7 @@ def dump(vcpu: Vcpu, memory: GuestMemory) -> str:
 
 
 def is_after_init(vcpu: Vcpu) -> bool:
-    """Tell whether a vCPU is at the reset vector, as INIT leaves it (SDM volume 3, table 10-1)."""
+    """Whether a vCPU is at the reset vector, as after INIT (SDM volume 3, table 10-1)."""
     try:
         return _is_after_init(vcpu.get_regs(), vcpu.get_sregs())
     except (HypervisorError, VcpuError):
@@ -108,14 +108,14 @@ def describe(regs: Any, sregs: Any, memory: GuestMemory) -> Iterator[str]:
 
 
 def linear(sregs: Any, segment: str, offset: int) -> int:
-    """The linear address of an offset in CS or SS: in 64-bit code the offset itself."""
+    """The linear address of an offset in CS or SS; in 64-bit code, the offset itself."""
     if sregs.efer & _EFER_LMA and sregs.cs.l:
         return offset
     return int(getattr(sregs, segment).base + offset) & 0xFFFFFFFF
 
 
 def _also(vcpu: Vcpu) -> Iterator[str]:
-    """What a hypervisor may not have."""
+    """The state that not every hypervisor can read."""
     try:
         debug = vcpu.get_debugregs()
         for names in _DEBUG:
@@ -125,7 +125,7 @@ def _also(vcpu: Vcpu) -> Iterator[str]:
     try:
         yield f"  pending: {vcpu.get_events()}"
     except HypervisorError as error:
-        yield f"  nothing known of pending events: {error}"
+        yield f"  pending events unknown: {error}"
 
 
 def _row(record: Any, names: tuple[str, ...]) -> str:
@@ -138,7 +138,7 @@ def _code(memory: GuestMemory, sregs: Any, rip: int) -> Iterator[str]:
     if any(byte is not None for byte in before):
         yield f"  before rip: {_bytes(before)}"
     if found[0] is None:
-        yield f"  at rip: {rip:#x} is not mapped, or there is no memory"
+        yield f"  at rip: {rip:#x} is not mapped or has no memory"
     else:
         yield f"  at rip: {_bytes(found)}"
 

@@ -1,4 +1,4 @@
-"""ELF files, loaded by physical address (System V ABI, chapters 4 and 5): Linux's vmlinux, others."""
+"""ELF kernels, loaded by physical address (System V ABI, chapters 4 and 5), such as vmlinux."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ELF_HEADER = "its ELF header"
 _COMMAND_LINE_SIZE = 2048
 """With the terminating zero: COMMAND_LINE_SIZE, Linux arch/x86/include/asm/setup.h."""
 _INITRD_ADDRESS_MAX = 0x7FFFFFFF
-"""What a bzImage of the same kernel says (arch/x86/boot/header.S)."""
+"""The value in a bzImage of the same kernel (arch/x86/boot/header.S)."""
 _OTHER = "give a vmlinux for x86-64"
 
 
@@ -48,27 +48,27 @@ _CLASSES: dict[int, tuple[type[Header], type[ProgramHeader], int]] = {
     ELFCLASS32: (elf32_hdr, elf32_phdr, EM_386),
     ELFCLASS64: (elf64_hdr, elf64_phdr, EM_X86_64),
 }
-"""By EI_CLASS: the two kinds of headers, and the CPU whose code such a file has."""
+"""By EI_CLASS: the types of the two headers, and the expected e_machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What an ELF file says, and what follows from it: physical addresses."""
+    """An ELF file's headers, and what follows from them: physical addresses."""
 
     header: Header
     programs: Sequence[ProgramHeader]
     entry: int
     segments: tuple[Segment, ...]
-    """What is to be loaded: ascending, and none overlaps another."""
+    """The segments to load: in ascending order, without overlap."""
 
 
 def is_elf(start: bytes) -> bool:
-    """Whether an image that begins like this is an ELF file."""
+    """Whether an image with these first bytes is an ELF file."""
     return start.startswith(_MAGIC)
 
 
 def read_layout(image: Image, ram: list[range]) -> Layout:
-    """Read a vmlinux's headers and check every segment's place, or raise KernelImageError."""
+    """Read a vmlinux's headers and check each segment's address, or raise KernelImageError."""
     multiboot = multiboot_header(image)
     if multiboot is not None and _class(image) != ELFCLASS64:
         raise image.error(f"{multiboot}", multiboot.remedy)
@@ -87,10 +87,10 @@ def read_layout(image: Image, ram: list[range]) -> Layout:
 
 
 def read_program(image: Image, classes: Collection[int], other: str) -> Program:
-    """Read an ELF file's headers and check what they say of the file, or raise KernelImageError.
+    """Read an ELF file's headers and check them against the file, or raise KernelImageError.
 
-    `classes` are the values of EI_CLASS that are wanted, `other` is what to do about an ELF file of
-    another kind. Whether there is memory at the addresses is the caller's question.
+    `classes` are the accepted values of EI_CLASS; `other` is the remedy for an ELF file of another
+    kind. The caller has to check whether there is memory at the addresses.
     """
     elf_class = _class(image)
     if elf_class not in classes or elf_class not in _CLASSES:
@@ -130,8 +130,8 @@ def _class(image: Image) -> int:
 def _entry(image: Image, elf: Header, loaded: Sequence[ProgramHeader]) -> int:
     """The guest-physical address of the entry.
 
-    It is virtual (System V ABI, chapter 4), as BSDs have it, and then its segment says where that
-    is in physical memory, as for GRUB. Linux's vmlinux has a physical one.
+    e_entry is a virtual address (System V ABI, chapter 4), as in BSD kernels, which is translated
+    with its segment, as GRUB does. In Linux's vmlinux it is physical.
     """
     for program in loaded:
         if program.p_vaddr <= elf.e_entry < program.p_vaddr + program.p_filesz:
@@ -146,9 +146,9 @@ def _check(image: Image, elf: Header, machine: int, program_size: int, other: st
     if elf.e_ident[EI_DATA] != ELFDATA2LSB:
         problem = f"EI_DATA at {EI_DATA:#x} is {elf.e_ident[EI_DATA]:#x}: not little-endian"
     elif elf.e_machine != machine:
-        problem = f"{described(elf, 'e_machine')}: for another CPU, x86 is {machine:#x}"
+        problem = f"{described(elf, 'e_machine')}: for another CPU (x86 is {machine:#x})"
     elif elf.e_type not in (ET_EXEC, ET_DYN):
-        problem = f"{described(elf, 'e_type')}: not linked to be run (ET_EXEC, ET_DYN)"
+        problem = f"{described(elf, 'e_type')}: not an executable (ET_EXEC, ET_DYN)"
     elif elf.e_phentsize != program_size:
         problem = f"{described(elf, 'e_phentsize')}, not {program_size:#x}"
     elif elf.e_phnum == PN_XNUM:
@@ -159,24 +159,24 @@ def _check(image: Image, elf: Header, machine: int, program_size: int, other: st
 
 
 def _segment(image: Image, program: ProgramHeader, at: int) -> Segment:
-    """Check what a program header, `at` an offset in the file, says of the file itself."""
+    """Check a program header, which is at offset `at`, against the file."""
     file_size = described(program, "p_filesz", at)
     if program.p_filesz > program.p_memsz:
         problem = f"{file_size}, more than p_memsz, {program.p_memsz:#x}"
         raise image.error(problem, CORRUPT)
     if program.p_offset + program.p_filesz > image.size:
         place = f"{described(program, 'p_offset', at)}, {file_size}"
-        raise image.error(f"{place}: it ends before, at {image.size:#x}", CORRUPT)
+        raise image.error(f"{place}: beyond the file's end at {image.size:#x}", CORRUPT)
     return Segment(program.p_paddr, program.p_offset, program.p_filesz, program.p_memsz)
 
 
 def _check_places(image: Image, segments: Sequence[Segment], ram: list[range]) -> range:
-    """Check that ascending segments are where Linux can be, and return the addresses they span."""
+    """Check that Linux can be loaded to its segments' addresses, and return the range they span."""
     kernel = range(segments[0].address, segments[-1].end)
     place = f"its segments go to {listing([kernel])} (p_paddr, p_memsz)"
     if kernel.start < HIGH_MEMORY:
-        problem = f"{place}: below {HIGH_MEMORY:#x} are zero page, page tables and command line"
-        raise image.error(problem, "link it to physical addresses from there on")
+        problem = f"{place}: below {HIGH_MEMORY:#x}, used for zero page, page tables, command line"
+        raise image.error(problem, "link it to physical addresses above")
     if not holds(clipped(ram, HIGH_MEMORY, MAPPED), kernel):
         problem = f"{place}: not all of that is RAM below {MAPPED:#x}; RAM is {listing(ram)}"
         raise image.error(problem, memory_up_to(kernel.stop) or CORRUPT)
@@ -184,7 +184,7 @@ def _check_places(image: Image, segments: Sequence[Segment], ram: list[range]) -
 
 
 def _setup_header() -> bytes:
-    """What matters of the header that this kernel's bzImage would have."""
+    """The fields that matter of the setup header that this kernel's bzImage would have."""
     return bytes(
         setup_header(
             boot_flag=BOOT_FLAG,

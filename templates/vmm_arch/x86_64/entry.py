@@ -1,7 +1,7 @@
-"""Where and how a guest's first instruction is executed, one class for each mode.
+"""Entries: address and mode of a guest's first instruction, one class for each mode.
 
-What surrounds it (descriptor tables, page tables) is written to guest memory by
-``configure_system``, once for a machine.
+``configure_system`` writes the descriptor and page tables that the mode needs to guest memory, once
+for a machine.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ CODE_SELECTOR = 0x10
 DATA_SELECTOR = 0x18
 TSS_SELECTOR = 0x20
 GDT_SIZE = TSS_SELECTOR + 16
-"""The TSS's descriptor has 16 bytes in long mode."""
+"""Includes the TSS descriptor's 16 bytes in long mode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What all modes have in common; use one of the classes below. All addresses are
-    guest-physical, and paging, where it is on, maps them to themselves."""
+    """The base of all modes; use one of the classes below. All addresses are guest-physical; paging,
+    if on, maps them to themselves."""
 
     address: int
     """Of the first instruction."""
@@ -31,9 +31,9 @@ class Entry:
         for name in ("address", "rsp", "rax", "rbx", "rsi"):
             value = getattr(self, name)
             if not isinstance(value, int):
-                raise TypeError(f"{name} is an integer, not a {type(value).__name__}")
+                raise TypeError(f"{name}: expected int, got {type(value).__name__}")
             if not 0 <= value < 1 << 64:
-                raise ValueError(f"{name} has 64 bits and no sign: {value:#x} has not")
+                raise ValueError(f"{name}={value:#x} is not an unsigned 64-bit value")
 
     @property
     def rip(self) -> int:
@@ -42,13 +42,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class RealMode(Entry):
-    """16-bit code below 1 MiB. CS is 0 if the address is below 64 KiB, all other segments are."""
+    """16-bit code below 1 MiB. CS is 0 if the address is below 64 KiB; all other segments are 0."""
 
     def __post_init__(self) -> None:
         Entry.__post_init__(self)
         if not 0 <= self.address < 0x100000:
-            where = f"{self.address:#x} is no address that real mode reaches"
-            raise ValueError(f"{where}; enter below 0x100000")
+            raise ValueError(f"real mode cannot reach {self.address:#x}; enter below 0x100000")
 
     @property
     def rip(self) -> int:
@@ -83,7 +82,7 @@ class Long64(Entry):
     gdt: int = 0x500
     """Where configure_system() puts the descriptor table: 48 bytes."""
     page_tables: int = 0x9000
-    """Where it puts the page tables: six pages, by default up to 0xEFFF."""
+    """Where configure_system() puts the page tables: six pages, by default up to 0xEFFF."""
 
     def __post_init__(self) -> None:
         Entry.__post_init__(self)
@@ -93,13 +92,13 @@ class Long64(Entry):
 
 def _check_place(address: int, name: str, place: int, size: int, alignment: int) -> None:
     if address >= 1 << 32:
-        raise ValueError(f"address {address:#x} is beyond the first 4 GiB, which is what is mapped")
+        raise ValueError(f"address {address:#x} is beyond the first 4 GiB, which are mapped")
     if not isinstance(place, int):
-        raise TypeError(f"{name} is an integer, not a {type(place).__name__}")
+        raise TypeError(f"{name}: expected int, got {type(place).__name__}")
     if place % alignment or not 0 <= place <= (1 << 32) - size:
-        raise ValueError(f"{name} {place:#x} is no multiple of {alignment:#x} below 4 GiB")
+        raise ValueError(f"{name}={place:#x} is not a multiple of {alignment:#x} below 4 GiB")
     if place <= address < place + size:
         raise ValueError(
             f"the code at {address:#x} would be overwritten: {name} takes {size:#x} bytes from"
-            f" {place:#x} on; put one of them elsewhere"
+            f" {place:#x} on; move one of them"
         )

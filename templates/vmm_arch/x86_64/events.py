@@ -1,4 +1,4 @@
-"""What a vCPU has yet to take: exceptions, interrupts, NMIs."""
+"""The pending events of a vCPU: exceptions, interrupts, NMIs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """What is pending, and what keeps it from being taken."""
+    """Pending events, and what blocks them."""
 
     exception: int | None = None
-    """The vector of an exception that the guest takes next."""
+    """The vector of the pending exception."""
     interrupt: int | None = None
-    """The vector of an interrupt that the guest takes next; the local APIC's own are not here."""
+    """The vector of the pending interrupt; those in the local APIC are not included."""
     nmi: bool = False
     nmi_masked: bool = False
-    """Whether an NMI is being handled, until IRET."""
+    """Whether NMIs are blocked because one is being handled, until IRET."""
     interrupt_shadow: bool = False
-    """Whether the last instruction was STI or loaded SS, which holds interrupts back for one more."""
+    """Whether interrupts are blocked for one instruction, after STI or a load of SS."""
 
     def __str__(self) -> str:
         parts = []

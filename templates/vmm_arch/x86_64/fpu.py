@@ -1,4 +1,4 @@
-"""The XSAVE area, as XSAVE stores it in its standard format (Intel SDM volume 1, 13.4)."""
+"""The XSAVE area in its standard format (Intel SDM volume 1, 13.4)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ XSTATE_SSE = 0x2
 class XsaveArea(LittleStruct):
     """4,096 bytes: the FXSAVE area, the XSAVE header and the extended state.
 
-    A component is only what the area says if its bit in ``xstate_bv`` is set; otherwise it is in
-    its initial state. A new area has the bits of x87 and SSE.
+    A component whose bit in ``xstate_bv`` is clear is in its initial state, whatever the area
+    contains. A new area has the bits of x87 and SSE set.
 
-    The abridged tag word ``ftw`` has a bit for each register that is not empty; of the 16 bytes of
-    an x87 register in ``st`` 10 are in use.
+    The abridged tag word ``ftw`` has a bit for each register that is not empty. An x87 register in
+    ``st`` uses 10 of its 16 bytes.
     """
 
     fcw: int = u16

@@ -1,6 +1,6 @@
-"""Multiboot kernels: put into guest memory with their modules, and told of their machine.
+"""Multiboot kernels: loads them with their modules, and writes the Multiboot information.
 
-Version 1 of the protocol (Multiboot Specification 0.6.96, whose section numbers these are). As with
+Version 1 of the protocol (Multiboot Specification 0.6.96; section numbers refer to it). As with
 Linux's kernels, no field of an image is trusted.
 """
 
@@ -38,25 +38,25 @@ if TYPE_CHECKING:
     from vmm_arch.boot.image import Source
 
 MULTIBOOT_BOOTLOADER_MAGIC: Final = 0x2BADB002
-"""What a kernel finds in EAX (3.2)."""
+"""The value of EAX at the kernel's entry (3.2)."""
 
 _VIDEO, _ADDRESSES = 1 << 2, 1 << 16
 _KNOWN = 0x7
-"""Of the flags that ask for what a loader must have: aligned modules, a memory map, video."""
+"""The flags with which a kernel requires aligned modules, a memory map, a video mode."""
 _REQUIRED = 0xFFFF
 _MEMORY, _COMMAND_LINE, _MODULES = 1 << 0, 1 << 2, 1 << 3
 _MEMORY_MAP, _LOADER_NAME = 1 << 6, 1 << 9
 _BEFORE = aligned(GDT_SIZE, 16)
-"""Before the information there is room for a descriptor table."""
+"""Room for a descriptor table before the information."""
 _NAME = b"vmm-arch\0"
 _KIB = 1 << 10
 _LOWEST = PAGE_SIZE
-"""Below are what a PC has for interrupts in real mode, and the BIOS's variables."""
+"""Below are a PC's real-mode interrupt table and BIOS data area."""
 _OTHER = "give a kernel for 32-bit or 64-bit x86"
 
 
 class _Header(LittleEndianStructure):
-    """What makes an image a Multiboot kernel (3.1.1); the addresses are valid if a flag says so."""
+    """The Multiboot header (3.1.1); the addresses are valid if a flag says so."""
 
     magic: int
     flags: int
@@ -79,7 +79,7 @@ class _Header(LittleEndianStructure):
 
 
 class _Information(LittleEndianStructure):
-    """What a kernel finds where EBX points (3.3); zero, and no flag set, is what is not there."""
+    """The Multiboot information, which EBX points to (3.3); absent parts are zero, their flags clear."""
 
     _fields_ = (
         ("flags", c_uint32),
@@ -103,7 +103,7 @@ class _Information(LittleEndianStructure):
 
 @dataclass(frozen=True, slots=True)
 class MultibootModule:
-    """A file that a Multiboot kernel gets in memory, and a text of its own."""
+    """A file that is loaded for a Multiboot kernel, and its command line."""
 
     image: Source
     """A path, bytes or a binary file."""
@@ -112,16 +112,16 @@ class MultibootModule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Multiboot32(Protected32):
-    """The 32-bit entry of a loaded Multiboot kernel, and where all that belongs to it lies.
+    """The 32-bit entry of a loaded Multiboot kernel, and the addresses of its parts.
 
     RBX has the address of the Multiboot information. The machine state is that of section 3.2.
     """
 
     rax: int = MULTIBOOT_BOOTLOADER_MAGIC
     segments: tuple[range, ...]
-    """The addresses that the kernel itself takes, ascending."""
+    """The address ranges of the kernel itself, ascending."""
     information: range
-    """What the kernel is told: the structure, its tables and texts. The descriptor table as well."""
+    """The Multiboot information with its tables and texts, and the descriptor table."""
     modules: tuple[range, ...] = ()
 
 
@@ -132,16 +132,16 @@ def load_multiboot(
     cmdline: str | bytes = "",
     modules: Iterable[MultibootModule] = (),
 ) -> Multiboot32:
-    """Put a Multiboot kernel into guest memory, with its command line and modules; return its entry.
+    """Load a Multiboot kernel with its command line and modules, and return its entry.
 
     `kernel` is an ELF file for 32-bit or 64-bit x86, entered in 32-bit code, or has its addresses
-    in the Multiboot header; it is given as a path, bytes or a binary file. It goes to the physical
-    addresses that it is linked to, anywhere in RAM below 4 GiB; its modules to the first pages
-    behind it; command line, memory map and the rest below 640 KiB, or behind the modules. A str
+    in the Multiboot header; it is given as a path, bytes or a binary file. It is loaded to the
+    physical addresses that it is linked to, anywhere in RAM below 4 GiB; its modules to the first
+    pages after it; command line, memory map and the rest below 640 KiB, or after the modules. A str
     becomes UTF-8. ``configure_system`` adds a descriptor table and ACPI tables.
 
-    Raises KernelImageError, and has written nothing, if an image is wrong, has no place, or asks
-    for what is not here, such as a video mode; OSError if it cannot be read. Source: Multiboot
+    Raises KernelImageError, with nothing written, if an image is invalid, does not fit, or requires
+    something unsupported, such as a video mode; OSError if it cannot be read. Source: Multiboot
     Specification 0.6.96.
     """
     limit = sum(region.size for region in memory.regions)
@@ -167,7 +167,7 @@ def load_multiboot(
             one = stack.enter_context(opened(module.image, f"module {index}", limit))
             address = lowest(free, one.size, start, PAGE_SIZE)
             if address is None:
-                problem = f"its {one.size:#x} bytes do not fit behind {start:#x}"
+                problem = f"its {one.size:#x} bytes do not fit after {start:#x}"
                 more = memory_up_to(aligned(start, PAGE_SIZE) + one.size)
                 raise one.error(f"{problem}; RAM is {listing(ram)}", more or "give a smaller one")
             module_images.append(one)
@@ -181,7 +181,7 @@ def load_multiboot(
         if address is None:
             address = lowest(free, size, start, PAGE_SIZE)
         if address is None:
-            problem = f"{size:#x} bytes for what it is told do not fit beside it"
+            problem = f"the {size:#x} bytes of its Multiboot information do not fit beside it"
             raise image.error(f"{problem}; RAM is {listing(ram)}", "give the guest more memory")
 
         for segment in segments:
@@ -200,25 +200,25 @@ def load_multiboot(
 
 
 def _usable(memory: GuestMemory) -> list[range]:
-    """RAM that 32-bit code reaches, but for what belongs to a PC's firmware below 1 MiB."""
+    """RAM that 32-bit code reaches, except the firmware's on a PC below 1 MiB."""
     ram = runs_of(memory, writable=True)
     return [*clipped(ram, 0, EBDA.start), *clipped(ram, HIGH_MEMORY, MAPPED)]
 
 
 def _read_program(image: Image) -> tuple[int, tuple[Segment, ...]]:
-    """Where the image says that it goes, ascending, and where it is entered: physical addresses."""
+    """The image's entry, and its segments in ascending order: physical addresses."""
     found = multiboot_header(image)
     if found is None or found.version != 1:
         problem = f"{found}" if found else "it has no Multiboot header in its first 8 KiB"
-        raise image.error(problem, "give a kernel for Multiboot, version 1")
+        raise image.error(problem, "give a Multiboot version 1 kernel")
     offset = found.offset
     raw = image.read(offset, min(image.size - offset, sizeof(_Header)), "its Multiboot header")
     header = _Header.from_buffer_copy(raw.ljust(sizeof(_Header), b"\0"))
     wanted = header.flags & _REQUIRED
     if wanted & ~_KNOWN or wanted & _VIDEO:
-        what = "a video mode" if wanted & _VIDEO else "what version 0.6.96 does not know"
-        problem = f"{described(header, 'flags', offset)}: it asks for {what}, which is not here"
-        raise image.error(problem, "build it without")
+        what = "a video mode" if wanted & _VIDEO else "a feature that version 0.6.96 does not know"
+        problem = f"{described(header, 'flags', offset)}: it requires {what}: not supported"
+        raise image.error(problem, "build it without that")
     if header.flags & _ADDRESSES:
         if len(raw) < sizeof(_Header):
             place = f"[{offset:#x}, {offset + sizeof(_Header):#x})"
@@ -226,7 +226,7 @@ def _read_program(image: Image) -> tuple[int, tuple[Segment, ...]]:
             raise image.error(problem, CORRUPT)
         return _by_header(image, header, offset)
     if not elf.is_elf(image.read(0, min(image.size, 4), "its beginning")):
-        problem = "it is no ELF file, and its Multiboot header has no addresses (flag 16)"
+        problem = "it is not an ELF file, and its Multiboot header has no addresses (flag 16)"
         raise image.error(problem, "give an ELF file")
     program = elf.read_program(image, (ELFCLASS32, ELFCLASS64), _OTHER)
     return program.entry, program.segments
@@ -247,7 +247,7 @@ def _by_header(image: Image, header: _Header, offset: int) -> tuple[int, tuple[S
             raise image.error(f"{problem}: the image ends elsewhere", CORRUPT)
     size = max(header.bss_end_addr - header.load_addr, file_size)
     if not 0 <= header.entry_addr - header.load_addr < file_size:
-        problem = f"{described(header, 'entry_addr', offset)}, in nothing that is loaded"
+        problem = f"{described(header, 'entry_addr', offset)}, outside what is loaded"
         raise image.error(problem, CORRUPT)
     return header.entry_addr, (Segment(header.load_addr, begin, file_size, size),)
 
@@ -260,7 +260,7 @@ def _information(
     modules: Sequence[range],
     texts: Sequence[bytes],
 ) -> bytes:
-    """What is told to a kernel (3.3), as it lies at an address behind room for a descriptor table."""
+    """The information for a kernel (3.3), for an address; begins with room for a descriptor table."""
     content = bytearray(_BEFORE + sizeof(_Information))
 
     def append(data: bytes) -> int:

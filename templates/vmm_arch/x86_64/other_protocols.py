@@ -27,7 +27,7 @@ Header: TypeAlias = elf32_hdr | elf64_hdr
 ProgramHeader: TypeAlias = elf32_phdr | elf64_phdr
 
 ENTER_32 = "give a Linux kernel, or load it yourself and enter it with Protected32"
-"""What to do with a kernel that is entered in 32-bit code."""
+"""The remedy for a kernel that is entered in 32-bit code."""
 _FOR_A_PC = "give a kernel for a PC"
 
 _MULTIBOOT = 0x1BADB002
@@ -38,21 +38,21 @@ _MULTIBOOT2_SEARCH = 32768
 _ENTRY_TAG = 3
 _XEN_ENTRY, _XEN_PHYS32_ENTRY = 1, 18
 _XEN_SECTION = b"\0__xen_guest\0"
-"""How that was said before there were notes for it."""
+"""The older marker, from before there were notes for it."""
 _MOST = 64 << 10
-"""A kernel has a few hundred bytes of notes, and of its sections' names: a limit to what hostile
-headers have read."""
+"""The most bytes read of notes and of section names: a kernel has a few hundred, hostile headers
+may claim more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Multiboot:
-    """A Multiboot header: always for 32-bit code."""
+    """A Multiboot header. Its entry is always 32-bit code."""
 
     offset: int
     """In the file."""
     version: int
     entry: int | None
-    """Physical, if the header says one instead of the ELF header's."""
+    """Physical; None if the header has none, so that the ELF header's counts."""
 
     def __str__(self) -> str:
         name = "Multiboot" if self.version == 1 else "Multiboot 2"
@@ -60,14 +60,14 @@ class Multiboot:
 
     @property
     def remedy(self) -> str:
-        """What to do about it where a Linux kernel is wanted."""
+        """The remedy where a Linux kernel is expected."""
         return (
             "give a Linux kernel; load_multiboot() is for these" if self.version == 1 else ENTER_32
         )
 
 
 def multiboot_header(image: Image) -> Multiboot | None:
-    """Find the header that a Multiboot loader would (Multiboot 0.6.96, 3.1; Multiboot 2.0, 3.1)."""
+    """Find a Multiboot header as a loader does (Multiboot 0.6.96, 3.1; Multiboot 2.0, 3.1)."""
     start = image.read(0, min(image.size, _MULTIBOOT2_SEARCH), "its beginning")
     for offset in _places(start[:_MULTIBOOT_SEARCH], _MULTIBOOT, 4):
         if offset + 12 <= len(start):
@@ -88,11 +88,11 @@ def multiboot_header(image: Image) -> Multiboot | None:
 def xen_protocol(
     image: Image, elf: Header, programs: Sequence[ProgramHeader], entry: int
 ) -> tuple[str, str] | None:
-    """Which of Xen's protocols the ELF entry is for, and what to do; `entry` is its physical
-    address.
+    """The Xen protocol that the ELF entry is for, and the remedy; None if it is for none.
 
-    A Linux kernel has entries for Xen as well, but its ELF entry is none of them. Source: Xen,
-    xen/include/public/elfnote.h; the notes' layout: System V ABI, chapter 5.
+    `entry` is the entry's physical address. A Linux kernel has entries for Xen as well, but its ELF
+    entry is not one of them. Source: Xen, xen/include/public/elfnote.h; the notes' layout: System V
+    ABI, chapter 5.
     """
     for name, kind, content in _notes(image, programs):
         value = int.from_bytes(content, "little")
@@ -115,7 +115,7 @@ def _places(content: bytes, magic: int, alignment: int) -> Iterator[int]:
 
 
 def _entry_tag(tags: bytes) -> int | None:
-    """The entry that the tags of a Multiboot 2 header say, if they do (3.1.3 and on)."""
+    """The entry address in the tags of a Multiboot 2 header, if there is one (3.1.3 and on)."""
     at = 0
     while at + 12 <= len(tags):
         kind, _, size, value = struct.unpack_from("<HHII", tags, at)
@@ -126,7 +126,7 @@ def _entry_tag(tags: bytes) -> int | None:
 
 
 def _notes(image: Image, programs: Sequence[ProgramHeader]) -> Iterator[tuple[bytes, int, bytes]]:
-    """Name, type and content of each note, as far as they are there: loading needs none."""
+    """Name, type and content of each note; invalid ones are skipped, since loading needs none."""
     left = _MOST
     for one in programs:
         if (
@@ -139,7 +139,7 @@ def _notes(image: Image, programs: Sequence[ProgramHeader]) -> Iterator[tuple[by
 
 
 def _section_names(image: Image, elf: Header) -> bytes:
-    """The names of the sections, each after a zero, as far as they are there: loading needs none."""
+    """The section names, each preceded by a zero; empty if invalid, since loading needs none."""
     size = sizeof(elf64_shdr)
     at = elf.e_shoff + elf.e_shstrndx * size
     if elf.e_shentsize != size or elf.e_shstrndx >= elf.e_shnum or at + size > image.size:

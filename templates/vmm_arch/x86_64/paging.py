@@ -1,7 +1,7 @@
 """Walks a guest's page tables in its memory (Intel SDM volume 3, 4.3 to 4.5; AMD APM volume 2, 5.3).
 
-A hypervisor's own ``translate`` says where an address leads; this says which entry it is that does
-not lead on, and works with registers that the vCPU has no more.
+A hypervisor's own ``translate`` gives only the result; this shows which entry is not present, and
+works with saved registers that the vCPU no longer has.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _ADDRESS = 0x000F_FFFF_FFFF_F000
 
 
 class Registers(Protocol):
-    """The control registers that decide on paging."""
+    """The control registers that determine paging."""
 
     cr0: int
     cr3: int
@@ -35,9 +35,9 @@ class Step:
     table: str
     index: int
     address: int
-    """Guest-physical: where the entry is."""
+    """The entry's guest-physical address."""
     value: int | None
-    """What it says; None if there is no memory."""
+    """The entry; None if there is no memory at its address."""
 
     def __str__(self) -> str:
         value = "no memory" if self.value is None else f"{self.value:016x}"
@@ -46,12 +46,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """Where a linear address leads, and on what way."""
+    """The result of a page walk, and its steps."""
 
     steps: tuple[Step, ...]
     """Empty without paging."""
     physical: int | None
-    """The guest-physical address; None if the last step does not lead on."""
+    """The guest-physical address; None if the last entry is not present or not in memory."""
 
     def __str__(self) -> str:
         return "not mapped" if self.physical is None else f"physical {self.physical:#x}"
@@ -77,10 +77,9 @@ _LA57 = (_Level("PML5", 48, 9, False), *_LONG)
 
 
 def walk(memory: GuestMemory, registers: Registers, linear: int) -> Walk:
-    """Follow a linear address through the guest's page tables, as its memory has them now.
+    """Walk the guest's page tables for a linear address, as they are in memory now.
 
-    Only whether an entry is present counts, not what it allows. An address that is not canonical
-    is not mapped.
+    Permissions are not checked, only presence. A non-canonical address is not mapped.
     """
     if not registers.cr0 & _CR0_PG:
         return Walk((), linear)
@@ -99,7 +98,7 @@ def walk(memory: GuestMemory, registers: Registers, linear: int) -> Walk:
             if size == 1 << 22:  # bits 13 to 20 are the page's bits 32 to 39 (PSE-36)
                 page |= (step.value >> 13 & 0xFF) << 32
             return Walk(tuple(steps), page | linear & (size - 1))
-    raise AssertionError("the last table has pages")
+    raise AssertionError("the last level maps a page")
 
 
 def _levels(registers: Registers) -> tuple[_Level, ...]:

@@ -1,4 +1,4 @@
-"""What a vCPU's registers point to in guest memory: written once for a machine."""
+"""The structures in guest memory that a vCPU's registers point to; written once for a machine."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _MAPPED_GIB = 4
 
 
 class Machine(Protocol):
-    """What the functions here need of a virtual machine."""
+    """What the functions here use of a virtual machine."""
 
     @property
     def memory(self) -> GuestMemory: ...
@@ -54,7 +54,7 @@ def configure_system(vm: Machine, entry: Entry) -> None:
     """Write what an entry needs to guest memory: descriptor table and page tables for its mode.
 
     Real mode needs none. A Linux kernel gets ACPI tables and its zero page as well, a Multiboot
-    kernel ACPI tables. Raises MemoryAccessError where the entry puts them outside the memory.
+    kernel ACPI tables. Raises MemoryAccessError if the entry puts them outside guest memory.
     """
     if isinstance(entry, Protected32 | Long64):
         code = CODE64_ATTRIBUTES if isinstance(entry, Long64) else CODE32_ATTRIBUTES
@@ -68,7 +68,7 @@ def configure_system(vm: Machine, entry: Entry) -> None:
 
 
 def descriptor_table(code_attributes: int) -> bytes:
-    """Make a GDT: flat code and data segments where the Linux boot protocol wants them, a TSS."""
+    """Make a GDT: flat code and data segments where the Linux boot protocol requires them, a TSS."""
     table = {
         CODE_SELECTOR: descriptor(0, 0xFFFFFFFF, code_attributes),
         DATA_SELECTOR: descriptor(0, 0xFFFFFFFF, DATA_ATTRIBUTES),
@@ -81,7 +81,7 @@ def descriptor_table(code_attributes: int) -> bytes:
 
 def descriptor(base: int, limit: int, attributes: int) -> int:
     """Make a segment descriptor (Intel SDM volume 3, figure 3-8) for a limit in bytes."""
-    if attributes & 0x8000:  # G: in pages
+    if attributes & 0x8000:  # G: the limit is in pages
         limit >>= 12
     return (
         limit & 0xFFFF
@@ -93,9 +93,9 @@ def descriptor(base: int, limit: int, attributes: int) -> int:
 
 
 def page_tables(address: int) -> bytes:
-    """Make page tables that map the first 4 GiB to themselves with 2 MiB pages.
+    """Make page tables that identity-map the first 4 GiB with 2 MiB pages.
 
-    They are to lie at a guest-physical address: PML4, PDPT and four page directories.
+    `address` is the guest-physical address that they are for: PML4, PDPT, four page directories.
     """
     top = [address + 0x1000 | _PRESENT_WRITABLE]
     pointers = [address + 0x2000 + 0x1000 * i | _PRESENT_WRITABLE for i in range(_MAPPED_GIB)]

@@ -1,4 +1,4 @@
-"""The time stamp counter, as hypervisors let it be set."""
+"""Checks whether a hypervisor lets the time stamp counter be set."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from vmm_arch.errors import HypervisorUnavailableError
 
 
 def check_moved(operation: str, before: int, wanted: int, after: int) -> None:
-    """Raise HypervisorUnavailableError if the counter, set after ``before``, runs on from there.
+    """Raise HypervisorUnavailableError if setting the counter to ``wanted`` had no effect.
 
-    Some hypervisors take a value, and give every guest the host's counter all the same.
+    ``before`` and ``after`` are its values before and after. Some hypervisors accept a value, but
+    give every guest the host's counter all the same.
     """
     bits = (1 << 64) - 1
     if after - wanted & bits > after - before & bits:
-        cause = "the guest's time stamp counter is the host's here, and cannot be set"
+        cause = "this hypervisor's guests have the host's time stamp counter, which cannot be set"
         raise HypervisorUnavailableError(operation, "ENOTSUP", cause)

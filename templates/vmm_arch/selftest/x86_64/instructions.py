@@ -1,7 +1,7 @@
-"""Instructions that an operating system cannot do without, and that some hypervisors cannot execute.
+"""Instructions that every operating system needs, and that some hypervisors cannot execute.
 
-A hypervisor without the processor's help emulates each instruction, and has only those that its
-authors met. Small guests run there; a kernel dies in the middle of its boot.
+A hypervisor without hardware virtualization emulates each instruction, and implements only some of
+them. Small guests run there; a kernel crashes in the middle of its boot.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _ALWAYS = 0
 
 
 class Instruction(NamedTuple):
-    """One that is tried: a guest that executes it, and sends 42 to port 0x10."""
+    """An instruction and its test guest, which executes it and sends 42 to port 0x10."""
 
     name: str
     feature: int
-    """In ECX of CPUID's leaf 1: without it no operating system uses the instruction."""
+    """The bit in ECX of CPUID leaf 1 without which no operating system uses the instruction."""
     assembly: str
     code: str
 
@@ -65,9 +65,9 @@ INSTRUCTIONS = (
 
 
 def missing_instructions(backend: Backend[AnyVcpu]) -> list[str]:
-    """The names of those that this hypervisor cannot execute though its CPUID has them.
+    """The instructions that this hypervisor cannot execute although its CPUID has them.
 
-    Each is tried by a guest of its own. HypervisorError: there is no guest at all.
+    Each is tried by a guest of its own. Raises HypervisorError if no guest can be created.
     """
     leaf_1 = (one.ecx for one in backend.supported_cpuid() if one.function == 1)
     features = next(leaf_1, 0)

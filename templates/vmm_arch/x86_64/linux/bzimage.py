@@ -1,6 +1,6 @@
 """Linux's bzImage, started by the 64-bit boot protocol (Documentation/arch/x86/boot.rst).
 
-Offsets are those in the file; the setup header has the same one in the zero page.
+Offsets are file offsets; the setup header has the same offset in the zero page.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vmm_arch.boot.ranges import Segment, aligned, clipped, holds, listing, lowe
 from vmm_arch.x86_64.linux.layout import HIGH_MEMORY, MAPPED, Layout, memory_up_to
 
 HEADER = 0x1F1
-"""Where the setup header is."""
+"""The offset of the setup header."""
 MAGIC = 0x53726448
 """HdrS."""
 BOOT_FLAG = 0xAA55
@@ -21,28 +21,28 @@ VERSION_2_12 = 0x020C
 """The oldest protocol with a 64-bit entry: Linux 3.8."""
 
 _JUMP_END = 0x202
-"""What the jump at 0x200 is relative to: it leads to the end of the header."""
+"""The jump at 0x200 is relative to this, and leads to the end of the header."""
 _LONGEST_JUMP = 0x7F
 _SHORT_JUMP = 0xEB
 _HEADER_END = 0x264
-"""What is used here lies before: init_size is last."""
+"""The end of the fields used here: init_size is the last one."""
 _SECTOR = 512
 _PARAGRAPH = 16
 _DEFAULT_SETUP_SECTORS = 4
 _ENTRY_64 = 0x200
 _LONGEST_NAME = 64
 _LINUX = re.compile(r"\d+\.\d+.* \(.*@")
-"""How Linux calls itself: 6.1.0 (who@where) #1 SMP … (arch/x86/boot/version.c)."""
+"""Linux's version string: 6.1.0 (who@where) #1 SMP … (arch/x86/boot/version.c)."""
 
 
 def is_bzimage(start: bytes) -> bool:
-    """Whether an image that begins like this says that it is one."""
+    """Whether an image with these first bytes has the magic number of a bzImage."""
     return start[_JUMP_END : _JUMP_END + 4] == MAGIC.to_bytes(4, "little")
 
 
 def read_layout(image: Image, ram: list[range]) -> Layout:
-    """Read the setup header and find the kernel a place, or raise KernelImageError."""
-    # Reading further than the header is long is harmless: the code behind it is no shorter.
+    """Read the setup header and choose the kernel's load address, or raise KernelImageError."""
+    # Reading beyond the header is harmless: the code that follows it is long enough.
     longest = _JUMP_END + _LONGEST_JUMP - HEADER
     raw = image.read(HEADER, longest, "its setup header")
     header = setup_header.from_buffer_copy(raw)
@@ -52,7 +52,9 @@ def read_layout(image: Image, ram: list[range]) -> Layout:
     # The size is rounded up, and the last paragraph need not be whole.
     missing = max(code_offset + code_size - image.size, 0)
     if code_size <= _ENTRY_64:
-        problem = f"{_field(header, 'syssize')}: no code is at the 64-bit entry, {_ENTRY_64:#x}"
+        problem = (
+            f"{_field(header, 'syssize')}: there is no code at the 64-bit entry, {_ENTRY_64:#x}"
+        )
         raise image.error(problem, CORRUPT)
     if missing >= _PARAGRAPH:
         place = f"its code, [{code_offset:#x}, {code_offset + code_size:#x}) (setup_sects, syssize)"
@@ -79,12 +81,12 @@ def _check(image: Image, header: setup_header) -> None:
         if name is None or _LINUX.match(name):
             raise image.error(problem, "give a kernel of Linux 3.8 or newer")
         problem += f', and "{name}" (kernel_version) is not Linux'
-        raise image.error(problem, "such programs need a BIOS: start it where there is one")
+        raise image.error(problem, "such programs need a BIOS: use a VMM that has one")
     if (
         header.jump & 0xFF != _SHORT_JUMP
         or not _HEADER_END <= _end(header) <= _JUMP_END + _LONGEST_JUMP
     ):
-        problem = f"{_field(header, 'jump')}, no short jump to {_HEADER_END:#x} or further"
+        problem = f"{_field(header, 'jump')}, not a short jump to {_HEADER_END:#x} or beyond"
         raise image.error(problem, CORRUPT)
     if not header.loadflags & LOADED_HIGH:
         problem = f"{_field(header, 'loadflags')}: a zImage, which is loaded below 1 MiB"
@@ -95,7 +97,7 @@ def _check(image: Image, header: setup_header) -> None:
 
 
 def _name(image: Image, header: setup_header) -> str | None:
-    """What the image calls itself, if it does: one line, cut to a sensible length."""
+    """The image's version string, if it has one: one line, truncated."""
     offset = header.kernel_version + _SECTOR
     if not header.kernel_version or offset >= image.size:
         return None
@@ -110,10 +112,10 @@ def _end(header: setup_header) -> int:
 
 
 def _place(image: Image, header: setup_header, size: int, ram: list[range]) -> int:
-    """Where to load the kernel.
+    """The kernel's load address.
 
     A relocatable kernel runs where it is loaded, but never below its preferred address; any other
-    one moves there (arch/x86/boot/compressed/head_64.S). So lower addresses are no choice.
+    kernel moves itself there (arch/x86/boot/compressed/head_64.S). So lower addresses are useless.
     """
     start = header.pref_address or HIGH_MEMORY
     runs = clipped(ram, HIGH_MEMORY, MAPPED)
@@ -121,7 +123,7 @@ def _place(image: Image, header: setup_header, size: int, ram: list[range]) -> i
     if header.relocatable_kernel:
         alignment = header.kernel_alignment
         if alignment.bit_count() != 1:
-            raise image.error(f"{_field(header, 'kernel_alignment')}, no power of two", CORRUPT)
+            raise image.error(f"{_field(header, 'kernel_alignment')}, not a power of two", CORRUPT)
         start = aligned(max(start, HIGH_MEMORY), alignment)
         where += f" or at a higher multiple of {alignment:#x} (kernel_alignment)"
         address = lowest(runs, size, start, alignment)

@@ -1,4 +1,4 @@
-"""What a Linux kernel has to be told on a machine like ours: the beginning of its command line."""
+"""The parameters that Linux needs on this package's machines, for its command line."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final, Protocol
 
 _PARAMETERS: Final = (
     "console=ttyS0"
-    # By the ACPI tables' reset register. A panic resets too, but "warm", which is how
-    # platform.pc knows it. That comes first: kernels before 5.2 take it for another way to reset.
+    # Reset with the ACPI tables' reset register. A panic resets too, but "warm", by which platform.pc
+    # recognises it. panic_warm comes first: kernels before 5.2 take it for a way to reset.
     " reboot=panic_warm,acpi panic=-1"
-    # There is no PCI bus; looking for one takes long.
+    # There is no PCI bus; probing for one takes long.
     " pci=off"
 )
 
@@ -27,11 +27,11 @@ class Machine(Protocol):
 
 
 def linux_cmdline(vm: Machine, more: str = "") -> str:
-    """Make a command line for a Linux that is to boot on this machine, and append ``more`` to it.
+    """Make a command line for Linux on this machine, and append ``more`` to it.
 
-    It names the serial console, ttyS0, how to reset (in a panic as well, at once), what not to look
-    for, and the frequency of the time stamp counter, which Linux has nothing to measure with on a
-    hypervisor without timers of its own. Linux takes the last of a parameter given twice, so that
-    ``more`` can overrule each. Source: Linux, Documentation/admin-guide/kernel-parameters.txt.
+    It sets the serial console, ttyS0, how to reset (also immediately after a panic), what not to
+    probe for, and the frequency of the time stamp counter, which Linux cannot measure on a
+    hypervisor without timers of its own. If a parameter is given twice Linux takes the last one, so
+    ``more`` can override each. Source: Linux, Documentation/admin-guide/kernel-parameters.txt.
     """
     return f"{_PARAMETERS} tsc_early_khz={vm.vcpus[0].get_tsc_khz()} {more}".rstrip()

@@ -1,4 +1,4 @@
-"""A Linux kernel in guest memory, and the low memory that booting it takes.
+"""The entry of a Linux kernel, and the layout of low memory for booting it.
 
 All addresses are guest-physical. Low memory is laid out as in other VMMs::
 
@@ -21,7 +21,7 @@ from vmm_arch.x86_64.entry import Long64
 ZERO_PAGE = 0x7000
 STACK_TOP = 0x8FF0
 LOW_STRUCTURES = range(0xF000)
-"""What has GDT, zero page, stack and page tables."""
+"""The range of GDT, zero page, stack and page tables."""
 COMMAND_LINE = 0x20000
 EBDA = range(0x9FC00, 0xA0000)
 BIOS = range(0xF0000, 0x100000)
@@ -29,7 +29,7 @@ BIOS = range(0xF0000, 0x100000)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Linux64(Long64):
-    """The 64-bit entry of a loaded Linux kernel, and what its zero page is to say.
+    """The 64-bit entry of a loaded Linux kernel, and the content of its zero page.
 
     Documentation/arch/x86/boot.rst, "64-bit Boot Protocol": RSI has the zero page's address.
     """
@@ -37,10 +37,10 @@ class Linux64(Long64):
     rsi: int = ZERO_PAGE
     rsp: int = STACK_TOP
     setup_header: bytes
-    """The image's header from offset 0x1f1 on; for an ELF image, one as its bzImage would have."""
+    """The image's header from offset 0x1f1 on; for an ELF image, the one its bzImage would have."""
     kernel: range
-    """The addresses that the kernel takes until it knows its memory."""
+    """The addresses that the kernel occupies until it has read its memory map."""
     command_line: range
-    """Where the command line is, its terminating zero included."""
+    """The addresses of the command line, its terminating zero included."""
     initrd: range | None = None
-    """Where the initrd is, if there is one."""
+    """The addresses of the initrd, if there is one."""

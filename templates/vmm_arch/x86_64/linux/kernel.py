@@ -1,7 +1,7 @@
-"""Kernels, their command line and initrd: recognised, checked, and only then put into guest memory.
+"""Loads kernels, command line and initrd: everything is checked before guest memory is written.
 
-Every field of an image is taken for hostile: nothing is allocated or written because an image says
-a size, but only because the file has so many bytes and the guest so much memory.
+No field of an image is trusted: the sizes that an image claims are checked against the file and
+guest memory before anything is allocated or written.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _OTHERS = (
     (0, b"\x55\xaa", "it is an option ROM, which needs a BIOS", _NO_KERNEL),
     (0x1FE, b"\x55\xaa", "it begins with a boot sector, which needs a BIOS", _NO_KERNEL),
 )
-"""What else people have: offset, magic number, what it is, what to do."""
+"""Other formats that are recognised: offset, magic number, name, remedy."""
 _START = 0x206
-"""So many bytes tell what an image is."""
+"""The number of bytes that identify a format."""
 
 
 def load_kernel(
@@ -58,16 +58,17 @@ def load_kernel(
     cmdline: str | bytes = "",
     initrd: Source | None = None,
 ) -> Linux64:
-    """Put a Linux kernel into guest memory, with its command line and initrd; return its entry.
+    """Load a Linux kernel with its command line and initrd, and return its entry.
 
     `kernel` is a bzImage with a 64-bit entry (Linux 3.8 or newer) or an ELF vmlinux, told apart by
     content, given as a path, bytes or a binary file; so is `initrd`. A str `cmdline` becomes UTF-8.
-    The kernel goes where it prefers, or higher if it can and must; the initrd as high as the kernel
-    allows; the command line to 0x20000. ``write_zero_page`` tells the kernel where all that is.
+    The kernel is loaded to its preferred address, or a higher one if there is no room and it is
+    relocatable; the initrd as high as the kernel allows; the command line to 0x20000.
+    ``write_zero_page`` passes these addresses to the kernel.
 
     Kernels of other boot protocols (Multiboot, PVH) are refused by name.
 
-    Raises KernelImageError, and has written nothing, if an image is wrong or has no place; OSError
+    Raises KernelImageError, with nothing written, if an image is invalid or does not fit; OSError
     if it cannot be read. Source: Linux, Documentation/arch/x86/boot.rst.
     """
     limit = sum(region.size for region in memory.regions)
@@ -104,10 +105,10 @@ def load_kernel(
 
 
 def load_flat(memory: GuestMemory, code: Source, address: int) -> None:
-    """Put all of a flat binary, a path, bytes or a binary file, to a guest-physical address.
+    """Load a flat binary, given as a path, bytes or a binary file, to a guest-physical address.
 
-    It may go to memory that the guest cannot write, as firmware does. Raises KernelImageError, and
-    has written nothing, if it is empty or does not fit; OSError if it cannot be read.
+    Memory that is read-only for the guest is allowed, for firmware. Raises KernelImageError, with
+    nothing written, if it is empty or does not fit; OSError if it cannot be read.
     """
     with opened(code, "binary", sum(region.size for region in memory.regions)) as image:
         _require_content(image)
@@ -142,20 +143,20 @@ def _require_content(image: Image) -> None:
 
 
 def _command_line(cmdline: str | bytes, allowed: int) -> bytes:
-    """The command line as it is written, with its terminating zero."""
+    """The command line as bytes, with its terminating zero."""
     line = terminated(cmdline, "command line")
     size, longest = len(line) - 1, min(allowed, EBDA.start - COMMAND_LINE - 1)
     if size > longest:
-        problem = f"it has {size} bytes, and the kernel takes {longest} (cmdline_size)"
+        problem = f"it has {size} bytes, more than the kernel's {longest} (cmdline_size)"
         raise KernelImageError(f"command line: {problem}; give a shorter one")
     return line
 
 
 def _place_initrd(image: Image, header: setup_header, ram: list[range], kernel: range) -> range:
-    """The highest pages that the kernel takes an initrd from.
+    """The highest pages from which the kernel accepts an initrd.
 
-    initrd_addr_max keeps clear of bugs in boot loaders; a kernel that can be loaded above 4 GiB
-    takes an initrd from anywhere, so where it finds no room below, it may lie above.
+    initrd_addr_max exists for the sake of boot loaders' bugs; a kernel that can be loaded above
+    4 GiB accepts an initrd anywhere, so if there is no room below the limit, it may be above.
     """
     _require_content(image)
     limits = [header.initrd_addr_max + 1]
@@ -174,9 +175,9 @@ def _place_initrd(image: Image, header: setup_header, ram: list[range], kernel: 
 
 
 def _room_for(size: int, start: int, limit: int) -> str:
-    """What to do so that an initrd finds room from `start` on, below `limit`."""
+    """The remedy that makes room for an initrd from `start` on, below `limit`."""
     size = aligned(size, PAGE_SIZE)
     end = needed = aligned(start, PAGE_SIZE) + size
-    if end > HOLE.start:  # then all of it goes behind
+    if end > HOLE.start:  # so all of it goes above the hole
         end, needed = HOLE.stop + size, HOLE.start + size
     return memory_of(needed) if end <= limit else "give a smaller one"

@@ -1,4 +1,4 @@
-"""Where a Linux kernel goes in guest memory, and what its own format says of that.
+"""The layout of a Linux kernel in guest memory, as its image format determines it.
 
 All addresses are guest-physical, all sizes in bytes.
 """
@@ -11,29 +11,29 @@ from vmm_arch.boot.ranges import Segment, aligned
 from vmm_arch.x86_64.platform import memory_map
 
 HIGH_MEMORY = 0x100000
-"""Kernel and initrd go here or above; below is what a PC's firmware and a boot loader need."""
+"""Kernel and initrd are loaded here or above; below is for a PC's firmware and the boot loader."""
 MAPPED = 1 << 32
-"""A kernel begins with page tables that map what is below (entry.Long64)."""
+"""The page tables at the kernel's entry map the addresses below this (entry.Long64)."""
 
 HOLE = memory_map.GuestMemory.HOLES[0]
-"""Where memory laid out by size has none; it goes on behind."""
+"""The hole in memory that is laid out by size, which continues above it."""
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What a kernel's own format says of how to load it."""
+    """How to load a kernel."""
 
     entry: int
     kernel: range
-    """Addresses that are the kernel's until it knows its memory: nothing else may be there."""
+    """The addresses that the kernel occupies until it has read its memory map."""
     segments: tuple[Segment, ...]
     setup_header: bytes
 
 
 def memory_up_to(end: int) -> str | None:
-    """What to do for RAM up to `end`, or None if no size of memory gives it."""
+    """The remedy that gives RAM up to `end`; None if no size of memory does."""
     return memory_of(end) if end <= HOLE.start else None
 
 

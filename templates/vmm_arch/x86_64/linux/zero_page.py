@@ -1,4 +1,4 @@
-"""The zero page: what Linux is told of its kernel, its initrd and its memory.
+"""The zero page, which passes Linux the addresses of kernel and initrd, and the memory map.
 
 Source: Linux, Documentation/arch/x86/boot.rst and zero-page.rst.
 """
@@ -23,21 +23,21 @@ from vmm_arch.x86_64.platform.acpi import TABLES
 E820_RAM = 1
 E820_RESERVED = 2
 E820_ACPI = 3
-"""Types of addresses (ACPI 6.5, table 15.2)."""
+"""Address range types (ACPI 6.5, table 15.2)."""
 
 _UNKNOWN_LOADER = 0xFF
 _NORMAL_VIDEO = 0xFFFF
 _HEAP_END = 0xFE00
-"""Real-mode code, which does not run here, could use the 64 KiB behind its start."""
+"""The heap of Linux's real-mode code, which does not run here: the 64 KiB after its start."""
 _LOW = 0xFFFFFFFF
 
 
 def write_zero_page(memory: GuestMemory, linux: Linux64, *, acpi_rsdp: int = 0) -> None:
-    """Write the zero page of a kernel that load_kernel() has put into this memory.
+    """Write the zero page of a kernel that load_kernel() has loaded into this memory.
 
-    It goes to the guest-physical address that the entry has in RSI. `acpi_rsdp` is the address of
-    the ACPI root pointer; with 0 Linux looks for one below 1 MiB. Raises ValueError for memory of
-    more pieces than a zero page can list, MemoryAccessError where there is no memory for it.
+    It goes to the guest-physical address in the entry's RSI. `acpi_rsdp` is the address of the ACPI
+    root pointer; with 0 Linux searches for one below 1 MiB. Raises ValueError if memory has more
+    ranges than a zero page can list, MemoryAccessError if there is no memory for it.
     """
     page = bytearray(sizeof(boot_params))
     page[HEADER : HEADER + len(linux.setup_header)] = linux.setup_header
@@ -63,7 +63,7 @@ def write_zero_page(memory: GuestMemory, linux: Linux64, *, acpi_rsdp: int = 0) 
     params.acpi_rsdp_addr = acpi_rsdp
     entries = e820_map(memory)
     if len(entries) > E820_MAX_ENTRIES_ZEROPAGE:
-        problem = f"memory has {len(entries)} pieces, and the zero page lists"
+        problem = f"memory has {len(entries)} ranges, but the zero page lists at most"
         raise ValueError(f"{problem} {E820_MAX_ENTRIES_ZEROPAGE}; give it fewer regions")
     params.e820_entries = len(entries)
     for entry, (addresses, kind) in zip(params.e820_table, entries, strict=False):
@@ -73,11 +73,11 @@ def write_zero_page(memory: GuestMemory, linux: Linux64, *, acpi_rsdp: int = 0) 
 
 
 def e820_map(memory: GuestMemory) -> list[tuple[range, int]]:
-    """What each interval of guest-physical addresses is, ascending; what is in none is no memory.
+    """The memory map: ranges of guest-physical addresses in ascending order, each with its type.
 
-    RAM is what the guest may write, below the extended BIOS data area and from 1 MiB on. That area,
-    the BIOS's and memory that the guest cannot write are reserved. Between the two is RAM for ACPI
-    tables, which the guest may use once it has read them.
+    RAM is writable memory below the extended BIOS data area and from 1 MiB on. That area, the
+    BIOS's and read-only memory are reserved. Between the two is RAM with ACPI tables, which the
+    guest may use once it has read them. Addresses in no range have no memory.
     """
     ram = runs_of(memory, writable=True)
     usable = [*clipped(ram, 0, EBDA.start), *clipped(ram, HIGH_MEMORY, ADDRESS_LIMIT)]
@@ -93,7 +93,7 @@ def e820_map(memory: GuestMemory) -> list[tuple[range, int]]:
 
 
 def _joined(intervals: list[range]) -> list[range]:
-    """The same addresses as ascending intervals of which no two touch."""
+    """The same addresses as ascending ranges, with adjacent ones joined."""
     joined: list[range] = []
     for one in sorted(intervals, key=lambda interval: interval.start):
         if joined and one.start <= joined[-1].stop:
