@@ -14,15 +14,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from backends import BACKENDS, backend_module
 from images import flat_kernel
 from requirements import require
+from vmm_arch.__main__ import main
 from vmm_arch.command.backends import hypervisors, usual
 from vmm_arch.command.messages import complain
 from vmm_arch.command.run import size
+from vmm_arch.report import Check, Report
 from vmm_arch.whp import VARIABLE
 from whp.build import PLATFORM, libraries
 
@@ -68,6 +71,44 @@ def test_wrong_use(arguments: list[str], complaint: str) -> None:
 )
 def test_sizes(text: str, bytes_: int) -> None:
     assert size(text) == bytes_
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "complaint"),
+    [
+        (["doctor"], 1, "vmm-arch has no backend for slate yet"),
+        (["selftest"], 2, "vmm-arch selftest: vmm-arch has no scenarios for slate"),
+        (["run", os.devnull], 2, "vmm-arch run: vmm-arch has no backend for kvm on slate"),
+    ],
+)
+def test_a_processor_without_a_backend_is_named(
+    arguments: list[str],
+    status: int,
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("vmm_arch.command.backends.processor", lambda: "slate")
+    assert main(arguments) == status
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["doctor"], 1), (["run", os.devnull], 2)])
+def test_a_processor_that_the_commands_lack_a_part_for_is_named(
+    arguments: list[str],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arch = SimpleNamespace(probe=lambda: Report("Chalk", (Check("chalk", True, "is at hand"),)))
+    monkeypatch.setattr("vmm_arch.command.backends.processor", lambda: "slate")
+    monkeypatch.setattr("vmm_arch.command.backends.hypervisors", lambda: {"kvm": "chalk_slate"})
+    monkeypatch.setattr("vmm_arch.command.backends.backend", lambda name: arch)
+    assert main(arguments) == status
+    said = (
+        f"vmm-arch {arguments[0]}: vmm-arch has no commands for slate: there is no module vmm_arch"
+    )
+    assert said in capsys.readouterr().err
 
 
 def test_doctor() -> None:

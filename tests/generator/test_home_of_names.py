@@ -67,7 +67,7 @@ def test_another_hypervisor_or_cpu_is_never_searched(
     templates: Path, paths: Project, module: str
 ) -> None:
     """LAPIC is a table of WHP's; in KVM's operations it means nothing."""
-    (templates / "vmm_arch/protocols/aarch64.py").write_text("")  # there is such a CPU
+    (templates / "cpu/aarch64").mkdir()  # there is such a CPU
     file = templates / "vmm_arch" / module
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as module_file:

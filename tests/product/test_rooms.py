@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from vmm_arch.command import x86_64
 from vmm_arch.command.cpu import Cpu
+from vmm_arch.selftest.play import Suite
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
 
@@ -75,6 +77,13 @@ def owned_by(module: str) -> set[str]:
 def level(module: str) -> int:
     room = (*module.split("."), "")[1]
     return ABOVE.index(room) + 1 if room in ABOVE else 0
+
+
+@pytest.mark.parametrize("cpu", sorted(path.name for path in (TEMPLATES / "cpu").iterdir()))
+def test_every_cpu_has_what_the_commands_and_the_self_test_leave_to_it(cpu: str) -> None:
+    wanted = {name for name in vars(Cpu) if not name.startswith("_")}
+    assert wanted <= vars(import_module(f"vmm_arch.command.{cpu}")).keys()
+    assert Suite(cpu).names
 
 
 def test_there_is_something_of_each_kind() -> None:

@@ -15,6 +15,11 @@ from vmm_arch.command.table import BACKENDS
 from vmm_arch.protocols.common import Backend
 from vmm_arch.selftest.play import Suite
 
+
+class MissingPartError(ValueError):
+    """There is nothing yet for this processor where there has to be a module for each."""
+
+
 _OTHER_NAMES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
 """Windows' names for processors, and everybody else's."""
 
@@ -61,17 +66,19 @@ def backend(hypervisor: str) -> Backend:
 
 
 def cpu() -> Cpu:
-    """What the commands do on this processor only; ValueError if nobody wrote it."""
+    """What the commands do on this processor only; MissingPartError if nobody wrote it."""
     name = f"vmm_arch.command.{processor()}"
     if find_spec(name) is None:
-        raise ValueError(f"vmm-arch has no commands for {processor()}: there is no module {name}")
+        raise MissingPartError(
+            f"vmm-arch has no commands for {processor()}: there is no module {name}"
+        )
     return cast(Cpu, importlib.import_module(name))
 
 
 def suite() -> Suite:
-    """The self-test's scenarios for this processor; ValueError if there are none."""
+    """The self-test's scenarios for this processor; MissingPartError if there are none."""
     if find_spec(f"vmm_arch.selftest.{processor()}") is None:
-        raise ValueError(f"vmm-arch has no scenarios for {processor()}")
+        raise MissingPartError(f"vmm-arch has no scenarios for {processor()}")
     return Suite(processor())
 
 

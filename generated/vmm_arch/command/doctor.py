@@ -9,6 +9,7 @@ from time import perf_counter
 
 from vmm_arch.command import backends
 from vmm_arch.command.cpu import Cpu
+from vmm_arch.command.messages import complain
 from vmm_arch.errors import HypervisorError
 from vmm_arch.protocols.common import Backend
 from vmm_arch.report import Check, Report
@@ -49,7 +50,11 @@ def _run_a_guest(arch: Backend, cpu: Cpu) -> Check:
 def doctor() -> int:
     """Print the reports; return 0 if any hypervisor works here, else 1."""
     print(f"Python {platform.python_version()}, {platform.system()} {platform.release()}")
-    reports = examine()
+    try:
+        reports = examine()
+    except backends.MissingPartError as error:
+        complain("doctor", error)
+        return 1
     for report in reports:
         print(report)
     if not reports:

@@ -59,7 +59,7 @@ def selftest(options: argparse.Namespace) -> int:
     """Run the scenarios and return the exit status."""
     try:
         suite = backends.suite()
-    except ValueError as error:
+    except backends.MissingPartError as error:
         complain("selftest", error)
         return UNAVAILABLE
     names = [n for n in suite.names if any(fnmatchcase(n, pattern) for pattern in options.pattern)]

@@ -54,7 +54,7 @@ STANDARD_LIBRARY = (
 def providers(templates: Path, name: str, cpu: str, abi: VerifiedAbi) -> list[Provider]:
     """What a hypervisor's backend for a CPU may import: no module of another of either."""
     foreign = {path.name for path in (templates / "hypervisors").iterdir()} - {name}
-    foreign |= {path.stem for path in (templates / "vmm_arch/protocols").glob("*.py")} - {cpu}
+    foreign |= {path.name for path in (templates / "cpu").iterdir()} - {cpu}
     package = templates / "vmm_arch"
     neutral = [
         Provider(_module(templates, path), public_names(templates, path))

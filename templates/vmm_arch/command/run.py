@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="when the guest's kernel panics: end, report its state and end, or boot a new machine"
         " (default: %(default)s)",
     )
-    with suppress(ValueError):  # run() raises it again and reports it
+    with suppress(backends.MissingPartError):  # run() raises it again and reports it
         backends.cpu().add_arguments(parser)
     parser.add_argument(
         "--single-step",
