@@ -302,7 +302,7 @@ class TestRefusals:
     ) -> None:
         with (
             arch.Vm(memory, irqchip=True) as vm,
-            pytest.raises(ValueError, match=f"has the lines 0 to 23, not {line}"),
+            pytest.raises(ValueError, match=f"line {line}: the I/O APIC has lines 0 to 23"),
         ):
             vm.set_irq_line(line, True)
 

@@ -56,16 +56,14 @@ def failure(arch: AnyBackend, scenario: Small, code: bytes) -> str:
 def test_another_exit_than_expected_is_named_with_its_place(arch: AnyBackend) -> None:
     said = failure(arch, Small(REAL_MODE, lambda guest: guest.halts()), SENDS_AND_HALTS)
     assert said == (
-        "expected a halt, but vCPU 0 came back with IoOut(port=0x11, data=b'(', size=1), value"
-        " 0x28; RIP is now 0x1004 (code +0x4), where f4 00 00 00 00 00 00 00 comes next"
+        "expected a halt, but vCPU 0 returned IoOut(port=0x11, data=b'(', size=1), value"
+        " 0x28; RIP is now 0x1004 (code +0x4), next bytes f4 00 00 00 00 00 00 00"
     )
 
 
 def test_a_read_that_nobody_expected_is_named_with_its_place(arch: AnyBackend) -> None:
     said = failure(arch, Small(REAL_MODE, lambda guest: guest.halts()), ASKS_AND_HALTS)
-    assert said.startswith(
-        "expected a halt, but vCPU 0 came back with IoIn(port=0x10, size=1, count="
-    )
+    assert said.startswith("expected a halt, but vCPU 0 returned IoIn(port=0x10, size=1, count=")
     assert "RIP is now 0x1002 (code +0x2)" in said
 
 
@@ -73,7 +71,7 @@ def test_another_value_than_expected_is_named(arch: AnyBackend) -> None:
     said = failure(
         arch, Small(REAL_MODE, lambda guest: guest.expects_out(0x11, 1, 0x29)), SENDS_AND_HALTS
     )
-    assert said.startswith("expected OUT of 1 to port 0x11 with 0x29, but vCPU 0 came back with")
+    assert said.startswith("expected OUT of 1 to port 0x11 with 0x29, but vCPU 0 returned")
 
 
 def test_registers_that_differ_are_named(arch: AnyBackend) -> None:
@@ -93,7 +91,7 @@ def test_memory_that_differs_is_shown(arch: AnyBackend) -> None:
 def test_a_guest_that_never_exits_is_stopped(arch: AnyBackend) -> None:
     impatient = Machine(RealMode(0x1000), patience=0.2)
     said = failure(arch, Small(impatient, lambda guest: guest.halts()), SPINS)
-    assert said.startswith("the scenario did not end within 0.2 s: vCPU 0 came back with Kicked()")
+    assert said.startswith("the scenario did not end within 0.2 s: vCPU 0 returned Kicked()")
     assert "RIP is now 0x1000" in said
 
 
@@ -110,7 +108,7 @@ def test_one_vcpu_that_fails_ends_the_others(arch: AnyBackend) -> None:
     said = failure(
         arch, Small(Machine(Long64(0x10000), vcpus=2, irqchip=True), scenario), SENDS_AND_HALTS
     )
-    assert said.startswith("expected a shutdown, but vCPU 0 came back with IoOut(port=0x11")
+    assert said.startswith("expected a shutdown, but vCPU 0 returned IoOut(port=0x11")
 
 
 def test_the_machine_is_closed_whatever_happens(arch: AnyBackend) -> None:

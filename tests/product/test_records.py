@@ -172,7 +172,9 @@ def test_a_view_of_memory_that_lies_elsewhere_is_refused(kind: Any) -> None:
     assert ctypes.addressof(kind.from_buffer(room, good)) == at + good
     assert ctypes.addressof(kind.from_address(at + good)) == at + good
     name = kind.__name__
-    expected = rf"{name} has to lie at a multiple of 32, and this memory is 8 beyond one: allocate"
+    expected = (
+        rf"{name} needs an address that is a multiple of 32; this one is 8 bytes beyond: allocate"
+    )
     with pytest.raises(ValueError, match=expected):
         kind.from_buffer(room, good + 8)
     with pytest.raises(ValueError, match=expected):

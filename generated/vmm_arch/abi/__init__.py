@@ -12,9 +12,9 @@ Prototypes = Mapping[str, tuple[Any, list[Any]]]
 
 
 def declare(library: ctypes.CDLL, prototypes: Prototypes) -> frozenset[str]:
-    """Give the functions of a loaded library their types, and return the names that it lacks.
+    """Set the types of a loaded library's functions, and return the names of missing functions.
 
-    An older library lacks newer functions: that is for the caller to judge. ::
+    An older library lacks newer functions; the caller decides whether that matters. ::
 
         declare(ctypes.WinDLL("WinHvPlatform.dll"), whp_x86_64.PROTOTYPES["winhvplatform.h"])
     """

@@ -1,18 +1,18 @@
-"""What the records of the raw ABIs are made of: a class body lists members, and that is the layout.
+"""Base classes for the records of the raw ABIs: a class body lists members, which are the layout.
 
-The types of members have the same size on every machine, and all padding is a member. ::
+The member types have the same size on every machine, and all padding is explicit. ::
 
     class kvm_userspace_memory_region(LittleStruct):
         slot: int = u32
         flags: int = any_of(u32, "KVM_MEM_")
 
-A record's ``repr`` shows numbers in hexadecimal, and constants by their names where it is known
-which ones they are.
+A record's ``repr`` shows numbers in hexadecimal, and constants by name where a member's constants
+are known.
 
-ctypes puts an object where Python's allocator happens to have room, whatever its type is aligned
-to. A record of which C wants more than that says so with ``_align_``, and lies at such an address
-however it is made: alone, copied, unpickled, or in an array (``WHV_REGISTER_VALUE * 4``), which is
-how to allocate several of them. A view of memory that lies elsewhere is refused.
+ctypes places an object wherever Python's allocator has room, regardless of its type's alignment. A
+record that C aligns more strictly has ``_align_``, and is aligned however it is made: alone,
+copied, unpickled, or in an array (``WHV_REGISTER_VALUE * 4``), which is the way to allocate several
+of them. A view of misaligned memory is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-# What a member is made with is not what reading it gives, so type checkers are told nothing.
+# A member's declaration has another type than its value, so type checkers are given Any.
 i8: Any = ctypes.c_int8
 i16: Any = ctypes.c_int16
 i32: Any = ctypes.c_int32
@@ -40,8 +40,7 @@ boolean: Any = ctypes.c_bool
 def of(kind: Any, *counts: int) -> Any:
     """A member that is a record, or an array of records.
 
-    Where its name means something else in the class body, it is given as a string, with the
-    dimensions of the array.
+    It is given as a string, with the dimensions of the array, if the class body rebinds its name.
     """
     return _Named(kind, counts) if isinstance(kind, str) else kind
 
@@ -75,22 +74,22 @@ class _Constants:
 
 
 def bit_field(kind: Any, width: int) -> Any:
-    """A member that is some bits of an integer, which it shares with its neighbours."""
+    """A bit-field; it shares its integer with its neighbours."""
     return _BitField(kind, width)
 
 
 def unnamed(kind: Any) -> Any:
-    """A member without a name in C, whose members are those of the record that it is in."""
+    """An anonymous member, whose members are also members of the enclosing record."""
     return _Unnamed(kind)
 
 
 def one_of(kind: Any, prefix: str) -> Any:
-    """A member whose value is one of the constants whose names begin like this."""
+    """A member whose value is one of the constants with this prefix."""
     return _Constants(kind, prefix, False)
 
 
 def any_of(kind: Any, prefix: str) -> Any:
-    """A member whose bits are constants whose names begin like this."""
+    """A member whose bits are constants with this prefix."""
     return _Constants(kind, prefix, True)
 
 
@@ -98,9 +97,9 @@ _MADE = frozenset((_BitField, _Unnamed, _Constants, _Named))
 
 
 class _Aligned:
-    """What the classes of aligned records have, and those of arrays of such records.
+    """The metaclass methods of aligned records, and of arrays of them.
 
-    Making an object of one takes more memory than it needs, and is a view of the right part.
+    An object is a view of the aligned part of a larger allocation.
     """
 
     _aligned_: int
@@ -147,14 +146,14 @@ def _in_place(kind: Any, view: Any) -> Any:
     misplaced = ctypes.addressof(view) % kind._aligned_
     if misplaced:
         raise ValueError(
-            f"{kind.__name__} has to lie at a multiple of {kind._aligned_}, and this memory is"
-            f" {misplaced} beyond one: allocate with {kind.__name__}() or an array, and copy"
+            f"{kind.__name__} needs an address that is a multiple of {kind._aligned_}; this one is"
+            f" {misplaced} bytes beyond: allocate with {kind.__name__}() or an array, and copy"
         )
     return view
 
 
 def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
-    """Make a record of a class body. There are hundreds, so this is written to be quick."""
+    """Make a record from a class body. There are hundreds, so this is written for speed."""
     fields: list[tuple[Any, ...]] = []
     anonymous: list[str] = []
     align, most = None, 0
@@ -209,14 +208,14 @@ def _repr(record: Any) -> str:
 
 
 def _reduce(record: Any) -> tuple[Any, ...]:
-    """How a record is copied and pickled, which ctypes cannot do without a ``__dict__``."""
+    """Support for copying and pickling, for which ctypes needs a ``__dict__``."""
     return type(record).from_buffer_copy, (bytes(record),)
 
 
 def _parts(record: Any) -> Iterator[str]:
-    """The members of a record, as its ``repr`` lists them; of a union its bytes.
+    """The members of a record for its ``repr``; for a union, its bytes.
 
-    A small union is often a number and the bits that it is made of: then the bits are shown.
+    A small union is often a number and its bit-fields: then the bit-fields are shown.
     """
     kind = type(record)
     if isinstance(record, ctypes.Union):
@@ -254,7 +253,7 @@ def _shown(value: Any) -> str:
 
 
 def _runs(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, those that are repeated once and with their number."""
+    """The texts, with repetitions replaced by a count."""
     from itertools import groupby
 
     for text, group in groupby(texts):
@@ -263,7 +262,7 @@ def _runs(texts: Iterable[str]) -> Iterator[str]:
 
 
 def _bytes(data: bytes) -> str:
-    """Bytes in hexadecimal, without the zeros at the end."""
+    """Bytes in hexadecimal, without trailing zeros."""
     said = data.rstrip(b"\0").hex(" ")
     return f"<{len(data)} bytes: {said or 0}{' 0...' * (0 < len(said) < 3 * len(data) - 1)}>"
 
@@ -278,9 +277,9 @@ def _named(module: str, value: int, prefix: str, flags: bool) -> str:
 
 
 def _constants(module: str, prefix: str) -> dict[int, str]:
-    """The constants of a module whose names begin with a prefix, by their values.
+    """The constants of a module with a prefix, by value.
 
-    Those whose names go on where another one's ends belong to that one: KVM_EXIT_IO_IN is no reason
+    Those whose names extend another one's belong to that one: KVM_EXIT_IO_IN is not a reason
     for an exit, but the direction of KVM_EXIT_IO.
     """
     found = {n: v for n, v in vars(sys.modules[module]).items() if n.startswith(prefix)}
@@ -290,7 +289,7 @@ def _constants(module: str, prefix: str) -> dict[int, str]:
 
 
 def _base(name: str, kind: type) -> Any:
-    """What records derive from: ``kind``, with bodies that are read as above."""
+    """A base class of records: ``kind``, with class bodies that are read as above."""
     is_union = issubclass(kind, ctypes.Union)
     body = {"__new__": _record, "_ctypes": type(kind), "_is_union": is_union}
     metaclass: Any = type(f"_{name}", (type(kind),), body)
@@ -301,7 +300,7 @@ def _base(name: str, kind: type) -> Any:
     return base
 
 
-if TYPE_CHECKING:  # to whom a record is nothing but a record of ctypes
+if TYPE_CHECKING:  # for type checkers a record is an ordinary ctypes record
     LittleStruct = ctypes.LittleEndianStructure
     LittleUnion = ctypes.LittleEndianUnion
     BigStruct = ctypes.BigEndianStructure

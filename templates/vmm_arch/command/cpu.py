@@ -1,4 +1,4 @@
-"""What the commands leave to each CPU: a module beside this one, called after the CPU."""
+"""The CPU-specific part of the commands: a module beside this one, named after the CPU."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class Cpu(Protocol):
 
     @property
     def SMALL_GUEST_EXITS(self) -> tuple[str, ...]:
-        """What :meth:`run_small_guest` returns where a hypervisor does what it should."""
+        """The result of :meth:`run_small_guest` on a hypervisor that works."""
 
     def run_small_guest(self, arch: Any, /) -> tuple[str, ...]:
         """Run a guest of a few instructions, and return its exits as text."""
 
     def operating_system(self, arch: Any, /) -> Check:
-        """Whether the hypervisor executes what an operating system cannot do without."""
+        """Check that the hypervisor executes the instructions that every operating system needs."""
 
     def processor(self, arch: Any, /) -> str:
-        """Vendor and model, as far as guests are shown them."""
+        """Vendor and model, as guests see them."""
 
     def signature(self, arch: Any, /) -> str:
-        """What the hypervisor calls itself where guests look, or "none"."""
+        """The hypervisor's signature, as guests see it, or "none"."""
 
     def is_virtual(self) -> bool:
         """Whether this host's processor says that it is a virtual machine's."""
 
     def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
-        """Declare what ``vmm-arch run`` takes on this CPU only."""
+        """Add arguments that ``vmm-arch run`` has on this CPU only."""
 
     def load(self, vm: Any, kernel: Path, more: str, initrd: Path | None, /) -> Any:
         """Load a Linux kernel whose command line ends with ``more``; return its entry."""
@@ -44,19 +44,19 @@ class Cpu(Protocol):
     def attach_devices(
         self, vm: Any, bus: Bus, send: Callable[[bytes], object], options: argparse.Namespace, /
     ) -> Serial16550:
-        """Attach what a stock Linux looks for; return its console, which calls ``send``."""
+        """Attach the devices that a stock Linux needs; return its console, which calls ``send``."""
 
     def registers(self, vcpu: Any, /) -> Any:
-        """Keep the registers that :meth:`describe` is to show later."""
+        """Read the registers, for :meth:`describe`."""
 
     def next_instruction(self, registers: Any, /) -> int:
-        """The address, as the registers have it, of the instruction that comes next."""
+        """The address of the next instruction in these registers."""
 
     def describe(self, registers: Any, memory: GuestMemory, /) -> Iterable[str]:
         """Describe registers, and what they point to, line by line."""
 
     def dump(self, vcpu: Any, memory: GuestMemory, /) -> str:
-        """Describe a vCPU that nobody runs."""
+        """Describe a vCPU that is not running."""
 
     def was_reset(self, vcpu: Any, /) -> bool:
-        """Whether a fatal fault reset the vCPU, so that its registers do not say where it was."""
+        """Whether a fatal fault reset the vCPU, so that the place of the fault is lost."""

@@ -1,4 +1,4 @@
-"""What the commands do on x86_64 only: see :class:`vmm_arch.command.cpu.Cpu`."""
+"""The x86_64 part of the commands: see :class:`vmm_arch.command.cpu.Cpu`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Guests that show whether a hypervisor does what this package promises: ``vmm-arch selftest``."""
+"""Test guests that check whether a hypervisor does what this package promises: ``vmm-arch selftest``."""

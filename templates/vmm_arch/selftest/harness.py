@@ -1,7 +1,7 @@
-"""Runs a guest and holds it to its scenario: which exits it makes, what it is told, how it ends.
+"""Runs a guest and compares it with its scenario: its exits, their answers, its final state.
 
-Works with every backend module and needs nothing else: no test framework, and no assembler where the
-guest's code is at hand. What only one CPU's guests do is in its own harness.
+Works with every backend and needs nothing else: no test framework and, with the guest's code given,
+no assembler. A CPU's own harness has what only its guests do.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vmm_arch.selftest.watchdog import Watchdog
 
 
 class Entry(Protocol):
-    """Where a guest begins; the rest of it is its CPU's."""
+    """What is used of an entry; the rest is specific to a CPU."""
 
     @property
     def address(self) -> int:
@@ -29,29 +29,29 @@ class Entry(Protocol):
 
 
 class ScenarioFailed(AssertionError):
-    """The guest did not do what its scenario says."""
+    """The guest deviated from its scenario."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a scenario wants to run on. The guest's code is loaded to where it is entered."""
+    """The machine that a scenario needs. The guest's code is loaded at its entry."""
 
     entry: Entry
     memory: int = 0x20_0000
-    """In bytes, from address 0 on."""
+    """The size of memory in bytes, from address 0 on."""
     vcpus: int = 1
     irqchip: bool = False
     track_dirty: bool = False
     patience: float = 20
-    """Seconds that the scenario may take, on a slow and busy host as well."""
+    """The time limit in seconds, enough for a slow and busy host."""
 
     @property
     def GUEST(self) -> type[Guest]:
-        """What a scenario plays with."""
+        """The guest that is passed to the scenario."""
         return Guest
 
     def arguments(self, arch: Backend) -> dict[str, Any]:
-        """What ``Vm`` is made with."""
+        """The keyword arguments of ``Vm``."""
         return {
             "vcpus": self.vcpus,
             "irqchip": self.irqchip,
@@ -60,13 +60,13 @@ class Machine:
 
 
 class Scenario(Protocol):
-    """A module that says how a guest is run."""
+    """A module that describes a guest's run."""
 
     @property
     def MACHINE(self) -> Machine: ...
 
     def scenario(self, guest: Any, /) -> None:
-        """Play it, with what MACHINE has as GUEST."""
+        """Play the scenario, with a guest on MACHINE."""
 
 
 def play(arch: Backend, scenario: Scenario, code: bytes) -> None:
@@ -85,20 +85,20 @@ def play(arch: Backend, scenario: Scenario, code: bytes) -> None:
 
 
 def after(seconds: float) -> Callable[[], bool]:
-    """A condition that holds once some time has passed."""
+    """A condition that becomes true after some time."""
     end = monotonic() + seconds
     return lambda: monotonic() >= end
 
 
 def agree(what: str, found: object, expected: object) -> None:
-    """Fail the scenario if something is not as it should be."""
+    """Fail the scenario if something is not as expected."""
     if found != expected:
         raise ScenarioFailed(f"{what}: expected {_readable(expected)}, found {_readable(found)}")
 
 
 @dataclass(repr=False)
 class Guest:
-    """A guest as one of its vCPUs runs it: the first one, where :meth:`on` names no other."""
+    """A guest on one of its vCPUs: the first one, unless :meth:`on` selects another."""
 
     arch: Any
     machine: Machine
@@ -123,21 +123,21 @@ class Guest:
         self.arch.configure_system(self.vm, self.machine.entry)
 
     def restart(self) -> None:
-        """Reset the vCPU and load the code again; what else is in memory stays."""
+        """Reset the vCPU and load the code again; the rest of memory is kept."""
         self.load()
         self.arch.reset_vcpu(self.vcpu, self.machine.entry)
 
-    # Which exit comes next
+    # The next exit
 
     def run(self) -> Exit:
-        """Run to the next exit, whatever it is."""
+        """Run to the next exit of any kind."""
         exit: Exit = self.vcpu.run()
         if self.watchdog.verdict is not None:
             raise ScenarioFailed(f"{self.watchdog.verdict}: {self._came(exit)}")
         return exit
 
     def expects_mmio_write(self, address: int, size: int, value: int) -> None:
-        """The guest writes this value to an address where there is no memory."""
+        """The guest writes this value to an address without memory."""
         match exit := self.run():
             case MmioWrite(address=at, data=data) if (at, len(data)) == (address, size):
                 if exit.value == value:
@@ -145,30 +145,30 @@ class Guest:
         raise self.failure(f"a write of {size} at {address:#x} with {value:#x}", exit)
 
     def asks_mmio(self, address: int, size: int) -> MmioRead:
-        """The guest reads where there is no memory: return the exit, which waits for the answer."""
+        """The guest reads an address without memory: return the exit, which waits for the answer."""
         match exit := self.run():
             case MmioRead(address=at, size=width) if (at, width) == (address, size):
                 return exit
         raise self.failure(f"a read of {size} at {address:#x}", exit)
 
     def expects_mmio_read(self, address: int, size: int, *, answer: int | None) -> None:
-        """The guest reads where there is no memory; None is ignored, as by an empty bus."""
+        """The guest reads an address without memory; ``answer=None`` means ignore()."""
         answered(self.asks_mmio(address, size), answer)
 
     def halts(self) -> None:
-        """The guest halts, and nothing of the hypervisor's can wake it."""
+        """The guest halts, and the hypervisor cannot wake it."""
         exit = self.run()
         if not isinstance(exit, Halt):
             raise self.failure("a halt", exit)
 
     def shuts_down(self) -> None:
-        """The guest is at its end: it cannot even deliver a double fault."""
+        """The guest triple-faults: it cannot even deliver a double fault."""
         exit = self.run()
         if not isinstance(exit, Shutdown):
             raise self.failure("a shutdown", exit)
 
     def is_kicked(self, once: Callable[[], bool]) -> None:
-        """The guest runs without an exit until another thread, once a condition holds, kicks it."""
+        """The guest runs without an exit until another thread kicks it, once a condition is true."""
         ended = Event()
         troubles: list[BaseException] = []
 
@@ -192,13 +192,13 @@ class Guest:
             raise troubles[0]
 
     def was_kicked(self) -> None:
-        """The vCPU comes back because of a kick, which may have come before it ran."""
+        """The exit is a kick, which may have come before the run."""
         exit = self.run()
         if not isinstance(exit, Kicked):
-            raise self.failure("to be kicked", exit)
+            raise self.failure("a kick", exit)
 
     def together(self, *parts: Callable[[], None]) -> None:
-        """Play several vCPUs' parts at once, each in its own thread; one that fails ends all."""
+        """Play the parts of several vCPUs, each in its own thread; a failure of one ends all."""
         with ThreadPoolExecutor(len(parts)) as threads:
             playing = [threads.submit(part) for part in parts]
             done, _ = wait(playing, return_when=FIRST_EXCEPTION)
@@ -207,50 +207,50 @@ class Guest:
                 self.watchdog.end("another vCPU's part failed")
                 raise failures[0]
 
-    # Which state it is in
+    # The state
 
     def has_registers(self, **expected: int) -> None:
-        """The general registers named here hold these values."""
+        """General registers have these values."""
         regs = self.vcpu.get_regs()
         found = {name: getattr(regs, name) for name in expected}
         agree("registers", *_differences(found, expected))
 
     def has_memory(self, address: int, expected: bytes) -> None:
-        """Guest memory holds these bytes at an address."""
+        """Guest memory at an address has these bytes."""
         agree(f"memory at {address:#x}", self.memory.read(address, len(expected)), expected)
 
     def failure(self, expected: str, exit: Exit) -> ScenarioFailed:
-        """What to raise if another exit came."""
+        """The exception for an unexpected exit."""
         return ScenarioFailed(f"expected {expected}, but {self._came(exit)}")
 
     def _came(self, exit: Exit) -> str:
-        """Say which exit came, and where the guest is."""
-        came = f"vCPU {self.vcpu.index} came back with {exit!r}"
+        """Describe the exit, and where the guest is."""
+        came = f"vCPU {self.vcpu.index} returned {exit!r}"
         if isinstance(exit, IoOut | MmioWrite):
             came += f", value {exit.value:#x}"
         try:
             if isinstance(exit, IoIn | MmioRead):
-                exit.ignore()  # an instruction has to finish before anybody may see where it is
+                exit.ignore()  # registers cannot be read before the instruction is complete
             where = self.where()
             if where is None:
                 return came
             place, address = where
             following = self.memory.read(address, 8).hex(" ")
         except (VcpuError, HypervisorError, MemoryAccessError) as error:
-            return f"{came}; where the guest is cannot be told ({error})"
+            return f"{came}; the guest's position is unknown ({error})"
         offset = address - self.machine.entry.address
-        return f"{came}; {place} (code {offset:+#x}), where {following} comes next"
+        return f"{came}; {place} (code {offset:+#x}), next bytes {following}"
 
     def where(self) -> tuple[str, int] | None:
-        """The next instruction's place in the CPU's words, and its guest-physical address.
+        """The next instruction's address as text, and as a guest-physical address.
 
-        None: the CPU has no harness of its own that knows.
+        None if the CPU's harness does not define it.
         """
         return None
 
 
 def answered(exit: IoIn | MmioRead, answer: int | None) -> None:
-    """Answer an exit; None is ignored, as by an empty bus."""
+    """Answer an exit; None means ignore(), as on an empty bus."""
     if answer is None:
         exit.ignore()
     else:

@@ -1,4 +1,4 @@
-"""Plays a CPU's scenarios on a backend, and tells what came of each."""
+"""Plays a CPU's scenarios on a backend, and returns the outcome of each."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from vmm_arch.selftest.harness import Machine, Scenario, ScenarioFailed, play
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one scenario."""
+    """The outcome of one scenario."""
 
     name: str
     failure: str
-    """What was not as the scenario says; empty if all was."""
+    """The first deviation from the scenario; empty if it passed."""
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Patient:
-    """A scenario with more time."""
+    """A scenario with a longer time limit."""
 
     MACHINE: Machine
     scenario: Callable[[Any], None]
 
 
 class Suite:
-    """The scenarios of a CPU, and the code of their guests: what is in ``vmm_arch.selftest.CPU``.
+    """The scenarios of a CPU, and the code of their guests, from ``vmm_arch.selftest.CPU``.
 
-    ``CODE`` in its module ``code`` has the code in hexadecimal, by the scenarios' names. Each
-    scenario is a module in its folder ``scenarios``.
+    Each scenario is a module in its folder ``scenarios``. ``CODE`` in its module ``code`` has the
+    guests' code in hexadecimal, by scenario name.
     """
 
     def __init__(self, cpu: str) -> None:
@@ -46,17 +46,17 @@ class Suite:
 
     @property
     def names(self) -> list[str]:
-        """The scenarios, by their names."""
+        """The names of the scenarios."""
         return list(self.code)
 
     def scenario(self, name: str) -> Scenario:
-        """The scenario of a name."""
+        """The scenario with this name."""
         return cast(Scenario, import_module(f"{self._package}.scenarios.{name}"))
 
     def play(
         self, arch: Backend, names: Iterable[str], *, patience: float = 1
     ) -> Iterator[Outcome]:
-        """Play scenarios one after the other; each is given ``patience`` times its own time.
+        """Play scenarios one after the other; ``patience`` multiplies their time limits.
 
         Raises HypervisorUnavailableError if this host cannot play any.
         """

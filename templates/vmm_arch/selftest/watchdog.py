@@ -1,4 +1,4 @@
-"""Ends a scenario that does not end by itself."""
+"""Ends a scenario that exceeds its time limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Protocol
 
 PERIOD = 0.05
-"""Seconds between two kicks: the first may meet a vCPU that is just between two runs."""
+"""Seconds between two kicks: the first may come while a vCPU is between two runs."""
 
 
 class Kickable(Protocol):
@@ -18,14 +18,14 @@ class Kickable(Protocol):
 
 
 class Watchdog:
-    """After so many seconds, or once it is told to, kicks vCPUs out of the guest again and again.
+    """Kicks vCPUs out of the guest again and again, after the time limit or once :meth:`end` is called.
 
-    Whoever runs a vCPU looks at ``verdict`` after each exit and gives up if there is one.
+    Whoever runs a vCPU checks ``verdict`` after each exit and gives up if there is one.
     """
 
     def __init__(self, vcpus: Sequence[Kickable], seconds: float) -> None:
         self.verdict: str | None = None
-        """Why the scenario has to end."""
+        """Why the scenario has to end; empty while it need not."""
         self._vcpus = vcpus
         self._seconds = seconds
         self._called = threading.Event()
@@ -56,4 +56,4 @@ class Watchdog:
     ) -> None:
         self._over.set()
         self._called.set()
-        self._thread.join()  # no kick reaches a vCPU that is closed
+        self._thread.join()  # so that no closed vCPU is kicked

@@ -1,1 +1,1 @@
-"""The guests of x86_64: their code, and what is expected of each."""
+"""The scenarios of x86_64, and their guests' code."""

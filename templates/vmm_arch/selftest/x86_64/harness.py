@@ -1,4 +1,4 @@
-"""What guests of x86_64 do besides: they use ports, and are shown a CPUID."""
+"""The harness for guests of x86_64: ports, and CPUID."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AnyBackend: TypeAlias = Backend[Any]
 
 @dataclass(repr=False)
 class Guest(harness.Guest):
-    """A guest as one of its vCPUs runs it."""
+    """A guest on one of its vCPUs."""
 
     arch: AnyBackend
     machine: Machine
@@ -64,7 +64,7 @@ class Guest(harness.Guest):
         raise self.failure(f"IN of {size} from port {port:#x}", exit)
 
     def expects_in(self, port: int, size: int, *, answer: int | None) -> None:
-        """The guest reads one value from a port; None is ignored, as by an empty bus."""
+        """The guest reads one value from a port; ``answer=None`` means ignore()."""
         answered(self.asks_port(port, size), answer)
 
     def expects_ins(self, port: int, size: int, *, answer: bytes) -> None:
@@ -83,22 +83,22 @@ class Guest(harness.Guest):
                     raise self.failure(expected, exit)
 
     def where(self) -> tuple[str, int]:
-        """RIP, and where the code segment puts it; paging is not looked at."""
+        """RIP, and RIP with the code segment's base; paging is not considered."""
         rip = self.vcpu.get_regs().rip
         return f"RIP is now {rip:#x}", rip + self.vcpu.get_sregs().cs.base
 
 
 @dataclass(frozen=True)
 class Machine(harness.Machine):
-    """What a scenario wants to run on. The guest's code is loaded to where it is entered."""
+    """The machine that a scenario needs. The guest's code is loaded at its entry."""
 
     entry: Entry
     cpuid: Callable[[list[CpuidEntry]], list[CpuidEntry]] | None = None
-    """Makes what the guest's CPUID says out of what the hypervisor supports."""
+    """Makes the guest's CPUID from what the hypervisor supports."""
 
     @property
     def origin(self) -> int:
-        """What the guest's code is linked to: the offset in its code segment."""
+        """The address that the guest's code is linked to: the offset in its code segment."""
         return self.entry.rip
 
     @property
@@ -106,6 +106,6 @@ class Machine(harness.Machine):
         return Guest
 
     def arguments(self, arch: Any) -> dict[str, Any]:
-        """Those of every CPU, and what CPUID shall say."""
+        """The same as for every CPU, and ``cpuid``."""
         cpuid = self.cpuid(arch.supported_cpuid()) if self.cpuid else None
         return super().arguments(arch) | {"cpuid": cpuid}

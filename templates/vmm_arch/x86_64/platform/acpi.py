@@ -1,4 +1,4 @@
-"""ACPI tables for a machine without a chipset: its processors, interrupt controllers, serial port.
+"""ACPI tables for a machine without a chipset: processors, interrupt controllers, serial port.
 
 The machine is *hardware-reduced* (ACPI 6.5, 4.1): there is no fixed hardware, so that no timer,
 buttons or events have to be emulated. Section numbers are those of the ACPI Specification 6.5.
@@ -22,16 +22,16 @@ from vmm_arch.x86_64.platform.resources import (
 )
 
 TABLES: Final = range(0xE0000, 0xF0000)
-"""The guest-physical addresses that the tables are in."""
+"""The guest-physical addresses of the tables."""
 RSDP_ADDRESS: Final = TABLES.start
-"""Where an operating system without other help looks for it (5.2.5.1)."""
+"""The alignment at which an operating system searches for the RSDP (5.2.5.1)."""
 SLEEP_TYPE_OFF: Final = 5
 RESET_VALUE: Final = 0x6
 
 _OEM: Final = (b"VMARCH", b"VMM-ARCH")
 _CREATOR: Final = b"VMMA"
 
-# Flags of the FADT (table 5.10), and what its boot architecture says is missing (table 5.11).
+# Flags of the FADT (table 5.10), and its boot architecture flags for absent devices (table 5.11).
 _NO_POWER_BUTTON, _NO_SLEEP_BUTTON = 1 << 4, 1 << 5
 _RESET_REGISTER, _HARDWARE_REDUCED = 1 << 10, 1 << 20
 _NO_VGA, _NO_CMOS_CLOCK = 1 << 2, 1 << 5
@@ -67,12 +67,12 @@ def _aligned(address: int) -> int:
 
 
 def checksum(content: bytes) -> int:
-    """The byte that makes the sum of all bytes zero."""
+    """The checksum byte, with which the sum of all bytes is zero."""
     return -sum(content) & 0xFF
 
 
 def rsdp(xsdt: int) -> bytes:
-    """The root pointer (5.2.5.3): 36 bytes that name the XSDT's guest-physical address."""
+    """The root pointer (5.2.5.3): 36 bytes with the XSDT's guest-physical address."""
     first = struct.pack("<8sB6sBI", b"RSD PTR ", 0, _OEM[0], 2, 0)
     first = first[:8] + bytes([checksum(first)]) + first[9:]
     whole = first + struct.pack("<IQB3x", 36, xsdt, 0)
@@ -96,7 +96,7 @@ def _port(port: int) -> bytes:
 
 
 def _fadt(dsdt: int) -> bytes:
-    """What stands in the FADT (5.2.9) behind its header, up to byte 276."""
+    """The body of the FADT (5.2.9), from the end of its header to byte 276."""
     body = bytearray(276 - 36)
 
     def put(offset: int, layout: str, *values: int | bytes) -> None:
@@ -113,12 +113,12 @@ def _fadt(dsdt: int) -> bytes:
 
 
 def _madt(vcpus: int) -> bytes:
-    """Processors and interrupt controllers (5.2.12). There are no 8259s for the guest to see."""
+    """Processors and interrupt controllers (5.2.12). It reports no 8259s."""
     body = struct.pack("<II", LOCAL_APIC_ADDRESS, 0)
     for index in range(vcpus):
         body += struct.pack("<BBBBI", 0, 8, index, index, 1)  # a local APIC, enabled
     body += struct.pack("<BBBBII", 1, 12, 0, 0, IO_APIC_ADDRESS, 0)
-    return body + struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # NMIs come in at LINT1
+    return body + struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # NMIs arrive at LINT1
 
 
 def _dsdt(vcpus: int) -> bytes:
@@ -165,7 +165,7 @@ def _sized(opcode: bytes, content: bytes) -> bytes:
         if more and length < 1 << (4 + 8 * more):
             lead = more << 6 | length & 0xF
             return opcode + bytes([lead]) + (length >> 4).to_bytes(more, "little") + content
-    raise ValueError(f"{len(content)} bytes are more than AML can say the length of")
+    raise ValueError(f"{len(content)} bytes are too many for a package length of AML")
 
 
 def _name(name: str, value: bytes) -> bytes:

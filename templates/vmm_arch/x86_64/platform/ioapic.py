@@ -15,7 +15,7 @@ IO_APIC_ADDRESSES: Final = range(IO_APIC_ADDRESS, IO_APIC_ADDRESS + 0x1000)
 LINES: Final = 24
 
 SELECT, WINDOW, EOI = 0x00, 0x10, 0x40
-"""The registers that the guest sees; the others are reached through the first two."""
+"""The memory-mapped registers; the first two give access to the others."""
 ID, VERSION, ARBITRATION, TABLE = 0x00, 0x01, 0x02, 0x10
 
 MASKED: Final = 1 << 16
@@ -25,17 +25,17 @@ _DELIVERY_STATUS: Final = 1 << 12
 _READ_ONLY: Final = REMOTE_IRR | _DELIVERY_STATUS
 
 Deliver: TypeAlias = Callable[[int], object]
-"""Sends the interrupt that an entry of the table describes, with all of its 64 bits."""
+"""Sends the interrupt that an entry of the redirection table, 64 bits, describes."""
 
 
 def check_line(line: int) -> None:
-    """Raise ValueError if an I/O APIC has no line of this number."""
+    """Raise ValueError if an I/O APIC has no line with this number."""
     if not 0 <= line < LINES:
-        raise ValueError(f"the I/O APIC has the lines 0 to {LINES - 1}, not {line}")
+        raise ValueError(f"line {line}: the I/O APIC has lines 0 to {LINES - 1}")
 
 
 class IoApic:
-    """Turns lines into interrupts. Lines may change in any thread."""
+    """Turns line changes into interrupts. Lines may be changed in any thread."""
 
     def __init__(self, deliver: Deliver) -> None:
         self._deliver = deliver
@@ -46,7 +46,7 @@ class IoApic:
         self._table = [MASKED] * LINES
 
     def set_line(self, line: int, active: bool) -> None:
-        """Raise or lower a line. Raises ValueError if there is none of this number."""
+        """Raise or lower a line. Raises ValueError if there is no such line."""
         check_line(line)
         with self._lock:
             rises = active and not self._active[line]
@@ -55,7 +55,7 @@ class IoApic:
                 self._send(line)
 
     def end_of_interrupt(self, vector: int) -> None:
-        """Note that a processor is done with a vector: a line that is still active sends anew."""
+        """Handle a processor's EOI for a vector: a line that is still active interrupts again."""
         with self._lock:
             for line, entry in enumerate(self._table):
                 if entry & REMOTE_IRR and entry & 0xFF == vector:
@@ -93,7 +93,7 @@ class IoApic:
         if self._selected in (ID, ARBITRATION):
             return self._id << 24
         if self._selected == VERSION:
-            return LINES - 1 << 16 | 0x20  # the version that has EOI
+            return LINES - 1 << 16 | 0x20  # the first version with an EOI register
         return self._table[line] >> 32 * high & 0xFFFFFFFF if 0 <= line < LINES else 0
 
     def _write_selected(self, value: int) -> None:

@@ -1,6 +1,6 @@
-"""The little of a PC that a stock Linux looks for, beside its serial port.
+"""The PC devices that a stock Linux needs, besides its serial port.
 
-Those that end the guest are given ``bus.stop``.
+Devices that can end the guest take ``bus.stop``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vmm_arch.x86_64.platform.resources import (
 Stop: TypeAlias = Callable[[Reason], object]
 
 RESET_FLAG: Final = 0x472
-"""Guest-physical; in the BIOS data area, where an operating system says how it wants to be reset."""
+"""Guest-physical; in the BIOS data area, where an operating system leaves the mode of its reset."""
 WARM: Final = 0x1234
 
 
@@ -37,11 +37,11 @@ def attach_pc_devices(
     *,
     now: Callable[[], time.struct_time] = time.gmtime,
 ) -> None:
-    """Attach the clock, and what resets the machine or switches it off, where Linux expects them.
+    """Attach the clock, and the devices for reset and power off, where Linux expects them.
 
-    The ACPI tables say where, and that there is a pvpanic port. Few kernels have a driver for that.
-    With ``memory``, a reset is :attr:`Reason.PANIC` where Linux, started with the command line of
-    ``linux_cmdline()``, resets the machine because of a panic; else every reset is a reset.
+    The ACPI tables describe them, and the pvpanic port, for which few kernels have a driver. With
+    ``memory``, a reset because of a panic of Linux, started with the command line of
+    ``linux_cmdline()``, is :attr:`Reason.PANIC`; without it, every reset is :attr:`Reason.RESET`.
     """
 
     def reset(reason: Reason) -> None:
@@ -56,11 +56,11 @@ def attach_pc_devices(
 
 
 def panicked(memory: GuestMemory) -> bool:
-    """Tell whether a Linux that resets the machine does so because of a panic.
+    """Whether Linux resets the machine because of a panic.
 
-    It must have been told by ``linux_cmdline()`` to be warm then, and not by anybody to be warm
-    otherwise (``reboot=warm``). Before any reset Linux writes its mode to the BIOS data area
-    (``native_machine_emergency_restart``, arch/x86/kernel/reboot.c).
+    That needs the command line of ``linux_cmdline()``, which makes the reset after a panic a warm
+    one, without ``reboot=warm``, which makes every reset warm. Before any reset Linux writes its
+    mode to the BIOS data area (``native_machine_emergency_restart``, arch/x86/kernel/reboot.c).
     """
     try:
         return int.from_bytes(memory.read(RESET_FLAG, 2), "little") == WARM
@@ -69,22 +69,22 @@ def panicked(memory: GuestMemory) -> bool:
 
 
 class Cmos:
-    """The clock and the 128 bytes of memory behind an index and a data port (MC146818).
+    """The real-time clock and its 128 bytes of memory, with an index and a data port (MC146818).
 
-    The clock shows what ``now`` gives, in UTC by default, and is never in the midst of an update:
-    with all ones for an answer, Linux would wait for the end of it for a long time. It cannot be set,
-    and makes no interrupts.
+    The clock shows the result of ``now``, by default UTC, and is never in the middle of an update:
+    if the port read as all ones, Linux would wait long for the update to end. The clock cannot be
+    set and raises no interrupts.
     """
 
     STATUS_A, STATUS_B, STATUS_C, STATUS_D = 0xA, 0xB, 0xC, 0xD
     CENTURY = 0x32
-    """Where the FADT of a PC says that it is."""
+    """The index given in a PC's FADT."""
     UPDATE_IN_PROGRESS = 0x80
     DATA_MODE_BINARY = 0x4
     MODE_24_HOURS = 0x2
     VALID = 0x80
     DIVIDER_AND_RATE = 0x26
-    """32,768 Hz, 1,024 periodic interrupts a second: what firmware leaves."""
+    """32,768 Hz and 1,024 periodic interrupts a second, as left by firmware."""
 
     def __init__(self, now: Callable[[], time.struct_time] = time.gmtime) -> None:
         self._now = now
@@ -94,11 +94,11 @@ class Cmos:
         self._memory[self.STATUS_B] = self.MODE_24_HOURS
 
     def read(self, offset: int, size: int) -> int:
-        """Read the byte that the index names; the index itself cannot be read."""
+        """Read the byte at the index; the index port itself reads as all ones."""
         return -0x100 | self._byte(self._index) if offset == 1 else -1
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Set the index, without bit 7 that masks NMIs, or write the byte; both if it is wide."""
+        """Set the index (without bit 7, which masks NMIs), write the byte, or both if wide."""
         if offset == 0:
             self._index = value & 0x7F
             value >>= 8
@@ -118,7 +118,7 @@ class Cmos:
             0: now.tm_sec,
             2: now.tm_min,
             4: now.tm_hour,
-            6: (now.tm_wday + 1) % 7 + 1,  # from Sunday, which is 1
+            6: (now.tm_wday + 1) % 7 + 1,  # Sunday is 1
             7: now.tm_mday,
             8: now.tm_mon,
             9: now.tm_year % 100,
@@ -133,9 +133,9 @@ class Cmos:
 
 
 class AbsentPit:
-    """The timer's ports (8254) where the hypervisor has none: its counters stand at zero.
+    """The timer's ports (8254) if the hypervisor has no timer: the counters read as zero.
 
-    With all ones for an answer, Linux would read one of them 100,000 times to calibrate its clock.
+    If they read as all ones, Linux would read one of them 100,000 times to calibrate its clock.
     """
 
     def read(self, offset: int, size: int) -> int:
@@ -143,11 +143,11 @@ class AbsentPit:
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Count nothing."""
+        """Do nothing."""
 
 
 class AbsentI8042:
-    """The keyboard controller's command port where there is none, but for the command to reset."""
+    """The command port of an absent keyboard controller: only the reset command works."""
 
     PULSE_RESET = 0xFE
 
@@ -155,11 +155,11 @@ class AbsentI8042:
         self._stop = stop
 
     def read(self, offset: int, size: int) -> int:
-        """All ones, so that no driver waits for a keyboard."""
+        """All ones, so that no driver waits for the controller."""
         return -1
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Reset the machine if that is the command."""
+        """Reset the machine if the value is that command."""
         if value & 0xFF == self.PULSE_RESET:
             self._stop(Reason.RESET)
 
@@ -174,20 +174,20 @@ class ResetControl:
         self._value = 0
 
     def read(self, offset: int, size: int) -> int:
-        """What was written, which says which kind of reset it is to be."""
+        """The last value written, without RST_CPU: the kind of reset."""
         return self._value
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Reset the machine when RST_CPU is set; the other bits only say how thoroughly."""
+        """Reset the machine when RST_CPU is set; the other bits select the kind of reset."""
         self._value = value & 0xFF & ~self.RESET_CPU
         if value & self.RESET_CPU:
             self._stop(Reason.RESET)
 
 
 class AcpiSleep:
-    """SLEEP_CONTROL and behind it SLEEP_STATUS of hardware-reduced ACPI (ACPI 6.5, 4.8.3.7).
+    """SLEEP_CONTROL followed by SLEEP_STATUS of hardware-reduced ACPI (ACPI 6.5, 4.8.3.7).
 
-    The machine is switched off by the type that the DSDT's ``_S5`` gives.
+    The sleep type of the DSDT's ``_S5`` powers the machine off.
     """
 
     SLP_EN = 0x20
@@ -197,47 +197,47 @@ class AcpiSleep:
         self._type_off = type_off
 
     def read(self, offset: int, size: int) -> int:
-        """Zero: SLP_EN is for writing only, and the machine never woke up (WAK_STS)."""
+        """Zero: SLP_EN is write-only, and the machine never woke up (WAK_STS)."""
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Switch the machine off when SLP_EN is set with the type for it."""
+        """Power the machine off when SLP_EN is set with that type."""
         if offset == 0 and value & self.SLP_EN and value >> 2 & 7 == self._type_off:
             self._stop(Reason.POWER_OFF)
 
 
 class PvPanic:
-    """The port to which a guest says that it panicked (QEMU, docs/specs/pvpanic.rst)."""
+    """The port through which a guest reports a panic (QEMU, docs/specs/pvpanic.rst)."""
 
     PANICKED = 0x1
-    """The host is to see to it."""
+    """The guest panicked, and the host has to handle it."""
     CRASH_LOADED = 0x2
-    """The guest sees to it itself, by a kernel that it keeps for that: it goes on."""
+    """The guest panicked and handles it itself, with a crash kernel: it runs on."""
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
 
     def read(self, offset: int, size: int) -> int:
-        """What the guest may say."""
+        """The supported events."""
         return self.PANICKED | self.CRASH_LOADED
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """End the guest if it panicked."""
+        """End the guest if it panicked and does not handle that itself."""
         if value & self.PANICKED:
             self._stop(Reason.PANIC)
 
 
 class DebugExit:
-    """A port that ends the guest, with what is written as the ending's ``code``; often 0xF4.
+    """A port, often 0xF4, that ends the guest; the value written is the ending's ``code``.
 
-    As QEMU's isa-debug-exit, for tests that run without an operating system.
+    Like QEMU's isa-debug-exit, for tests that run without an operating system.
     """
 
     def __init__(self, stop: Callable[[Reason, int], object]) -> None:
         self._stop = stop
 
     def read(self, offset: int, size: int) -> int:
-        """Zero, as QEMU's."""
+        """Zero, like QEMU's."""
         return 0
 
     def write(self, offset: int, size: int, value: int) -> None:
@@ -246,7 +246,7 @@ class DebugExit:
 
 
 class DebugPort:
-    """Bochs' debug port, usually 0xE9: each byte goes to ``output``; reads say that it is there."""
+    """Bochs' debug port, usually 0xE9: passes each byte to ``output``; reading it detects it."""
 
     PRESENT = 0xE9
 
@@ -258,5 +258,5 @@ class DebugPort:
         return self.PRESENT
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Pass the lowest byte on."""
+        """Pass the lowest byte to ``output``."""
         self._output(bytes((value & 0xFF,)))

@@ -1,6 +1,6 @@
-"""Who has what on our machine: ports, interrupt lines and pages, each said once.
+"""The machine's port numbers, interrupt lines and addresses.
 
-The ACPI tables tell the guest, and the devices are attached there.
+They are used for the ACPI tables, which describe them to the guest, and for attaching devices.
 """
 
 from __future__ import annotations
