@@ -1,4 +1,4 @@
-"""Control registers that the host sets are the guest's, and the other way round."""
+"""The guest sees the control registers that the host sets, and the host those that the guest sets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CR4_TSD = 0x4
 
 def scenario(guest: Guest) -> None:
     sregs = guest.vcpu.get_sregs()
-    agree("CR2, CR8 in the beginning", (sregs.cr2, sregs.cr8), (0, 0))
+    agree("initial CR2, CR8", (sregs.cr2, sregs.cr8), (0, 0))
     sregs.cr2 = 0xFFFF_8000_1234_5678
     sregs.cr8 = 5
     sregs.cr4 |= CR4_TSD

@@ -1,4 +1,4 @@
-"""CPUID says what the host gave, with what tells vCPUs apart filled in."""
+"""CPUID returns the host's entries, with APIC id and topology filled in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that a guest has written are told, each once, and never those that the host wrote.
+"""The pages that a guest has written are reported once each, and never those that the host wrote.
 
 A page that the guest only reads may be told with them the first time: KVM maps it for writing too.
 """
@@ -26,12 +26,12 @@ def scenario(guest: Guest) -> None:
     guest.expects_out(0x10, 1, 1)
     agree("pages written then", vm.dirty_pages(), [0x9000, 0xA000])
 
-    # What a port's answer is written to counts when it is written, not when it is asked for.
+    # A page that INS writes counts when it is written, not when the port is read.
     given = 0
     while given < len(TEXT):
         exit = guest.run()
         if not isinstance(exit, IoIn):
-            raise ScenarioFailed(f"expected INS, but the vCPU came back with {exit!r}")
+            raise ScenarioFailed(f"expected INS, but the vCPU returned {exit!r}")
         if given == 0:
             vm.dirty_pages()
         exit.complete(TEXT[given : given + exit.count])

@@ -1,6 +1,6 @@
-"""State that is asked for after an access is the state after its instruction, on every hypervisor.
+"""State that is read after an access is the state after its instruction, on every hypervisor.
 
-While the guest waits for an answer there is no such state, and asking for it is an error.
+While the guest waits for an answer there is no such state, and reading it is an error.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def scenario(guest: Guest) -> None:
         is_refused(ask)
     is_refused(lambda: vcpu.set_regs(regs_of_before))
     read.complete(0x12345678)
-    is_refused(lambda: read.complete(0))  # it has been answered
+    is_refused(lambda: read.complete(0))  # already answered
     regs = vcpu.get_regs()
     agree("RAX after IN", regs.rax, 0x12345678)
     agree("RIP after IN", regs.rip, regs.rbx)
@@ -42,13 +42,13 @@ def scenario(guest: Guest) -> None:
     guest.expects_mmio_write(DEVICE + 8, 8, 0x0123456789ABCDEF)
     guest.has_registers(rip=regs.rdi)
 
-    # An instruction that reads and writes is not at its end before it has written.
+    # An instruction that reads and writes is incomplete until it has written.
     guest.expects_mmio_read(DEVICE + 0x10, 8, answer=1)
     is_refused(vcpu.get_regs)
     guest.expects_mmio_write(DEVICE + 0x10, 8, 0x0123456789ABCDEE)
     guest.has_registers(rip=regs.rbp)
 
-    # Registers that are set after an access stay set: it does not finish over them.
+    # Registers that are set after an access are not overwritten when its instruction completes.
     guest.expects_out(0x12, 4, 1)
     regs = vcpu.get_regs()
     regs.rip = regs.r8
@@ -58,9 +58,9 @@ def scenario(guest: Guest) -> None:
 
 
 def is_refused(ask: Callable[[], object]) -> None:
-    """Asking this is an error: the guest's instruction is not at its end."""
+    """The operation raises an error, since the guest's instruction is incomplete."""
     try:
         found = ask()
     except UnansweredReadError:
         return
-    raise ScenarioFailed(f"expected an UnansweredReadError, but there was an answer: {found!r}")
+    raise ScenarioFailed(f"expected an UnansweredReadError, but the operation returned {found!r}")

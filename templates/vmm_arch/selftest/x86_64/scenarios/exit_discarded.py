@@ -1,4 +1,4 @@
-"""A vCPU can be reset at each of its exits, answered or not, and the next guest on it never knows."""
+"""A vCPU can be reset at each of its exits, answered or not, without effect on the next guest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def scenario(guest: Guest) -> None:
 
 
 def is_left_after(exits: int, guest: Guest) -> Exit:
-    """Run through so many exits, and leave the guest at the last without an answer."""
+    """Run through a number of exits, and leave the last one unanswered."""
     for _ in range(exits - 1):
         match guest.run():
             case IoIn() | MmioRead() as read:

@@ -1,4 +1,4 @@
-"""x87 and SSE state as the guest itself sees it: a hypervisor may well say one thing and do another."""
+"""x87 and SSE state as the guest itself sees it, which may differ from what a hypervisor reports."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MACHINE = Machine(Long64(0x10000, rsp=0x8000))
 
 VALUE = bytes.fromhex("01 02 03 04 11 12 13 14 21 22 23 24 31 32 33 34")
 PI = bytes.fromhex("35 c2 68 21 a2 da 0f c9 00 40")
-"""In the x87's own format."""
+"""In x87 format."""
 
 
 def scenario(guest: Guest) -> None:

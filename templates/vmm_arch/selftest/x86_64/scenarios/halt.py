@@ -1,4 +1,4 @@
-"""HLT without interrupt controllers: nothing of the hypervisor's could end it, so it is an exit."""
+"""HLT without interrupt controllers: the hypervisor cannot wake the vCPU, so it is an exit."""
 
 from __future__ import annotations
 
@@ -13,4 +13,4 @@ def scenario(guest: Guest) -> None:
     for _ in range(2):
         guest.halts()
         regs = guest.vcpu.get_regs()
-        agree("RIP behind HLT", regs.rip, regs.rbx)
+        agree("RIP after HLT", regs.rip, regs.rbx)

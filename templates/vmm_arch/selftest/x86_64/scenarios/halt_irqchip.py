@@ -1,4 +1,4 @@
-"""HLT with interrupt controllers: no exit, since an interrupt may come. A kick gets the vCPU out."""
+"""HLT with interrupt controllers: no exit, since an interrupt may come. A kick makes run() return."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def halts_for_good(guest: Guest) -> None:
     guest.memory.write(HALTS, b"\0")
     guest.is_kicked(once=lambda: guest.memory.read(HALTS, 1) == b"\1")
 
-    # That was the guest's last word before HLT, so that the kick may have come before it.
+    # That was the guest's last exit before HLT, so the kick may have come before HLT.
     regs = guest.vcpu.get_regs()
     while guest.vcpu.get_regs().rip == regs.rbx:
         guest.is_kicked(once=after(0.02))
     guest.has_registers(rip=regs.rcx)
 
-    # It still halts, also while it runs for a longer time.
+    # It remains halted, also in a longer run.
     guest.is_kicked(once=after(0.05))
     guest.has_registers(rip=regs.rcx)

@@ -1,4 +1,4 @@
-"""Interrupts that the host makes a guest take, where there is no irqchip to send them."""
+"""Interrupts that the host injects, without an irqchip."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def scenario(guest: Guest) -> None:
 
     guest.expects_out(0x10, 1, 1)
     vcpu.request_interrupt_window(True)
-    for _ in range(2):  # as long as it is wanted
+    for _ in range(2):  # until it is disabled
         exit = guest.run()
         agree("the exit while interrupts are enabled", type(exit), InterruptWindow)
     vcpu.request_interrupt_window(False)

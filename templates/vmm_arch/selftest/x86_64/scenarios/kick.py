@@ -1,4 +1,4 @@
-"""Another thread kicks a vCPU out of a guest that never exits, and the guest goes on where it was."""
+"""Another thread kicks a vCPU out of a guest that never exits, and the guest continues afterwards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def scenario(guest: Guest) -> None:
         return int.from_bytes(guest.memory.read(COUNT, 8), "little")
 
     def counts_on() -> bool:
-        """For the other thread, which may look at memory but not at the vCPU."""
+        """For the other thread, which may read memory but not the vCPU."""
         if count() < before + 1000:
             return False
         try:
@@ -35,7 +35,7 @@ def scenario(guest: Guest) -> None:
         vcpu.set_regs(vcpu.get_regs())
         agree("the count while the vCPU is stopped", count(), stopped)
 
-    # A kick that comes too early is not lost, and two of them are one.
+    # A kick before the run is not lost, and two of them are one.
     stopped = count()
     vcpu.kick()
     vcpu.kick()
@@ -45,9 +45,9 @@ def scenario(guest: Guest) -> None:
     guest.memory.write(STOP, b"\1")
     sent = guest.sends(0x10, 4)
     agree("the count that was sent", sent, count())
-    agree("it went on by one at most", sent - stopped in (0, 1), True)
+    agree("the count continued by one at most", sent - stopped in (0, 1), True)
 
-    # Nor is one between two exits lost, whatever the host does in between.
+    # A kick between two exits is not lost either, whatever the host does in between.
     vcpu.kick()
     vcpu.get_regs()
     guest.was_kicked()

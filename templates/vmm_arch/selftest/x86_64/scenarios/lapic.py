@@ -1,4 +1,4 @@
-"""The local APIC: as firmware leaves it to begin with, then as host and guest set it."""
+"""The local APIC: first as firmware leaves it, then as host and guest set it."""
 
 from __future__ import annotations
 

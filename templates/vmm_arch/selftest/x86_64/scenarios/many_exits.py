@@ -1,4 +1,4 @@
-"""Ten thousand exits, none lost and none twice."""
+"""Ten thousand exits: none is lost, none comes twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MSRs that the host writes the guest reads, and the other way round."""
+"""The guest reads the MSRs that the host writes, and the host those that the guest writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MACHINE = Machine(Long64(0x10000))
 
 def scenario(guest: Guest) -> None:
     agree(
-        "MSRs in the beginning",
+        "initial MSRs",
         guest.vcpu.get_msrs([IA32_STAR, IA32_LSTAR, IA32_KERNEL_GS_BASE, IA32_PAT]),
         {IA32_STAR: 0, IA32_LSTAR: 0, IA32_KERNEL_GS_BASE: 0, IA32_PAT: 0x0007040600070406},
     )
@@ -31,7 +31,7 @@ def scenario(guest: Guest) -> None:
     guest.halts()
 
     agree(
-        "MSRs in the end",
+        "final MSRs",
         guest.vcpu.get_msrs([IA32_LSTAR, IA32_STAR, IA32_KERNEL_GS_BASE, IA32_GS_BASE]),
         {
             IA32_LSTAR: 0xFFFF_8123_9ABC_DEF0,

@@ -1,4 +1,4 @@
-"""Page tables that the guest makes are those that translate() reads."""
+"""translate() uses the page tables that the guest has made."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def scenario(guest: Guest) -> None:
     guest.halts()
 
     agree("an address in the second GiB", translate(0x4000_0123), 0x10_0123)
-    agree("an address behind the new page", translate(0x4000_1000), None)
+    agree("an address after the new page", translate(0x4000_1000), None)
     agree("an address in memory", translate(0x12345), 0x12345)
     guest.has_memory(0x10_0123, bytes.fromhex("0d f0 fe ca"))

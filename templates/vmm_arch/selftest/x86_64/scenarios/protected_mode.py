@@ -1,4 +1,4 @@
-"""32-bit code with flat segments: memory beyond 1 MiB, a descriptor table that can be used."""
+"""32-bit code with flat segments: memory beyond 1 MiB, a usable descriptor table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""16-bit code that is entered above 64 KiB: CS has to carry what IP cannot."""
+"""16-bit code that is entered above 64 KiB: the CS base has the address bits that IP lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every general register that the host sets is the guest's, and the other way round."""
+"""The guest sees all general registers that the host sets, and the host those that the guest sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMES = (
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
 )
 GIVEN = {name: 0x1111111111111111 * (i % 15 + 1) ^ i << 8 for i, name in enumerate(NAMES)}
-"""All different, and the upper halves in use."""
+"""All different, with upper halves that are not zero."""
 
 CARRY = 0x1
 ALWAYS_ONE = 0x2

@@ -1,4 +1,4 @@
-"""A vCPU that is reset is like a new one: the next guest on it finds nothing of the last one."""
+"""A vCPU that is reset is like a new one: nothing of the last guest is visible to the next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENTRY = Long64(0x10000, rsp=0x8000, rbx=0x1111, rsi=0x2222)
 MACHINE = Machine(ENTRY)
 
 FOUND = 0x3000
-"""Where the guest writes down what it finds."""
+"""Where the guest stores the state that it sees."""
 PARTS = {
     "RAX to RDX": range(0x20),
     "RSI to RBP": range(0x20, 0x40),
@@ -43,7 +43,7 @@ PARTS = {
     "XMM registers": range(0x2A0, 0x3A0),
 }
 
-# What the contract and the entry say, in bytes: the rest is 0.
+# The values of the contract and the entry, in bytes; all others are 0.
 NEW = {
     "RAX to RDX": struct.pack("<4Q", 0, 0x1111, 0, 0),
     "RSI to RBP": struct.pack("<4Q", 0x2222, 0, 0x8000, 0x8000),
@@ -67,7 +67,7 @@ def scenario(guest: Guest) -> None:
     for life in ("new", "after a reset", "after another reset"):
         guest.memory.write(FOUND, bytes(0x1000))
         guest.halts()
-        guest.has_registers(r15=0xEEEEEEEEEEEEEEEE)  # everything has been changed
+        guest.has_registers(r15=0xEEEEEEEEEEEEEEEE)  # the guest has changed everything
         for part, where in PARTS.items():
             found = guest.memory.read(FOUND + where.start, len(where))
             agree(f"{part}, {life}", found, NEW.get(part, bytes(len(where))))

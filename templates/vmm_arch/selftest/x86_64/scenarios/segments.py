@@ -1,4 +1,4 @@
-"""Segments that the host sets are the guest's, and those that the guest loads the host sees."""
+"""The guest sees the segments that the host sets, and the host those that the guest loads."""
 
 from __future__ import annotations
 

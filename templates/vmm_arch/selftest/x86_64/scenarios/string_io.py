@@ -1,4 +1,4 @@
-"""String I/O, which a hypervisor may split into exits as it likes: only the sum is promised."""
+"""String I/O, which a hypervisor may split into any number of exits; only the total is promised."""
 
 from __future__ import annotations
 

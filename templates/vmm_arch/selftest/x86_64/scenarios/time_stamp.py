@@ -1,4 +1,4 @@
-"""The time stamp counter goes on from what a reset sets it to, or the reset says that it cannot."""
+"""The time stamp counter runs on from the value set by a reset, or the reset raises an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vmm_arch.x86_64.entry import RealMode
 
 MACHINE = Machine(RealMode(0x1000))
 PATIENCE = 20
-"""How many seconds may pass until the guest looks."""
+"""The most seconds that may pass until the guest reads it."""
 
 
 def scenario(guest: Guest) -> None:
@@ -19,13 +19,13 @@ def scenario(guest: Guest) -> None:
         try:
             guest.arch.reset_vcpu(guest.vcpu, guest.machine.entry, tsc=value)
         except HypervisorUnavailableError:
-            return  # this hypervisor's guests have the host's counter: nothing is claimed
+            return  # guests have the host's counter, which cannot be set
         first = is_between(guest, value, value + most)
         is_between(guest, first + 1, value + most)
 
 
 def is_between(guest: Guest, least: int, most: int) -> int:
-    """The guest reads a value in these bounds, which is returned."""
+    """The guest sends a value within these bounds: return it."""
     value = guest.sends(0x10, 4) | guest.sends(0x11, 4) << 32
     if not least <= value < most:
         raise ScenarioFailed(f"the counter is {value:#x}, not in [{least:#x}, {most:#x})")

@@ -1,4 +1,4 @@
-"""A triple fault is the guest's end, and a reset is a new beginning."""
+"""A triple fault ends the guest; after a reset the vCPU can be used again."""
 
 from __future__ import annotations
 
