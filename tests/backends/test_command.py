@@ -105,9 +105,7 @@ def test_a_processor_that_the_commands_lack_a_part_for_is_named(
     monkeypatch.setattr("vmm_arch.command.backends.hypervisors", lambda: {"kvm": "chalk_slate"})
     monkeypatch.setattr("vmm_arch.command.backends.backend", lambda name: arch)
     assert main(arguments) == status
-    said = (
-        f"vmm-arch {arguments[0]}: vmm-arch has no commands for slate: there is no module vmm_arch"
-    )
+    said = f"vmm-arch {arguments[0]}: vmm-arch has no commands for slate: no module vmm_arch"
     assert said in capsys.readouterr().err
 
 

@@ -17,11 +17,11 @@ from vmm_arch.selftest.play import Suite
 
 
 class MissingPartError(ValueError):
-    """There is nothing yet for this processor where there has to be a module for each."""
+    """A module that each processor needs does not exist for this one."""
 
 
 _OTHER_NAMES: Final = {"amd64": "x86_64", "arm64": "aarch64"}
-"""Windows' names for processors, and everybody else's."""
+"""Windows' names for processors, and the usual ones."""
 
 
 def hypervisors() -> dict[str, str]:
@@ -66,17 +66,15 @@ def backend(hypervisor: str) -> Backend:
 
 
 def cpu() -> Cpu:
-    """What the commands do on this processor only; MissingPartError if nobody wrote it."""
+    """The commands' part for this processor; raises MissingPartError if there is none."""
     name = f"vmm_arch.command.{processor()}"
     if find_spec(name) is None:
-        raise MissingPartError(
-            f"vmm-arch has no commands for {processor()}: there is no module {name}"
-        )
+        raise MissingPartError(f"vmm-arch has no commands for {processor()}: no module {name}")
     return cast(Cpu, importlib.import_module(name))
 
 
 def suite() -> Suite:
-    """The self-test's scenarios for this processor; MissingPartError if there are none."""
+    """The self-test's scenarios for this processor; raises MissingPartError if there are none."""
     if find_spec(f"vmm_arch.selftest.{processor()}") is None:
         raise MissingPartError(f"vmm-arch has no scenarios for {processor()}")
     return Suite(processor())

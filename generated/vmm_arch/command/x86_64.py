@@ -53,7 +53,7 @@ def operating_system(arch: Backend[AnyVcpu]) -> Check:
 
 
 def processor(arch: Backend[AnyVcpu]) -> str:
-    """Vendor, family, model and stepping, as CPUID says."""
+    """Vendor, family, model and stepping from CPUID."""
     return identity(arch.supported_cpuid())
 
 
@@ -63,12 +63,12 @@ def signature(arch: Backend[AnyVcpu]) -> str:
 
 
 def is_virtual() -> bool:
-    """Whether CPUID has the bit that hypervisors set; Linux tells."""
+    """Whether CPUID has the hypervisor bit, as Linux reports it."""
     return "hypervisor" in host.cpuinfo("flags").split()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what concerns ports."""
+    """Add the arguments about ports."""
     parser.add_argument(
         "--debug-exit",
         type=port,
@@ -103,7 +103,7 @@ def attach_devices(
     send: Callable[[bytes], object],
     options: argparse.Namespace,
 ) -> Serial16550:
-    """Attach the first serial port and the little of a PC that Linux wants."""
+    """Attach the first serial port and the PC devices that Linux needs."""
     serial = Serial16550(send, partial(vm.set_irq_line, SERIAL_LINE), wait_for_listener=True)
     bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + REGISTERS), serial)
     attach_pc_devices(bus, vm.memory)

@@ -28,7 +28,7 @@ def scenario(guest: Guest) -> None:
         secondary.expects_out(0x22, 1, 0)
 
     for _ in range(2):
-        secondary.is_kicked(once=after(0.02))  # nobody has started it
+        secondary.is_kicked(once=after(0.02))  # it has not been started
 
         guest.together(first, second)
 
