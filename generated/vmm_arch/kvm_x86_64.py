@@ -205,7 +205,7 @@ from vmm_arch.lifecycle import (
     RUNNING,
     THIS_THREAD,
     UNANSWERED,
-    nothing_unanswered,
+    not_waiting,
     refusal,
 )
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
@@ -617,8 +617,8 @@ def _refuse_service(run: kvm_run) -> None:
 def _instruction_of(run: kvm_run) -> bytes:
     """The instruction that KVM could not emulate, as far as it fetched it; empty if unknown."""
     failed = run.emulation_failure
-    told = failed.ndata and failed.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
-    return bytes(failed.insn_bytes[: failed.insn_size]) if told else b""
+    known = failed.ndata and failed.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
+    return bytes(failed.insn_bytes[: failed.insn_size]) if known else b""
 
 
 def _memory_slots(memory: GuestMemory) -> Iterator[tuple[Region, int]]:
@@ -999,7 +999,7 @@ class Vcpu:
     def _answer(self, read: IoIn | MmioRead, data: bytes) -> None:
         """Answer the read that the guest waits for."""
         if self._state != UNANSWERED or self._unanswered is not read:
-            raise nothing_unanswered(self.index)
+            raise not_waiting(self.index)
         at = self._answer_at
         self._page[at : at + len(data)] = data
         self._state = COMPLETION_PENDING
@@ -1014,7 +1014,7 @@ class Vcpu:
     def _expect(self, asked: Exit) -> None:
         """Raise UnansweredError unless this exit is the one that waits for an answer."""
         if self._state != UNANSWERED or self._unanswered is not asked:
-            raise nothing_unanswered(self.index)
+            raise not_waiting(self.index)
 
     def _reply_msr(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
         """Write the answer to an MSR exit to ``kvm_run`` for the next KVM_RUN; None raises #GP."""

@@ -119,7 +119,7 @@ class _Service:
         self.ends: list[tuple[Reason, int | None, str, int | None]] = []
         self.errors: list[BaseException] = []
         self.halted: list[int] = []
-        self.standstill = Standstill(self.runners, self.stands_still, self.failed)
+        self.standstill = Standstill(self.runners, self.all_halted, self.check_failed)
         self.halt_is_an_exit = not vm.irqchip
 
     def run(self, timeout: float | None) -> Ending:
@@ -184,7 +184,7 @@ class _Service:
                 exits[type(exit)] += 1
                 if trace is not None:
                     trace(index, exit)
-                if not handle(exit) and not self.goes_on(index, exit):
+                if not handle(exit) and not self.runs_on(index, exit):
                     break
         except BaseException as error:
             runner.in_guest = False
@@ -195,7 +195,7 @@ class _Service:
             runner.thread, runner.in_guest = 0, False
             runner.left.set()
 
-    def goes_on(self, index: int, exit: Exit) -> bool:
+    def runs_on(self, index: int, exit: Exit) -> bool:
         """Whether a vCPU runs on after an exit that is not an access."""
         match exit:
             case Kicked() | EndOfInterrupt() | SingleStep():
@@ -212,11 +212,11 @@ class _Service:
                 self.end(Reason.FAILED, index, f"unhandled exit {exit!r}")
         return False
 
-    def stands_still(self) -> None:
+    def all_halted(self) -> None:
         """End a guest in which no vCPU can wake another."""
         self.end(Reason.HALTED, None, "every vCPU is halted with interrupts off")
 
-    def failed(self, error: BaseException) -> None:
+    def check_failed(self, error: BaseException) -> None:
         """Have serve() raise an exception of the standstill check."""
         error.add_note("This happened while checking whether every vCPU has halted for good.")
         self.errors.append(error)

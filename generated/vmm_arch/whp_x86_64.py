@@ -219,7 +219,7 @@ from vmm_arch.lifecycle import (
     RUNNING,
     THIS_THREAD,
     UNANSWERED,
-    nothing_unanswered,
+    not_waiting,
     refusal,
 )
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
@@ -480,7 +480,7 @@ platform: Final = whp.Library(whp.PLATFORM, "winhvplatform.h", abi.PROTOTYPES)
 
 
 # From templates/hypervisors/whp/x86_64/module.py.j2, calls
-def _whp_is_there() -> None:
+def _require_whp() -> None:
     """Raise HypervisorUnavailableError if no hypervisor runs on this host."""
     present = _capability(WHvCapabilityCodeHypervisorPresent).HypervisorPresent
     if not present:
@@ -563,7 +563,7 @@ def _write_state(vcpu: Vcpu, image: RegisterImage) -> None:
         _write_lapic_registers(vcpu, image)
 
 
-def _named(
+def _with_register_name(
     vcpu: Vcpu, names: Any, count: int, values: Any, error: HypervisorError
 ) -> HypervisorError:
     """The error with the name of the register that caused it, found by writing them one by one."""
@@ -611,23 +611,23 @@ def _readable(vcpu: Vcpu, names: Sequence[int]) -> dict[int, WHV_REGISTER_VALUE]
     return _readable(vcpu, names[:middle]) | _readable(vcpu, names[middle:])
 
 
-def _registers_there(vcpu: Vcpu) -> dict[int, WHV_REGISTER_VALUE]:
+def _existing_registers(vcpu: Vcpu) -> dict[int, WHV_REGISTER_VALUE]:
     """Read the optional registers, and those that a reset restores, as far as there are such.
 
     A machine like the last one has the same registers, which are then read with a single call.
     """
-    global _last_there
+    global _last_existing
     vm = vcpu.vm
     optional = OPTIONAL - (frozenset() if vm.irqchip else frozenset(LAPIC.values()))
     names = [*OTHER_REGISTERS, *sorted(optional.difference(OTHER_REGISTERS))]
-    like, last = _last_there
+    like, last = _last_existing
     there = _readable(vcpu, last if like == (vm.irqchip, vm.cpuid) and not vm._prepare else names)
     if not vm._prepare:
-        _last_there = (vm.irqchip, list(vm.cpuid)), list(there)
+        _last_existing = (vm.irqchip, list(vm.cpuid)), list(there)
     return there
 
 
-_last_there: tuple[tuple[bool, list[CpuidEntry]], list[int]] = (False, []), []
+_last_existing: tuple[tuple[bool, list[CpuidEntry]], list[int]] = (False, []), []
 
 
 class _OtherState:
@@ -638,7 +638,7 @@ class _OtherState:
     """
 
     def __init__(self, vcpu: Vcpu) -> None:
-        there = _registers_there(vcpu)
+        there = _existing_registers(vcpu)
         self.lacking = OPTIONAL.difference(there)
         """The optional registers that this machine does not have."""
         self._registers = RegisterImage({n: there[n] for n in OTHER_REGISTERS if n in there})
@@ -839,22 +839,22 @@ def _rare_exit(reason: int, context: WHV_RUN_VP_EXIT_CONTEXT) -> Exit:
                 "WHvRunVirtualProcessor", "WHvRunVpExitReasonInvalidVpRegisterValue", what
             )
         case abi.WHvRunVpExitReasonUnsupportedFeature:
-            told = context.UnsupportedFeature
-            what = f"feature {told.FeatureCode} with the parameter {told.FeatureParameter:#x}"
+            feature = context.UnsupportedFeature
+            what = f"feature {feature.FeatureCode} with the parameter {feature.FeatureParameter:#x}"
             return _failure("WHvRunVirtualProcessor", "WHvRunVpExitReasonUnsupportedFeature", what)
     return OtherExit(reason, whp.exit_name(reason, vars(abi)))
 
 
-def _cpuid_results(everybodys: Sequence[Sequence[CpuidEntry]]) -> Any:
+def _cpuid_results(per_vcpu: Sequence[Sequence[CpuidEntry]]) -> Any:
     """Make the platform's list of CPUID results: one for all vCPUs where they agree, else one each.
 
     Bits that the processor maintains are masked out.
     """
     results = []
-    first, *others = everybodys
+    first, *others = per_vcpu
     for at, entry in enumerate(first):
         alike = all(other[at] == entry for other in others)
-        for index, entries in enumerate(everybodys[:1] if alike else everybodys):
+        for index, entries in enumerate(per_vcpu[:1] if alike else per_vcpu):
             results.append(_cpuid_result(entries[at], None if alike else index))
     return (WHV_X64_CPUID_RESULT2 * len(results))(*results) if results else None
 
@@ -947,7 +947,7 @@ def _examine(device: int | None) -> Report:
     """Report which parts of the platform work on this host."""
     try:
         _refuse_device(device)
-        _whp_is_there()
+        _require_whp()
         features = _capability(WHvCapabilityCodeFeatures).Features
     except HypervisorError as error:
         return Report("WHP", (Check(whp.PLATFORM, False, str(error)),))
@@ -1063,7 +1063,7 @@ class Vcpu:
                 self.vm.partition, self.index, names, count, values
             )
         except HypervisorError as error:
-            raise _named(self, names, count, values, error) from None
+            raise _with_register_name(self, names, count, values, error) from None
 
     def translate_page(self, address: int, flags: int, result: Any, physical: Any) -> None:
         """Translate a guest-virtual address; ``result`` and ``physical`` are pointers to fill."""
@@ -1100,24 +1100,24 @@ class Vcpu:
             self._finish_instruction()
         elif self._emulation.active:
             try:
-                queued = self._emulation.next_access() is not None
+                pending = self._emulation.next_access() is not None
             except EmulationFailed:  # the next run() returns it as a Failure
-                queued = True
-            if queued:
+                pending = True
+            if pending:
                 self._state = EXIT_PENDING
                 raise refusal(EXIT_PENDING, self.index)
         self._state = IDLE
 
     def _drop_pending_exit(self) -> None:
         """Discard the pending exit or access, without running the guest."""
-        told = self._next_access() if self._emulation.active else self._next_exit()
-        if told is None:
+        discarded = self._next_access() if self._emulation.active else self._next_exit()
+        if discarded is None:
             self._state = IDLE
 
     def _answer(self, read: IoIn | MmioRead, data: bytes) -> None:
         """Answer the read that the guest waits for."""
         if self._state != UNANSWERED or self._unanswered is not read:
-            raise nothing_unanswered(self.index)
+            raise not_waiting(self.index)
         if self._emulated is not None:
             self._emulation.answer(self._emulated, data)
             self._emulated = None
@@ -1133,7 +1133,7 @@ class Vcpu:
     def _reply(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
         """Complete an MSR access, a read with this value; None refuses it."""
         if self._state != UNANSWERED or self._unanswered is not asked:
-            raise nothing_unanswered(self.index)
+            raise not_waiting(self.index)
         if value is None:
             self._completion = REFUSED
         else:
@@ -1153,7 +1153,7 @@ class Vcpu:
             return failed
         if access is None:
             return None
-        told = self._described(access)
+        reported = self._access_exit(access)
         # No call in these assignments, so that no signal's exception can come between them: the exit
         # is returned exactly once.
         self._emulation.current = None
@@ -1162,9 +1162,9 @@ class Vcpu:
         else:
             self._emulated = access
             self._state = UNANSWERED
-        return told
+        return reported
 
-    def _described(self, access: EmulatedAccess) -> Exit:
+    def _access_exit(self, access: EmulatedAccess) -> Exit:
         """Make the exit object for an emulated instruction's access."""
         if access.direction == WRITE:
             if access.is_port:
@@ -1542,13 +1542,13 @@ class Vcpu:
                 raise refusal(CLOSED, self.index)
             context = self._context
             if self._emulation.active:
-                queued = self._next_access()
-                if queued is not None:
-                    return queued
+                pending = self._next_access()
+                if pending is not None:
+                    return pending
             elif state == EXIT_PENDING:
-                queued = self._next_exit()
-                if queued is not None:
-                    return queued
+                pending = self._next_exit()
+                if pending is not None:
+                    return pending
             context.ExitReason = (
                 WHvRunVpExitReasonNone  # the last exit is done, even if the next call fails
             )
@@ -1559,9 +1559,9 @@ class Vcpu:
                 platform.WHvRunVirtualProcessor(
                     self.vm.partition, self.index, ctypes.byref(context), ctypes.sizeof(context)
                 )
-                told = self._next_exit()
-                if told is not None:
-                    return told
+                returned = self._next_exit()
+                if returned is not None:
+                    return returned
             return self._kicked()
         except BaseException:
             # KeyboardInterrupt, for instance, may come at any call: keep the exit that the platform reported.
@@ -1675,7 +1675,7 @@ class Vm:
         self.written = set()
         self.ioapic = IoApic(self._deliver)
         self.devices = {IO_APIC_ADDRESSES: self.ioapic} if self.irqchip else {}
-        _whp_is_there()
+        _require_whp()
         self._check_features()
         if not 0 < vcpus <= MAX_VCPUS:
             raise ValueError(f"vcpus={vcpus}: this host allows 1 to {MAX_VCPUS}")

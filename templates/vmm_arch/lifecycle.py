@@ -34,7 +34,7 @@ def refusal(state: int, index: int) -> VcpuError:
     return errors.get(state, UnansweredError)(f"vCPU {index}: {_WHY[state]}")
 
 
-def nothing_unanswered(index: int) -> VcpuError:
+def not_waiting(index: int) -> VcpuError:
     """The error for an answer to an exit that is not waiting for one."""
     return UnansweredError(
         f"vCPU {index}: this exit does not wait for an answer: it was answered already, or is"

@@ -78,7 +78,7 @@ class Standstill:
         try:
             while not self._over.wait(PERIOD):
                 counts = [runner.count for runner in self._runners]
-                if counts == before and self._stands_still(counts):
+                if counts == before and self._all_halted(counts):
                     self._found()
                     return
                 before = counts
@@ -87,7 +87,7 @@ class Standstill:
         finally:
             self._resume.set()
 
-    def _stands_still(self, counts: list[int]) -> bool:
+    def _all_halted(self, counts: list[int]) -> bool:
         if not all(runner.in_guest for runner in self._runners):
             return False
         self._resume.clear()

@@ -22,8 +22,8 @@ from backends import BACKENDS, backend_module
 from images import flat_kernel
 from requirements import require
 from vmm_arch.__main__ import main
-from vmm_arch.command.backends import hypervisors, usual
-from vmm_arch.command.messages import complain
+from vmm_arch.command.backends import default_hypervisor, hypervisors
+from vmm_arch.command.messages import report_error
 from vmm_arch.command.run import size
 from vmm_arch.report import Check, Report
 from vmm_arch.whp import VARIABLE
@@ -123,7 +123,7 @@ def test_a_systems_own_hypervisor_comes_first(
     system: str, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
-    assert usual() == first
+    assert default_hypervisor() == first
     assert next(iter(hypervisors())) == first
     assert sorted(hypervisors()) == ["kvm", "whp"]
 
@@ -452,5 +452,5 @@ def test_piped_input_waits_until_the_guest_listens(tmp_path: Path, hypervisor: s
 def test_an_errors_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     error = ValueError("no such thing")
     error.add_note("It happened here.")
-    complain("run", error)
+    report_error("run", error)
     assert capsys.readouterr().err == "vmm-arch run: no such thing\nIt happened here.\n"

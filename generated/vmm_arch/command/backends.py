@@ -34,7 +34,7 @@ def hypervisors() -> dict[str, str]:
     }
 
 
-def usual() -> str:
+def default_hypervisor() -> str:
     """The default hypervisor of this system."""
     known = (name for names in BACKENDS.values() for name in names)
     return next(iter(hypervisors() or known), "none")
@@ -48,7 +48,7 @@ def processor() -> str:
 
 def add_argument(parser: argparse.ArgumentParser) -> None:
     """Add the option ``--hypervisor``."""
-    default = usual()
+    default = default_hypervisor()
     parser.add_argument(
         "--hypervisor",
         choices=sorted({default, *(name for names in BACKENDS.values() for name in names)}),

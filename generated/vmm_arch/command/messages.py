@@ -15,6 +15,6 @@ def say(text: str) -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until exit
 
 
-def complain(command: str, error: BaseException) -> None:
+def report_error(command: str, error: BaseException) -> None:
     """Report an error with the notes that were added to it."""
     say("\n".join([f"vmm-arch {command}: {error}", *getattr(error, "__notes__", ())]))

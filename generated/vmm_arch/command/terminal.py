@@ -65,7 +65,7 @@ class Terminal:
         if sys.platform != "win32" and self.is_terminal:
             self._mode = termios.tcgetattr(self._source)
         for name in _ENDING:
-            self._handle(name, self._ask_to_end)
+            self._handle(name, self._request_end)
         if self._mode is not None:
             self._handle("SIGTSTP", self._suspend)
             self._handle("SIGCONT", self._resume)
@@ -81,7 +81,7 @@ class Terminal:
         traceback: TracebackType | None,
         /,
     ) -> None:
-        self._make_as_it_was()
+        self._restore_mode()
         self._mode = None
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
@@ -99,9 +99,9 @@ class Terminal:
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
             self._handlers[number] = signal.signal(number, handler)
 
-    def _ask_to_end(self, number: int, frame: FrameType | None) -> None:
+    def _request_end(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:  # the second signal: ending the guest takes too long
-            self._make_as_it_was()
+            self._restore_mode()
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.signal = number
@@ -109,7 +109,7 @@ class Terminal:
             self._end()
 
     def _suspend(self, number: int, frame: FrameType | None) -> None:
-        self._make_as_it_was()
+        self._restore_mode()
         if sys.platform != "win32":
             os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -117,15 +117,15 @@ class Terminal:
         self._make_raw()
 
     def _make_raw(self) -> None:
-        if sys.platform != "win32" and self._mode is not None and self._is_ours():
+        if sys.platform != "win32" and self._mode is not None and self._in_foreground():
             tty.setraw(self._source)
 
-    def _make_as_it_was(self) -> None:
-        if sys.platform != "win32" and self._mode is not None and self._is_ours():
+    def _restore_mode(self) -> None:
+        if sys.platform != "win32" and self._mode is not None and self._in_foreground():
             # Not TCSADRAIN: the user may have stopped the output (Control-S).
             termios.tcsetattr(self._source, termios.TCSANOW, self._mode)
 
-    def _is_ours(self) -> bool:
+    def _in_foreground(self) -> bool:
         """Whether the command is in the foreground: else the terminal's mode is not ours to set."""
         if sys.platform == "win32":
             return False

@@ -63,7 +63,7 @@ def dump(vcpu: Vcpu, memory: GuestMemory) -> str:
     if _is_after_init(regs, sregs):
         lines.append(f"  {AFTER_INIT}")
     lines += describe(regs, sregs, memory)
-    lines += _also(vcpu)
+    lines += _optional_state(vcpu)
     return "\n".join(lines)
 
 
@@ -115,7 +115,7 @@ def linear(sregs: Any, segment: str, offset: int) -> int:
     return int(getattr(sregs, segment).base + offset) & 0xFFFFFFFF
 
 
-def _also(vcpu: Vcpu) -> Iterator[str]:
+def _optional_state(vcpu: Vcpu) -> Iterator[str]:
     """The state that not every hypervisor can read."""
     try:
         debug = vcpu.get_debugregs()

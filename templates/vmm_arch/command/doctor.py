@@ -8,7 +8,7 @@ from time import perf_counter
 
 from vmm_arch.command import backends
 from vmm_arch.command.cpu import Cpu
-from vmm_arch.command.messages import complain
+from vmm_arch.command.messages import report_error
 from vmm_arch.errors import HypervisorError
 from vmm_arch.protocols.common import Backend
 from vmm_arch.report import Check, Report
@@ -52,7 +52,7 @@ def doctor() -> int:
     try:
         reports = examine()
     except backends.MissingPartError as error:
-        complain("doctor", error)
+        report_error("doctor", error)
         return 1
     for report in reports:
         print(report)

@@ -11,7 +11,7 @@ from typing import Final
 
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.command import backends
-from vmm_arch.command.messages import complain, say
+from vmm_arch.command.messages import report_error, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
 from vmm_arch.command.terminal import Terminal
@@ -19,7 +19,7 @@ from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.serve import serve
 
-WRONG_USE: Final = 2
+USAGE_ERROR: Final = 2
 STATUS: Final = {
     Reason.POWER_OFF: 0,
     Reason.SHUTDOWN: 3,
@@ -122,8 +122,8 @@ def run(options: argparse.Namespace) -> int:
             console = Console(stack)
             ending = boot_until_it_ends(options, console)
     except (KernelImageError, OSError, ValueError) as error:
-        complain("run", error)
-        return WRONG_USE
+        report_error("run", error)
+        return USAGE_ERROR
     if console.terminal.signal is not None:
         return SIGNALLED + console.terminal.signal
     if console.output.broken:

@@ -15,7 +15,7 @@ from typing import Final
 from vmm_arch.command import backends
 from vmm_arch.command.cpu import Cpu
 from vmm_arch.command.host import about_host
-from vmm_arch.command.messages import complain
+from vmm_arch.command.messages import report_error
 from vmm_arch.errors import HypervisorUnavailableError
 from vmm_arch.protocols.common import Backend
 from vmm_arch.report import Report
@@ -59,7 +59,7 @@ def selftest(options: argparse.Namespace) -> int:
     try:
         suite = backends.suite()
     except backends.MissingPartError as error:
-        complain("selftest", error)
+        report_error("selftest", error)
         return UNAVAILABLE
     names = [n for n in suite.names if any(fnmatchcase(n, pattern) for pattern in options.pattern)]
     if not names:
@@ -77,7 +77,7 @@ def selftest(options: argparse.Namespace) -> int:
             print(f"{'unsupported':12} {operation}: {reason}")
         outcomes = _play(suite, arch, names, options.patience)
     except (HypervisorUnavailableError, ValueError) as error:
-        complain("selftest", error)
+        report_error("selftest", error)
         return UNAVAILABLE
     failed = [outcome.name for outcome in outcomes if outcome.failure]
     print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")

@@ -68,7 +68,7 @@ class Bus:
 
     def attach_ports(self, ports: range, device: Device) -> None:
         """Attach a device to a range of ports. Raises ValueError if it overlaps another device."""
-        self._note("ports", ports, PORTS, device)
+        self._claim_range("ports", ports, PORTS, device)
         for offset, port in enumerate(ports):
             self._ports[port] = offset, device.read, device.write
 
@@ -77,7 +77,7 @@ class Bus:
 
         Raises ValueError if it overlaps another device. Accesses that guest memory serves never come here.
         """
-        self._note("addresses", addresses, ADDRESSES, device)
+        self._claim_range("addresses", addresses, ADDRESSES, device)
         at = bisect_right(self._starts, addresses.start)
         self._starts.insert(at, addresses.start)
         self._memory.insert(at, (addresses.start, addresses.stop, device.read, device.write))
@@ -161,7 +161,7 @@ class Bus:
             self._listener = None
             self._request = None
 
-    def _note(self, what: str, new: range, allowed: range, device: Device) -> None:
+    def _claim_range(self, what: str, new: range, allowed: range, device: Device) -> None:
         """Record what is attached where; raises ValueError if the range is not free."""
         place = f"{type(device).__name__} at {what} {_interval(new)}"
         if new.step != 1 or not new:

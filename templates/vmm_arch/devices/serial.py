@@ -103,7 +103,7 @@ class Serial16550:
         """
         with self._lock:
             self._incoming.extend(data)
-            self._take_from_line()
+            self._fill_fifo()
             self._update_irq()
 
     @property
@@ -148,7 +148,7 @@ class Serial16550:
                 self._looped = self._looped and bool(self._fifo)
                 self._timed_out = False
                 self._update_irq()
-                self._take_from_line()
+                self._fill_fifo()
                 self._update_irq()
                 return value
             case 1:  # IER
@@ -182,7 +182,7 @@ class Serial16550:
                 self._transmitter_emptied = False
                 self._update_irq()
                 if self._mcr & MCR_LOOP:
-                    self._take(value)
+                    self._loop_back(value)
                 self._transmitter_emptied = True
                 self._update_irq()
                 return not self._mcr & MCR_LOOP
@@ -191,9 +191,9 @@ class Serial16550:
                     self._transmitter_emptied = True  # it is empty already
                 self._ier = value & 0xF
                 if self._waits:
-                    if not self._listens():
-                        self._give_back()
-                    self._take_from_line()
+                    if not self._guest_listens():
+                        self._requeue()
+                    self._fill_fifo()
                 self._update_irq()
             case 2:  # FCR
                 self._control_fifos(value)
@@ -202,7 +202,7 @@ class Serial16550:
             case 4:  # MCR
                 self._mcr = value & 0x1F
                 self._set_modem_status()
-                self._take_from_line()
+                self._fill_fifo()
                 self._update_irq()
             case 7:  # SCR
                 self._scr = value
@@ -213,13 +213,13 @@ class Serial16550:
         # Enabling or disabling the FIFOs clears them; FCR_ENABLE off: no other bit counts (8.4).
         if enabled != self._fifos_enabled or (enabled and value & FCR_CLEAR_RECEIVER):
             if self._waits:
-                self._give_back()
+                self._requeue()
             self._fifo.clear()
             self._looped = self._timed_out = False
         self._fifos_enabled = enabled
         self._trigger = TRIGGER_LEVELS[value >> 6 & 3] if enabled else 1
         self._update_irq()
-        self._take_from_line()
+        self._fill_fifo()
         self._update_irq()
 
     def _set_modem_status(self) -> None:
@@ -236,14 +236,14 @@ class Serial16550:
     def _capacity(self) -> int:
         return FIFO_SIZE if self._fifos_enabled else 1
 
-    def _take_from_line(self) -> None:
+    def _fill_fifo(self) -> None:
         """Move queued characters to the FIFO while it has room; not in loopback."""
-        if not self._mcr & MCR_LOOP and self._listens():
+        if not self._mcr & MCR_LOOP and self._guest_listens():
             while self._incoming and len(self._fifo) < self._capacity():
                 self._fifo.append(self._incoming.popleft())
         self._timed_out = bool(self._fifo)
 
-    def _listens(self) -> bool:
+    def _guest_listens(self) -> bool:
         """Whether the guest listens for input."""
         return not self._waits or bool(self._ier & IER_ERBFI) or self._polls >= POLLS
 
@@ -251,18 +251,18 @@ class Serial16550:
         if register == LSR:
             self._polls += 1
             if self._polls == POLLS:
-                self._take_from_line()
+                self._fill_fifo()
         elif register != RBR:
             self._polls = 0
 
-    def _give_back(self) -> None:
+    def _requeue(self) -> None:
         """Put the FIFO's characters back into the queue."""
         if not self._looped:
             self._incoming.extendleft(reversed(self._fifo))
             self._fifo.clear()
             self._timed_out = False
 
-    def _take(self, character: int) -> None:
+    def _loop_back(self, character: int) -> None:
         """Receive a character in loopback; without room one is lost: an overrun (8.5, bit 1)."""
         if len(self._fifo) == self._capacity():
             self._overrun = True

@@ -51,7 +51,7 @@ MOST_AT_ONCE: Final = 0x1000
 """The most bytes of a string in one port exit, as in KVM."""
 
 _DONE: Final = 0
-_ABANDONED: Final = -0x7FFFBFFC  # E_ABORT
+_ABORTED: Final = -0x7FFFBFFC  # E_ABORT
 _PREFIXES: Final = frozenset(b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0\xf2\xf3")
 _REPEAT: Final = frozenset(b"\xf2\xf3")
 _ADDRESS_SIZE: Final = 0x67
@@ -109,7 +109,7 @@ class EmulatedAccess:
     data: bytes = b""
     count: int = 1
 
-    def goes_on_with(self, other: EmulatedAccess) -> bool:
+    def merges_with(self, other: EmulatedAccess) -> bool:
         """Whether both can be one exit: writes of the same size to the same port."""
         mine = self.is_port, self.direction, self.address, self.size
         theirs = other.is_port, other.direction, other.address, other.size
@@ -153,7 +153,7 @@ class Emulation:
         self._answers: list[bytes] = []
         self._written: list[EmulatedAccess] = []
         self._unanswered: EmulatedAccess | None = None
-        self._bytes_told = 0
+        self._bytes_returned = 0
         self._ended = False
         self._single_step = bool(context.VpContext.Rflags & _TRAP_FLAG)
         self._mask = self._count_mask(instruction)
@@ -171,10 +171,10 @@ class Emulation:
         """
         if self.current is not None:
             return self.current
-        while self._unanswered is None and not self._ended and not self._told_apart():
+        while self._unanswered is None and not self._ended and not self._write_is_complete():
             self._step()
         if self._written:
-            self._take_written()
+            self._take_write()
         elif self._unanswered is not None:
             self.current, self._unanswered = self._unanswered, None
         else:
@@ -193,17 +193,17 @@ class Emulation:
             EMULATOR.WHvEmulatorDestroyEmulator(self._handle)
             self._handle = None
 
-    def _told_apart(self) -> bool:
+    def _write_is_complete(self) -> bool:
         """Whether there is a write that cannot be merged with what follows."""
         if not self._written:
             return False
         first, last = self._written[0], self._written[-1]
-        return not (self._mask and first.is_port and first.goes_on_with(last))
+        return not (self._mask and first.is_port and first.merges_with(last))
 
-    def _take_written(self) -> None:
+    def _take_write(self) -> None:
         """Make the first write current, merged with those that continue it."""
         first, *others = self._written
-        same = [first, *takewhile(first.goes_on_with, others)]
+        same = [first, *takewhile(first.merges_with, others)]
         data = b"".join(access.data for access in same)
         access, rest = replace(first, data=data, count=len(same)), self._written[len(same) :]
         self.current, self._written = access, rest
@@ -213,16 +213,16 @@ class Emulation:
         status = WHV_EMULATOR_STATUS()
         self._played = 0
         self._fresh: dict[int, bytes] = {}
-        self._trouble: BaseException | None = None
+        self._error: BaseException | None = None
         try:
             self._attempt(status)
         except HypervisorUnavailableError:  # there is no emulator
             raise
         except HypervisorError as error:
-            if self._trouble is None and self._unanswered is None:
+            if self._error is None and self._unanswered is None:
                 raise EmulationFailed(str(error)) from None
-        if self._trouble is not None:
-            raise self._trouble
+        if self._error is not None:
+            raise self._error
         if self._unanswered is not None:
             return
         if not status.EmulationSuccessful:
@@ -255,7 +255,7 @@ class Emulation:
             left = self._left - 1
             count = self._original_count & ~self._mask | left
             changed[WHvX64RegisterRcx] = count.to_bytes(16, "little")
-            much = self._bytes_told >= MOST_AT_ONCE and not self._answers
+            much = self._bytes_returned >= MOST_AT_ONCE and not self._answers
             ended = left == 0 or much or self._single_step
         if left:
             rip: int = self._context.VpContext.Rip
@@ -315,8 +315,8 @@ class Emulation:
             try:
                 return callback(*arguments)
             except BaseException as trouble:
-                self._trouble = trouble
-                return _ABANDONED
+                self._error = trouble
+                return _ABORTED
 
         return guarded
 
@@ -327,10 +327,12 @@ class Emulation:
             return self._writes(
                 EmulatedAccess(True, WRITE, port, size, info.Data.to_bytes(4, "little")[:size])
             )
-        data = self._played_back()
+        data = self._replayed()
         if data is None:
             if not self._answers:
-                return self._asks(EmulatedAccess(True, READ, port, size, count=self._at_once(size)))
+                return self._asks(
+                    EmulatedAccess(True, READ, port, size, count=self._values_per_exit(size))
+                )
             data = self._answered()
         info.Data = int.from_bytes(data, "little")
         return _DONE
@@ -340,7 +342,7 @@ class Emulation:
         place, size = info.GpaAddress, info.AccessSize
         if info.Direction == WRITE:
             return self._writes(EmulatedAccess(False, WRITE, place, size, bytes(info.Data[:size])))
-        data = self._played_back()
+        data = self._replayed()
         if data is None:
             data = self._own(place, size)
             if data is None:
@@ -352,7 +354,7 @@ class Emulation:
         info.Data[:size] = list(data)
         return _DONE
 
-    def _played_back(self) -> bytes | None:
+    def _replayed(self) -> bytes | None:
         """The next recorded access's data; None if the access is a new one."""
         at, self._played = self._played, self._played + 1
         return self._log[at] if at < len(self._log) else None
@@ -364,21 +366,21 @@ class Emulation:
         del self._answers[0]
         return data
 
-    def _at_once(self, size: int) -> int:
+    def _values_per_exit(self, size: int) -> int:
         """The number of values of a string that one exit reads from a port."""
         return 1 if self._single_step else min(self._left, MOST_AT_ONCE // size)
 
     def _asks(self, access: EmulatedAccess) -> int:
-        self._bytes_told += access.size * access.count
+        self._bytes_returned += access.size * access.count
         self._unanswered = access
-        return _ABANDONED
+        return _ABORTED
 
     def _writes(self, access: EmulatedAccess) -> int:
-        if self._played_back() is None:
+        if self._replayed() is None:
             if not access.is_port and self._write_own(access):  # repeated after an interruption
                 self._log += [access.data]
             else:
-                self._bytes_told += access.size
+                self._bytes_returned += access.size
                 self._written += [access]
                 self._log += [access.data]
         return _DONE
