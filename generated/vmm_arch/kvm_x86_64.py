@@ -1084,10 +1084,12 @@ class Vcpu:
 
     def _close(self) -> None:
         """Close the vCPU; for :class:`Vm`."""
+        running = self._state == RUNNING  # by this thread: a signal's handler closes the machine
         self._state = CLOSED
         os.close(self.fd)
-        with suppress(BufferError):  # run_context is still referenced and keeps the mapping
-            self._page.close()
+        if not running:  # else run() looks at the page once more
+            with suppress(BufferError):  # run_context is still referenced and keeps the mapping
+                self._page.close()
 
     def _mark_modified(self) -> None:
         """Complete what is pending, and record that the vCPU is no longer fresh."""
@@ -1317,11 +1319,11 @@ class Vcpu:
                     enter_guest(self.fd, KVM_RUN)
                     break
                 except (InterruptedError, BlockingIOError):  # a signal, or a secondary was started
+                    if self._closing:  # maybe closed already, by the signal's handler
+                        raise refusal(CLOSED, self.index) from None
                     if self._page[IMMEDIATE_EXIT]:
                         self._page[IMMEDIATE_EXIT] = 0
                         self._kicks_seen = self._kicks
-                        if self._closing:
-                            raise refusal(CLOSED, self.index) from None
                         kicked = Kicked()
                         self._state = IDLE
                         return kicked

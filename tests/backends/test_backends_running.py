@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from backends import BackendUnderTest, Start
+from backends import BackendUnderTest, Start, backend_module
 from vcpu_state import differences
 from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Reason
@@ -403,6 +403,21 @@ class TestKicks:
                 signal.signal(signal.SIGALRM, before)
         closing.join()
         assert handled == [signal.SIGALRM]
+        memory.close()  # nobody holds it
+
+    def test_a_handler_that_closes_what_this_thread_runs(self, memory: GuestMemory) -> None:
+        """KVM only: a signal does not end the platform's call."""
+        arch: Any = backend_module("kvm_x86_64")
+        memory.write(0x1000, SPIN)
+        with arch.Vm(memory) as vm:
+            arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+            before = signal.signal(signal.SIGALRM, lambda number, frame: vm.close())
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.1)
+                with pytest.raises(ClosedError):
+                    vm.vcpus[0].run()
+            finally:
+                signal.signal(signal.SIGALRM, before)
         memory.close()  # nobody holds it
 
     def test_closing_that_was_interrupted_can_be_tried_again(
