@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
 from vmm_arch.command import doctor, run, selftest
+
+OUTPUT_CLOSED = 141
+"""The exit status where nobody reads the output any more, as a shell has it for SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,7 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     selftest.add_arguments(selftest_parser)
     selftest_parser.set_defaults(command=selftest.selftest)
     options = parser.parse_args(arguments)
-    status: int = options.command(options)
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has what it wanted, as head(1) does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OUTPUT_CLOSED
     return status
 
 

@@ -454,3 +454,14 @@ def test_an_errors_notes_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     error.add_note("It happened here.")
     report_error("run", error)
     assert capsys.readouterr().err == "vmm-arch run: no such thing\nIt happened here.\n"
+
+
+def test_a_list_that_nobody_reads_to_its_end() -> None:
+    """As head(1) does; a traceback would be the last thing to be seen of it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*COMMAND, "selftest", "--list"], stdout=writer, stderr=subprocess.PIPE, check=False
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")

@@ -212,7 +212,7 @@ def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
 
 
 EVERYWHERE = {
-    "operations.py.j2": "{% macro run(vcpu) %}{{ on_cpu('before', vcpu) }}\nreturn 1{% endmacro %}\n",
+    "operations.py.j2": "{% macro run(vcpu) %}\n{{ on_cpu('before', vcpu) }}\nreturn 1{% endmacro %}\n",
     "module.py.j2": "",
     "machine.py.j2": "",
 }
@@ -247,7 +247,7 @@ def test_a_folder_for_every_cpu_puts_in_what_one_has(tmp_path: Path, paths: Proj
         (
             "",
             "",
-            "operations.py.j2: lacks before, which templates/hypervisors/made/operations.py.j2:1 puts in; write {% macro before(vcpu) %}",
+            "operations.py.j2: lacks before, which templates/hypervisors/made/operations.py.j2:2 puts in; write {% macro before(vcpu) %}",
         ),
         (
             "{% macro before(a, b) %}{% endmacro %}",
@@ -260,7 +260,17 @@ def test_a_folder_for_every_cpu_puts_in_what_one_has(tmp_path: Path, paths: Proj
             "run is written twice; remove one of the two; the other is in templates/hypervisors/made/operations.py.j2:1",
         ),
         (
-            "{% macro before(vcpu) %}{{ on_cpu('run') }}{% endmacro %}",
+            "{% macro before(vcpu) %}{% endmacro %}",
+            "{% macro kick(vcpu) %}\nx = {{ on_cpu('before', vcpu) }}\n{% endmacro %}",
+            ":5: on_cpu('before') is not on a line of its own; let the macro make whole lines",
+        ),
+        (
+            "{% macro before(vcpu) %}{% endmacro %}",
+            "{% macro kick(vcpu) %}\n{{ on_cpu('before', vcpu=vcpu) }}\n{% endmacro %}",
+            ":5: expected the name of a macro and its arguments: {{ on_cpu('before', vcpu=vcpu) }}",
+        ),
+        (
+            "{% macro before(vcpu) %}\n{{ on_cpu('run') }}\n{% endmacro %}",
             "",
             "on_cpu('run') is for what lies on every CPU; this is one CPU's folder",
         ),

@@ -235,3 +235,15 @@ def test_what_is_handed_on_is_compared_with_the_modules(
         ).finished()
     assert f"templates/cpu/x86_64/exports.py:{line}: " in str(refused.value)
     assert complaint in str(refused.value)
+
+
+def test_a_macro_that_the_frame_puts_in_is_missing(tmp_path: Path, paths: Project) -> None:
+    templates = tmp_path / "templates"
+    shutil.copytree(paths.templates, templates)
+    file = templates / "cpu/x86_64/functions.py.j2"
+    file.write_text(file.read_text().replace("macro machine_arguments()", "macro arguments()"))
+    with pytest.raises(InputError) as refused:
+        render_backend_module(templates, read_abi_file(paths.abi / "kvm_x86_64.abi"), "# Marked")
+    (problem,) = map(str, refused.value.problems)
+    assert problem.startswith("templates/cpu/x86_64/functions.py.j2: lacks the macro machine_arg")
+    assert "write {% macro machine_arguments() %}; it may be empty" in problem

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 
+from vmm_arch.errors import HypervisorUnavailableError
+
 PERIOD = 0.05
 """Seconds between two kicks: the first may come while a vCPU is between two runs."""
 
@@ -43,7 +45,11 @@ class Watchdog:
             self.verdict = f"the scenario did not end within {self._seconds:g} s"
         while not self._over.wait(PERIOD):
             for vcpu in self._vcpus:
-                vcpu.kick()
+                try:
+                    vcpu.kick()
+                except HypervisorUnavailableError as error:
+                    self.verdict = f"{self.verdict}; it cannot be ended: {error}"
+                    return
 
     def __enter__(self) -> Watchdog:
         self._thread.start()

@@ -11,8 +11,9 @@ import jinja2
 from jinja2 import nodes
 
 from vmm_arch_gen.arch.sources import read_text
-from vmm_arch_gen.diagnostics import InputError, Problem, collecting
+from vmm_arch_gen.diagnostics import InputError, Problem, collecting, refuse
 
+_ALONE = re.compile(r"\{\{-?\s*on_cpu\(.*\)\s*(\|\s*indent\(\d+\)\s*)?-?\}\}")
 _TAG = re.compile(r"\{%-?\s*(?:macro\s+(\w+)|endmacro)\b")
 
 
@@ -130,15 +131,30 @@ def _read(templates: Path, file: str) -> tuple[list[Macro], list[tuple[str, str,
     return macros, unsupported
 
 
-def _requests(templates: Path, file: str) -> Iterator[Request]:
-    """What a file asks of the folder for a CPU."""
+def _requests(templates: Path, file: str) -> list[Request]:
+    """What a file asks of the folder for a CPU; InputError for what is not asked as it has to be."""
+    lines = read_text(templates, file).splitlines()
+    requests = []
+    problems = []
     for call in parse_template(templates, file).find_all(nodes.Call):
         match call:
-            case nodes.Call(
-                node=nodes.Name(name="on_cpu"), args=[nodes.Const(value=str() as name), *given]
-            ):
-                arguments = tuple(a.name if isinstance(a, nodes.Name) else "value" for a in given)
-                yield Request(name, arguments, f"templates/{file}:{call.lineno}")
+            case nodes.Call(node=nodes.Name(name="on_cpu"), args=arguments, kwargs=keywords):
+                where = f"templates/{file}:{call.lineno}"
+                line = lines[call.lineno - 1].strip()
+                match arguments:
+                    case [nodes.Const(value=str() as name), *given] if not keywords:
+                        names = (a.name if isinstance(a, nodes.Name) else "value" for a in given)
+                        requests.append(Request(name, tuple(names), where))
+                    case _:
+                        what = f"expected the name of a macro and its arguments: {line}"
+                        problems.append(Problem(where, what, 'write {{ on_cpu("macro", vcpu) }}'))
+                        continue
+                if not _ALONE.fullmatch(line):
+                    what = f"on_cpu({name!r}) is not on a line of its own"
+                    remedy = "let the macro make whole lines, and put nothing else on this one"
+                    problems.append(Problem(where, what, remedy))
+    refuse(problems)
+    return requests
 
 
 def _extents(text: str, where: str) -> Iterator[tuple[int, int]]:

@@ -9,18 +9,23 @@ from functools import partial
 from pathlib import Path
 from textwrap import indent
 
+from jinja2 import nodes
+
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.check import check
 from vmm_arch_gen.arch.contract import Contract, frame_problems, read_contract
 from vmm_arch_gen.arch.exports import read_exports
 from vmm_arch_gen.arch.hypervisor import PARTS, TEXTS, Hypervisor, read_hypervisor
 from vmm_arch_gen.arch.inside import CLASSES, Inside, inside_problems, read_inside
-from vmm_arch_gen.arch.macros import Macro
+from vmm_arch_gen.arch.macros import Macro, parse_template
 from vmm_arch_gen.arch.states import States, read_states
 from vmm_arch_gen.diagnostics import Problem, collecting, refuse
 from vmm_arch_gen.generate.origins import Rendered, marked, unmarked
 from vmm_arch_gen.generate.providers import Provider, providers
 from vmm_arch_gen.generate.render import Templates
+
+FUNCTIONS = ("functions", "machine_arguments", "example")
+"""The macros of a CPU's ``functions.py.j2`` that the frame puts in."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
     rendering.define(target=abi.target, on_cpu=partial(_on_cpu, rendering, hypervisor))
     with collecting(problems):
         problems += check(contract, states, hypervisor, abi, templates, functions)
+        problems += _missing_macros(templates, functions)
     inside: dict[str, Inside] = {}
     with collecting(problems):
         inside = read_inside(templates, cpu)
@@ -81,6 +87,16 @@ def _on_cpu(rendering: Templates, hypervisor: Hypervisor, macro: str, *arguments
     if macro not in hypervisor.macros:
         return ""  # which is among the problems
     return marked(macro, rendering.macro(hypervisor.macros[macro].file, macro, *arguments))
+
+
+def _missing_macros(templates: Path, functions: str) -> Iterator[Problem]:
+    """What the frame of every backend puts in and a CPU's ``functions.py.j2`` does not have."""
+    there = {macro.name for macro in parse_template(templates, functions).find_all(nodes.Macro)}
+    for name in FUNCTIONS:
+        if name not in there:
+            what = f"lacks the macro {name}"
+            remedy = f"write {{% macro {name}() %}}; it may be empty"
+            yield Problem(f"templates/{functions}", what, remedy)
 
 
 def not_python(macro: Macro, rendered: Rendered) -> Iterator[Problem]:

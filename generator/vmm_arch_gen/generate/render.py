@@ -91,7 +91,9 @@ class Templates:
             ]
             file, *line = places[-1] if places else (name,)
             where = ":".join(["templates/" + file, *map(str, line)])
-            text = read_text(self._folder, file).splitlines()[line[0] - 1] if line else ""
+            text = "".join(
+                read_text(self._folder, file).splitlines()[line[0] - 1 :][:1] if line else []
+            )
             remedy = f"correct the line: {text.strip()}" if text else "correct the template"
             raise InputError(Problem(where, str(error), remedy)) from None
 

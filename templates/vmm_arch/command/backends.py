@@ -60,7 +60,8 @@ def backend(hypervisor: str) -> Backend:
     """Import a hypervisor's backend for this processor; raises ValueError if there is none."""
     names = hypervisors()
     if hypervisor not in names:
-        raise ValueError(f"vmm-arch has no backend for {hypervisor} on {processor()}")
+        there = f"there is {', '.join(names)}" if names else "there is none for this processor"
+        raise ValueError(f"vmm-arch has no backend for {hypervisor} on {processor()}; {there}")
     return cast(Backend, importlib.import_module(names[hypervisor]))
 
 
