@@ -12,7 +12,7 @@ from vmm_arch.command.cpu import Cpu
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.exits import Exit, SingleStep
 from vmm_arch.memory import GuestMemory
-from vmm_arch.protocols.common import Vcpu
+from vmm_arch.serve import Vcpu
 
 KEPT: Final = 8
 """How many of the last exits and instructions are kept and shown."""

@@ -99,7 +99,8 @@ _MADE = frozenset((_BitField, _Unnamed, _Constants, _Named))
 class _Aligned:
     """The metaclass methods of aligned records, and of arrays of them.
 
-    An object is a view of the aligned part of a larger allocation.
+    An object is a view of the aligned part of a larger allocation. mypy sees neither that this is
+    mixed into ctypes' metaclasses nor what those are, hence its silenced complaints.
     """
 
     _aligned_: int

@@ -5,19 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from vmm_arch.activity import Activity
-from vmm_arch.exits import Exit
 from vmm_arch.report import Report
-
-
-class Vcpu(Protocol):
-    """A virtual processor. Its registers are its CPU's."""
-
-    @property
-    def index(self) -> int: ...
-    def run(self) -> Exit: ...
-    def kick(self) -> None: ...
-    def get_activity(self) -> Activity: ...
 
 
 class Backend(Protocol):
