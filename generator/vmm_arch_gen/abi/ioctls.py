@@ -40,5 +40,5 @@ class IoctlRules:
         ]
 
     def parts(self, ioctl: Ioctl) -> IoctlParts:
-        kind, number, size = [ioctl.value >> shift & mask for shift, mask in self._rules]
-        return IoctlParts(ioctl.direction, kind, number, size)
+        type, number, size = [ioctl.value >> shift & mask for shift, mask in self._rules]
+        return IoctlParts(ioctl.direction, type, number, size)

@@ -221,8 +221,8 @@ class _Reader:
 
     def ioctl(self, match: re.Match[str]) -> None:
         name, value, direction, argument, header = match.groups()
-        kind = _type(argument) if argument else None
-        self._ioctls.append(Ioctl(name, int(value, 16), cast(Direction, direction), kind, header))
+        type = _type(argument) if argument else None
+        self._ioctls.append(Ioctl(name, int(value, 16), cast(Direction, direction), type, header))
 
     def record(self, match: re.Match[str]) -> None:
         self._begin(_key(match["record"]), match["record"], match, match["header"])
@@ -238,10 +238,10 @@ class _Reader:
         if key not in self._records:
             raise ValueError(f"{key} is not a record")
         bits, aligned = _optional(match["bits"]), _optional(match["own"])
-        kind = _type(match["type"])
+        type = _type(match["type"])
         names = match["names"].replace("-", "").split(", ")
         _, _, header, members = self._records[key]
-        members += [Member(name, kind, bits, aligned) for name in names]
+        members += [Member(name, type, bits, aligned) for name in names]
         offset = int(match["byte"]) * 8 + int(match["bit"] or 0)
         self._stated[key][2].extend([offset, *[None] * (len(names) - 1)])
         if match["size"]:
@@ -251,8 +251,8 @@ class _Reader:
             self._begin(inner, inner, match, header)
 
     def typedef(self, match: re.Match[str]) -> None:
-        name, kind, aligned, header = match.groups()
-        self._typedefs[name] = Typedef(name, parse(kind), _optional(aligned), header)
+        name, type, aligned, header = match.groups()
+        self._typedefs[name] = Typedef(name, parse(type), _optional(aligned), header)
 
     def omission(self, match: re.Match[str]) -> None:
         kind, names, header, reason = match.groups()

@@ -126,9 +126,9 @@ class _Records:
                 yield line
             else:
                 self._written.add(inner)
-                kind = self._abi.records[inner]
-                head = f"{line} is {self._measures(kind)}"
-                yield from self._with_members(head, kind, f"{indent}  ")
+                unnamed = self._abi.records[inner]
+                head = f"{line} is {self._measures(unnamed)}"
+                yield from self._with_members(head, unnamed, f"{indent}  ")
 
     def _runs(self, record: Record) -> Iterator[tuple[list[Member], int]]:
         """The members by line, with the offset in bits of the first one on it."""

@@ -221,9 +221,9 @@ class _Version:
                 things[key] = _Thing("enum", underlying, facts, enum.header, values)
         return things
 
-    def _size(self, kind: Type) -> Mapping[str, int]:
+    def _size(self, type: Type) -> Mapping[str, int]:
         try:
-            return {"size": self.meaning.layouts.of(kind)[0]}
+            return {"size": self.meaning.layouts.of(type)[0]}
         except LayoutError:  # void, a function or an incomplete record
             return {}
 
@@ -292,10 +292,10 @@ def _same_records(old: Abi, new: Abi) -> Callable[[str], bool]:
     return same
 
 
-def names_in(kinds: Iterable[Type]) -> Iterator[str]:
+def names_in(types: Iterable[Type]) -> Iterator[str]:
     """All names in types."""
-    for kind in kinds:
-        match kind:
+    for type in types:
+        match type:
             case Named(name):
                 yield name
             case Array(of=inner) | Pointer(to=inner):

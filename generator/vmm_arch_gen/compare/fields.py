@@ -26,7 +26,7 @@ class Field:
     bits: int | None
     size: int
     """In bytes."""
-    kind: Type
+    type: Type
     meaning: str
     inside: tuple[Field, ...]
 
@@ -36,7 +36,7 @@ class Field:
 
     def facts(self) -> Facts:
         byte, bit = divmod(self.offset, 8)
-        facts: dict[str, str | int] = {"path": self.path, "type": spell(self.kind), "offset": byte}
+        facts: dict[str, str | int] = {"path": self.path, "type": spell(self.type), "offset": byte}
         if self.bits is not None:
             return facts | {"bit": bit, "bits": self.bits, "size": self.size}
         return facts | {"size": self.size}
@@ -114,5 +114,5 @@ def _kind(old: Field, new: Field) -> Kind | None:
     elif old.start != new.start:
         kind = Kind.MOVED
     else:
-        return None if spell(old.kind) == spell(new.kind) or old.inside else Kind.RESTATED
+        return None if spell(old.type) == spell(new.type) or old.inside else Kind.RESTATED
     return Kind.RESTATED if old.reserved else kind

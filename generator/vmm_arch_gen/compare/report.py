@@ -304,13 +304,13 @@ def _fields(fields: Sequence[FieldChange]) -> Iterator[tuple[str, str]]:
             yield " ", f"    {'':{offsets}}  ..."
         for row in group:
             if row is not None:
-                sign, offset, name, kind = row
+                sign, offset, name, type = row
                 place = f"    {offset:>{offsets}}  {name:{names}}"
-                if len(f"- {place}  {kind}") <= _WIDTH:
-                    yield sign, f"{place}  {kind}"
+                if len(f"- {place}  {type}") <= _WIDTH:
+                    yield sign, f"{place}  {type}"
                     continue
                 yield sign, place
-                for part in _wrapped(kind, f"    {'':{offsets}}      "):
+                for part in _wrapped(type, f"    {'':{offsets}}      "):
                     yield " ", part
 
 
@@ -323,8 +323,8 @@ def _field(change: FieldChange) -> tuple[str, str, str]:
         old = new
     offset = _from_to(_place(old), _place(new))
     name = _from_to(str(old["path"]), str(new["path"]))
-    kinds = (_kind(old, change.kind), _kind(new, change.kind))
-    return offset, name, _arrows(*kinds, typed=True)
+    types = (_type(old, change.kind), _type(new, change.kind))
+    return offset, name, _arrows(*types, typed=True)
 
 
 def _place(facts: Facts) -> str:
@@ -333,10 +333,10 @@ def _place(facts: Facts) -> str:
     return str(facts["offset"])
 
 
-def _kind(facts: Facts, change: Kind | None) -> list[str]:
+def _type(facts: Facts, kind: Kind | None) -> list[str]:
     """The type; and the size, where that is what changed."""
-    kind = str(facts["type"])
-    if "." in kind:  # a path, for want of a name
-        kind = kind.partition(" ")[0]
-    resized = change is Kind.RESIZED and "bits" not in facts
-    return [kind, *([_bytes(facts["size"])] if resized else [])]
+    type = str(facts["type"])
+    if "." in type:  # a path, for want of a name
+        type = type.partition(" ")[0]
+    resized = kind is Kind.RESIZED and "bits" not in facts
+    return [type, *([_bytes(facts["size"])] if resized else [])]

@@ -87,25 +87,25 @@ class Declarations:
         header = _header(node)
         match node:
             case c_ast.Typedef(name=name):
-                kind, attributes = self._type(node.type, name)
+                c_type, attributes = self._type(node.type, name)
                 attributes |= self._attributes(node)
                 if attributes.packed:
                     raise ValueError(f"the attribute packed on the typedef {name} has no meaning")
-                if kind == Named(name):  # it names an unnamed type, and that is all it does
+                if c_type == Named(name):  # it names an unnamed type, and that is all it does
                     if attributes.aligned is not None:
                         raise ValueError(f"the typedef {name} aligns the unnamed type it defines")
                 else:
-                    self.typedefs[name] = Typedef(name, kind, attributes.aligned, header)
+                    self.typedefs[name] = Typedef(name, c_type, attributes.aligned, header)
             case c_ast.FuncDef():
                 reason = "a function with a body: no part of a binary interface"
                 self.omissions.append(Omission("function", node.decl.name, header, reason))
             case c_ast.Decl(name=None):
                 self._type(node.type, None)
             case c_ast.Decl(name=name):
-                kind, _ = self._type(node.type, None)
+                c_type, _ = self._type(node.type, None)
                 self._attributes(node)
-                if isinstance(kind, Function):
-                    self.functions[name] = FunctionPrototype(name, kind, header)
+                if isinstance(c_type, Function):
+                    self.functions[name] = FunctionPrototype(name, c_type, header)
                 else:
                     reason = "a variable: no hypervisor's interface has any"
                     self.omissions.append(Omission("variable", name, header, reason))
@@ -163,12 +163,12 @@ class Declarations:
         return self.layouts.of(self._type(node.type, None)[0])[0]
 
     def _cast(self, node: c_ast.Typename) -> tuple[int, bool]:
-        kind = self.layouts.resolve(self._type(node.type, None)[0])
-        match kind:
+        c_type = self.layouts.resolve(self._type(node.type, None)[0])
+        match c_type:
             case Pointer():
                 return self._model.pointer, False
             case Scalar(name) if name not in ("void", "float", "double"):
-                return self.layouts.of(kind)[0], self.layouts.signed(kind)
+                return self.layouts.of(c_type)[0], self.layouts.signed(c_type)
         raise NotConstant("casts to a type that is not an integer")
 
     def _type(self, node: c_ast.Node, name: str | None) -> tuple[Type, Attributes]:
@@ -179,13 +179,13 @@ class Declarations:
         attributes = self._attributes(node) if not _defines(node) else Attributes()
         match node:
             case c_ast.TypeDecl():
-                kind, inner = self._type(node.type, name)
-                return kind, attributes | inner
+                c_type, inner = self._type(node.type, name)
+                return c_type, attributes | inner
             case c_ast.AttributedType(type=inner_node) if _defines(inner_node):
                 return self._define(inner_node, name, node.attributes), Attributes()
             case c_ast.AttributedType():
-                kind, inner = self._type(node.type, name)
-                return kind, attributes | inner
+                c_type, inner = self._type(node.type, name)
+                return c_type, attributes | inner
             case c_ast.Struct() | c_ast.Union() | c_ast.Enum():
                 if _defines(node):
                     return self._define(node, name, None), Attributes()
@@ -193,18 +193,18 @@ class Declarations:
                 self._incomplete.setdefault(key, _header(node))
                 return Named(key), attributes
             case c_ast.PtrDecl():
-                kind, _ = self._type(node.type, None)
+                c_type, _ = self._type(node.type, None)
                 if "volatile" in _qualifiers(node.type):
                     raise ValueError("a pointer to volatile memory cannot be said in the facts")
                 # Attributes behind the name belong to what is named; those before, to the pointee.
                 attributes |= self._attributes(_declared(node))
-                return Pointer(kind, "const" in _qualifiers(node.type)), attributes
+                return Pointer(c_type, "const" in _qualifiers(node.type)), attributes
             case c_ast.ArrayDecl(dim=dimension):
-                kind, inner = self._type(node.type, name)
+                c_type, inner = self._type(node.type, name)
                 count = None if dimension is None else self.evaluator.value(dimension)
                 if count is not None and count < 0:
                     raise ValueError(f"an array of {count} elements")
-                return Array(kind, count), attributes | inner
+                return Array(c_type, count), attributes | inner
             case c_ast.FuncDecl():
                 result, _ = self._type(node.type, None)
                 return Function(result, *self._parameters(node.args)), attributes
@@ -237,14 +237,14 @@ class Declarations:
             if isinstance(node, c_ast.EllipsisParam):
                 variadic = True
                 continue
-            kind, _ = self._type(node.type, None)
-            match kind:  # as C adjusts them
+            c_type, _ = self._type(node.type, None)
+            match c_type:  # as C adjusts them
                 case Array(of):
-                    kind = Pointer(of, "const" in _qualifiers(node.type))
+                    c_type = Pointer(of, "const" in _qualifiers(node.type))
                 case Function():
-                    kind = Pointer(kind)
-            if kind != Scalar("void"):
-                parameters.append((node.name or "", kind))
+                    c_type = Pointer(c_type)
+            if c_type != Scalar("void"):
+                parameters.append((node.name or "", c_type))
         return tuple(parameters), variadic
 
     # -- definitions -------------------------------------------------------------------------
@@ -341,14 +341,14 @@ class Declarations:
                         continue
                     name = node.name or ""
                     own = name or f"<{type(definition).__name__.lower()}>"
-                    kind, attributes = self._type(node.type, f"{path}.{own}")
+                    c_type, attributes = self._type(node.type, f"{path}.{own}")
                     attributes |= self._attributes(node)
                     for alignment in node.align or ():
                         attributes |= Attributes(aligned=self.evaluator.value(alignment.alignment))
                     if attributes.packed:
                         raise ValueError(f"the attribute packed on one member, {name}")
                     bits = None if node.bitsize is None else self.evaluator.value(node.bitsize)
-                    yield Member(name, kind, bits, attributes.aligned)
+                    yield Member(name, c_type, bits, attributes.aligned)
                 case _:
                     raise ValueError(f"a {type(node).__name__} is not a member")
 

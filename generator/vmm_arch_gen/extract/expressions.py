@@ -82,8 +82,8 @@ class Evaluator:
 
     def _evaluate(self, node: c_ast.Node) -> Integer:
         match node:
-            case c_ast.Constant(type=kind, value=text):
-                return self._constant(kind, text)
+            case c_ast.Constant(type=type, value=text):
+                return self._constant(type, text)
             case c_ast.ID(name=name):
                 if name in self._numbers:
                     return self._constant("int", self._numbers[name])
@@ -105,14 +105,14 @@ class Evaluator:
                 first, second = self._evaluate(yes), self._evaluate(no)
                 chosen = first if self._evaluate(condition).value else second
                 return self._make(chosen.value, *self._common(first, second))
-            case c_ast.Cast(to_type=kind, expr=operand):
-                size, signed = self._cast(kind)
+            case c_ast.Cast(to_type=type, expr=operand):
+                size, signed = self._cast(type)
                 result = self._make(self._evaluate(operand).value, size, signed)
                 return result if size >= 4 else Integer(result.value, 4, signed=True)
         raise NotConstant(f"a {type(node).__name__} is not part of an integer constant")
 
-    def _constant(self, kind: str, text: str) -> Integer:
-        if kind == "char":
+    def _constant(self, type: str, text: str) -> Integer:
+        if type == "char":
             if match := re.fullmatch(r"'(?:([^\\'])|\\([0-7]{1,3})|\\x([0-9a-fA-F]{1,2}))'", text):
                 plain, octal, hexadecimal = match.groups()
                 value = ord(plain) if plain else int(octal or hexadecimal, 8 if octal else 16)

@@ -64,8 +64,8 @@ class Toolchain:
             if around:
                 folder = max(around, key=lambda f: len(f.resolve().parts))  # the innermost
                 base = folder if real.is_relative_to(folder) else folder.resolve()
-                kind = "shim:" if folder in shims else "cc:" if folder in own else ""
-                return kind + real.relative_to(base).as_posix()
+                prefix = "shim:" if folder in shims else "cc:" if folder in own else ""
+                return prefix + real.relative_to(base).as_posix()
         raise InputError(
             Problem(
                 path,

@@ -242,43 +242,43 @@ def _value(name: str, value: int, header: str) -> Iterator[_Fact]:
         yield _Fact(name, "sign", int(value < 0), f"({name}) < 0", header, ("plus", "minus"))
 
 
-def _measures(subject: str, kind: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
+def _measures(subject: str, type: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:
     try:
-        size, align = layouts.of(kind)
+        size, align = layouts.of(type)
     except LayoutError:
         return  # void, a function or an incomplete record: nothing to measure
     yield _Fact(subject, "size", size, f"sizeof({subject})", header)
     yield _Fact(subject, "alignment", align, f"_Alignof({subject})", header)
 
 
-def _scalar(subject: str, kind: Scalar, expression: str, header: str) -> _Fact:
+def _scalar(subject: str, type: Scalar, expression: str, header: str) -> _Fact:
     """That an expression has one of C's own types."""
     stated = f"VMM_ARCH_TYPE({expression})"
-    return _Fact(subject, "type", _TYPES.index(kind.name), stated, header, _TYPES)
+    return _Fact(subject, "type", _TYPES.index(type.name), stated, header, _TYPES)
 
 
 def _agreement(
-    subject: str, kind: Type, expression: str, header: str, *, pointed: bool = False
+    subject: str, type: Type, expression: str, header: str, *, pointed: bool = False
 ) -> _Fact:
     """That an expression has a type, or with ``pointed`` is a pointer to it."""
-    named = declare(Pointer(kind) if pointed else kind)
+    named = declare(Pointer(type) if pointed else type)
     same = f"__builtin_types_compatible_p(__typeof__({expression}), {named})"
-    return _Fact(subject, f"type {spell(kind)}", 1, same, header, _AGREEMENT)
+    return _Fact(subject, f"type {spell(type)}", 1, same, header, _AGREEMENT)
 
 
 def _member(record: Record, place: Place, abi: Abi, layouts: Layouts) -> Iterator[_Fact]:
-    path, kind = place.path, place.member.type
+    path, type = place.path, place.member.type
     name, header = f"{record.key}.{path}", record.header
     member = f"(({record.key} *)0)->{path}"
     offset = f"__builtin_offsetof({record.key}, {path})"
     yield _Fact(name, "offset", place.offset // 8, offset, header)
     flexible = False
-    while isinstance(resolved := layouts.resolve(kind), Array):
+    while isinstance(resolved := layouts.resolve(type), Array):
         flexible = flexible or resolved.count is None
         if not flexible:
-            yield _Fact(name, "size", layouts.of(kind)[0], f"sizeof({member})", header)
-        kind, member = resolved.of, f"{member}[0]"
-    size, align = layouts.of(kind)
+            yield _Fact(name, "size", layouts.of(type)[0], f"sizeof({member})", header)
+        type, member = resolved.of, f"{member}[0]"
+    size, align = layouts.of(type)
     what = "element size" if "[0]" in member else "size"
     yield _Fact(name, what, size, f"sizeof({member})", header)
     match resolved:
@@ -288,7 +288,7 @@ def _member(record: Record, place: Place, abi: Abi, layouts: Layouts) -> Iterato
             align_of = f"_Alignof(__typeof__({member}))"
             yield _Fact(name, "alignment", align, align_of, header)
         case _:
-            yield _agreement(name, kind, member, header)
+            yield _agreement(name, type, member, header)
 
 
 def _bit_fields(abi: Abi) -> Iterator[_Bits]:

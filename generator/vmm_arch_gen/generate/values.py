@@ -26,8 +26,7 @@ class Values:
         if path in self.table:
             maker, prefix = self.table[path]
             return (maker, prefix) if _names(abi, prefix) else None
-        kinds = [m.type for m in record.members if m.name == member]
-        type = kinds[0] if kinds else None
+        type = next((m.type for m in record.members if m.name == member), None)
         while isinstance(type, Named) and type.name in abi.typedefs:
             type = abi.typedefs[type.name].type
         if not isinstance(type, Named) or type.name not in abi.enums:
