@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from vmm_arch_gen.abi.writer import write_abi
+from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.targets import Target, TargetTable
 
 import headers
@@ -71,15 +72,33 @@ def test_random_expressions(expressions: list[str], target: Target, table: Targe
         ("_IOW('x', 1, char[8])", "ioctl M = 0x9 write char[8] in test.h"),
         ("_IOW('x', 1, int) | _IOW('x', 2, long)", "constant M = 0xf in test.h"),
         ("sizeof(opaque)", "omitted macro M in test.h: struct opaque is not defined"),
-        ("_IOW('x', 1, 3)", "omitted macro M in test.h: 3 is not a type"),
+        ("_IOW(';', 1, int)", "ioctl M = 0x5 write int in test.h"),
+        ("_IOW('{', 1, char[2])", "ioctl M = 0x3 write char[2] in test.h"),
+        ("_IOW(',', 1, int)", "ioctl M = 0x5 write int in test.h"),
+        ("_IOW(')', 1, int)", "ioctl M = 0x5 write int in test.h"),
+        ("(_IOW('\\'', 1, int))", "ioctl M = 0x5 write int in test.h"),
+        ("_IOW(TYPE, 1, int)", "ioctl M = 0x5 write int in test.h"),
+        ("VENDOR(3, struct pair)", "ioctl M = 0x13 write struct pair in test.h"),
+        ("_IOW('x', 1, THE_PAIR)", "ioctl M = 0x11 write struct pair in test.h"),
+        ("_IOW('x', 1, int (*)[3])", "ioctl M = 0x9 write int[3]* in test.h"),
+        ("(_IOW(TYPE, 1, int)) | (_IOW(TYPE, 2, int))", "constant M = 0x7 in test.h"),
+        ("(TYPE, 1)", "omitted macro M in test.h: a ExprList is not part of an integer constant"),
+        ("_IOW('x', 1, struct absent)", "omitted macro M in test.h: names absent, which the headers do not define"),
+        ("_IOW('x', 1, absent_t)", "omitted macro M in test.h: names absent_t, which the headers do not define"),
+        ("_IOW('x', 1, opaque)", "omitted macro M in test.h: struct opaque is not defined"),
+        ("pair", "omitted macro M in test.h: is not an expression: pair, the tag of struct pair"),
         ("sizeof(void)", "omitted macro M in test.h: void has no size"),
         ("1" + " + 1" * 900, "omitted macro M in test.h: is nested too deeply"),
     ],
-)
+)  # fmt: skip
 def test_macros_as_headers_have_them(
     body: str, fact: str, table: TargetTable, tmp_path: Path
 ) -> None:
-    more = "typedef struct opaque opaque;\n#define _IOW(type, nr, size) (nr + sizeof(size))\n"
+    more = (
+        "typedef struct opaque opaque;\n#define _IOW(type, nr, size) (nr + sizeof(size))\n"
+        "#define TYPE (';')\n#define VENDOR(nr, size) _IOW(TYPE, nr, size)\n"
+        "#define THE_PAIR struct pair\n"
+    )
     text = f"{PROLOGUE}{more}#define M {body}\n"
     abi = headers.prove(text, table.targets["kvm_x86_64"], table, tmp_path)
     assert fact in write_abi(abi).splitlines()
@@ -112,3 +131,30 @@ def test_what_is_no_integer_is_omitted_with_the_reason(
     reasons = {omission.name: omission.reason for omission in abi.omissions}
     assert reasons.get("M", "") == reason
     assert ("M" in {constant.name for constant in abi.constants}) == (not reason)
+
+
+IOCTLS = "#define _IOW(type, nr, size) (((type) << 8) + nr + sizeof(size))\n#define VENDOR(x) _IOW(x, 1, int)\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("_IOW('x', 1, 3)", "3 is not a type"),
+        ("_IOW(ABSENT, 1, int)", "names ABSENT, which the headers do not define"),
+        ("_IOW(ABSENT, 1, struct absent)", "names ABSENT, which the headers do not define"),
+        ("VENDOR(ABSENT)", "names ABSENT, which the headers do not define"),
+        ("_IOW('x', 1, void)", "void has no size"),
+        ("_IOW('x' / 0, 1, int)", "it divides by zero"),
+        ("_IOW('x', 1, int) {}", "is not an expression: ((('x') << 8) + 1 + sizeof(int)) {}"),
+        ("_IOR('x', 1, int)", "names _IOR, which the headers do not define"),
+        ("_IOW('x', 1, int)" + " + 1" * 900, "is nested too deeply"),
+    ],
+)
+def test_an_ioctl_number_is_never_merely_left_out(
+    body: str, reason: str, table: TargetTable, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError) as caught:
+        headers.read(f"{IOCTLS}\n#define M {body}\n", table.targets["kvm_x86_64"], table, tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.where == "test.h:4"
+    assert problem.what == f"the ioctl number M cannot be computed: {reason}"

@@ -12,6 +12,10 @@ class LayoutError(ValueError):
     """A type has no layout: it is incomplete, unknown or contains itself."""
 
 
+class UndefinedType(LayoutError):
+    """A type is named, and perhaps declared, but not defined."""
+
+
 class Layouts:
     """Sizes and alignments, in bytes, of the types that a set of declarations defines.
 
@@ -104,7 +108,7 @@ class Layouts:
                     finally:
                         self._open.discard(name)
                     return size, typedef.aligned or align
-                raise LayoutError(f"{name} is not defined")
+                raise UndefinedType(f"{name} is not defined")
 
     def record(self, key: str) -> Layout:
         """The layout of a record."""

@@ -10,6 +10,7 @@ from vmm_arch_gen.abi.model import Abi, Omission
 from vmm_arch_gen.abi.reader import read_abi
 from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.extract.declarations import Declarations, parse
+from vmm_arch_gen.extract.ioctls import makes_ioctl
 from vmm_arch_gen.extract.macros import candidates, fold
 from vmm_arch_gen.extract.preprocess import expand, preprocess
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
@@ -23,7 +24,8 @@ def extract(target: Target, toolchain: Toolchain) -> Abi:
     source = preprocess(target, toolchain, shims)
     declarations = Declarations(target.model)
     declarations.read(parse(source.text))
-    expansions = expand(target, toolchain, shims, candidates(source.macros))
+    names, ioctls = candidates(source.macros), makes_ioctl(source.macros)
+    expansions = expand(target, toolchain, shims, names, ioctls)
     folded = fold(source.macros, expansions, declarations)
     omissions = {*declarations.omissions, *folded.omissions}
     return Abi(

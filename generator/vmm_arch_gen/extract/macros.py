@@ -9,25 +9,19 @@ from typing import Literal
 
 from pycparser import c_ast, c_parser
 
-from vmm_arch_gen.abi.layout import LayoutError
-from vmm_arch_gen.abi.model import Constant, Direction, Ioctl, Omission
+from vmm_arch_gen.abi.layout import LayoutError, UndefinedType
+from vmm_arch_gen.abi.model import Constant, Ioctl, Omission
 from vmm_arch_gen.abi.types import SCALARS, Type
+from vmm_arch_gen.diagnostics import refuse
 from vmm_arch_gen.extract.declarations import Declarations
 from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
-from vmm_arch_gen.extract.preprocess import Macro
+from vmm_arch_gen.extract.ioctls import IoctlCall, ioctl_call, lost
+from vmm_arch_gen.extract.preprocess import Expansions, Macro
 
-_CALL = re.compile(r"\b_IO(?:R|W|WR)?\s*\(")
-_IOCTL = re.compile(
-    r"_IO(?P<direction>|R|W|WR)\s*\(.*?,.*?(?:,\s*(?P<argument>[\w\s*\[\]]+?)\s*)?\)"
-)
-_DIRECTIONS: dict[str, Direction] = {
-    "": "none",
-    "R": "read",
-    "W": "write",
-    "WR": "readwrite",
-}
 _LITERAL = re.compile(r"\(*(0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)[uUlL]*\)*")
 _CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
+_WORD = re.compile(r"(?<!\w)[A-Za-z_]\w*")
+_SIZED = re.compile(r"\bsizeof\s*\(\s*(?:(?:struct|union|enum)\s+)?(\w+)")
 _SHAPED = re.compile(
     rf"(?P<character>{_CHARACTER.pattern})"
     r"|sizeof\s*\(\s*(?P<type>(?:struct |union )?\w+(?:\s*\*)?)\s*\)"
@@ -48,47 +42,55 @@ def candidates(macros: Mapping[str, Macro]) -> list[str]:
     return sorted(name for name, macro in macros.items() if macro.body and not macro.parameters)
 
 
-def fold(
-    macros: Mapping[str, Macro], expansions: Mapping[str, str], declarations: Declarations
-) -> Folded:
-    """Evaluate every macro; ``expansions`` has the text that each candidate expands to."""
-    constants, ioctls, omissions = [], [], []
-    parsed = _parse_all(expansions, declarations)
+def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Declarations) -> Folded:
+    """Evaluate every macro; InputError names the ioctl numbers that cannot be computed.
+
+    An ioctl number is left out, as any macro may be, where its argument is a type that the headers
+    do not define: it is another CPU's.
+    """
+    constants, ioctls, omissions, problems = [], [], [], []
+    parsed = _parse_all(expansions.texts, declarations)
     for name in sorted(macros):
         macro = macros[name]
-        if expansions.get(name) == name and name in declarations.enumerators:
+        expansion = expansions.texts.get(name, "")
+        if expansion == name and name in declarations.enumerators:
             continue  # it tells #ifdef of the enumerator, which is a fact already
-        match = _IOCTL.fullmatch(macro.body) if len(_CALL.findall(macro.body)) == 1 else None
+        call = ioctl_call(expansions.ioctls.get(name, ""))
         try:
-            value = _value(macro, expansions.get(name, ""), parsed.get(name), declarations)
-            argument = _argument(match, declarations)
+            value = _value(macro, expansion, parsed.get(name), declarations)
+            argument = _argument(call, declarations)
         except (NotConstant, LayoutError) as error:
+            if name in expansions.ioctls and not isinstance(error, UndefinedType):
+                problems.append(lost(macro, str(error)))
             omissions.append(Omission("macro", name, macro.header, str(error)))
             continue
         except RecursionError:
+            if name in expansions.ioctls:
+                problems.append(lost(macro, "is nested too deeply"))
             omissions.append(Omission("macro", name, macro.header, "is nested too deeply"))
             continue
-        if match:
-            direction = _DIRECTIONS[match["direction"]]
-            ioctls.append(Ioctl(name, value, direction, argument, macro.header))
+        if call:
+            ioctls.append(Ioctl(name, value, call.direction, argument, macro.header))
         else:
-            bits = re.search(r"0[xX]|<<|[~|&]", expansions[name])
+            bits = re.search(r"0[xX]|<<|[~|&]", expansion)
             radix: Literal[10, 16] = 16 if bits else 10
             constants.append(Constant(name, value, radix, macro.header))
+    refuse(problems)
     return Folded(tuple(constants), tuple(ioctls), tuple(omissions))
 
 
-def _value(
-    macro: Macro, expansion: str, parsed: _Expression | str | None, declarations: Declarations
-) -> int:
+def _value(macro: Macro, expansion: str, parsed: _Parsed | None, declarations: Declarations) -> int:
     if macro.parameters:
         raise NotConstant("takes arguments")
     if not macro.body:
         raise NotConstant("is empty")
     if (literal := _literal(expansion)) is not None:
         return literal
-    if not isinstance(parsed, _Expression):
-        raise NotConstant(parsed or "is not an integer")
+    match parsed:
+        case ValueError():
+            raise parsed
+        case None:
+            raise NotConstant("is not an integer")
     return declarations.evaluator.value(parsed.tree, parsed.numbers)
 
 
@@ -99,9 +101,9 @@ def _literal(text: str) -> int | None:
     return value if value < 1 << 31 else None
 
 
-def _argument(ioctl: re.Match[str] | None, declarations: Declarations) -> Type | None:
+def _argument(call: IoctlCall | None, declarations: Declarations) -> Type | None:
     """The type that an ioctl number is made with, as it is written in the header."""
-    return declarations.type_of(ioctl["argument"]) if ioctl and ioctl["argument"] else None
+    return declarations.type_of(call.argument) if call and call.argument else None
 
 
 _C_WORDS = {"sizeof", "struct", "union", "enum"} | set(" ".join(SCALARS).split())
@@ -116,30 +118,37 @@ class _Expression:
     """What stands in the places of the names that :func:`_shape` gave."""
 
 
-def _parse_all(
-    expansions: Mapping[str, str], declarations: Declarations
-) -> dict[str, _Expression | str]:
-    """Parse the expansions; a str says why one cannot be parsed.
+_Parsed = _Expression | NotConstant | UndefinedType
+"""A macro's expansion, parsed, or why it cannot be."""
+
+
+def _parse_all(expansions: Mapping[str, str], declarations: Declarations) -> dict[str, _Parsed]:
+    """Parse the expansions.
 
     Parsing would be most of the work of reading a target. What cannot be an expression over things
     that are declared is not tried, and of those that differ in numbers only one is parsed: most of
     a KVM header's macros are ioctl numbers.
     """
     types = (*declarations.typedefs, *declarations.records, *declarations.enums)
-    known = {key.rpartition(" ")[2] for key in types} | {*declarations.enumerators, *_C_WORDS}
-    parsed: dict[str, _Expression | str] = {}
+    tags = {key.rpartition(" ")[2]: key for key in types if " " in key}
+    known = {*tags, *types, *declarations.enumerators, *_C_WORDS}
+    parsed: dict[str, _Parsed] = {}
     shapes: dict[str, dict[str, tuple[str, ...]]] = {}
     for name, text in expansions.items():
         if _literal(text) is not None:
             continue
-        words = re.findall(r"(?<!\w)[A-Za-z_]\w*", _CHARACTER.sub("", text))
-        unknown = [word for word in words if word not in known]
+        plain = _CHARACTER.sub("0", text)
+        unknown = [word for word in _WORD.findall(plain) if word not in known]
         if not text:
-            parsed[name] = "expands to nothing"
-        elif _NO_EXPRESSION.search(text) or text in types:
-            parsed[name] = f"is not an expression: {text}"
+            parsed[name] = NotConstant("expands to nothing")
+        elif _NO_EXPRESSION.search(plain) or text in types:
+            parsed[name] = NotConstant(f"is not an expression: {text}")
+        elif text in tags and text not in declarations.enumerators:
+            parsed[name] = NotConstant(f"is not an expression: {text}, the tag of {tags[text]}")
         elif unknown:
-            parsed[name] = f"names {unknown[0]}, which the headers do not define"
+            what = f"names {unknown[0]}, which the headers do not define"
+            of_types = set(unknown) <= set(_SIZED.findall(plain))
+            parsed[name] = UndefinedType(what) if of_types else NotConstant(what)
         else:
             shape, numbers = _shape(text, declarations)
             shapes.setdefault(shape, {})[name] = numbers
@@ -148,7 +157,9 @@ def _parse_all(
         tree = trees.get(shape)
         for name, numbers in names.items():
             parsed[name] = (
-                _Expression(tree, numbers) if tree else f"is not an expression: {expansions[name]}"
+                _Expression(tree, numbers)
+                if tree
+                else NotConstant(f"is not an expression: {expansions[name]}")
             )
     return parsed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,10 @@ _OPTIONS = (
 )
 
 
+IOCTL_MAKERS = ("_IO", "_IOR", "_IOW", "_IOWR")
+"""The macros that every system's headers make ioctl numbers with."""
+
+_PROBE = "__vmm_arch_probe__"
 _NOT_HEADERS = ("<", "shim:", "cc:")  # the compiler's and the project's own
 
 
@@ -36,6 +40,7 @@ class Macro:
     parameters: bool
     """Whether it takes arguments."""
     header: str
+    line: int
 
 
 @dataclass(frozen=True)
@@ -63,10 +68,12 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
     macros: dict[str, Macro] = {}
     files: dict[str, str] = {}
     names: dict[str, str] = {}
-    header = ""
+    header, at = "", 0
     for line in raw.splitlines():
+        at += 1
         if marker := re.match(r'# (\d+) "(.*?)"', line):
             number, path = marker.groups()
+            at = int(number) - 1
             if path not in names:
                 names[path] = toolchain.header_name(path, shims)
             header = names[path]
@@ -76,7 +83,7 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
             name, parenthesis, rest = define.groups()
             if not header.startswith(_NOT_HEADERS):
                 body = rest.partition(")")[2] if parenthesis else rest
-                macros[name] = Macro(name, body.strip(), bool(parenthesis), header)
+                macros[name] = Macro(name, body.strip(), bool(parenthesis), header, at)
             lines.append("")
         elif undefine := re.match(r"#undef (\w+)", line):
             macros.pop(undefine[1], None)
@@ -93,21 +100,39 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
     return Source(text, macros, headers, digest.hexdigest())
 
 
+@dataclass(frozen=True)
+class Expansions:
+    """What macros expand to, as C text."""
+
+    texts: Mapping[str, str]
+    ioctls: Mapping[str, str]
+    """Those that make an ioctl number, down to ``_IO`` and its like: what the number is made of."""
+
+
 def expand(
-    target: Target, toolchain: Toolchain, shims: tuple[Path, ...], names: Iterable[str]
-) -> dict[str, str]:
-    """What each of the named macros expands to, as C text."""
-    names = list(names)
-    probes = "".join(f"__vmm_arch_probe__ {number} {name}\n" for number, name in enumerate(names))
+    target: Target,
+    toolchain: Toolchain,
+    shims: tuple[Path, ...],
+    names: Sequence[str],
+    ioctls: Sequence[str],
+) -> Expansions:
+    """Expand the named macros; ``ioctls`` are those that make ioctl numbers."""
+    undefined = "".join(f"#undef {name}\n" for name in IOCTL_MAKERS)
     raw = toolchain.preprocess(
-        f"{target.prelude}\n{_includes(target)}{probes}", options=_OPTIONS, shims=shims
+        f"{target.prelude}\n{_includes(target)}{_probes(names)}{undefined}{_probes(ioctls)}",
+        options=_OPTIONS,
+        shims=shims,
     )
     raw = re.sub(r"^#.*$", "", raw, flags=re.M)
-    found = re.split(r"__vmm_arch_probe__ (\d+)", raw)[1:]
-    return {
-        names[int(number)]: " ".join(text.split())
-        for number, text in zip(found[::2], found[1::2], strict=True)
-    }
+    found = [" ".join(text.split()) for text in raw.split(_PROBE)[1:]]
+    return Expansions(
+        dict(zip(names, found[: len(names)], strict=True)),
+        dict(zip(ioctls, found[len(names) :], strict=True)),
+    )
+
+
+def _probes(names: Iterable[str]) -> str:
+    return "".join(f"{_PROBE} {name}\n" for name in names)
 
 
 _ATTRIBUTE = re.compile(r"\b__attribute(?:__)?\s*\(\s*\(")
@@ -122,7 +147,7 @@ def _standard_attributes(text: str) -> str:
     done, at = [], 0
     while match := _ATTRIBUTE.search(text, at):
         end = _closing(text, match.end())
-        names = _split(text[match.end() : text.rindex(")", 0, end)])
+        names = split(text[match.end() : text.rindex(")", 0, end)])
         spelled = ", ".join(f"gnu::{name.strip()}" for name in names if name.strip())
         newlines = "\n" * text.count("\n", match.start(), end)  # keeps the lines' numbers
         done += [text[at : match.start()], f"[[{spelled}]]" if spelled else "", newlines]
@@ -146,8 +171,8 @@ def _closing(text: str, start: int) -> int:
     )
 
 
-def _split(text: str) -> list[str]:
-    """Split a list of attributes at the commas outside their parentheses."""
+def split(text: str) -> list[str]:
+    """Split C text at the commas outside its parentheses."""
     parts, depth, begin = [], 0, 0
     for at, character in enumerate(text):
         depth += (character == "(") - (character == ")")

@@ -1,0 +1,78 @@
+"""Ioctl numbers among the macros: which macros make one, and what it says of its argument."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from vmm_arch_gen.abi.model import Direction
+from vmm_arch_gen.diagnostics import Problem
+from vmm_arch_gen.extract.preprocess import IOCTL_MAKERS, Macro, split
+
+_WORD = re.compile(r"\w+")
+_CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
+_CALL = re.compile(r"_IO(?P<direction>R|W|WR|)\s*\((?P<arguments>.*)\)")
+_DIRECTIONS: dict[str, Direction] = {
+    "": "none",
+    "R": "read",
+    "W": "write",
+    "WR": "readwrite",
+}
+
+
+@dataclass(frozen=True)
+class IoctlCall:
+    """How a header makes an ioctl number."""
+
+    direction: Direction
+    argument: str | None
+    """The type whose size the number carries, as C text."""
+
+
+def makes_ioctl(macros: Mapping[str, Macro]) -> list[str]:
+    """The macros without parameters that make an ioctl number, be it through other macros."""
+    words = {name: set(_WORD.findall(_plain(macro.body))) for name, macro in macros.items()}
+    making, found = set(IOCTL_MAKERS), set[str]()
+    while making:
+        found |= making
+        making = {name for name in words.keys() - found if words[name] & making}
+    return sorted(name for name in found & macros.keys() if not macros[name].parameters)
+
+
+def ioctl_call(text: str) -> IoctlCall | None:
+    """Take apart what a macro expands to; None if it is not one call of ``_IO`` or its like."""
+    text = _plain(text)
+    while text.startswith("(") and text.endswith(")") and _balanced(text[1:-1]):
+        text = text[1:-1].strip()
+    match = _CALL.fullmatch(text)
+    if match is None or not _balanced(match["arguments"]):
+        return None
+    arguments = split(match["arguments"])
+    direction = _DIRECTIONS[match["direction"]]
+    return IoctlCall(direction, arguments[2].strip() if len(arguments) > 2 else None)
+
+
+def lost(macro: Macro, reason: str) -> Problem:
+    """What is said where an ioctl number cannot be computed: it is never merely left out."""
+    return Problem(
+        f"{macro.header}:{macro.line}",
+        f"the ioctl number {macro.name} cannot be computed: {reason}",
+        "have the target include the header that it needs before this one, define what is missing"
+        " in the target's prelude, or correct the header",
+    )
+
+
+def _balanced(text: str) -> bool:
+    """Whether each parenthesis that closes has one before it that opens."""
+    depth = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def _plain(text: str) -> str:
+    """C text with a number for each of its character constants, which may hold anything."""
+    return _CHARACTER.sub("0", text)
