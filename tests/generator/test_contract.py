@@ -60,10 +60,10 @@ def test_a_whole_hypervisor_has_nothing_to_report(
 def test_what_the_frame_of_every_backend_needs_of_a_contract(
     tmp_path: Path, paths: Project, name: str, complaint: str
 ) -> None:
-    contract = tmp_path / "vmm_arch/protocols/x86_64.py"
-    contract.parent.mkdir(parents=True)
-    text = (paths.templates / "vmm_arch/protocols/x86_64.py").read_text()
-    contract.write_text(re.sub(rf"\b{name}\b", "renamed", text))
+    for file in ("vmm_arch/protocols/x86_64.py", "vmm_arch/x86_64/vocabulary.py"):
+        text = (paths.templates / file).read_text()
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(re.sub(rf"\b{name}\b", "renamed", text))
     (found,) = frame_problems(read_contract(tmp_path, "x86_64"))
     assert re.search(complaint, str(found)), found
 
@@ -614,12 +614,12 @@ def test_a_vocabulary_whose_values_are_none(
     tmp_path: Path, old: str, new: str, complaint: str
 ) -> None:
     templates = write_toy(tmp_path)
-    file = templates / f"vmm_arch/protocols/{CPU}.py"
+    file = templates / f"vmm_arch/{CPU}/vocabulary.py"
     file.write_text(file.read_text().replace(old, new))
     with pytest.raises(InputError) as refused:
         read_contract(templates, CPU)
     assert f"STATE: {complaint}" in str(refused.value)
-    assert re.search(rf"^templates/vmm_arch/protocols/{CPU}.py:\d+: ", str(refused.value))
+    assert re.search(rf"^templates/vmm_arch/{CPU}/vocabulary.py:\d+: ", str(refused.value))
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 CPU = "toy"
 
 CONTRACT = '''
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 RegsT = TypeVar("RegsT", bound=Any)
 
@@ -42,6 +42,10 @@ class Backend(Host, Protocol):
 
     def Vm(self, size: int) -> Vm:
         """Make one."""
+'''
+
+VOCABULARY = '''
+from typing import NamedTuple
 
 class SegmentValue(NamedTuple):
     """A segment."""
@@ -150,6 +154,7 @@ def write_toy(templates: Path, **hypervisors: dict[str, str]) -> Path:
     """Write the toy's templates, with the hypervisors by their names, and return their folder."""
     files = {
         f"vmm_arch/protocols/{CPU}.py": CONTRACT,
+        f"vmm_arch/{CPU}/vocabulary.py": VOCABULARY,
         f"cpu/{CPU}/states.py": STATES,
         f"cpu/{CPU}/functions.py.j2": TEMPLATE,
     }

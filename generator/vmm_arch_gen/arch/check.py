@@ -153,7 +153,7 @@ def _plan_problems(
     for group in groups:
         if isinstance(group, nodes.Const) and group.value not in contract.groups:
             near = did_you_mean(str(group.value), contract.groups)
-            remedy = f"{near}see STATE in {contract.source.name}"
+            remedy = f"{near}see STATE in {contract.vocabulary.name}"
             yield Problem(where, f"there is no group {group.value}", remedy)
 
 

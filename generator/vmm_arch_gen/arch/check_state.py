@@ -23,7 +23,7 @@ def check_state(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterato
 
 def _groups(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]:
     table = hypervisor.table_of_slots
-    known = f"the groups of {contract.source.name} are {', '.join(contract.groups)}"
+    known = f"the groups of {contract.vocabulary.name} are {', '.join(contract.groups)}"
     for group in contract.groups if table is not None else ():
         if table is not None and group not in table.entries:
             what, remedy = f"lacks the group {group}", f'write "{group}": ("sink", {{"*": "*"}})'

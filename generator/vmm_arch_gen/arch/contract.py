@@ -1,4 +1,4 @@
-"""The contract of a CPU architecture: operations with their signatures, and the state vocabulary."""
+"""The contract of a CPU: operations with their signatures, and the vocabulary of state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vmm_arch_gen.arch.sources import SourceFile, read_python
 from vmm_arch_gen.arch.tables import read_table
-from vmm_arch_gen.arch.vocabulary import CompositeType, Element, composite_types, read_elements
+from vmm_arch_gen.arch.vocabulary import CompositeType, Element, read_vocabulary
 from vmm_arch_gen.diagnostics import InputError, Problem, collecting, did_you_mean, refuse
 
 # The protocols that hypervisors implement, and what a macro calls the object that each belongs to.
@@ -60,6 +60,8 @@ class Contract:
     composites: Mapping[str, CompositeType]
     elements: Mapping[str, Element]
     source: SourceFile
+    vocabulary: SourceFile
+    """The file with the elements."""
     cpu: str
 
     @property
@@ -91,10 +93,8 @@ def read_contract(templates: Path, cpu: str) -> Contract:
         operations |= _with_effects(source, operations)
     with collecting(problems):
         operations["create_vm"] = _creation(source, classes[_BACKEND], types)
-    composites = composite_types(classes.values())
-    elements: dict[str, Element] = {}
     with collecting(problems):
-        elements = read_elements(source, composites)
+        vocabulary = read_vocabulary(templates, cpu)
     refuse(problems)
     docs = {name: ast.get_docstring(classes[name]) or "" for name in PROTOCOLS}
     docs |= {
@@ -102,7 +102,16 @@ def read_contract(templates: Path, cpu: str) -> Contract:
         for node in classes["Vm"].body
         if isinstance(node, ast.FunctionDef) and node.name in _WRITTEN_ONCE
     }
-    return Contract(operations, docs, types, composites, elements, source, cpu)
+    return Contract(
+        operations,
+        docs,
+        types,
+        vocabulary.composites,
+        vocabulary.elements,
+        source,
+        vocabulary.source,
+        cpu,
+    )
 
 
 def frame_problems(contract: Contract) -> Iterator[Problem]:

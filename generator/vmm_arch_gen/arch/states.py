@@ -75,7 +75,9 @@ def read_states(templates: Path, cpu: str, contract: Contract) -> States:
     for group, where in keeps.items():
         if group not in contract.groups:
             what = f"INIT_KEEPS: there is no group {group}"
-            remedy = f"{did_you_mean(group, contract.groups)}see STATE in {contract.source.name}"
+            remedy = (
+                f"{did_you_mean(group, contract.groups)}see STATE in {contract.vocabulary.name}"
+            )
             problems.append(Problem(where, what, remedy))
     refuse(problems)
     assert table is not None
@@ -98,7 +100,7 @@ def _state_problems(contract: Contract, table: Table, name: str) -> Iterator[Pro
                 yield table.complaint(name, element, what=what, remedy=remedy)
         elif element not in contract.elements:
             near = did_you_mean(element, list(contract.elements))
-            remedy = f"{near}the elements are in STATE of {contract.source.name}"
+            remedy = f"{near}the elements are in STATE of {contract.vocabulary.name}"
             what = f"{name}: there is no element {element}"
             yield table.complaint(name, element, what=what, remedy=remedy)
         elif wrong := _wrong_value(contract.elements[element], value):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from vmm_arch_gen.arch.sources import SourceFile
+from vmm_arch_gen.arch.sources import SourceFile, read_python
 from vmm_arch_gen.arch.tables import Composite, read_table
 from vmm_arch_gen.diagnostics import refuse
 
@@ -31,21 +32,31 @@ class Element:
     """What its parts are; None for a plain number."""
 
 
-def composite_types(classes: Iterable[ast.ClassDef]) -> dict[str, CompositeType]:
-    """The types of values with several parts, by name: the contract's named tuples."""
-    types = {}
-    for node in classes:
-        if any(isinstance(base, ast.Name) and base.id == "NamedTuple" for base in node.bases):
-            fields = (s.target for s in node.body if isinstance(s, ast.AnnAssign))
-            parts = tuple(field.id for field in fields if isinstance(field, ast.Name))
-            types[node.name] = CompositeType(node.name, parts)
-    return types
+@dataclass(frozen=True)
+class Vocabulary:
+    elements: Mapping[str, Element]
+    composites: Mapping[str, CompositeType]
+    source: SourceFile
 
 
-def read_elements(
-    source: SourceFile, composites: Mapping[str, CompositeType]
-) -> dict[str, Element]:
-    """Read the elements of a contract's STATE; InputError says everything that is wrong."""
+def read_vocabulary(templates: Path, cpu: str) -> Vocabulary:
+    """Read the elements of a CPU's state; InputError says everything that is wrong."""
+    source = read_python(templates, "vmm_arch", cpu, "vocabulary.py")
+    composites = {type.name: type for type in _composite_types(source)}
+    return Vocabulary(_elements(source, composites), composites, source)
+
+
+def _composite_types(source: SourceFile) -> Iterator[CompositeType]:
+    """The types of values with several parts, which are named tuples."""
+    for node in source.tree.body:
+        match node:
+            case ast.ClassDef(name=name, bases=[ast.Name(id="NamedTuple")], body=body):
+                fields = (s.target for s in body if isinstance(s, ast.AnnAssign))
+                parts = tuple(field.id for field in fields if isinstance(field, ast.Name))
+                yield CompositeType(name, parts)
+
+
+def _elements(source: SourceFile, composites: Mapping[str, CompositeType]) -> dict[str, Element]:
     table = read_table(source, "STATE", composites)
     elements: dict[str, Element] = {}
     problems = []

@@ -1,4 +1,4 @@
-"""The contract of x86_64: what every backend offers, and the vocabulary of a vCPU's state.
+"""The contract of x86_64: what every backend offers.
 
 It has two uses. The generator compares each hypervisor's folder with it and instantiates the
 operations; and code that chooses a hypervisor at run time imports it for its types::
@@ -12,121 +12,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.activity import Activity
 from vmm_arch.exits import Exit
 from vmm_arch.memory import Region
+from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
 from vmm_arch.report import Report
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
-
-class Segment(Protocol):
-    """A segment register with its hidden part (Intel SDM volume 3, 3.4.3)."""
-
-    base: int
-    limit: int
-    """In bytes, whatever the granularity says."""
-    selector: int
-    type: int
-    s: int
-    dpl: int
-    present: int
-    avl: int
-    l: int  # noqa: E741 - the field's name
-    db: int
-    g: int
-
-
-class Table(Protocol):
-    """GDTR or IDTR."""
-
-    base: int
-    limit: int
-
-
-class Regs(Protocol):
-    """The general registers."""
-
-    rax: int
-    rbx: int
-    rcx: int
-    rdx: int
-    rsi: int
-    rdi: int
-    rsp: int
-    rbp: int
-    r8: int
-    r9: int
-    r10: int
-    r11: int
-    r12: int
-    r13: int
-    r14: int
-    r15: int
-    rip: int
-    rflags: int
-
-
-class Sregs(Protocol):
-    """Segments, descriptor tables and control registers. Each segment is a view, not a copy."""
-
-    cr0: int
-    cr2: int
-    cr3: int
-    cr4: int
-    cr8: int
-    efer: int
-    apic_base: int
-
-    @property
-    def cs(self) -> Segment: ...
-    @property
-    def ds(self) -> Segment: ...
-    @property
-    def es(self) -> Segment: ...
-    @property
-    def fs(self) -> Segment: ...
-    @property
-    def gs(self) -> Segment: ...
-    @property
-    def ss(self) -> Segment: ...
-    @property
-    def tr(self) -> Segment: ...
-    @property
-    def ldt(self) -> Segment: ...
-    @property
-    def gdt(self) -> Table: ...
-    @property
-    def idt(self) -> Table: ...
-
-
-class Fpu(Protocol):
-    """x87 and SSE state, under the names of the FXSAVE area (Intel SDM volume 1, 10.5.1)."""
-
-    fcw: int
-    fsw: int
-    ftw: int
-    fop: int
-    fip: int
-    fdp: int
-    mxcsr: int
-
-    @property
-    def st(self) -> Sequence[Any]: ...
-    @property
-    def xmm(self) -> Sequence[Any]: ...
-
-
-class Lapic(Protocol):
-    """The local APIC's registers by their offset in its page: ``lapic[0x350]`` is LVT LINT0."""
-
-    def __getitem__(self, offset: int, /) -> int: ...
-    def __setitem__(self, offset: int, value: int, /) -> None: ...
-
+__all__ = [
+    "EFFECTS",
+    "AnyVcpu",
+    "Backend",
+    "Fpu",
+    "FpuT",
+    "Host",
+    "Lapic",
+    "LapicT",
+    "Machine",
+    "Memory",
+    "Regs",
+    "RegsT",
+    "Segment",
+    "Sregs",
+    "SregsT",
+    "Table",
+    "Vcpu",
+    "VcpuT",
+    "VcpuT_co",
+    "Vm",
+    "VmRequest",
+]
 
 RegsT = TypeVar("RegsT", bound=Regs)
 SregsT = TypeVar("SregsT", bound=Sregs)
@@ -420,143 +340,3 @@ class VmRequest(Protocol):
 
     cpuid: list[CpuidEntry]
     """What CPUID shall say."""
-
-
-class SegmentValue(NamedTuple):
-    """The value of a segment register: a selector, and the parts of a descriptor."""
-
-    selector: int
-    base: int
-    limit: int
-    attributes: int
-    """A descriptor's flag word: type 0-3, s 4, dpl 5-6, present 7, avl 12, l 13, db 14, g 15."""
-
-
-STATE: Mapping[str, Mapping[str, int | SegmentValue]] = {
-    "general": {
-        "rax": 0,
-        "rbx": 0,
-        "rcx": 0,
-        "rdx": 0,
-        "rsi": 0,
-        "rdi": 0,
-        "rsp": 0,
-        "rbp": 0,
-        "r8": 0,
-        "r9": 0,
-        "r10": 0,
-        "r11": 0,
-        "r12": 0,
-        "r13": 0,
-        "r14": 0,
-        "r15": 0,
-        "rip": 0xFFF0,
-        "rflags": 0x2,
-    },
-    "special": {
-        "cs": SegmentValue(0xF000, 0xFFFF0000, 0xFFFF, 0x9B),
-        "ds": SegmentValue(0, 0, 0xFFFF, 0x93),
-        "es": SegmentValue(0, 0, 0xFFFF, 0x93),
-        "fs": SegmentValue(0, 0, 0xFFFF, 0x93),
-        "gs": SegmentValue(0, 0, 0xFFFF, 0x93),
-        "ss": SegmentValue(0, 0, 0xFFFF, 0x93),
-        "tr": SegmentValue(0, 0, 0xFFFF, 0x8B),
-        "ldt": SegmentValue(0, 0, 0xFFFF, 0x82),
-        "gdt.base": 0,
-        "gdt.limit": 0xFFFF,
-        "idt.base": 0,
-        "idt.limit": 0xFFFF,
-        "cr0": 0x60000010,
-        "cr2": 0,
-        "cr3": 0,
-        "cr4": 0,
-        "cr8": 0,
-        "efer": 0,
-        "apic_base": 0xFEE00900,
-    },
-    "fpu": {
-        "fcw": 0x40,
-        "fsw": 0,
-        "ftw": 0,
-        "fop": 0,
-        "fip": 0,
-        "fdp": 0,
-        "mxcsr": 0x1F80,
-        "st0": 0,
-        "st1": 0,
-        "st2": 0,
-        "st3": 0,
-        "st4": 0,
-        "st5": 0,
-        "st6": 0,
-        "st7": 0,
-        "xmm0": 0,
-        "xmm1": 0,
-        "xmm2": 0,
-        "xmm3": 0,
-        "xmm4": 0,
-        "xmm5": 0,
-        "xmm6": 0,
-        "xmm7": 0,
-        "xmm8": 0,
-        "xmm9": 0,
-        "xmm10": 0,
-        "xmm11": 0,
-        "xmm12": 0,
-        "xmm13": 0,
-        "xmm14": 0,
-        "xmm15": 0,
-    },
-    "msrs": {
-        "IA32_SYSENTER_CS": 0,
-        "IA32_SYSENTER_ESP": 0,
-        "IA32_SYSENTER_EIP": 0,
-        "IA32_MISC_ENABLE": 0x1,
-        "IA32_PAT": 0x0007040600070406,
-        "IA32_MTRR_DEF_TYPE": 0,
-        "IA32_STAR": 0,
-        "IA32_LSTAR": 0,
-        "IA32_CSTAR": 0,
-        "IA32_FMASK": 0,
-        "IA32_KERNEL_GS_BASE": 0,
-        "IA32_TSC_AUX": 0,
-    },
-    "lapic": {
-        "APIC_ID": 0,
-        "APIC_TPR": 0,
-        "APIC_LDR": 0,
-        "APIC_DFR": 0xFFFFFFFF,
-        "APIC_SVR": 0xFF,
-        "APIC_LVT_CMCI": 0x10000,
-        "APIC_LVT_TIMER": 0x10000,
-        "APIC_LVT_THERMAL": 0x10000,
-        "APIC_LVT_PERFORMANCE": 0x10000,
-        "APIC_LVT_LINT0": 0x10000,
-        "APIC_LVT_LINT1": 0x10000,
-        "APIC_LVT_ERROR": 0x10000,
-    },
-    "debug": {
-        "dr0": 0,
-        "dr1": 0,
-        "dr2": 0,
-        "dr3": 0,
-        "dr6": 0xFFFF0FF0,
-        "dr7": 0x400,
-    },
-    "extended_control": {
-        "xcr0": 0x1,
-    },
-    "events": {
-        "pending_exception": 0,
-        "pending_interrupt": 0,
-        "pending_nmi": 0,
-        "nmi_masked": 0,
-        "interrupt_shadow": 0,
-    },
-    "activity": {
-        "waits_for_sipi": 0,
-    },
-}
-"""The vocabulary of a vCPU's state: groups of elements, each with its value after a hardware reset
-(Intel SDM volume 3, table 10-1). Naming one element of a group means writing the whole group, so
-that the same function leaves the same state on every hypervisor."""
