@@ -454,7 +454,7 @@ def _lapic_image(registers: Mapping[int, int]) -> Lapic:
 
 # Calls
 
-# From templates/hypervisors/kvm/module.py.j2, module_parts
+# From templates/hypervisors/kvm/module.py.j2, definitions
 CAPABILITIES: Final = {
     "KVM_CAP_USER_MEMORY": (KVM_CAP_USER_MEMORY, "guest memory in this process", True),
     "KVM_CAP_IMMEDIATE_EXIT": (KVM_CAP_IMMEDIATE_EXIT, "kicks", True),
@@ -903,7 +903,7 @@ class Vcpu:
     pass it, so the caller has to see to it that only one does.
     """
 
-    # From templates/hypervisors/kvm/machine.py.j2, vcpu_parts
+    # From templates/hypervisors/kvm/machine.py.j2, vcpu_members
     __slots__ = (
         "_answer_at",
         "_closing",
@@ -1397,7 +1397,7 @@ class Vcpu:
 class Vm:
     """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
-    # From templates/hypervisors/kvm/machine.py.j2, vm_parts
+    # From templates/hypervisors/kvm/machine.py.j2, vm_members
     __slots__ = (
         "__weakref__",
         "_close_lock",

@@ -411,7 +411,7 @@ class Lapic(LapicPage, ApicState):
 
 # Calls
 
-# From templates/hypervisors/whp/x86_64/module.py.j2, module_parts
+# From templates/hypervisors/whp/x86_64/module.py.j2, definitions
 MAX_VCPUS: Final = 255
 """A local APIC's id has eight bits."""
 NOTHING_HAPPENED: Final = (WHvRunVpExitReasonNone, WHvRunVpExitReasonCanceled)
@@ -977,7 +977,7 @@ class Vcpu:
     pass it, so the caller has to see to it that only one does.
     """
 
-    # From templates/hypervisors/whp/x86_64/machine.py.j2, vcpu_parts
+    # From templates/hypervisors/whp/x86_64/machine.py.j2, vcpu_members
     __slots__ = (
         "_closing",
         "_completion",
@@ -1587,7 +1587,7 @@ class Vcpu:
 class Vm:
     """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
-    # From templates/hypervisors/whp/x86_64/machine.py.j2, vm_parts
+    # From templates/hypervisors/whp/x86_64/machine.py.j2, vm_members
     __slots__ = (
         "__weakref__",
         "_close_lock",

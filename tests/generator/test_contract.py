@@ -97,10 +97,13 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
         f"{operations}: lacks the operation probe of {contract}:26",
         f"{operations}: lacks the operation create_vm of {contract}:32",
         *[
-            f"{folder}/module.py.j2: lacks the part {part}"
-            for part in ("machines_per_process", "imports", "records", "module_parts", "calls")
+            f"{folder}/module.py.j2: lacks the section {section}"
+            for section in ("machines_per_process", "imports", "records", "definitions", "calls")
         ],
-        *[f"{folder}/machine.py.j2: lacks the part {part}" for part in ("vcpu_parts", "vm_parts")],
+        *[
+            f"{folder}/machine.py.j2: lacks the section {section}"
+            for section in ("vcpu_members", "vm_members")
+        ],
         f"{state}:20: SLOTS: lacks the group general",
         f"{state}:4: SINKS: the sink modes is written by set_modes, which is not a macro here",
         f"{state}:12: SINKS: nothing lies in the sink regs",

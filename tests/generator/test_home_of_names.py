@@ -124,10 +124,10 @@ def test_a_block_says_which_macro_it_came_from(checkout: Path, hypervisor: str) 
     named = re.findall(r"^ *# From (templates/\S+), (\w+)\n(.*)\n", text, re.M)
     assert [name for _, name, _ in named] == [
         "records",
-        "module_parts",
+        "definitions",
         "calls",
-        "vcpu_parts",
-        "vm_parts",
+        "vcpu_members",
+        "vm_members",
     ]
     for file, name, line in named:
         template = (checkout / file).read_text()

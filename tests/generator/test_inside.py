@@ -24,7 +24,7 @@ INSIDE = "templates/vmm_arch/protocols/inside.py"
         (
             "def _drop_pending_exit(",
             "def _drop_exit(",
-            rf"vcpu_parts lacks the method _drop_pending_exit of {INSIDE}:\d+; did you mean _drop_exit",
+            rf"vcpu_members lacks the method _drop_pending_exit of {INSIDE}:\d+; did you mean _drop_exit",
         ),
         (
             "def _complete_pending(self) -> None:",
@@ -37,10 +37,10 @@ INSIDE = "templates/vmm_arch/protocols/inside.py"
             "_questioned",
             '(lacks|without) _unanswered of .*(write _unanswered: Any|add "_unanswered")',
         ),
-        ("_closing", "_ending", "vcpu_parts lacks _closing of .*; write _closing: bool"),
+        ("_closing", "_ending", "vcpu_members lacks _closing of .*; write _closing: bool"),
         ('"_owner",', "", 'has __slots__ without _owner of .*; add "_owner"'),
-        ('"track_dirty",', "", "vm_parts lacks track_dirty of .*; write track_dirty: bool"),
-        ("_opened", "_open", "vm_parts lacks _opened of .*; did you mean _open"),
+        ('"track_dirty",', "", "vm_members lacks track_dirty of .*; write track_dirty: bool"),
+        ("_opened", "_open", "vm_members lacks _opened of .*; did you mean _open"),
     ],
 )
 def test_what_is_called_otherwise_is_refused(

@@ -113,7 +113,7 @@ STATES = "cpu/x86_64/states.py"
         ),
         (MODULE, "Sregs = kvm_sregs", "Sregs = (kvm_sregs", "records is not Python: '(' was never"),
         (MACHINE, "self._fresh = True", "self._fresh = Truth", "the name Truth is bound nowhere"),
-        (MACHINE, "self._fresh = True", "self._fresh = [", "vcpu_parts is not Python: "),
+        (MACHINE, "self._fresh = True", "self._fresh = [", "vcpu_members is not Python: "),
         (
             STATE,
             "KVM_VCPUEVENT_VALID_SHADOW",

@@ -70,18 +70,18 @@ MODES = {"boot": "Flat", "paged": "Paged"}
 INIT_KEEPS = ("modes",)
 """
 
-_PARTS = {
+_SECTIONS = {
     "module.py.j2": """
 {% macro summary() %}A toy{% endmacro %}
 {% macro machines_per_process() %}None{% endmacro %}
 {% macro imports() %}{% endmacro %}
 {% macro records() %}{% endmacro %}
 {% macro calls() %}{% endmacro %}
-{% macro module_parts() %}{% endmacro %}
+{% macro definitions() %}{% endmacro %}
 """,
     "machine.py.j2": """
-{% macro vcpu_parts() %}{% endmacro %}
-{% macro vm_parts() %}{% endmacro %}
+{% macro vcpu_members() %}{% endmacro %}
+{% macro vm_members() %}{% endmacro %}
 """,
 }
 _SHARED = """
@@ -90,7 +90,7 @@ _SHARED = """
 {% macro probe() %}return "fine"{% endmacro %}
 """
 
-REGISTER = _PARTS | {
+REGISTER = _SECTIONS | {
     "operations.py.j2": _SHARED
     + """
 {% macro set_regs(vcpu, regs) %}write({{ vcpu }}.fd, REGS, {{ regs }}){% endmacro %}
@@ -120,7 +120,7 @@ CREATION_GUARANTEES = ()
 """,
 }
 
-BATCH = _PARTS | {
+BATCH = _SECTIONS | {
     "operations.py.j2": _SHARED
     + """
 {% macro set_regs(vcpu, regs) %}write({{ vcpu }}, {{ regs }}){% endmacro %}

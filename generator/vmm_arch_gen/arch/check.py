@@ -10,7 +10,7 @@ from jinja2 import nodes
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.check_state import check_state
 from vmm_arch_gen.arch.contract import PROTOCOLS, Contract
-from vmm_arch_gen.arch.hypervisor import OPERATIONS, PARTS, Hypervisor
+from vmm_arch_gen.arch.hypervisor import OPERATIONS, SECTIONS, Hypervisor
 from vmm_arch_gen.arch.macros import parse_template
 from vmm_arch_gen.arch.states import States
 from vmm_arch_gen.diagnostics import Problem, did_you_mean
@@ -57,10 +57,10 @@ def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]
         elif macro not in hypervisor.unsupported:
             what = f"lacks the operation {macro} of {operation.where}"
             yield Problem(file, what, f"write {wanted}, {_UNSUPPORTED.replace('NAME', macro)}")
-    for part, where in PARTS.items():
-        if part not in hypervisor.macros:
-            what = f"lacks the part {part}"
-            yield Problem(f"{folder}/{where}", what, f"write {{% macro {part}() %}}")
+    for section, where in SECTIONS.items():
+        if section not in hypervisor.macros:
+            what = f"lacks the section {section}"
+            yield Problem(f"{folder}/{where}", what, f"write {{% macro {section}() %}}")
 
 
 def _private_macros(
@@ -96,7 +96,7 @@ def _private_macros(
             what = f"{macro} has the parameters ({', '.join(found.parameters)})"
             remedy = f"write {{% macro {macro}({', '.join(wanted)}) %}}"
             yield Problem(found.where, what, remedy)
-    known = {*contract.operations, *PARTS, *own, *hypervisor.operations_of_sinks}
+    known = {*contract.operations, *SECTIONS, *own, *hypervisor.operations_of_sinks}
     for found in hypervisor.macros.values():
         if found.name not in known:
             what = f"{found.name} is not an operation of the contract, and nothing names it"

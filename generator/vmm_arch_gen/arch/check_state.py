@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from vmm_arch_gen.abi.model import Abi
 from vmm_arch_gen.abi.paths import complaint, index_value, steps
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import OPERATIONS, PARTS, Hypervisor, Sink
+from vmm_arch_gen.arch.hypervisor import OPERATIONS, SECTIONS, Hypervisor, Sink
 from vmm_arch_gen.arch.vocabulary import Element
 from vmm_arch_gen.diagnostics import Problem, did_you_mean
 
@@ -103,7 +103,7 @@ def _sinks(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
     used = {slots.sink for slots in hypervisor.slots.values()}
     for sink in hypervisor.sinks.values():
         assert table is not None
-        if sink.operation not in hypervisor.macros or sink.operation in PARTS:
+        if sink.operation not in hypervisor.macros or sink.operation in SECTIONS:
             what = f"the sink {sink.name} is written by {sink.operation}, which is not a macro here"
             near = did_you_mean(sink.operation, list(hypervisor.macros))
             macro = f"{{% macro {sink.operation}(vcpu, {sink.variable}) %}}"

@@ -21,20 +21,20 @@ from vmm_arch_gen.diagnostics import Problem, collecting, did_you_mean
 
 OPERATIONS = "operations.py.j2"
 """The file of the contract's operations."""
-PARTS = {
+SECTIONS = {
     "summary": "module.py.j2",
     "machines_per_process": "module.py.j2",
     "imports": "module.py.j2",
     "records": "module.py.j2",
-    "module_parts": "module.py.j2",
+    "definitions": "module.py.j2",
     "calls": "module.py.j2",
-    "vcpu_parts": "machine.py.j2",
-    "vm_parts": "machine.py.j2",
+    "vcpu_members": "machine.py.j2",
+    "vm_members": "machine.py.j2",
 }
-"""What a folder has besides, each a macro without parameters, by its file."""
+"""The sections of a module that are no operations: macros without parameters, by their file."""
 
 TEXTS = ("summary", "machines_per_process")
-"""The parts that are put into a line: the text of a docstring, a value."""
+"""The sections that are put into a line: the text of a docstring, a value."""
 
 _TABLES = ("SINKS", "SLOTS", "CREATION_GUARANTEES")
 
@@ -156,11 +156,11 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
     folder = f"hypervisors/{name}/{cpu}"
     problems: list[Problem] = []
     everywhere: Macros | None = None
-    homes = PARTS
+    homes = SECTIONS
     if any((templates / "hypervisors" / name).glob("*.j2")):
-        everywhere = read_macros(templates, f"hypervisors/{name}", PARTS, OPERATIONS)
+        everywhere = read_macros(templates, f"hypervisors/{name}", SECTIONS, OPERATIONS)
         # What a file asks for lies in the file of its name.
-        homes = {**PARTS, **{request.name: request.file for request in everywhere.requests}}
+        homes = {**SECTIONS, **{request.name: request.file for request in everywhere.requests}}
     macros = read_macros(templates, folder, homes, OPERATIONS)
     problems += macros.problems
     if everywhere is not None:

@@ -11,8 +11,8 @@ from vmm_arch_gen.arch.macros import Macro
 from vmm_arch_gen.arch.sources import SourceFile, read_python
 from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean
 
-CLASSES = {"vcpu_parts": "VcpuInside", "vm_parts": "VmInside"}
-"""The parts of a hypervisor that are class bodies, each with what it must have."""
+CLASSES = {"vcpu_members": "VcpuInside", "vm_members": "VmInside"}
+"""The sections that are class bodies, each with the protocol that lists what it must have."""
 _FILE = ("vmm_arch", "protocols", "inside.py")
 
 
@@ -35,7 +35,7 @@ class Member:
 
 
 def read_inside(templates: Path, cpu: str) -> dict[str, Inside]:
-    """Read what each part must have on a CPU; InputError if the file does not say."""
+    """Read what each class body must have on a CPU; InputError if the file does not say."""
     source = read_python(templates, *_FILE)
     found = _classes(source)
     own = _classes(read_python(templates, "vmm_arch", "protocols", f"{cpu}.py"))
@@ -43,7 +43,7 @@ def read_inside(templates: Path, cpu: str) -> dict[str, Inside]:
         what = f"does not define {', '.join(missing)}"
         raise InputError(Problem(source.name, what, "define the class"))
     return {
-        part: Inside(
+        section: Inside(
             found[name].members,
             tuple(
                 member
@@ -54,7 +54,7 @@ def read_inside(templates: Path, cpu: str) -> dict[str, Inside]:
                 for member in of[base.id].members
             ),
         )
-        for part, name in CLASSES.items()
+        for section, name in CLASSES.items()
     }
 
 

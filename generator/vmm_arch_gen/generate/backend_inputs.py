@@ -15,7 +15,7 @@ from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.check import check
 from vmm_arch_gen.arch.contract import Contract, frame_problems, read_contract
 from vmm_arch_gen.arch.exports import read_exports
-from vmm_arch_gen.arch.hypervisor import PARTS, TEXTS, Hypervisor, read_hypervisor
+from vmm_arch_gen.arch.hypervisor import SECTIONS, TEXTS, Hypervisor, read_hypervisor
 from vmm_arch_gen.arch.inside import CLASSES, Inside, inside_problems, read_inside
 from vmm_arch_gen.arch.macros import Macro, parse_template
 from vmm_arch_gen.arch.states import States, read_states
@@ -104,7 +104,7 @@ def not_python(macro: Macro, rendered: Rendered) -> Iterator[Problem]:
     text = rendered.text
     if macro.name in TEXTS:
         return
-    around = "" if macro.name in PARTS else "def body():\n"
+    around = "" if macro.name in SECTIONS else "def body():\n"
     if macro.name in CLASSES:
         around = "class Body:\n"
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import PARTS, TEXTS
+from vmm_arch_gen.arch.hypervisor import SECTIONS, TEXTS
 from vmm_arch_gen.arch.sources import read_text
 from vmm_arch_gen.diagnostics import Problem, did_you_mean, refuse
 from vmm_arch_gen.generate.arch_functions import Emitter
@@ -54,7 +54,7 @@ def render_backend_module(templates: Path, abi: VerifiedAbi, marker: str) -> Dra
     rendering = Templates(templates, facts=dict(abi_names(abi)))
     inputs = read_backend_inputs(templates, abi, rendering)
     text = _rendered(rendering, inputs, marker)
-    return Draft(templates, inputs, unmarked(text, inputs.hypervisor.macros, PARTS))
+    return Draft(templates, inputs, unmarked(text, inputs.hypervisor.macros, SECTIONS))
 
 
 def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
@@ -85,7 +85,7 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
         SKELETON,
         heading,
         target=target,
-        part=body,
+        section=body,
         contract=contract,
         exports=inputs.exports,
         inline=inline,

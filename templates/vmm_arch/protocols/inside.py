@@ -1,7 +1,7 @@
 """The private members of every backend's vCPU and machine: the contract between the neutral code
 and each hypervisor's folder.
 
-The generator compares a hypervisor's macros ``vcpu_parts`` and ``vm_parts`` with these classes.
+The generator compares a hypervisor's macros ``vcpu_members`` and ``vm_members`` with these classes.
 They are not for users of a vCPU, who import the other modules of :mod:`vmm_arch.protocols`.
 """
 
