@@ -74,7 +74,7 @@ _MORE_TARGETS = click.option(
     "more_targets",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Know these targets too: rows as in headers/targets.toml.",
+    help="Know these targets too: tables as in headers/targets.toml.",
 )
 _TEMPLATES = click.option(
     "--templates",

@@ -1,15 +1,20 @@
-"""The table of targets, ``headers/targets.toml``, as values."""
+"""The table of targets, ``headers/targets.toml``, as values.
+
+A family is one target for each of its CPUs. A column that it does not have is the CPU's, or the
+system's. Each table is checked where it stands, so that an error names the one that is wrong.
+"""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from vmm_arch_gen.abi.model import BitFieldRules, DataModel
-from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean
+from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean, refuse
 
 
 @dataclass(frozen=True)
@@ -33,26 +38,47 @@ class Origin:
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the table; ``headers/targets.toml`` explains the columns."""
+    """One family on one CPU; ``headers/targets.toml`` explains the columns."""
 
     name: str
+    family: str
+    cpu: str
+    system: str
     triple: str
     cpu_macro: str
     headers: tuple[str, ...]
     folders: tuple[str, ...]
     origin: Origin
     model: DataModel
-    prelude: str
-    shims: Path | None
+    prelude: str = ""
+    shims: Path | None = None
     """A folder of headers that are found first: beside the table, else beside the package's."""
-    proof: tuple[str, ...]
-    backend: bool
-    always: bool
+    proof: tuple[str, ...] = ()
+    backend: bool = False
+    always: bool = False
+
+
+Columns = Mapping[str, Any]
+"""Some columns, as the fields of a :class:`Target`."""
+
+_REQUIRED = {
+    "triple": "triple",
+    "cpu_macro": "cpu_macro",
+    "headers": "headers",
+    "folders": "folders",
+    "origin": "origin",
+    "model": "data_model",
+}
+"""The fields that a target cannot do without, and their columns."""
 
 
 @dataclass(frozen=True)
 class TargetTable:
     package: Package
+    systems: Mapping[str, Columns]
+    """What is the same for all targets of a system."""
+    cpus: Mapping[tuple[str, str], Columns]
+    """By CPU and system: what is the same for all targets there."""
     targets: Mapping[str, Target]
 
     @property
@@ -76,6 +102,23 @@ class TargetTable:
         wanted = set(names)
         return [target for name, target in self.targets.items() if not wanted or name in wanted]
 
+    def target(self, family: str, cpu: str, system: str, columns: Columns) -> Target:
+        """A target with these columns, and the others as its CPU and system have them.
+
+        TypeError says what there is not.
+        """
+        if (cpu, system) not in self.cpus:
+            there = ", ".join(known for known, of in self.cpus if of == system)
+            systems = ", ".join(sorted({of for _, of in self.cpus}))
+            known = f"the CPUs are {there}" if there else f"the systems are {systems}"
+            raise TypeError(f"there is no CPU {cpu!r} of {system!r}: {known}")
+        columns = {**self.systems.get(system, {}), **self.cpus[cpu, system], **columns}
+        if missing := [column for field, column in _REQUIRED.items() if field not in columns]:
+            raise TypeError(f"has no {', '.join(missing)}")
+        if columns.get("backend") and "_" in family:
+            raise TypeError("a family with a backend needs a name without '_'")
+        return Target(f"{family}_{cpu}", family, cpu, system, **columns)
+
 
 def largest_first(targets: Sequence[Target], abi: Path) -> list[Target]:
     """The targets by the size of their .abi files, so that the last one to be done is a small one."""
@@ -85,29 +128,17 @@ def largest_first(targets: Sequence[Target], abi: Path) -> list[Target]:
 
 
 def load_targets(path: Path, more: Path | None = None) -> TargetTable:
-    """Read the table, and a user's rows; InputError names the entry that is wrong."""
-    table = _read(path, "restore it from the repository")
-    root = path.parent
-    section = "package"
-    origins: dict[str, Origin] = {}
-    targets: dict[str, Target] = {}
-    try:
-        package = Package(**table.pop("package"))
-        for file, rows in [(path, table)] + ([(more, _read(more, "write it"))] if more else []):
-            path = file
-            for section, row in rows.pop("origins", {}).items():
-                origins[section] = Origin(row["name"], row["header"], tuple(row["macros"]))
-            for section, row in rows.items():
-                if section in targets:
-                    raise TypeError("there is a target of this name already")
-                shims = [folder.resolve() / "shims" for folder in (file.parent, root)]
-                targets[section] = _target(section, row, origins, shims)
-    except (AttributeError, KeyError, TypeError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(
-            Problem(f"{path}: [{section}]", what, "compare it with the other tables")
-        ) from None
-    return TargetTable(package, targets)
+    """Read the table, and a user's next to it; InputError names every entry that is wrong."""
+    files = [_File(path, path.parent, _read(path, "restore it from the repository"))]
+    if more:
+        files.append(_File(more, path.parent, _read(more, "write it")))
+    loading = _Loading()
+    # By what refers to what: a user's families may name the package's origins and CPUs.
+    for read in (loading.read_origins, loading.read_defaults, loading.read_families):
+        for file in files:
+            read(file)
+        refuse(loading.problems)
+    return loading.table()
 
 
 def _read(path: Path, remedy: str) -> dict[str, Any]:
@@ -117,15 +148,152 @@ def _read(path: Path, remedy: str) -> dict[str, Any]:
         raise InputError(Problem(str(path), f"cannot be read: {error}", remedy)) from None
 
 
-def _strings(row: dict[str, Any], column: str) -> tuple[str, ...]:
-    value = row.pop(column)
+@dataclass(frozen=True)
+class _File:
+    """A file of tables, as TOML has them."""
+
+    path: Path
+    package: Path
+    """The folder of the package's own table."""
+    tables: Mapping[str, Any]
+
+    def shims(self, name: str) -> Path:
+        """A folder of shims: beside this file, else beside the package's table."""
+        folders = [folder.resolve() / "shims" / name for folder in (self.path.parent, self.package)]
+        for folder in folders:
+            if folder.is_dir():
+                return folder
+        raise TypeError(
+            f"there is no folder of shims {' or '.join(dict.fromkeys(map(str, folders)))}"
+        )
+
+
+class _Loading:
+    """What the files say together, as far as they have been read."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self._packages: dict[str, Package] = {}
+        self._origins: dict[str, Origin] = {}
+        self._systems: dict[str, Columns] = {}
+        self._cpus: dict[tuple[str, str], Columns] = {}
+        self._targets: dict[str, Target] = {}
+
+    def table(self) -> TargetTable:
+        return TargetTable(self._packages["package"], self._systems, self._cpus, self._targets)
+
+    def read_origins(self, file: _File) -> None:
+        for name in file.tables:
+            with self._reading(file, name):
+                if name not in _TABLES:
+                    raise TypeError(f"there is no such table; tables: {', '.join(_TABLES)}")
+        if "package" in file.tables:
+            with self._reading(file, "package"):
+                _add(self._packages, "package", _made(Package, file.tables["package"]))
+        for name, row in _items(file.tables, "origins"):
+            with self._reading(file, f"origins.{name}"):
+                origin = _made(Origin, row)
+                macros = _strings("macros", origin.macros)
+                _add(self._origins, name, replace(origin, macros=macros))
+
+    def read_defaults(self, file: _File) -> None:
+        """What families need not say: what their systems and CPUs say for them."""
+        for name, row in _items(file.tables, "systems"):
+            with self._reading(file, f"systems.{name}"):
+                _add(self._systems, name, self._columns(row, file))
+        for cpu, rows in _items(file.tables, "cpus"):
+            for system, row in rows.items():
+                with self._reading(file, f"cpus.{cpu}.{system}"):
+                    _add(self._cpus, (cpu, system), self._columns(row, file))
+
+    def read_families(self, file: _File) -> None:
+        table = self.table()
+        for family, row in _items(file.tables, "families"):
+            with self._reading(file, f"families.{family}"):
+                row = dict(row)
+                system, cpus = row.pop("system"), _strings("cpus", row.pop("cpus"))
+                of_cpus = {cpu: row.pop(cpu, {}) for cpu in cpus}
+                columns = self._columns(row, file)
+                for cpu in cpus:
+                    with self._reading(file, f"families.{family}.{cpu}"):
+                        own = self._columns(of_cpus[cpu], file)
+                        target = table.target(family, cpu, system, {**columns, **own})
+                        _add(self._targets, target.name, target)
+
+    @contextmanager
+    def _reading(self, file: _File, section: str) -> Iterator[None]:
+        """Note what is wrong with a table, so that all that are wrong are named at once."""
+        try:
+            yield
+        except (AttributeError, KeyError, TypeError) as error:
+            what = f"has no {error}" if isinstance(error, KeyError) else str(error)
+            where = f"{file.path}: [{section}]"
+            self.problems.append(Problem(where, what, "compare it with the other tables"))
+
+    def _columns(self, row: Mapping[str, Any], file: _File) -> Columns:
+        """The columns of a row, by the names of a target's fields."""
+        columns: dict[str, Any] = {}
+        for column, value in row.items():
+            match column:
+                case "triple" | "cpu_macro" | "prelude":
+                    columns[column] = _of_type(str, column, value)
+                case "headers" | "folders" | "proof":
+                    columns[column] = _strings(column, value)
+                case "backend" | "always":
+                    columns[column] = _of_type(bool, column, value)
+                case "origin":
+                    columns[column] = self._origins[value]
+                case "data_model":
+                    columns["model"] = _model(value)
+                case "shims":
+                    columns[column] = file.shims(_of_type(str, column, value))
+                case _:
+                    raise TypeError(f"has an unknown column: {column}")
+        return columns
+
+
+_T = TypeVar("_T")
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+_TABLES = ("package", "origins", "systems", "cpus", "families")
+
+
+def _items(tables: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
+    return list(tables.get(name, {}).items())
+
+
+def _add(known: dict[_K, _V], key: _K, value: _V) -> None:
+    if key in known:
+        raise TypeError("there is one of this name already")
+    known[key] = value
+
+
+def _made(kind: type[_T], row: Mapping[str, Any]) -> _T:
+    """A dataclass from a table with an entry for each of its fields."""
+    known: tuple[Field[Any], ...] = fields(kind)  # type: ignore[arg-type]
+    if unknown := row.keys() - {field.name for field in known}:
+        raise TypeError(f"has an unknown entry: {', '.join(sorted(unknown))}")
+    required = (field.name for field in known if field.default is MISSING)
+    if missing := [name for name in required if name not in row]:
+        raise TypeError(f"has no {', '.join(missing)}")
+    return kind(**row)
+
+
+def _of_type(kind: type[_T], column: str, value: object) -> _T:
+    if not isinstance(value, kind):
+        words = {str: "a string", bool: "true or false"}
+        raise TypeError(f"{column} is {value!r}, not {words[kind]}")
+    return value
+
+
+def _strings(column: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise TypeError(f"{column} is {value!r}, no list of strings")
+        raise TypeError(f"{column} is {value!r}, not a list of strings")
     return tuple(value)
 
 
 def _model(row: dict[str, Any]) -> DataModel:
-    model = DataModel(**row)
+    model = _made(DataModel, row)
     for column, allowed in (
         ("long", (4, 8)),
         ("pointer", (4, 8)),
@@ -137,38 +305,3 @@ def _model(row: dict[str, Any]) -> DataModel:
         if (value := getattr(model, column)) not in allowed:
             raise TypeError(f"{column} is {value!r}, none of {', '.join(map(repr, allowed))}")
     return model
-
-
-def _shims(name: object, folders: Sequence[Path]) -> Path | None:
-    if name is None:
-        return None
-    if not isinstance(name, str):
-        raise TypeError(f"shims is {name!r}, not the name of a folder")
-    for folder in folders:
-        if (folder / name).is_dir():
-            return folder / name
-    places = dict.fromkeys(str(folder / name) for folder in folders)
-    raise TypeError(f"there is no folder of shims {' or '.join(places)}")
-
-
-def _target(
-    name: str, row: dict[str, Any], origins: Mapping[str, Origin], shims: Sequence[Path]
-) -> Target:
-    row = dict(row)
-    target = Target(
-        name=name,
-        triple=row.pop("triple"),
-        cpu_macro=row.pop("cpu_macro"),
-        headers=_strings(row, "headers"),
-        folders=_strings(row, "folders"),
-        origin=origins[row.pop("origin")],
-        model=_model(row.pop("data_model")),
-        prelude=row.pop("prelude", ""),
-        shims=_shims(row.pop("shims", None), shims),
-        proof=_strings(row, "proof") if "proof" in row else (),
-        backend=bool(row.pop("backend", False)),
-        always=bool(row.pop("always", False)),
-    )
-    if row:
-        raise TypeError(f"has an unknown entry: {', '.join(row)}")
-    return target

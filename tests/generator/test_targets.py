@@ -17,13 +17,11 @@ name = "Paper"
 header = "paper.h"
 macros = ["PAPER_VERSION"]
 
-[paper_x86_64]
-triple = "x86_64-linux-gnu"
-cpu_macro = "__x86_64__"
+[families.paper]
+system = "linux"
+cpus = ["x86_64"]
 headers = ["paper.h"]
-folders = ["x86-linux-any", "any-linux-any"]
 origin = "paper"
-data_model = { long = 8, pointer = 8, byte_order = "little", signed_char = true, bit_fields = "sysv" }
 shims = "SHIMS"
 """
 
@@ -32,6 +30,74 @@ def write_table(folder: Path, shims: str) -> Path:
     table = folder / "targets.toml"
     table.write_text(ROW.replace("SHIMS", shims))
     return table
+
+
+def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, paths: Project) -> None:
+    text = ROW.replace('cpus = ["x86_64"]', 'cpus = ["aarch64", "slate"]').replace(
+        '"SHIMS"', '"windows"'
+    )
+    (tmp_path / "targets.toml").write_text(f"""{text}
+        [families.paper.slate]
+        headers = ["slate.h", "paper.h"]
+        prelude = "typedef int odd_t;"
+        [cpus.slate.linux]
+        triple = "arm-linux-gnueabihf"
+        cpu_macro = "__arm__"
+        folders = ["arm-linux-any"]
+        data_model = {{ long = 4, pointer = 4, byte_order = "little", signed_char = false, bit_fields = "aapcs" }}
+        prelude = "typedef int even_t;"
+        [families.notes]
+        system = "linux"
+        cpus = ["slate"]
+        headers = ["notes.h"]
+        """)
+    table = load_targets(paths.targets_file, tmp_path / "targets.toml")
+    kvm, arm = table.targets["kvm_aarch64"], table.targets["paper_aarch64"]
+    assert (arm.triple, arm.model, arm.folders) == (kvm.triple, kvm.model, kvm.folders)
+    assert (arm.headers, arm.origin.name) == (("paper.h",), "Paper")
+    slate, notes = table.targets["paper_slate"], table.targets["notes_slate"]
+    assert slate.headers == ("slate.h", "paper.h")
+    assert (slate.family, slate.cpu, slate.system, slate.model.long) == (
+        "paper",
+        "slate",
+        "linux",
+        4,
+    )
+    assert (slate.prelude, notes.prelude) == ("typedef int odd_t;", "typedef int even_t;")
+    assert (slate.origin.name, notes.origin.name) == ("Paper", "Linux")
+    assert {"kvm_x86_64", "whp_x86_64"} < set(table.targets)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaints"),
+    [
+        ('cpus = ["x86_64"]', 'cpus = ["vax"]', ["[families.paper.vax]: there is no CPU 'vax' of 'linux': the CPUs are x86_64, "]),
+        ('system = "linux"', 'system = "vms"', ["[families.paper.x86_64]: there is no CPU 'x86_64' of 'vms': the systems are linux, "]),
+        ('system = "linux"', "", ["[families.paper]: has no 'system'"]),
+        ('headers = ["paper.h"]', "", ["[families.paper.x86_64]: has no headers"]),
+        ("[families.paper]", "[families.kvm]", ["[families.kvm.x86_64]: there is one of this name already"]),
+        ("[families.paper]", "[family.paper]", ["[family]: there is no such table; tables: package, origins, "]),
+        ("[families.paper]", "[families.pa_per]\nbackend = true", ["[families.pa_per.x86_64]: a family with a backend needs a name without '_'"]),
+        ("[families.paper]", "[families.paper.arm]\n[families.paper]", ["[families.paper]: has an unknown column: arm"]),
+        ("[families.paper]", "[systems.linux]\n[cpus.x86_64.linux]\n[families.paper]", ["[systems.linux]: there is one of this name already", "[cpus.x86_64.linux]: there is one of this name already"]),
+        ("[families.paper]", "[families.a]\n[families.paper]\nbackend = 3", ["[families.a]: has no 'system'", "[families.paper]: backend is 3, not true or false"]),
+        ('name = "Paper"', "", ["[origins.paper]: has no name"]),
+        ('name = "Paper"', 'names = "Paper"', ["[origins.paper]: has an unknown entry: names"]),
+        ("[families.paper]", "[families.paper]\ndata_model = { long = 8 }", ["[families.paper]: has no pointer, byte_order, signed_char, bit_fields"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_table_is_named(
+    tmp_path: Path, paths: Project, old: str, new: str, complaints: list[str]
+) -> None:
+    """Every one that is wrong, where it is wrong."""
+    table = tmp_path / "targets.toml"
+    table.write_text(ROW.replace("SHIMS", "windows").replace(old, new, 1))
+    with pytest.raises(InputError) as refused:
+        load_targets(paths.targets_file, table)
+    said = str(refused.value).splitlines()
+    assert len(said) == len(complaints)
+    for line, complaint in zip(said, complaints, strict=True):
+        assert line.startswith(f"{table}: {complaint}")
 
 
 def test_shims_lie_beside_the_table_or_in_the_package(tmp_path: Path, paths: Project) -> None:
@@ -49,7 +115,7 @@ def test_shims_lie_beside_the_table_or_in_the_package(tmp_path: Path, paths: Pro
     ("shims", "complaint"),
     [
         ('"libcc"', "there is no folder of shims {own}/shims/libcc or {package}/shims/libcc; "),
-        ("3", "shims is 3, not the name of a folder; "),
+        ("3", "shims is 3, not a string; "),
     ],
 )
 def test_shims_that_are_nowhere(tmp_path: Path, paths: Project, shims: str, complaint: str) -> None:
@@ -58,7 +124,7 @@ def test_shims_that_are_nowhere(tmp_path: Path, paths: Project, shims: str, comp
     (tmp_path / "shims/libc").mkdir(parents=True)
     with pytest.raises(InputError) as refused:
         load_targets(paths.targets_file, table)
-    assert str(refused.value).startswith(f"{table}: [paper_x86_64]: ")
+    assert str(refused.value).startswith(f"{table}: [families.paper]: ")
     assert complaint.format(own=tmp_path, package=paths.headers) in str(refused.value)
 
 

@@ -25,13 +25,9 @@ ABOVE = ("protocols", "selftest", "command", "__main__")
 
 
 def owners() -> set[str]:
-    """Every CPU and every hypervisor that there is an ABI for, by its name."""
-    names = (
-        target.name.partition("_")
-        for target in load_targets(project().targets_file).targets.values()
-        if not target.always
-    )
-    return {part for hypervisor, _, cpu in names for part in (hypervisor, cpu)}
+    """Every CPU that there is an ABI for, and every hypervisor with a backend, by its name."""
+    targets = load_targets(project().targets_file).targets.values()
+    return {target.cpu for target in targets} | {t.family for t in targets if t.backend}
 
 
 OWNERS = owners()

@@ -110,9 +110,8 @@ def render_backend_table(templates: Path, targets: Iterable[Target]) -> str:
     backends: dict[str, dict[str, str]] = {}
     for target in targets:
         if target.backend:
-            hypervisor, _, cpu = target.name.partition("_")
-            system = target.triple.split("-")[1]
-            backends.setdefault(cpu, {})[hypervisor] = _SYSTEMS.get(system, system)
+            system = _SYSTEMS.get(target.system, target.system)
+            backends.setdefault(target.cpu, {})[target.family] = system
     heading = (
         f"{MARKER} from templates/{_TABLE_TEMPLATE} and headers/targets.toml.\n"
         "# Do not edit: the next run would undo it.\n"
