@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -19,9 +20,8 @@ from vcpu import arch_functions
 from vmm_arch_gen.abi.model import Abi
 from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.generate.abi_module import abi_module
-from vmm_arch_gen.generate.ctypes_records import Translator
+from vmm_arch_gen.generate.ctypes_records import CtypesRecord
 from vmm_arch_gen.generate.generate import MOST_PROCESSES
-from vmm_arch_gen.generate.names import python_name
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
 
@@ -112,23 +112,21 @@ def largest_process() -> float:
     return int(done.stdout) / 1024
 
 
-def minimal_module(abi: Abi, ordered: list[str]) -> str:
+def minimal_module(abi: Abi, records: Iterable[CtypesRecord]) -> str:
     """What somebody would write by hand: the same records and constants and nothing else."""
-    translator = Translator(abi)
     lines = ["from ctypes import *"]
     lines += [f"{c.name} = {c.value}" for c in abi.constants]
     lines += [
         f"{name} = {value}" for enum in abi.enums.values() for name, value in enum.enumerators
     ]
     lines += [f"{ioctl.name} = {ioctl.value}" for ioctl in abi.ioctls]
-    for key in ordered:
-        record = translator.record(key)
+    for record in records:
         base = "Union" if record.record.kind == "union" else "Structure"
         anonymous = tuple(f.name for f in record.fields if f.role == "unnamed")
         named = [f for f in record.fields if f.role != "filler"]
         bits = ["" if f.bits is None else f", {f.bits}" for f in named]
         listed = [f"('{f.name}', {f.type.expression}{b})" for f, b in zip(named, bits, strict=True)]
-        lines.append(f"class {python_name(key)}({base}):")
+        lines.append(f"class {record.name}({base}):")
         if anonymous:
             lines.append(f"    _anonymous_ = {anonymous!r}")
         lines.append(f"    _fields_ = [{', '.join(listed)}]")
@@ -140,9 +138,9 @@ def importing() -> None:
     assert paths.checkout is not None
     target = "kvm_x86_64"
     abi = read_abi_file(paths.abi / f"{target}.abi")
-    ordered = [record.record.key for record in abi_module(abi).records]
+    records = abi_module(abi).records
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "minimal.py").write_text(minimal_module(abi, ordered))
+        Path(folder, "minimal.py").write_text(minimal_module(abi, records))
         path = os.pathsep.join([folder, str(paths.checkout / "generated")])
 
         def imported(module: str) -> float:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import keyword
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
 from vmm_arch_gen.abi.model import Constant, Enum, FunctionPrototype, Ioctl, VerifiedAbi
-from vmm_arch_gen.abi.types import Array, Function, Named, Type, declare
+from vmm_arch_gen.abi.types import Function, Named, declare
 from vmm_arch_gen.diagnostics import Problem, refuse
-from vmm_arch_gen.generate.ctypes_records import CtypesRecord, Inexpressible, Translator
+from vmm_arch_gen.generate.ctypes_records import CtypesRecord, ctypes_records
+from vmm_arch_gen.generate.ctypes_types import CType, Types
 from vmm_arch_gen.generate.names import python_name
 from vmm_arch_gen.generate.values import Values
 
@@ -28,14 +29,14 @@ class Alias:
     """A typedef or an enum type: something to make objects and arrays of."""
 
     name: str
-    expression: str
-    callback: tuple[str, ...]
+    type: CType
+    callback: tuple[CType, ...] = ()
     """For a pointer to a function, its result and arguments."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    type: str
+    type: CType
     c: str
     """As C declares it."""
 
@@ -43,7 +44,7 @@ class Argument:
 @dataclass(frozen=True)
 class Prototype:
     name: str
-    result: str
+    result: CType
     arguments: tuple[Argument, ...]
     header: str
 
@@ -72,49 +73,39 @@ class AbiModule:
 
 def abi_module(abi: VerifiedAbi, values: Values | None = None) -> AbiModule:
     """Translate a target's facts; InputError names what Python cannot express."""
-    translator = Translator(abi, values)
+    types = Types(abi)
+    records = ctypes_records(abi, types, values or Values({}))
     problems: list[Problem] = []
-
-    def inexpressible(error: Inexpressible) -> None:
-        remedy = "report it with the header: the generator has to learn this"
-        problems.append(Problem(abi.target, str(error), remedy))
-
-    records = []
-    for key in _containment_order(abi):
-        try:
-            records.append(translator.record(key))
-        except Inexpressible as error:
-            inexpressible(error)
-    refuse(problems)
-    types = [
-        Alias(python_name(key), translator.scalar(abi.enums[key].underlying).expression, ())
+    aliases = [
+        Alias(python_name(key), types.scalar(abi.enums[key].underlying))
         for key in sorted(abi.enums)
         if "<" not in key
     ]
-    taken = {record.name for record in records} | {alias.name for alias in types}
+    taken = {record.name for record in records} | {alias.name for alias in aliases}
     for name, typedef in sorted(abi.typedefs.items()):
         if python_name(name) in taken:  # typedef struct x x: one thing
             if not isinstance(typedef.type, Named) or python_name(typedef.type.name) != name:
                 problems.append(_clash(abi.target, name))
-        elif translator.has_objects(typedef.type):
-            types.append(_alias(translator, python_name(name), typedef.type))
+        elif types.has_objects(typedef.type):
+            type, callback = types.alias(typedef.type), types.callback(typedef.type)
+            aliases.append(Alias(python_name(name), type, callback))
     prototypes = [
-        _prototype(translator, function)
+        _prototype(types, function)
         for function in sorted(abi.functions, key=lambda f: (f.header, f.name))
     ]
     refuse(problems)
     module = AbiModule(
         target=abi.target,
         origin=abi.origin,
-        imports=_imports(records, types, prototypes),
+        imports=_imports(records, aliases, prototypes),
         makers=_makers(records),
         constants=tuple(
             _by(sorted(abi.constants, key=lambda c: (c.header, c.name)), lambda c: c.header)
         ),
         enums=tuple(abi.enums[key] for key in sorted(abi.enums)),
         ioctls=abi.ioctls,
-        records=tuple(records),
-        types=tuple(types),
+        records=records,
+        types=tuple(aliases),
         prototypes=tuple(_by(prototypes, lambda p: p.header)),
     )
     refuse(_clashes(module))
@@ -126,66 +117,37 @@ def _by(items: Iterable[T], key: Callable[[T], str]) -> Iterator[tuple[str, tupl
         yield group, tuple(members)
 
 
-def _containment_order(abi: VerifiedAbi) -> Iterator[str]:
-    """The records by name, but each behind those that it contains."""
-    done: set[str] = set()
-
-    def visit(key: str) -> Iterator[str]:
-        if key in done:
-            return
-        done.add(key)
-        for member in abi.records[key].members:
-            type: Type = member.type
-            while isinstance(type, Array | Named):
-                if isinstance(type, Array):
-                    type = type.of
-                elif type.name in abi.records:
-                    yield from visit(type.name)
-                    break
-                elif type.name in abi.typedefs:
-                    type = abi.typedefs[type.name].type
-                else:
-                    break
-        yield key
-
-    for key in sorted(abi.records, key=python_name):
-        yield from visit(key)
-
-
-def _alias(translator: Translator, name: str, type: Type) -> Alias:
-    callback = translator.callback(type)
-    return Alias(name, "" if callback else translator.alias(type), callback)
-
-
-def _prototype(translator: Translator, function: FunctionPrototype) -> Prototype:
+def _prototype(types: Types, function: FunctionPrototype) -> Prototype:
     assert isinstance(function.type, Function)
     arguments = tuple(
-        Argument(translator.argument(type), declare(type, name))
+        Argument(types.argument(type), declare(type, name))
         for name, type in function.type.parameters
     )
-    result = translator.argument(function.type.result)
+    result = types.argument(function.type.result)
     return Prototype(function.name, result, arguments, function.header)
 
 
 def _imports(
-    records: Sequence[CtypesRecord],
-    types: Iterable[Alias],
+    records: Iterable[CtypesRecord],
+    aliases: Iterable[Alias],
     prototypes: Iterable[Prototype],
 ) -> tuple[str, ...]:
     """The names of ctypes that the module uses."""
-    texts = []
-    for alias in types:
-        texts += [alias.expression, *alias.callback, "CFUNCTYPE" if alias.callback else ""]
+    names: set[str] = set()
     for record in records:
-        texts += [annotation for _, annotation in record.annotations]
+        names.update(name for _, type in record.members for name in type.annotated_with)
+    for alias in aliases:
+        names.update(type.name for type in alias.callback or (alias.type,))
+        names.update(["CFUNCTYPE"] if alias.callback else [])
     for prototype in prototypes:
-        texts += [prototype.result, *(argument.type for argument in prototype.arguments)]
-    words = set(" ".join(texts).translate({ord(c): " " for c in "()[],*"}).split())
-    ours = (w for w in words if w in ("Array", "CFUNCTYPE") or w.startswith("c_"))
+        names.update(
+            type.name for type in (prototype.result, *(a.type for a in prototype.arguments))
+        )
+    ours = (n for n in names if n in ("Array", "CFUNCTYPE") or n.startswith("c_"))
     return tuple(sorted(ours, key=_import_order))
 
 
-def _makers(records: Sequence[CtypesRecord]) -> tuple[str, ...]:
+def _makers(records: Iterable[CtypesRecord]) -> tuple[str, ...]:
     """The names of templates/vmm_arch/abi/records.py that the module uses."""
     names = {record.base for record in records}
     names.update(name for record in records for field in record.fields for name in field.makers)

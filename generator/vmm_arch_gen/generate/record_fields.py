@@ -1,0 +1,72 @@
+"""The members of a ctypes record, and what a class body says of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from vmm_arch_gen.generate.ctypes_types import SHORT, CType
+
+MAKERS = (*SHORT.values(), "any_of", "bit_field", "of", "one_of", "unnamed")
+"""The names of templates/vmm_arch/abi/records.py that make members."""
+
+
+@dataclass(frozen=True)
+class Field:
+    name: str
+    type: CType
+    role: Literal["member", "unnamed", "filler"]
+    """The header's own with a name, the header's own without one, or not in the header."""
+    start: int
+    """In bits."""
+    bits: int | None = None
+    constants: tuple[str, str] | None = None
+    """What tells its values' names: one_of or any_of, and how the names begin."""
+    hidden: bool = False
+    """Whether the type's name means something else inside the class."""
+    lends: tuple[tuple[str, CType], ...] = ()
+    """Of an unnamed member, the names and types that the record around it has from it."""
+
+    @property
+    def members(self) -> tuple[tuple[str, CType], ...]:
+        """The names that C finds in the record because of it, with their types."""
+        return ((self.name, self.type),) if self.role == "member" else self.lends
+
+    @property
+    def _maker(self) -> tuple[str, tuple[str, ...]]:
+        """What is called with the type, and what else it is given; nothing for a type alone."""
+        if self.constants is not None:
+            maker, prefix = self.constants
+            return maker, (f'"{prefix}"',)
+        if self.role == "unnamed":
+            return "unnamed", ()
+        if self.bits is not None:
+            return "bit_field", (str(self.bits),)
+        record = not (self.type.plain or self.hidden)
+        return "of" if record else "", ()
+
+    @property
+    def makers(self) -> Iterator[str]:
+        """The names of templates/vmm_arch/abi/records.py that :attr:`statement` uses."""
+        maker, _ = self._maker
+        if maker:
+            yield maker
+        if self.hidden:
+            yield "of"
+        elif self.type.plain:
+            yield SHORT[self.type.name]
+
+    @property
+    def statement(self) -> str:
+        """What a class body says of the member."""
+        annotation = f": {self.type.annotation}" if self.role == "member" else ""
+        text = self.type.short
+        if self.hidden:  # it is named by a text
+            name = SHORT.get(self.type.name, self.type.name)
+            arguments = (f'"{name}"', *map(str, self.type.counts))
+            text = f"of({', '.join(arguments)})"
+        maker, more = self._maker
+        if maker:
+            text = f"{maker}({', '.join([text, *more])})"
+        return f"{self.name}{annotation} = {text}"
