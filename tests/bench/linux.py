@@ -14,12 +14,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
-import debian
 from figures import ratio, report
 from nested.architecture import X86_64
 from nested.machine import MachineFailed, provision
 from nested.scenarios import PRODUCT
 from nested.stock import stock_kernel, tiny_initrd
+from vmm_arch_gen.fetch import debian
 
 RUNS = 5
 RACE = Path(__file__).with_name("race.py")

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import debian
-from cache import cache_folder, kept
-from debian import Unavailable
+from vmm_arch_gen.fetch import debian
+from vmm_arch_gen.fetch.debian import Unavailable
+from vmm_arch_gen.fetch.kept import cache_folder, kept
 
 SUITE = "trixie"
 # GTK with all that it needs is for the window of the debugger, which is never opened.

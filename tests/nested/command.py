@@ -7,8 +7,8 @@ import logging
 import sys
 from pathlib import Path
 
-from debian import Unavailable
 from vmm_arch.selftest.play import Suite
+from vmm_arch_gen.fetch.debian import Unavailable
 
 from nested.architecture import AMD, KERNELS, PROCESSORS
 from nested.machine import Machine, MachineFailed, provision

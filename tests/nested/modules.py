@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from debian import Unavailable
+from vmm_arch_gen.fetch.debian import Unavailable
 
 
 def load_order(root: Path, wanted: Iterable[str]) -> list[tuple[str, bytes]]:

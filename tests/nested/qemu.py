@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from debian import Unavailable
+from vmm_arch_gen.fetch.debian import Unavailable
 
 from nested.emulator import ARGUMENTS, CONSOLE, MESSAGES, PORTS, wait
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
-import debian
-from cache import cache_folder, kept
+from vmm_arch_gen.fetch import debian
+from vmm_arch_gen.fetch.kept import cache_folder, kept
 
 from nested import bzimage, cpio, modules
 from nested.architecture import X86_64, Architecture

@@ -8,10 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from debian import Unavailable
 from images import flat_kernel
 from requirements import require
 from vmm_arch.x86_64.dump import AFTER_INIT
+from vmm_arch_gen.fetch.debian import Unavailable
 from whp.build import PLATFORM, libraries
 
 from nested.machine import Result, provision

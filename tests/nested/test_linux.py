@@ -11,10 +11,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from debian import Unavailable
 from readme import boots_linux
 from requirements import require
 from vmm_arch.whp import VARIABLE
+from vmm_arch_gen.fetch.debian import Unavailable
 from whp.build import PLATFORM, libraries
 
 from nested.architecture import AMD, PROCESSORS

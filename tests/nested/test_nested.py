@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from debian import Unavailable
 from requirements import require
 from vmm_arch.selftest.play import Suite
+from vmm_arch_gen.fetch.debian import Unavailable
 
 from nested.architecture import AMD, KERNELS, PROCESSORS
 from nested.emulator import CONSOLE, PORTS

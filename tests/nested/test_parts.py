@@ -9,13 +9,13 @@ import sys
 from functools import partial
 from pathlib import Path
 
-import debian
 import images
 import pytest
-from debian import Unavailable
 from guests.assemble import assemble
 from requirements import require
 from vmm_arch.abi.linux_x86_64 import CAN_USE_HEAP, setup_header
+from vmm_arch_gen.fetch import debian
+from vmm_arch_gen.fetch.debian import Unavailable
 
 from nested import bzimage, cpio, disk, lz4
 from nested.architecture import X86_64

@@ -11,9 +11,9 @@ import os
 from functools import cache
 from pathlib import Path
 
-import debian
-from cache import cache_folder, kept
-from debian import Unavailable as Unavailable
+from vmm_arch_gen.fetch import debian
+from vmm_arch_gen.fetch.debian import Unavailable as Unavailable
+from vmm_arch_gen.fetch.kept import cache_folder, kept
 
 SUITES = {"3.13": "trixie", "3.14": "sid"}
 """Which suite packages which newer Python."""

@@ -25,8 +25,8 @@ if __name__ == "__main__":  # started as a script: modules are found from the te
     _TESTS = Path(__file__).resolve().parents[1]
     sys.path[:1] = [str(_TESTS), str(_TESTS / "support")]
 
-from cache import cache_folder, kept
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
+from vmm_arch_gen.fetch.kept import cache_folder, kept
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-from debian import Unavailable
 from images import flat_kernel
 from requirements import require
 from vmm_arch.selftest.play import Outcome, Suite
+from vmm_arch_gen.fetch.debian import Unavailable
 
 from whp.wine import run, windows_path
 

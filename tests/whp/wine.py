@@ -26,11 +26,11 @@ if __name__ == "__main__":  # started as a script: modules are found from the te
     _TESTS = Path(__file__).resolve().parents[1]
     sys.path[:1] = [str(_TESTS), str(_TESTS / "support")]
 
-import debian
 import pytest
-from cache import cache_folder, kept
-from debian import Unavailable
 from interpreters import interpreter
+from vmm_arch_gen.fetch import debian
+from vmm_arch_gen.fetch.debian import Unavailable
+from vmm_arch_gen.fetch.kept import cache_folder, kept
 from vmm_arch_gen.project import project
 
 from whp.build import EMULATION, PLATFORM, build_launcher, windows_libraries

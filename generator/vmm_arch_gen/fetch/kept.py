@@ -1,7 +1,8 @@
 """Folders that are made once and kept outside the checkout, each checked whenever it is used.
 
-Everything that the tests fetch or build beforehand is such a folder. Whoever finds one missing
-makes it behind a lock; others who want the same one wait for it, in whatever process they are.
+Headers from Debian's packages are such folders, and everything that the tests fetch or build
+beforehand. Whoever finds one missing makes it behind a lock; others who want the same one wait for
+it, in whatever process they are.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 
-import debian
 import interpreters
 import pytest
-from cache import DIGESTS, FORGOTTEN, LOCK, kept
-from debian import Unavailable
 from requirements import PYTHON
+from vmm_arch_gen.fetch import debian
+from vmm_arch_gen.fetch.debian import Unavailable
+from vmm_arch_gen.fetch.kept import DIGESTS, FORGOTTEN, LOCK, kept
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -74,13 +74,14 @@ def test_what_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
 
 def test_of_two_processes_that_start_at_once_one_makes_the_folder(tmp_path: Path) -> None:
     script = f"""
-import pathlib, time, cache
+import pathlib, time
+from vmm_arch_gen.fetch import kept
 def make(folder):
     with open({str(tmp_path / "made")!r}, "a") as made:
         made.write("once")
     time.sleep(0.5)
     (folder / "one").write_bytes(b"1")
-print(cache.kept("name", "key", make, pathlib.Path({str(tmp_path / "cache")!r})))
+print(kept.kept("name", "key", make, pathlib.Path({str(tmp_path / "cache")!r})))
 """
     assert at_once(script, {}) == {str(tmp_path / "cache" / "name-key")}
     assert (tmp_path / "made").read_text() == "once"
