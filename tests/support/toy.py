@@ -116,6 +116,7 @@ SINKS = {
     },
 }
 SLOTS = {"general": ("regs", {"*": "*"}), "modes": ("modes", {"*": "*"})}
+NOT_STATE = {}
 CREATION_GUARANTEES = ()
 """,
 }
@@ -140,6 +141,7 @@ SLOTS = {
     "general": ("all", {"pc": "PC", "sp": unsupported("it has no stack")}),
     "modes": ("all", {"code": "CODE", "paging": "PAGING"}),
 }
+NOT_STATE = {}
 CREATION_GUARANTEES = ("modes",)
 """,
 }

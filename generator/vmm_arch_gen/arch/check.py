@@ -8,6 +8,7 @@ from pathlib import Path
 from jinja2 import nodes
 
 from vmm_arch_gen.abi.model import VerifiedAbi
+from vmm_arch_gen.arch.check_complete import check_complete
 from vmm_arch_gen.arch.check_state import check_state
 from vmm_arch_gen.arch.contract import PROTOCOLS, Contract
 from vmm_arch_gen.arch.hypervisor import OPERATIONS, SECTIONS, Hypervisor
@@ -34,6 +35,7 @@ def check(
     yield from hypervisor.problems
     yield from _operations(contract, hypervisor)
     yield from check_state(contract, hypervisor, abi)
+    yield from check_complete(contract, hypervisor, abi)
     tree = parse_template(templates, template)
     calls = [call for call in tree.find_all(nodes.Call) if isinstance(call.node, nodes.Name)]
     yield from _private_macros(contract, hypervisor, calls, template)

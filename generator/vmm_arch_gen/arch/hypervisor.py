@@ -7,17 +7,15 @@ has one home; those of the first folder put in macros of the second with ``on_cp
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, get_args
 
 from vmm_arch_gen.arch.macros import Macro, Macros, Request, read_macros
+from vmm_arch_gen.arch.sinks import Sink, Slots, make_sinks, make_slots
 from vmm_arch_gen.arch.sources import read_python
 from vmm_arch_gen.arch.tables import Table, Unsupported, closed, read_names, read_table
-from vmm_arch_gen.diagnostics import Problem, collecting, did_you_mean
+from vmm_arch_gen.diagnostics import Problem, collecting
 
 OPERATIONS = "operations.py.j2"
 """The file of the contract's operations."""
@@ -36,82 +34,7 @@ SECTIONS = {
 TEXTS = ("summary", "machines_per_process")
 """The sections that are put into a line: the text of a docstring, a value."""
 
-_TABLES = ("SINKS", "SLOTS", "CREATION_GUARANTEES")
-
-Shape = Literal["record", "keywords", "table"]
-
-# The entries of a sink: whether it must have one, and what one looks like.
-_ENTRIES = {
-    "operation": (True, '"set_regs"'),
-    "shape": (True, " or ".join(f'"{shape}"' for shape in get_args(Shape))),
-    "constructor": (True, '"kvm_regs", a record or a function'),
-    "variable": (True, '"regs"'),
-    "type": (False, '"Regs", what copies an image to fill it in'),
-    "value": (False, '"union WHV_REGISTER_VALUE", a record of the headers'),
-    "when": (False, '"vcpu.vm.irqchip", an expression'),
-    "fixed": (False, '{"flags": "KVM_VCPUEVENT_VALID_SHADOW"}'),
-    "composites": (False, '{"SegmentValue": ("_segment_image", {"base": "base"})}'),
-}
-_IDENTIFIERS = ("operation", "constructor", "variable", "type")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a sink lays out a value of several parts: by a function of them all."""
-
-    constructor: str
-    members: Mapping[str, str]
-    """For parts that can be filled in at run time the member that each is."""
-
-
-@dataclass(frozen=True)
-class Sink:
-    """One call that writes state."""
-
-    name: str
-    order: int
-    operation: str
-    shape: Shape
-    """How ``constructor`` is called: with nested records, flat keywords, or one dictionary."""
-    constructor: str
-    type: str | None
-    """The type of an image, which copies it; None if nothing is ever filled in."""
-    variable: str
-    value: str | None
-    """For a table the record that its values are, of which slots with dots name a member."""
-    when: str | None
-    """An expression that says whether the machine has this state at all."""
-    fixed: Mapping[str, str]
-    """Slots that are no state but always have this value."""
-    composites: Mapping[str, Layout]
-    """By the contract's types of values with several parts."""
-    where: str
-
-
-@dataclass(frozen=True)
-class Slots:
-    """Where the elements of a group lie: in which sink, and at which slot of it."""
-
-    sink: str
-    patterns: Mapping[str, str | Unsupported]
-    malformed: tuple[str, ...]
-    """Patterns whose slots are neither."""
-    where: str
-
-    def pattern(self, element: str) -> str | None:
-        """The first pattern that an element has; None if it has none."""
-        return next((p for p in self.patterns if fnmatchcase(element, p)), None)
-
-    def slot(self, element: str) -> str | Unsupported | None:
-        """Where an element lies; None if the table does not say."""
-        pattern = self.pattern(element)
-        if pattern is None:
-            return None
-        slot = self.patterns[pattern]
-        if isinstance(slot, Unsupported):
-            return slot
-        before, _, after = pattern.partition("*")
-        return slot.replace("*", element[len(before) : len(element) - len(after)])
+_TABLES = ("SINKS", "SLOTS", "NOT_STATE", "CREATION_GUARANTEES")
 
 
 @dataclass(frozen=True)
@@ -131,8 +54,12 @@ class Hypervisor:
     """By the groups of state."""
     guaranteed: Mapping[str, str]
     """The groups that a new vCPU has as they are to be, each with the line that says so."""
+    not_state: Mapping[str, str]
+    """What the interface moves and is not the guest's state: names or patterns, with the reason."""
     table_of_sinks: Table | None
     table_of_slots: Table | None
+    table_of_others: Table | None
+    """NOT_STATE."""
     problems: tuple[Problem, ...]
 
     @property
@@ -167,6 +94,7 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
         macros = _together(everywhere, macros, problems)
     sinks_table: Table | None = None
     slots_table: Table | None = None
+    others_table: Table | None = None
     guaranteed: Mapping[str, str] = {}
     with collecting(problems):
         source = read_python(templates, *folder.split("/"), "state.py")
@@ -176,6 +104,8 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
         with collecting(problems):
             slots_table = read_table(source, "SLOTS")
         with collecting(problems):
+            others_table = read_table(source, "NOT_STATE")
+        with collecting(problems):
             guaranteed = read_names(source, "CREATION_GUARANTEES")
     return Hypervisor(
         folder=folder,
@@ -183,11 +113,13 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
         requests={request.name: request for request in macros.requests},
         unsupported={name: reason for name, (reason, _) in macros.unsupported.items()},
         unsupported_where={name: where for name, (_, where) in macros.unsupported.items()},
-        sinks=_sinks(sinks_table, problems) if sinks_table else {},
-        slots=_slots(slots_table, sinks_table, problems) if slots_table else {},
+        sinks=make_sinks(sinks_table, problems) if sinks_table else {},
+        slots=make_slots(slots_table, sinks_table, problems) if slots_table else {},
         guaranteed=guaranteed,
+        not_state=_reasons(others_table, problems) if others_table else {},
         table_of_sinks=sinks_table,
         table_of_slots=slots_table,
+        table_of_others=others_table,
         problems=tuple(problems),
     )
 
@@ -214,143 +146,14 @@ def _together(everywhere: Macros, here: Macros, problems: list[Problem]) -> Macr
     )
 
 
-def _sinks(table: Table, problems: list[Problem]) -> dict[str, Sink]:
-    sinks = {}
-    for order, (name, row) in enumerate(table.entries.items()):
-        wrong = list(_wrong_entries(table, name))
-        problems += wrong
-        if isinstance(row, Mapping) and not wrong:
-            sinks[name] = _sink(table, name, order, row)
-    return sinks
-
-
-def _wrong_entries(table: Table, name: str) -> list[Problem]:
-    """What is wrong with a row of SINKS."""
-    row = table.entries[name]
-    if not isinstance(row, Mapping):
-        what = f"{name} is not a dictionary"
-        required = ", ".join(f'"{key}": …' for key, (needed, _) in _ENTRIES.items() if needed)
-        return [table.complaint(name, what=what, remedy=f"write {{{required}}}")]
-    problems = []
-    for key, value in row.items():
-        if key not in _ENTRIES:
-            remedy = f"{did_you_mean(key, _ENTRIES)}the entries are {', '.join(_ENTRIES)}"
-            what = f"{name} has the unknown entry {key!r}"
-            problems.append(table.complaint(name, key, what=what, remedy=remedy))
-        elif not _well_formed(key, value):
-            what = f"the {key} of {name} is {_shown(value)}"
-            remedy = f"write, for example, {_ENTRIES[key][1]}"
-            problems.append(table.complaint(name, key, what=what, remedy=remedy))
-    for key, (needed, example) in _ENTRIES.items():
-        if needed and key not in row:
-            what = f"{name} lacks the entry {key!r}"
-            remedy = f'add, for example, "{key}": {example}'
-            problems.append(table.complaint(name, what=what, remedy=remedy))
-    if row.get("shape") != "table" and "value" in row:
-        what, remedy = (
-            f"{name} has a value, but is not a table",
-            'remove it, or the shape is "table"',
-        )
-        problems.append(table.complaint(name, "value", what=what, remedy=remedy))
-    return problems
-
-
-def _well_formed(key: str, value: object) -> bool:
-    match key, value:
-        case "fixed", Mapping():
-            return all(isinstance(text, str) and _expression(text) for text in value.values())
-        case "composites", Mapping():
-            return all(_layout(row) is not None for row in value.values())
-        case "shape", str():
-            return value in get_args(Shape)
-        case "when", str():
-            return _expression(value)
-        case "value", str():
-            return True
-        case _, str() if key in _IDENTIFIERS:
-            return value.isidentifier()
-    return False
-
-
-def _expression(text: str) -> bool:
-    try:
-        ast.parse(text, mode="eval")
-    except SyntaxError:
-        return False
-    return True
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, Unsupported):
-        return f"unsupported({value.reason!r})"
-    return repr(dict(value) if isinstance(value, Mapping) else value)
-
-
-def _sink(table: Table, name: str, order: int, row: Mapping[str, object]) -> Sink:
-    def text(key: str) -> str | None:
-        value = row.get(key)
-        return value if isinstance(value, str) else None
-
-    shape = row["shape"]
-    fixed, composites = row.get("fixed"), row.get("composites")
-    layouts = {type: _layout(given) for type, given in _entries(composites).items()}
-    assert shape == "record" or shape == "keywords" or shape == "table"
-    return Sink(
-        name=name,
-        order=order,
-        operation=str(row["operation"]),
-        shape=shape,
-        constructor=str(row["constructor"]),
-        type=text("type") or (text("constructor") if shape == "record" else None),
-        variable=str(row["variable"]),
-        value=text("value"),
-        when=text("when"),
-        fixed={slot: str(value) for slot, value in _entries(fixed).items()},
-        composites={type: layout for type, layout in layouts.items() if layout},
-        where=table.where(name),
-    )
-
-
-def _entries(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _layout(row: object) -> Layout | None:
-    match row:
-        case (str() as constructor, Mapping() as members) if constructor.isidentifier():
-            if all(isinstance(member, str) for member in members.values()):
-                return Layout(constructor, {part: str(m) for part, m in members.items()})
-    return None
-
-
-def _slots(table: Table, sinks: Table | None, problems: list[Problem]) -> dict[str, Slots]:
-    slots = {}
-    for group, row in table.entries.items():
-        match row:
-            case (str() as sink, Mapping() as patterns):
-                if sinks is not None and sink not in sinks.entries:
-                    what = f"{group} names the sink {sink}, which SINKS does not have"
-                    remedy = (
-                        f"{did_you_mean(sink, sinks.entries)}there are {', '.join(sinks.entries)}"
-                    )
-                    problems.append(table.complaint(group, "0", what=what, remedy=remedy))
-                texts: dict[str, str | Unsupported] = {}
-                odd: list[str] = []
-                for pattern, slot in patterns.items():
-                    if isinstance(slot, str | Unsupported) and pattern.count("*") <= 1:
-                        texts[pattern] = slot
-                        continue
-                    odd.append(pattern)
-                    what = f"{pattern} of {group} is {_shown(slot)}"
-                    if pattern.count("*") > 1:
-                        what = f"the pattern {pattern} of {group} has more than one *"
-                    remedy = (
-                        'write "element": "slot", "r*": "R*", or "element": unsupported("reason")'
-                    )
-                    problems.append(table.complaint(group, "1", pattern, what=what, remedy=remedy))
-                slots[group] = Slots(sink, texts, tuple(odd), table.where(group))
-            case _:
-                what = f"{group} is not a sink and its slots"
-                remedy = 'write ("sink", {"element": "slot"})'
-                problems.append(table.complaint(group, what=what, remedy=remedy))
-    return slots
+def _reasons(table: Table, problems: list[Problem]) -> dict[str, str]:
+    """What is not the guest's state, each with the reason."""
+    reasons = {}
+    for pattern, reason in table.entries.items():
+        if isinstance(reason, str) and reason:
+            reasons[pattern] = reason
+            continue
+        what = f"{pattern} has no reason"
+        remedy = 'write "NAME": "why it is not the guest\'s state"'
+        problems.append(table.complaint(pattern, what=what, remedy=remedy))
+    return reasons

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
+from vmm_arch_gen.arch.hypervisor import Hypervisor
+from vmm_arch_gen.arch.sinks import Sink
 from vmm_arch_gen.arch.states import NamedState, Value, known_at_run_time
 from vmm_arch_gen.arch.tables import Unsupported
 from vmm_arch_gen.arch.vocabulary import CompositeType

@@ -15,8 +15,9 @@ from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.abi.paths import index_value
 from vmm_arch_gen.abi.types import Array, Named, Type
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import Hypervisor, Sink
+from vmm_arch_gen.arch.hypervisor import Hypervisor
 from vmm_arch_gen.arch.plan import Parts, Write, plan
+from vmm_arch_gen.arch.sinks import Sink
 from vmm_arch_gen.arch.states import NamedState, States, Value
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.generate.names import python_name

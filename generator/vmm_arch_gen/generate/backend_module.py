@@ -16,7 +16,7 @@ from pathlib import Path
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import SECTIONS, TEXTS
+from vmm_arch_gen.arch.hypervisor import SECTIONS, TEXTS, Hypervisor
 from vmm_arch_gen.arch.sources import read_text
 from vmm_arch_gen.diagnostics import Problem, did_you_mean, refuse
 from vmm_arch_gen.generate.arch_functions import Emitter
@@ -110,6 +110,32 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
 
 def _problems(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Iterator[Problem]:
     """What is wrong with a rendered module, said of the line that it came from."""
+    wrong = list(_of_names(templates, inputs, rendered))
+    yield from wrong or _calls_not_made(inputs.hypervisor, rendered.text)
+
+
+def _calls_not_made(hypervisor: Hypervisor, text: str) -> Iterator[Problem]:
+    """Calls that are declared as state of a sink, so that a snapshot has it, and never made."""
+    made: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Call(args=arguments):
+                made |= {argument.id for argument in arguments if isinstance(argument, ast.Name)}
+            case ast.Attribute(attr=name):
+                made.add(name)
+    for sink in hypervisor.sinks.values():
+        for call in sink.calls:
+            if call not in made:
+                what = f"{sink.name}: the module never makes the call {call}"
+                remedy = f"make it in a macro that reads or writes {sink.name}, or say in NOT_STATE"
+                assert hypervisor.table_of_sinks is not None
+                yield hypervisor.table_of_sinks.complaint(
+                    sink.name, "calls", what=what, remedy=f"{remedy} why it is not its state"
+                )
+
+
+def _of_names(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Iterator[Problem]:
+    """What is wrong with the names of a rendered module."""
     found: Iterable[Complaint]
     try:
         found = [*complaints(rendered.text), *_beyond_the_abi(rendered.text, inputs)]

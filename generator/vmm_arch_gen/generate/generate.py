@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.abi.reader import read_abi_file
+from vmm_arch_gen.arch.check_complete import check_spelling
 from vmm_arch_gen.diagnostics import InputError, Problem, refuse
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.backend_module import Draft, render_backend_module
@@ -79,15 +80,20 @@ def _modules(inputs: Inputs, target: Target) -> dict[PurePosixPath, bytes]:
     }
     if target.backend:
         draft = render_backend_module(inputs.templates, abi, MARKER)
-        refuse(_outdated(inputs, target, draft))
+        refuse(_against_package(inputs, target, draft))
         modules[PurePosixPath("vmm_arch", name)] = draft.finished()
     return {path: text.encode() for path, text in modules.items()}
 
 
-def _outdated(inputs: Inputs, target: Target, draft: Draft) -> Iterator[Problem]:
-    """What is used of facts that the package has and a user's own, of older headers, do not."""
+def _against_package(inputs: Inputs, target: Target, draft: Draft) -> Iterator[Problem]:
+    """What is used of facts that the package has and a user's own, of older headers, do not.
+
+    What the templates name needs to be there only in the facts that they were written for.
+    """
     own, package = inputs.facts(target), inputs.package_abi / f"{target.name}.abi"
-    if own != package and package.exists():
+    if own == package or not package.exists():
+        yield from check_spelling(draft.inputs.hypervisor, draft.inputs.abi)
+    else:
         beside = (inputs.templates / "vmm_arch").rglob("*.py")
         texts = [draft.rendered.text, *(path.read_text(encoding="utf-8") for path in beside)]
         used = Used.by(texts, target.name)

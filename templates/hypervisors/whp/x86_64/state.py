@@ -18,6 +18,39 @@ SINKS = {
                 {"selector": "Segment.Selector", "base": "Segment.Base", "limit": "Segment.Limit"},
             )
         },
+        "calls": ("WHvGetVirtualProcessorRegisters", "WHvSetVirtualProcessorRegisters"),
+        "names": "enum WHV_REGISTER_NAME",
+        "own": (
+            "WHvX64RegisterTsc",
+            "WHvX64RegisterTscDeadline",
+            "WHvX64RegisterTscAdjust",
+            "WHvX64RegisterMsrMtrrPhys*",
+            "WHvX64RegisterMsrMtrrFix*",
+            "WHvX64RegisterBndcfgs",
+            "WHvX64RegisterSpecCtrl",
+            "WHvX64RegisterTsxCtrl",
+            "WHvX64RegisterUmwaitControl",
+            "WHvX64RegisterXss",
+            "WHvX64RegisterXfd*",
+            "WHvX64Register[US]Cet",
+            "WHvX64Register*Ssp",
+            "WHvX64RegisterInterruptSspTableAddr",
+            "WHvX64RegisterIa32FeatureControl",
+            "WHvX64RegisterAmdVm*",
+            # Hyper-V's synthetic registers.
+            "WHvRegisterSint*",
+            "WHvRegisterScontrol",
+            "WHvRegisterSiefp",
+            "WHvRegisterSimp",
+            "WHvRegisterGuestOsId",
+            "WHvRegisterVpAssistPage",
+            "WHvRegisterReferenceTsc",
+            "WHvX64RegisterHypercall",
+            # Events that are pending besides the contract's, and requested exits.
+            "WHvRegisterPendingEvent[123]",
+            "WHvX64RegisterPendingDebugException",
+            "WHvX64RegisterDeliverabilityNotifications",
+        ),
     },
 }
 
@@ -138,6 +171,44 @@ SLOTS = {
         {"waits_for_sipi": "WHvRegisterInternalActivityState.InternalActivity.StartupSuspend"},
     ),
 }
+
+NOT_STATE = {
+    "IsWHv*Present": "whether the library has a function",
+    "WHv[GS]etPartitionProperty": "the machine's configuration, which its constructor sets",
+    "WHv[GS]etVirtualProcessorState": "the same state as the calls for XSAVE and the local APIC,"
+    " and that of nested guests, which are not supported",
+    "WHv[GS]etVirtualProcessorInterruptControllerState": "an older form, without the whole page",
+    "WHv[GS]etVirtualProcessorInterruptControllerState2": "not saved yet, but reset",
+    "WHv[GS]etVirtualProcessorXsaveState": "not saved yet, but reset",
+    "WHvSetNotificationPortProperty": "notifications to the VMM",
+    "WHvSetVpciDevicePowerState": "devices of the host that are passed through: not supported",
+    "WHvX64RegisterVirtualCr*": "what the guest reads of CR0 to CR8, which follows from those",
+    "WHvX64RegisterInitialApicId": "the vCPU's index",
+    "WHvX64RegisterMsrMtrrCap": "the processor's, read-only",
+    "WHvX64RegisterIa32Vmx*": "the processor's capabilities, read-only",
+    "WHvX64Register[MA]Count": "MPERF and APERF: they count the host processor's cycles",
+    "WHvX64RegisterPredCmd": "a command, write-only",
+    "WHvX64RegisterTscVirtualOffset": "the time stamp counter again",
+    "WHvX64RegisterApicId": "the vCPU's index",
+    "WHvX64RegisterApicVersion": "the processor's, read-only",
+    "WHvX64RegisterApicPpr": "follows from the TPR and the interrupts in service",
+    "WHvX64RegisterApicEoi": "a command, write-only",
+    "WHvX64RegisterApicSelfIpi": "a command, write-only",
+    "WHvX64RegisterApic[IT][sm]r?": "in the local APIC's page",
+    "WHvX64RegisterApicIrr?": "in the local APIC's page",
+    "WHvX64RegisterApicEse": "in the local APIC's page",
+    "WHvX64RegisterApicIcr": "in the local APIC's page",
+    "WHvX64RegisterApicInitCount": "in the local APIC's page",
+    "WHvX64RegisterApicCurrentCount": "in the local APIC's page",
+    "WHvX64RegisterApicDivide": "in the local APIC's page",
+    "WHvRegisterSversion": "the hypervisor's, read-only",
+    "WHvRegisterEom": "a command, write-only",
+    "WHvRegisterVpRuntime": "how long the vCPU has run, read-only",
+    "WHvRegisterReferenceTscSequence": "in guest memory, where WHvRegisterReferenceTsc says",
+    "WHvRegisterDeliverabilityNotifications": "WHvX64RegisterDeliverabilityNotifications again",
+    "WHvX64RegisterNested*": "nested guests are not supported",
+}
+"""Calls and registers that are not the guest's state, by name or pattern, and why they are not."""
 
 CREATION_GUARANTEES = ()
 """None: the initial register values of a new virtual processor are not documented."""
