@@ -35,6 +35,10 @@ def fits_int(value: int) -> bool:
     return -(1 << 31) <= value < 1 << 31
 
 
+_ESCAPES = dict(zip("abfnrtv'\"?\\", "\a\b\f\n\r\t\v'\"?\\", strict=True))
+_CHARACTER = re.compile(r"'(?:([^\\'])|\\([abfnrtv'\"?\\])|\\([0-7]{1,3})|\\x([0-9a-fA-F]{1,2}))'")
+
+
 class Evaluator:
     """Evaluates expressions over enumerators and types."""
 
@@ -82,8 +86,8 @@ class Evaluator:
 
     def _evaluate(self, node: c_ast.Node) -> Integer:
         match node:
-            case c_ast.Constant(type=type, value=text):
-                return self._constant(type, text)
+            case c_ast.Constant(type=sort, value=text):
+                return self._constant(sort, text)
             case c_ast.ID(name=name):
                 if name in self._numbers:
                     return self._constant("int", self._numbers[name])
@@ -105,17 +109,20 @@ class Evaluator:
                 first, second = self._evaluate(yes), self._evaluate(no)
                 chosen = first if self._evaluate(condition).value else second
                 return self._make(chosen.value, *self._common(first, second))
-            case c_ast.Cast(to_type=type, expr=operand):
-                size, signed = self._cast(type)
+            case c_ast.Cast(to_type=wanted, expr=operand):
+                size, signed = self._cast(wanted)
                 result = self._make(self._evaluate(operand).value, size, signed)
                 return result if size >= 4 else Integer(result.value, 4, signed=True)
         raise NotConstant(f"a {type(node).__name__} is not part of an integer constant")
 
-    def _constant(self, type: str, text: str) -> Integer:
-        if type == "char":
-            if match := re.fullmatch(r"'(?:([^\\'])|\\([0-7]{1,3})|\\x([0-9a-fA-F]{1,2}))'", text):
-                plain, octal, hexadecimal = match.groups()
-                value = ord(plain) if plain else int(octal or hexadecimal, 8 if octal else 16)
+    def _constant(self, sort: str, text: str) -> Integer:
+        if sort == "char":
+            if match := _CHARACTER.fullmatch(text):
+                plain, escaped, octal, hexadecimal = match.groups()
+                if plain or escaped:
+                    value = ord(plain or _ESCAPES[escaped])
+                else:
+                    value = int(octal or hexadecimal, 8 if octal else 16)
                 return Integer(self._make(value, 1, self._signed_char).value, 4, signed=True)
             raise NotConstant(f"the character {text} is of an unknown form")
         match = re.fullmatch(r"(0[xX][0-9a-fA-F']+|0[bB][01']+|[0-9][0-9']*)([uUlL]*)", text)
