@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-from vmm_arch_gen.abi.model import BitFieldRules, DataModel
+from vmm_arch_gen.abi.model import BitFieldRules, DataModel, IoctlRules
 from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean, refuse
 
 
@@ -50,6 +50,7 @@ class Target:
     folders: tuple[str, ...]
     origin: Origin
     model: DataModel
+    ioctl_rules: IoctlRules = "generic"
     prelude: str = ""
     shims: Path | None = None
     """A folder of headers that are found first: beside the table, else beside the package's."""
@@ -245,6 +246,8 @@ class _Loading:
                     columns[column] = self._origins[value]
                 case "data_model":
                     columns["model"] = _model(value)
+                case "ioctl_rules":
+                    columns[column] = _one_of(get_args(IoctlRules), column, value)
                 case "shims":
                     columns[column] = file.shims(_of_type(str, column, value))
                 case _:
@@ -279,6 +282,12 @@ def _made(kind: type[_T], row: Mapping[str, Any]) -> _T:
     return kind(**row)
 
 
+def _one_of(allowed: Sequence[object], column: str, value: _T) -> _T:
+    if value not in allowed:
+        raise TypeError(f"{column} is {value!r}, none of {', '.join(map(repr, allowed))}")
+    return value
+
+
 def _of_type(kind: type[_T], column: str, value: object) -> _T:
     if not isinstance(value, kind):
         words = {str: "a string", bool: "true or false"}
@@ -302,6 +311,5 @@ def _model(row: dict[str, Any]) -> DataModel:
         ("bit_fields", get_args(BitFieldRules)),
         ("int128_align", (8, 16)),
     ):
-        if (value := getattr(model, column)) not in allowed:
-            raise TypeError(f"{column} is {value!r}, none of {', '.join(map(repr, allowed))}")
+        _one_of(allowed, column, getattr(model, column))
     return model

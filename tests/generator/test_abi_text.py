@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vmm_arch_gen.abi import types
 from vmm_arch_gen.abi.reader import read_abi, read_abi_file
+from vmm_arch_gen.abi.text import FORMAT, MAGIC
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar, Type
 from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
@@ -18,6 +19,7 @@ from vmm_arch_gen.project import Project, project
 from vmm_arch_gen.targets import Target
 
 TARGET = "kvm_riscv64"
+FIRST = f"{MAGIC} {FORMAT}"
 TEXT = (project().abi / f"{TARGET}.abi").read_text()
 
 
@@ -47,14 +49,14 @@ def test_the_facts_are_sorted() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"x:1: does not begin with 'vmm-arch abi 2'; regenerate it"),
+        ("", rf"x:1: does not begin with '{FIRST}'; regenerate it"),
         ("something else\n", r"x:1: does not begin with"),
         (TEXT[:1000], r"x: is cut short: its last line is not a digest; regenerate it, also after a"),
         (TEXT[:-10], r"x: is cut short"),
         (TEXT + "constant A = 1 in b.h\n", r"x: is cut short"),
         (TEXT.replace("kvm_regs", "kvm_rags"), r"x: has been changed since it was written"),
-        (TEXT.replace("vmm-arch abi 2", "vmm-arch abi 3"), r"x:1: has format 3, newer than the 2 .*; upgrade"),
-        (TEXT.replace("vmm-arch abi 2", "vmm-arch abi 1"), r"x:1: has the outdated format 1"),
+        (TEXT.replace(FIRST, f"{MAGIC} {FORMAT + 1}"), rf"x:1: has format {FORMAT + 1}, newer than the {FORMAT} .*; upgrade"),
+        (TEXT.replace(FIRST, f"{MAGIC} 1"), r"x:1: has the outdated format 1"),
         (edited(f"target {TARGET}", "target kvm_x86_64"), r"x:2: holds the facts of target 'kvm_x86_64'"),
         (edited("constant KVM_API_VERSION = 12", "constant KVM_API_VERSION = twelve"), r"x:\d+: .* is not a fact"),
         (edited("@ 0 address_lo, address_hi, data, flags, devid __u32", "@ 4 address_lo, address_hi, data, flags, devid __u32"), r"contradicts itself: struct kvm_msi is stated"),
@@ -84,7 +86,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_abi_file(tmp_path / "absent.abi")
     with pytest.raises(InputError, match="cannot be read: Is a directory"):
         read_abi_file(tmp_path)
-    (tmp_path / "binary.abi").write_bytes(b"vmm-arch abi 2\n\xff\xfe")
+    (tmp_path / "binary.abi").write_bytes(f"{FIRST}\n".encode() + b"\xff\xfe")
     with pytest.raises(InputError, match="is not UTF-8 text"):
         read_abi_file(tmp_path / "binary.abi")
 

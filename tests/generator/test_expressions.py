@@ -23,7 +23,7 @@ typedef unsigned char byte;
 """
 LEAVES = [
     "0", "1", "7", "010", "0x7fffffff", "0x80000000", "2147483648", "4294967295", "1U", "3UL", "1ULL",
-    "0xffffffffffffffff", "5L", "'a'", "'\\0'", "'\\377'", "'\\x41'", "NEGATIVE", "LARGE", "SMALL", "BIG", "LESS", "MORE", "sizeof(struct pair)",
+    "0xffffffffffffffff", "5L", "'a'", "'\\''", "'\\n'", "'\\\\'", "'\\0'", "'\\377'", "'\\x41'", "NEGATIVE", "LARGE", "SMALL", "BIG", "LESS", "MORE", "sizeof(struct pair)",
     "sizeof(int)", "sizeof(long)", "((byte)300)", "((int)0x80000001)", "((unsigned long)-1)", "(-1)",
 ]  # fmt: skip
 BINARY = ["+", "-", "*", "&", "|", "^", "<", "<=", ">", ">=", "==", "!=", "&&", "||", "/", "%"]
@@ -67,21 +67,21 @@ def test_random_expressions(expressions: list[str], target: Target, table: Targe
         ("sizeof(struct pair[3])", "constant M = 48 in test.h"),
         ("sizeof(LESS)", "constant M = 4 in test.h"),
         ("sizeof(void *)", "constant M = 8 in test.h"),
-        ("_IOW('x', 1, unsigned)", "ioctl M = 0x5 write unsigned int in test.h"),
-        ("_IOW('x', 1, long unsigned int)", "ioctl M = 0x9 write unsigned long in test.h"),
-        ("_IOW('x', 1, char[8])", "ioctl M = 0x9 write char[8] in test.h"),
-        ("_IOW('x', 1, int) | _IOW('x', 2, long)", "constant M = 0xf in test.h"),
+        ("_IOW('x', 1, unsigned)", "ioctl M = 0x40047801 write unsigned int in test.h"),
+        ("_IOW('x', 1, long unsigned int)", "ioctl M = 0x40087801 write unsigned long in test.h"),
+        ("_IOW('x', 1, char[8])", "ioctl M = 0x40087801 write char[8] in test.h"),
+        ("_IOW('x', 1, int) | _IOW('x', 2, long)", "constant M = 0x400c7803 in test.h"),
         ("sizeof(opaque)", "omitted macro M in test.h: struct opaque is not defined"),
-        ("_IOW(';', 1, int)", "ioctl M = 0x5 write int in test.h"),
-        ("_IOW('{', 1, char[2])", "ioctl M = 0x3 write char[2] in test.h"),
-        ("_IOW(',', 1, int)", "ioctl M = 0x5 write int in test.h"),
-        ("_IOW(')', 1, int)", "ioctl M = 0x5 write int in test.h"),
-        ("(_IOW('\\'', 1, int))", "ioctl M = 0x5 write int in test.h"),
-        ("_IOW(TYPE, 1, int)", "ioctl M = 0x5 write int in test.h"),
-        ("VENDOR(3, struct pair)", "ioctl M = 0x13 write struct pair in test.h"),
-        ("_IOW('x', 1, THE_PAIR)", "ioctl M = 0x11 write struct pair in test.h"),
-        ("_IOW('x', 1, int (*)[3])", "ioctl M = 0x9 write int[3]* in test.h"),
-        ("(_IOW(TYPE, 1, int)) | (_IOW(TYPE, 2, int))", "constant M = 0x7 in test.h"),
+        ("_IOW(';', 1, int)", "ioctl M = 0x40043b01 write int in test.h"),
+        ("_IOW('{', 1, char[2])", "ioctl M = 0x40027b01 write char[2] in test.h"),
+        ("_IOW(',', 1, int)", "ioctl M = 0x40042c01 write int in test.h"),
+        ("_IOW(')', 1, int)", "ioctl M = 0x40042901 write int in test.h"),
+        ("(_IOW('\\'', 1, int))", "ioctl M = 0x40042701 write int in test.h"),
+        ("_IOW(TYPE, 1, int)", "ioctl M = 0x40043b01 write int in test.h"),
+        ("VENDOR(3, struct pair)", "ioctl M = 0x40103b03 write struct pair in test.h"),
+        ("_IOW('x', 1, THE_PAIR)", "ioctl M = 0x40107801 write struct pair in test.h"),
+        ("_IOW('x', 1, int (*)[3])", "ioctl M = 0x40087801 write int[3]* in test.h"),
+        ("(_IOW(TYPE, 1, int)) | (_IOW(TYPE, 2, int))", "constant M = 0x40043b03 in test.h"),
         ("(TYPE, 1)", "omitted macro M in test.h: a ExprList is not part of an integer constant"),
         ("_IOW('x', 1, struct absent)", "omitted macro M in test.h: names absent, which the headers do not define"),
         ("_IOW('x', 1, absent_t)", "omitted macro M in test.h: names absent_t, which the headers do not define"),
@@ -95,7 +95,7 @@ def test_macros_as_headers_have_them(
     body: str, fact: str, table: TargetTable, tmp_path: Path
 ) -> None:
     more = (
-        "typedef struct opaque opaque;\n#define _IOW(type, nr, size) (nr + sizeof(size))\n"
+        "typedef struct opaque opaque;\n#define _IOW(type, nr, size) (1U << 30 | (type) << 8 | (nr) | sizeof(size) << 16)\n"
         "#define TYPE (';')\n#define VENDOR(nr, size) _IOW(TYPE, nr, size)\n"
         "#define THE_PAIR struct pair\n"
     )
@@ -133,7 +133,7 @@ def test_what_is_no_integer_is_omitted_with_the_reason(
     assert ("M" in {constant.name for constant in abi.constants}) == (not reason)
 
 
-IOCTLS = "#define _IOW(type, nr, size) (((type) << 8) + nr + sizeof(size))\n#define VENDOR(x) _IOW(x, 1, int)\n"
+IOCTLS = "#define _IOW(type, nr, size) (1U << 30 | (type) << 8 | (nr) | sizeof(size) << 16)\n#define VENDOR(x) _IOW(x, 1, int)\n"
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,10 @@ IOCTLS = "#define _IOW(type, nr, size) (((type) << 8) + nr + sizeof(size))\n#def
         ("VENDOR(ABSENT)", "names ABSENT, which the headers do not define"),
         ("_IOW('x', 1, void)", "void has no size"),
         ("_IOW('x' / 0, 1, int)", "it divides by zero"),
-        ("_IOW('x', 1, int) {}", "is not an expression: ((('x') << 8) + 1 + sizeof(int)) {}"),
+        (
+            "_IOW('x', 1, int) {}",
+            "is not an expression: (1U << 30 | ('x') << 8 | (1) | sizeof(int) << 16) {}",
+        ),
         ("_IOR('x', 1, int)", "names _IOR, which the headers do not define"),
         ("_IOW('x', 1, int)" + " + 1" * 900, "is nested too deeply"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -17,7 +18,9 @@ from test_abi_text import sealed
 from test_cli import Copy
 from test_cli import copy as copy  # a fixture
 from test_compare import names
+from vmm_arch_gen.abi.model import IoctlRules
 from vmm_arch_gen.abi.reader import read_abi_file
+from vmm_arch_gen.abi.text import FORMAT
 from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.project import Project
@@ -111,7 +114,72 @@ def test_other_things(name: str, text: str, folder: Path) -> None:
     assert shown(folder, name) == text
 
 
-def test_ioctls_are_taken_apart_by_the_targets_own_rules(paths: Project) -> None:
+GENERIC = """
+#define _IOC(direction, type, nr, size) ((direction) << 30 | (size) << 16 | (type) << 8 | (nr))
+#define _IO(type, nr) _IOC(0U, type, nr, 0)
+#define _IOR(type, nr, size) _IOC(2U, type, nr, sizeof(size))
+#define _IOW(type, nr, size) _IOC(1U, type, nr, sizeof(size))
+#define _IOWR(type, nr, size) _IOC(3U, type, nr, sizeof(size))
+"""
+BSD = """
+#define IOC_VOID 0x20000000UL
+#define IOC_OUT 0x40000000UL
+#define IOC_IN 0x80000000UL
+#define _IOC(inout, type, nr, size) \\
+    ((unsigned long)((inout) | ((size) & 0x1fff) << 16 | (type) << 8 | (nr)))
+#define _IO(type, nr) _IOC(IOC_VOID, type, nr, 0)
+#define _IOR(type, nr, size) _IOC(IOC_OUT, type, nr, sizeof(size))
+#define _IOW(type, nr, size) _IOC(IOC_IN, type, nr, sizeof(size))
+#define _IOWR(type, nr, size) _IOC(IOC_IN | IOC_OUT, type, nr, sizeof(size))
+"""
+IOCTLS = """
+struct page { char bytes[4097]; };
+#define NONE _IO(0xAE, 1)
+#define READ _IOR(0xAE, 2, struct page)
+#define WRITE _IOW(0xAE, 3, struct page)
+#define BOTH _IOWR(0xAE, 4, struct page)
+"""
+
+
+@pytest.mark.parametrize(
+    ("rules", "macros", "values"),
+    [
+        ("generic", GENERIC, ("0xae01", "0x9001ae02", "0x5001ae03", "0xd001ae04")),
+        ("bsd", BSD, ("0x2000ae01", "0x5001ae02", "0x9001ae03", "0xd001ae04")),
+    ],
+)
+def test_ioctls_are_taken_apart_by_the_rules_of_their_system(
+    rules: IoctlRules, macros: str, values: tuple[str, ...], table: TargetTable, tmp_path: Path
+) -> None:
+    """By name and by number, from facts that the compiler agreed to."""
+    target = dataclasses.replace(table.targets["kvm_x86_64"], ioctl_rules=rules)
+    abi = headers.prove(macros + IOCTLS, target, table, tmp_path)
+    (tmp_path / "kvm_x86_64.abi").write_text(write_abi(abi))
+    said = ("none 0xae/0x1", "read 0xae/0x2", "write 0xae/0x3", "readwrite 0xae/0x4")
+    for name, value, parts in zip(("NONE", "READ", "WRITE", "BOTH"), values, said, strict=True):
+        size = ", 4097 bytes: struct page" if name != "NONE" else ""
+        for asked in (name, value):
+            assert shown(tmp_path, asked) == f"{name}  {value} = {parts}{size}\n"
+        ((json_ioctl,),) = (
+            found["ioctls"]
+            for found in json.loads(as_json(find(tmp_path, name, ())[0], expand=False))
+        )
+        assert json_ioctl["size"] == (4097 if size else 0)
+
+
+@pytest.mark.parametrize(("rules", "macros"), [("generic", BSD), ("bsd", GENERIC)])
+def test_a_target_with_another_systems_ioctl_rules_is_refused(
+    rules: IoctlRules, macros: str, table: TargetTable, tmp_path: Path
+) -> None:
+    target = dataclasses.replace(table.targets["kvm_x86_64"], ioctl_rules=rules)
+    with pytest.raises(InputError) as refused:
+        headers.prove(macros + IOCTLS, target, table, tmp_path)
+    first = refused.value.problems[0]
+    assert first.where.startswith("test.h: ")
+    assert f"but by the rules '{rules}' " in first.what
+
+
+def test_systems_have_the_rules_of_their_headers(paths: Project) -> None:
     for target, value in (("kvm_x86_64", "0x4090ae82"), ("kvm_powerpc64le", "0x8188ae82")):
         for name in ("KVM_SET_REGS", value):
             found, _ = find(paths.abi, name, (target,))
@@ -355,8 +423,8 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
         (["diff", "generator/README.md"], "generator/README.md: is not an .abi file; name .abi files"),
         (["diff", "generator"], "generator: there are neither .abi files nor headers in this folder"),
         (["diff", "headers/abi/kvm_s390x.abi", "headers/abi/kvm_riscv64.abi"], "holds the facts of target 'kvm_s390x', but headers/abi/kvm_riscv64.abi those of kvm_riscv64; name two"),
-        (["diff", "old.abi"], "old.abi: has the outdated format 1; this generator reads 2; extract its headers"),
-        (["diff", "newer.abi"], "newer.abi:1: has format 99, newer than the 2"),
+        (["diff", "old.abi"], f"old.abi: has the outdated format 1; this generator reads {FORMAT}; extract its headers"),
+        (["diff", "newer.abi"], f"newer.abi:1: has format 99, newer than the {FORMAT}"),
         (["diff", "headers/abi", "--only", "kvm_vax"], "kvm_vax: neither version has this target; did you mean kvm_"),
         (["diff", "headers/shims", "--only", "kvm_x86_64"], "name the folder that has it with --include DIR, for diff as in FOLDER:FOLDER"),
         (["diff", "headers/abi/kvm_s390x.abi", "--only", "kvm_x86_64"], "headers/abi/kvm_s390x.abi: holds the facts of kvm_s390x, but --only names kvm_x86_64; leave --only away"),

@@ -82,6 +82,7 @@ def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, path
         ("[families.paper]", "[systems.linux]\n[cpus.x86_64.linux]\n[families.paper]", ["[systems.linux]: there is one of this name already", "[cpus.x86_64.linux]: there is one of this name already"]),
         ("[families.paper]", "[families.a]\n[families.paper]\nbackend = 3", ["[families.a]: has no 'system'", "[families.paper]: backend is 3, not true or false"]),
         ('name = "Paper"', "", ["[origins.paper]: has no name"]),
+        ("[families.paper]", "[families.paper]\nioctl_rules = \"vms\"", ["[families.paper]: ioctl_rules is 'vms', none of 'generic', 'bsd'"]),
         ('name = "Paper"', 'names = "Paper"', ["[origins.paper]: has an unknown entry: names"]),
         ("[families.paper]", "[families.paper]\ndata_model = { long = 8 }", ["[families.paper]: has no pointer, byte_order, signed_char, bit_fields"]),
     ],

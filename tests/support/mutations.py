@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from vmm_arch_gen.abi.ioctls import IoctlRules
+from vmm_arch_gen.abi.ioctls import ioctl_parts
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.members import RESERVED
 from vmm_arch_gen.abi.model import (
@@ -60,7 +60,7 @@ def rebuilt(abi: Abi, **change: Any) -> Abi:
 
 
 def _renumbered(ioctl: Ioctl, old: Layouts, new: Layouts, abi: Abi) -> Ioctl:
-    if ioctl.argument is None or (size := IoctlRules(abi).parts(ioctl).size) == 0:
+    if ioctl.argument is None or (size := ioctl_parts(abi, ioctl).size) == 0:
         return ioctl
     now = new.of(ioctl.argument)[0]
     return ioctl if now == size else replace(ioctl, value=ioctl.value + (now - size << 16))

@@ -14,6 +14,8 @@ from typing import Literal, NewType
 from vmm_arch_gen.abi.types import Scalar, Type
 
 BitFieldRules = Literal["sysv", "aapcs", "ms"]
+IoctlRules = Literal["generic", "bsd"]
+"""Whose rules an ioctl number is made by: asm-generic/ioctl.h's, or sys/ioccom.h's."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Abi:
     typedefs: Mapping[str, Typedef]
     omissions: tuple[Omission, ...]
     layouts: Mapping[str, Layout]
+    ioctl_rules: IoctlRules
 
 
 VerifiedAbi = NewType("VerifiedAbi", Abi)

@@ -139,7 +139,7 @@ class _Reader:
         raise ValueError("nothing of that form is known")
 
     def abi(self) -> VerifiedAbi:
-        missing = {"target", "model", "origin"} - self._single.keys()
+        missing = {"target", "model", "origin", "ioctl_rules"} - self._single.keys()
         if missing:
             raise ValueError(f"no {', '.join(sorted(missing))} line")
         model: DataModel = self._single["model"]
@@ -176,6 +176,7 @@ class _Reader:
                 self._typedefs,
                 tuple(self._omissions),
                 {key: layouts.record(key) for key in records},
+                self._single["ioctl_rules"],
             )
         )
 
@@ -194,6 +195,9 @@ class _Reader:
             cast(BitFieldRules, match["bits"]),  # the pattern allows no other
             int(match["wide"]),
         )
+
+    def ioctl_rules(self, match: re.Match[str]) -> None:
+        self._single["ioctl_rules"] = match[1]
 
     def header(self, match: re.Match[str]) -> None:
         self._headers.append(match[1])
@@ -303,6 +307,7 @@ _FACTS = {
     "omitted": _compiled((r"omitted (\w+) (\S+(?: \S+)*?) in (\S+): (.+)", _Reader.omission)),
     "target": _compiled((r"target (\w+)", _Reader.target)),
     "origin": _compiled((r"origin (.+), sha256 ([0-9a-f]{64})", _Reader.origin)),
+    "ioctl_rules": _compiled((r"ioctl_rules (generic|bsd)", _Reader.ioctl_rules)),
     "header": _compiled((r"header (\S+)", _Reader.header)),
     "model": _compiled(
         (

@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-FORMAT = 2
+FORMAT = 3
 MAGIC = "vmm-arch abi"
 
 

@@ -35,6 +35,7 @@ def write_abi(abi: VerifiedAbi) -> str:
         f" {'signed' if abi.model.signed_char else 'unsigned'} char,"
         f" {abi.model.bit_fields} bit-fields, __int128 aligned {abi.model.int128_align}",
         f"origin {abi.origin}, sha256 {abi.headers_digest}",
+        f"ioctl_rules {abi.ioctl_rules}",
         *(f"header {name}" for name in abi.headers),
         *(f"constant {c.name} = {_number(c)} in {c.header}" for c in abi.constants),
         *(line for key in sorted(abi.enums) for line in _enum_lines(abi.enums[key])),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from vmm_arch_gen.abi.ioctls import IoctlRules
+from vmm_arch_gen.abi.ioctls import ioctl_parts
 from vmm_arch_gen.abi.layout import LayoutError
 from vmm_arch_gen.abi.model import Abi
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Type, spell
@@ -165,10 +165,9 @@ class _Version:
         return things
 
     def ioctls(self) -> _Things:
-        rules = IoctlRules(self.abi)
         things: dict[str, _Thing] = {}
         for ioctl in self.abi.ioctls:
-            parts = rules.parts(ioctl)
+            parts = ioctl_parts(self.abi, ioctl)
             facts: dict[str, str | int] = {
                 "value": ioctl.value,
                 "direction": parts.direction,

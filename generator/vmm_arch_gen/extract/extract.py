@@ -6,9 +6,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vmm_arch_gen.abi.ioctls import misread
 from vmm_arch_gen.abi.model import Abi, Omission
 from vmm_arch_gen.abi.reader import read_abi
 from vmm_arch_gen.abi.writer import write_abi
+from vmm_arch_gen.diagnostics import refuse
 from vmm_arch_gen.extract.declarations import Declarations, parse
 from vmm_arch_gen.extract.ioctls import makes_ioctl
 from vmm_arch_gen.extract.macros import candidates, fold
@@ -28,7 +30,7 @@ def extract(target: Target, toolchain: Toolchain) -> Abi:
     expansions = expand(target, toolchain, shims, names, ioctls)
     folded = fold(source.macros, expansions, declarations)
     omissions = {*declarations.omissions, *folded.omissions}
-    return Abi(
+    abi = Abi(
         target=target.name,
         model=target.model,
         origin=toolchain.origin,
@@ -42,7 +44,10 @@ def extract(target: Target, toolchain: Toolchain) -> Abi:
         typedefs=declarations.typedefs,
         omissions=tuple(sorted(omissions, key=_omission_order)),
         layouts={key: declarations.layouts.record(key) for key in declarations.records},
+        ioctl_rules=target.ioctl_rules,
     )
+    refuse(misread(abi))
+    return abi
 
 
 def _omission_order(omission: Omission) -> tuple[str, str, str, str]:

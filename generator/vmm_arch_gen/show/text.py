@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
-from vmm_arch_gen.abi.ioctls import IoctlRules
+from vmm_arch_gen.abi.ioctls import ioctl_parts
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi, FunctionPrototype, Ioctl
 from vmm_arch_gen.abi.types import Array, Function, Named, Type, declare, spell
@@ -107,7 +107,7 @@ def _fitted(line: str, rest: str, colour: str | None = None) -> Iterator[Line]:
 
 
 def _ioctl(abi: Abi, ioctl: Ioctl) -> tuple[str, str, str]:
-    parts = IoctlRules(abi).parts(ioctl)
+    parts = ioctl_parts(abi, ioctl)
     size = f", {parts.size} bytes" if parts.size else ""
     argument = f": {spell(ioctl.argument)}" if ioctl.argument else ""
     text = f"{ioctl.value:#x} = {parts.direction} {parts.type:#x}/{parts.number:#x}"
@@ -197,7 +197,7 @@ def as_json(found: Iterable[Found], *, expand: bool) -> str:
 
 def _things(found: Found, expand: bool) -> Mapping[str, Any]:
     abi = found.abi
-    rules, values = IoctlRules(abi), integers(abi)
+    values = integers(abi)
     layouts = Layouts.of_abi(abi)
     return {
         "target": abi.target,
@@ -215,7 +215,7 @@ def _things(found: Found, expand: bool) -> Mapping[str, Any]:
             {
                 "name": ioctl.name,
                 "value": ioctl.value,
-                **vars(rules.parts(ioctl)),
+                **vars(ioctl_parts(abi, ioctl)),
                 "argument": spell(ioctl.argument) if ioctl.argument else None,
                 "header": ioctl.header,
             }
