@@ -2,16 +2,18 @@
 """Exits: what ``run()`` returns, one class for each exit reason that all hypervisors have.
 
 An exit belongs to its vCPU and is valid until that vCPU's next ``run()``, which reuses the object:
-copy what you want to keep. A read must be answered, with ``complete(value)`` or ``ignore()``, and
-so must an MSR access, which ``refuse()`` turns into #GP. Every exit has ``ignore()``, so
-``case other: other.ignore()`` is a valid last case of a ``match``. All that the hypervisor says
-about the exit is in ``vcpu.run_context``.
+copy what you want to keep. A read must be answered, with ``complete(value)`` or ``ignore()``. Every
+exit has ``ignore()``, so ``case other: other.ignore()`` is a valid last case of a ``match``. All
+that the hypervisor says about the exit is in ``vcpu.run_context``.
+
+Here are those that every CPU can make. The others, such as x86_64's accesses to ports, are in the
+CPU's own module, which also has ``Exit``, everything that ``run()`` returns on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final
 
 from vmm_arch.errors import HypervisorError
 
@@ -21,7 +23,14 @@ Reply: TypeAlias = Callable[[Any, int | None], None]
 """The same for rarer exits: the exit, and the value that completes it or None to refuse."""
 
 
-class _Ignorable:
+class AnyExit(Protocol):
+    """Any exit, of any CPU."""
+
+    def ignore(self) -> None:
+        """Go on as if nobody had handled the exit; raises HypervisorError if that is impossible."""
+
+
+class PlainExit:
     """An exit that does not need an answer."""
 
     __slots__ = ()
@@ -30,7 +39,25 @@ class _Ignorable:
         """Do nothing: the next run() continues the guest."""
 
 
-class _Read:
+class Notice(PlainExit):
+    """An exit that only reports something: the vCPU can run on at once."""
+
+    __slots__ = ()
+
+
+class WriteExit(PlainExit):
+    """An exit with the data that the guest writes."""
+
+    __slots__ = ("data",)
+    data: bytes
+
+    @property
+    def value(self) -> int:
+        """The data as an integer."""
+        return int.from_bytes(self.data, "little")
+
+
+class ReadExit:
     """An exit that needs ``count`` values of ``size`` bytes as its answer."""
 
     __slots__ = ("_answer", "count", "size")
@@ -64,40 +91,7 @@ class _Read:
 
 
 @final
-class IoIn(_Read):
-    """The guest reads a port: ``count`` times ``size`` bytes (more than once for INS)."""
-
-    __slots__ = ("port",)
-    __match_args__ = ("port", "size")
-    port: int
-
-    def __repr__(self) -> str:
-        return f"IoIn(port={self.port:#x}, size={self.size}, count={self.count})"
-
-
-@final
-class IoOut(_Ignorable):
-    """The guest writes a port: ``count`` values of ``size`` bytes (more than one for OUTS)."""
-
-    __slots__ = ("count", "data", "port", "size")
-    __match_args__ = ("port", "data")
-    port: int
-    size: int
-    count: int
-    data: bytes
-    """All values, concatenated."""
-
-    @property
-    def value(self) -> int:
-        """The first value as an integer."""
-        return int.from_bytes(self.data[: self.size], "little")
-
-    def __repr__(self) -> str:
-        return f"IoOut(port={self.port:#x}, data={self.data!r}, size={self.size})"
-
-
-@final
-class MmioRead(_Read):
+class MmioRead(ReadExit):
     """The guest reads ``size`` bytes at a guest-physical address without memory."""
 
     __slots__ = ("address",)
@@ -109,78 +103,20 @@ class MmioRead(_Read):
 
 
 @final
-class MmioWrite(_Ignorable):
+class MmioWrite(WriteExit):
     """The guest writes to a guest-physical address without memory, or with read-only memory."""
 
-    __slots__ = ("address", "data")
+    __slots__ = ("address",)
     __match_args__ = ("address", "data")
     address: int
-    data: bytes
-
-    @property
-    def value(self) -> int:
-        """The data as an integer."""
-        return int.from_bytes(self.data, "little")
 
     def __repr__(self) -> str:
         return f"MmioWrite(address={self.address:#x}, data={self.data!r})"
 
 
-class _MsrAccess:
-    """An access to a model-specific register that waits until it is completed or refused."""
-
-    __slots__ = ("_reply", "index")
-    index: int
-
-    def __init__(self, reply: Reply) -> None:
-        self._reply = reply
-
-    def refuse(self) -> None:
-        """Make the instruction raise #GP, as on a processor that lacks the MSR."""
-        self._reply(self, None)
-
-    def ignore(self) -> None:
-        """Same as :meth:`refuse`."""
-        self._reply(self, None)
-
-
 @final
-class MsrRead(_MsrAccess):
-    """The guest reads (RDMSR) an MSR for which the hypervisor was told to exit."""
-
-    __slots__ = ()
-    __match_args__ = ("index",)
-
-    def complete(self, value: int) -> None:
-        """Answer with the 64 bits of EDX:EAX. Raises ValueError if the value does not fit."""
-        if not 0 <= value < 1 << 64:
-            raise ValueError(f"{value:#x} is not an unsigned 8-byte value")
-        self._reply(self, value)
-
-    def __repr__(self) -> str:
-        return f"MsrRead(index={self.index:#x})"
-
-
-@final
-class MsrWrite(_MsrAccess):
-    """The guest writes (WRMSR) an MSR for which the hypervisor was told to exit."""
-
-    __slots__ = ("value",)
-    __match_args__ = ("index", "value")
-    value: int
-    """The 64 bits of EDX:EAX."""
-
-    def complete(self) -> None:
-        """Let the instruction finish; what to do with the value is up to the caller."""
-        self._reply(self, self.value)
-
-    def __repr__(self) -> str:
-        return f"MsrWrite(index={self.index:#x}, value={self.value:#x})"
-
-
-@final
-class Halt(_Ignorable):
-    """The guest executed HLT, and the hypervisor has no interrupt controller that could wake it."""
+class Halt(PlainExit):
+    """The guest waits for an interrupt, and the hypervisor emulates nothing that could send one."""
 
     __slots__ = ()
 
@@ -189,8 +125,8 @@ class Halt(_Ignorable):
 
 
 @final
-class Shutdown(_Ignorable):
-    """Triple fault: the guest cannot continue. A real machine would reset."""
+class Shutdown(PlainExit):
+    """The guest cannot continue, on x86_64 after a triple fault. A real machine would reset."""
 
     __slots__ = ()
 
@@ -199,7 +135,7 @@ class Shutdown(_Ignorable):
 
 
 @final
-class Kicked(_Ignorable):
+class Kicked(Notice):
     """``kick()`` was called."""
 
     __slots__ = ()
@@ -209,41 +145,20 @@ class Kicked(_Ignorable):
 
 
 @final
-class InterruptWindow(_Ignorable):
-    """The guest can accept an interrupt now; see ``request_interrupt_window()``."""
+class SingleStep(Notice):
+    """The guest executed one instruction; the next is at ``pc``. See ``step()``."""
 
-    __slots__ = ()
+    __slots__ = ("pc",)
+    __match_args__ = ("pc",)
+    pc: int
+    """The program counter, RIP on x86_64."""
 
     def __repr__(self) -> str:
-        return "InterruptWindow()"
+        return f"SingleStep(pc={self.pc:#x})"
 
 
 @final
-class EndOfInterrupt(_Ignorable):
-    """The guest acknowledged a level-triggered interrupt of this vector."""
-
-    __slots__ = ("vector",)
-    __match_args__ = ("vector",)
-    vector: int
-
-    def __repr__(self) -> str:
-        return f"EndOfInterrupt(vector={self.vector})"
-
-
-@final
-class SingleStep(_Ignorable):
-    """The guest executed one instruction; the next is at ``rip``. See ``step()``."""
-
-    __slots__ = ("rip",)
-    __match_args__ = ("rip",)
-    rip: int
-
-    def __repr__(self) -> str:
-        return f"SingleStep(rip={self.rip:#x})"
-
-
-@final
-class SystemEvent(_Ignorable):
+class SystemEvent(PlainExit):
     """The guest called its firmware interface for a shutdown, a reset or the like.
 
     ``kind`` is the hypervisor's number for it.
@@ -314,23 +229,7 @@ class OtherExit:
         return f"OtherExit(reason={self.name})"
 
 
-Exit: TypeAlias = (
-    IoIn
-    | IoOut
-    | MmioRead
-    | MmioWrite
-    | MsrRead
-    | MsrWrite
-    | Halt
-    | Shutdown
-    | Kicked
-    | InterruptWindow
-    | EndOfInterrupt
-    | SingleStep
-    | SystemEvent
-    | Failure
-    | OtherExit
+CommonExit: TypeAlias = (
+    MmioRead | MmioWrite | Halt | Shutdown | Kicked | SingleStep | SystemEvent | Failure | OtherExit
 )
-"""Everything that ``run()`` returns."""
-Question: TypeAlias = IoIn | MmioRead | MsrRead | MsrWrite | OtherExit
-"""The exits that may need an answer."""
+"""The exits that a vCPU of any CPU can make."""

@@ -161,7 +161,7 @@ from vmm_arch.abi.kvm_x86_64 import (
 )
 from vmm_arch.activity import Activity
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.devices.bus import Bus, Device
+from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.dirty import address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
@@ -178,20 +178,14 @@ from vmm_arch.errors import (
     unsupported,
 )
 from vmm_arch.exits import (
-    EndOfInterrupt,
-    Exit,
+    AnyExit,
     Failure,
     Halt,
-    InterruptWindow,
-    IoIn,
-    IoOut,
     Kicked,
     MmioRead,
     MmioWrite,
-    MsrRead,
-    MsrWrite,
     OtherExit,
-    Question,
+    ReadExit,
     Shutdown,
     SingleStep,
     SystemEvent,
@@ -211,6 +205,7 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
 from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import (
@@ -223,6 +218,15 @@ from vmm_arch.x86_64.entry import (
     RealMode,
 )
 from vmm_arch.x86_64.events import Events
+from vmm_arch.x86_64.exits import (
+    EndOfInterrupt,
+    Exit,
+    InterruptWindow,
+    IoIn,
+    IoOut,
+    MsrRead,
+    MsrWrite,
+)
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_X87, XsaveArea
 from vmm_arch.x86_64.lapic import (
     APIC_DFR,
@@ -928,7 +932,7 @@ class Vcpu:
     index: int
     is_secondary: bool
     vm: Vm
-    _unanswered: Question
+    _unanswered: AnyExit
     """The last exit that needed an answer."""
 
     def __init__(self, vm: Vm, index: int, run_size: int) -> None:
@@ -996,7 +1000,7 @@ class Vcpu:
         """Discard the pending exit."""
         self.run()
 
-    def _answer(self, read: IoIn | MmioRead, data: bytes) -> None:
+    def _answer(self, read: ReadExit, data: bytes) -> None:
         """Answer the read that the guest waits for."""
         if self._state != UNANSWERED or self._unanswered is not read:
             raise not_waiting(self.index)
@@ -1011,7 +1015,7 @@ class Vcpu:
             _refuse_service(self.run_context)
         self._state = COMPLETION_PENDING
 
-    def _expect(self, asked: Exit) -> None:
+    def _expect(self, asked: AnyExit) -> None:
         """Raise UnansweredError unless this exit is the one that waits for an answer."""
         if self._state != UNANSWERED or self._unanswered is not asked:
             raise not_waiting(self.index)
@@ -1052,7 +1056,7 @@ class Vcpu:
                 return acknowledged
             case abi.KVM_EXIT_DEBUG if self._stepping:
                 step = SingleStep()
-                step.rip = run.debug.arch.pc
+                step.pc = run.debug.arch.pc
                 return step
             case abi.KVM_EXIT_SYSTEM_EVENT:
                 event = SystemEvent()
@@ -1264,7 +1268,7 @@ class Vcpu:
         """Inject an external interrupt; needs a VM without an irqchip.
 
         The guest must be able to accept it, that is, have interrupts enabled: wait for an
-        :class:`~vmm_arch.exits.InterruptWindow`.
+        :class:`~vmm_arch.x86_64.exits.InterruptWindow`.
         """
         if self._state:
             self._complete_pending()

@@ -8,55 +8,50 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event, Thread, Timer, get_ident
 from time import monotonic
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.activity import Activity
 from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import ClosedError
-from vmm_arch.exits import (
-    EndOfInterrupt,
-    Exit,
-    Failure,
-    Halt,
-    Kicked,
-    Shutdown,
-    SingleStep,
-    SystemEvent,
-)
+from vmm_arch.exits import AnyExit, Failure, Halt, Kicked, Notice, Shutdown, SystemEvent
 from vmm_arch.standstill import Standstill
 
 __all__ = ["Ending", "Reason", "serve"]
 
 
-class Vcpu(Protocol):
+ExitT = TypeVar("ExitT", bound=AnyExit)
+ExitT_co = TypeVar("ExitT_co", bound=AnyExit, covariant=True)
+
+
+class Vcpu(Protocol[ExitT_co]):
     """What serving needs of a vCPU."""
 
     @property
     def index(self) -> int: ...
-    def run(self) -> Exit: ...
+    def run(self) -> ExitT_co: ...
     def kick(self) -> None: ...
     def get_activity(self) -> Activity: ...
 
 
-class Machine(Protocol):
+class Machine(Protocol[ExitT_co]):
     """What serving needs of a virtual machine."""
 
     @property
-    def vcpus(self) -> Sequence[Vcpu]: ...
+    def vcpus(self) -> Sequence[Vcpu[ExitT_co]]: ...
     @property
     def irqchip(self) -> bool: ...
 
 
-Trace: TypeAlias = Callable[[int, Exit], object]
+Trace: TypeAlias = Callable[[int, ExitT], object]
 
 
 def serve(
-    vm: Machine,
+    vm: Machine[ExitT],
     bus: Bus,
     *,
     timeout: float | None = None,
-    trace: Trace | None = None,
+    trace: Trace[ExitT] | None = None,
     on_end: Callable[[], object] | None = None,
 ) -> Ending:
     """Run all vCPUs of a machine until its guest ends, and return why.
@@ -80,7 +75,7 @@ def serve(
 class _Runner:
     """One vCPU, and the state of its thread."""
 
-    def __init__(self, vcpu: Vcpu) -> None:
+    def __init__(self, vcpu: Vcpu[AnyExit]) -> None:
         self.vcpu = vcpu
         self.index = vcpu.index
         self.thread = 0
@@ -88,7 +83,7 @@ class _Runner:
         self.in_guest = False
         self.left = Event()
         """Set once the vCPU has been run for the last time."""
-        self.exits: Counter[type[Exit]] = Counter()
+        self.exits: Counter[type[AnyExit]] = Counter()
 
     @property
     def count(self) -> int:
@@ -107,9 +102,9 @@ class _Service:
 
     def __init__(
         self,
-        vm: Machine,
+        vm: Machine[AnyExit],
         bus: Bus,
-        trace: Trace | None,
+        trace: Trace[Any] | None,
         on_end: Callable[[], object] | None,
     ) -> None:
         self.bus = bus
@@ -195,10 +190,10 @@ class _Service:
             runner.thread, runner.in_guest = 0, False
             runner.left.set()
 
-    def runs_on(self, index: int, exit: Exit) -> bool:
+    def runs_on(self, index: int, exit: AnyExit) -> bool:
         """Whether a vCPU runs on after an exit that is not an access."""
         match exit:
-            case Kicked() | EndOfInterrupt() | SingleStep():
+            case Notice():
                 return True
             case Halt():
                 self.halted.append(index)

@@ -177,7 +177,7 @@ from vmm_arch.abi.whp_x86_64 import (
 )
 from vmm_arch.activity import Activity
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.devices.bus import Bus, Device
+from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.dirty import address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
@@ -194,18 +194,11 @@ from vmm_arch.errors import (
     unsupported,
 )
 from vmm_arch.exits import (
-    EndOfInterrupt,
-    Exit,
     Failure,
     Halt,
-    InterruptWindow,
-    IoIn,
-    IoOut,
     Kicked,
     MmioRead,
     MmioWrite,
-    MsrRead,
-    MsrWrite,
     OtherExit,
     Shutdown,
     SingleStep,
@@ -248,6 +241,7 @@ from vmm_arch.whp.x86_64.registers import (
     names_array,
     segment_image,
 )
+from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import (
     CpuidEntry,
     enumerated,
@@ -267,6 +261,15 @@ from vmm_arch.x86_64.entry import (
     RealMode,
 )
 from vmm_arch.x86_64.events import Events
+from vmm_arch.x86_64.exits import (
+    EndOfInterrupt,
+    Exit,
+    InterruptWindow,
+    IoIn,
+    IoOut,
+    MsrRead,
+    MsrWrite,
+)
 from vmm_arch.x86_64.lapic import LVT_EXTINT, LVT_NMI, LapicPage
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.entry import Linux64
@@ -1492,7 +1495,7 @@ class Vcpu:
         """Inject an external interrupt; needs a VM without an irqchip.
 
         The guest must be able to accept it, that is, have interrupts enabled: wait for an
-        :class:`~vmm_arch.exits.InterruptWindow`.
+        :class:`~vmm_arch.x86_64.exits.InterruptWindow`.
         """
         if self._state:
             self._complete_pending()

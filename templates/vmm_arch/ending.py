@@ -11,7 +11,7 @@ class Reason(StrEnum):
     """The reasons for which ``serve()`` returns."""
 
     SHUTDOWN = "shutdown"
-    """A triple fault, which resets a real machine."""
+    """The guest could not continue, on x86_64 after a triple fault, which resets a real machine."""
     RESET = "reset"
     """The guest asked a device for a reset."""
     POWER_OFF = "power off"
@@ -21,7 +21,7 @@ class Reason(StrEnum):
     DEBUG_EXIT = "debug exit"
     """The guest wrote ``code`` to the debug-exit port."""
     HALTED = "halted"
-    """Every vCPU executed HLT and nothing can wake one: interrupts are off, or there is no irqchip."""
+    """Every vCPU has halted and nothing can wake one: interrupts are off, or there is no irqchip."""
     TIMEOUT = "timeout"
     STOPPED = "stopped"
     """``bus.stop()`` was called."""

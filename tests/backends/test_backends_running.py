@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from backends import BackendUnderTest, Start, backend_module
 from vcpu_state import differences
-from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Reason
 from vmm_arch.errors import (
     BusyError,
@@ -20,22 +19,13 @@ from vmm_arch.errors import (
     UnansweredError,
     UnansweredReadError,
 )
-from vmm_arch.exits import (
-    Exit,
-    Failure,
-    Halt,
-    InterruptWindow,
-    IoIn,
-    IoOut,
-    Kicked,
-    MmioRead,
-    MsrRead,
-    MsrWrite,
-)
+from vmm_arch.exits import Failure, Halt, Kicked, MmioRead
 from vmm_arch.memory import Region
 from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.entry import Protected32, RealMode
+from vmm_arch.x86_64.exits import Exit, InterruptWindow, IoIn, IoOut, MsrRead, MsrWrite
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 SPIN = b"\xeb\xfe"  # jmp $

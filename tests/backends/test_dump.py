@@ -116,7 +116,7 @@ def test_stepping(start: Start, arch: AnyBackend) -> None:
     vcpu.step(True)
     for rip in (0x1001, 0x1002):
         match vcpu.run():
-            case SingleStep(rip=where):
+            case SingleStep(pc=where):
                 assert where == rip == vcpu.get_regs().rip
             case other:
                 pytest.fail(f"not a step: {other!r}")

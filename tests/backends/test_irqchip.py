@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 from guests.assemble import assemble
-from vmm_arch.exits import Exit, IoOut, Kicked
+from vmm_arch.exits import Kicked
 from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.entry import Protected32
+from vmm_arch.x86_64.exits import Exit, IoOut
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 CODE = 0x10000

@@ -15,11 +15,12 @@ from types import ModuleType
 import pytest
 from requirements import require
 from vmm_arch import kvm_x86_64, whp_x86_64
-from vmm_arch.exits import Halt, IoIn
+from vmm_arch.exits import Halt
 from vmm_arch.memory import GuestMemory
 from vmm_arch.protocols import x86_64 as protocols
 from vmm_arch.protocols.x86_64 import Backend, FpuT, LapicT, RegsT, SregsT, Vcpu, VcpuT
 from vmm_arch.x86_64.entry import RealMode
+from vmm_arch.x86_64.exits import IoIn
 
 
 def answer(vcpu: Vcpu[RegsT, SregsT, FpuT, LapicT], value: int) -> int:

@@ -15,13 +15,14 @@ import pytest
 from requirements import require
 from vmm_arch import kvm_x86_64 as arch
 from vmm_arch.activity import Activity
-from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import REGISTERS, Serial16550
 from vmm_arch.ending import Ending, Reason
-from vmm_arch.exits import EndOfInterrupt, Exit, Failure, Kicked, OtherExit, SystemEvent
+from vmm_arch.exits import Failure, Kicked, OtherExit, SystemEvent
 from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.entry import Entry, Protected32, RealMode
+from vmm_arch.x86_64.exits import EndOfInterrupt, Exit
 from vmm_arch.x86_64.platform.pc import attach_pc_devices
 from vmm_arch.x86_64.platform.resources import SERIAL_LINE, SERIAL_PORT
 

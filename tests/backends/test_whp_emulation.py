@@ -19,9 +19,10 @@ from backends import backend_module
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vmm_arch.errors import HypervisorError, UnansweredReadError
-from vmm_arch.exits import Failure, Halt, IoIn, IoOut, MmioRead, MmioWrite
+from vmm_arch.exits import Failure, Halt, MmioRead, MmioWrite
 from vmm_arch.whp.x86_64 import emulation
 from vmm_arch.x86_64.entry import Protected32
+from vmm_arch.x86_64.exits import IoIn, IoOut
 
 MEMORY = 0x100000
 CODE = 0x1000

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import Protocol
 
-from vmm_arch.devices.bus import Bus
 from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.platform.pc import DebugExit
 
 DEBUG_EXIT_PORTS = range(0xF4, 0xF8)

@@ -23,10 +23,10 @@ if __name__ == "__main__":  # run as a command: imports begin in the folder abov
 
 from vmm_arch.abi.kvm_x86_64 import KVM_X86_SETUP_MCE
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.multiboot import MultibootModule, load_multiboot
 from vmm_arch.x86_64.platform.pc import Cmos
 from vmm_arch.x86_64.platform.resources import (

@@ -8,24 +8,19 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vmm_arch.devices.bus import Access, Bus
 from vmm_arch.ending import Reason
 from vmm_arch.exits import (
-    EndOfInterrupt,
-    Exit,
     Failure,
     Halt,
-    InterruptWindow,
-    IoIn,
-    IoOut,
     Kicked,
     MmioRead,
     MmioWrite,
-    MsrRead,
     OtherExit,
     Shutdown,
     SystemEvent,
 )
+from vmm_arch.x86_64.bus import Access, Bus
+from vmm_arch.x86_64.exits import EndOfInterrupt, Exit, InterruptWindow, IoIn, IoOut, MsrRead
 
 
 class Recorder:

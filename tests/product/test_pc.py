@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 
 import pytest
-from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Reason
-from vmm_arch.exits import IoIn, IoOut
 from vmm_arch.memory import Region
+from vmm_arch.x86_64.bus import Bus
+from vmm_arch.x86_64.exits import IoIn, IoOut
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 from vmm_arch.x86_64.platform.pc import (
     AbsentI8042,

@@ -10,7 +10,7 @@ from typing import Any, Final
 from vmm_arch.activity import Activity
 from vmm_arch.command.cpu import Cpu
 from vmm_arch.ending import Ending, Reason
-from vmm_arch.exits import Exit, SingleStep
+from vmm_arch.exits import AnyExit, SingleStep
 from vmm_arch.memory import GuestMemory
 from vmm_arch.serve import Vcpu
 
@@ -22,7 +22,7 @@ class History:
     """The last exits and, when single-stepping, the registers before the last instructions."""
 
     def __init__(
-        self, cpu: Cpu, vcpus: Sequence[Vcpu], show: Callable[[str], object] | None
+        self, cpu: Cpu, vcpus: Sequence[Vcpu[AnyExit]], show: Callable[[str], object] | None
     ) -> None:
         self.cpu = cpu
         self._vcpus = vcpus
@@ -31,7 +31,7 @@ class History:
         self.steps: deque[Any] = deque(maxlen=KEPT)
         """The registers before each instruction."""
 
-    def note(self, index: int, exit: Exit) -> None:
+    def note(self, index: int, exit: AnyExit) -> None:
         """Record an exit, and show it if tracing."""
         if isinstance(exit, SingleStep):
             self.steps.append(self.cpu.registers(self._vcpus[index]))
@@ -42,7 +42,7 @@ class History:
 
 
 def report(
-    ending: Ending, vcpus: Sequence[Vcpu], memory: GuestMemory, history: History
+    ending: Ending, vcpus: Sequence[Vcpu[AnyExit]], memory: GuestMemory, history: History
 ) -> Iterator[str]:
     """Describe a guest that ended badly: its vCPUs, and what happened before."""
     cpu = history.cpu
@@ -63,7 +63,7 @@ def report(
             yield "use --single-step to find the place, if the hypervisor can single-step"
 
 
-def started(vcpus: Sequence[Vcpu]) -> list[Vcpu]:
+def started(vcpus: Sequence[Vcpu[AnyExit]]) -> list[Vcpu[AnyExit]]:
     """The vCPUs that have been started."""
     return [vcpu for vcpu in vcpus if vcpu.get_activity() is not Activity.NOT_STARTED]
 

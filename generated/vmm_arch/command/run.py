@@ -16,7 +16,6 @@ from vmm_arch.command.messages import report_error, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
 from vmm_arch.command.terminal import Terminal
-from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.serve import serve
 
@@ -192,14 +191,12 @@ def boot(
     if options.single_step:
         vm.vcpus[0].step(True)
 
-    bus = Bus()
-
     def write(data: bytes) -> None:
         console.output.write(data)
         if console.output.broken:
             bus.stop()
 
-    console_line = cpu.attach_devices(vm, bus, write, options)
+    bus, console_line = cpu.make_bus(vm, write, options)
     history = History(cpu, vm.vcpus, console.say if options.trace else None)
     console.gate.open()
     console.terminal.connect(console_line, bus.stop)

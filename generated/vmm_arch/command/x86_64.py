@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from vmm_arch.command import host
-from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import REGISTERS, Serial16550
 from vmm_arch.memory import GuestMemory
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend, Machine
 from vmm_arch.report import Check
 from vmm_arch.selftest.x86_64.instructions import missing_instructions
 from vmm_arch.x86_64 import dump as dumps
+from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import hypervisor_signature, identity
 from vmm_arch.x86_64.entry import RealMode
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
@@ -97,19 +97,17 @@ def load(vm: Machine[AnyVcpu], kernel: Path, more: str, initrd: Path | None) -> 
     return load_kernel(vm.memory, kernel, cmdline=linux_cmdline(vm, more), initrd=initrd)
 
 
-def attach_devices(
-    vm: Machine[AnyVcpu],
-    bus: Bus,
-    send: Callable[[bytes], object],
-    options: argparse.Namespace,
-) -> Serial16550:
-    """Attach the first serial port and the PC devices that Linux needs."""
+def make_bus(
+    vm: Machine[AnyVcpu], send: Callable[[bytes], object], options: argparse.Namespace
+) -> tuple[Bus, Serial16550]:
+    """Make a bus with the first serial port and the PC devices that Linux needs."""
+    bus = Bus()
     serial = Serial16550(send, partial(vm.set_irq_line, SERIAL_LINE), wait_for_listener=True)
     bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + REGISTERS), serial)
     attach_pc_devices(bus, vm.memory)
     if options.debug_exit is not None:
         bus.attach_ports(range(options.debug_exit, options.debug_exit + 1), DebugExit(bus.stop))
-    return serial
+    return bus, serial
 
 
 def registers(vcpu: AnyVcpu) -> tuple[Any, Any]:

@@ -15,7 +15,16 @@ from time import monotonic
 from typing import Any, Protocol, Self
 
 from vmm_arch.errors import HypervisorError, VcpuError
-from vmm_arch.exits import Exit, Halt, IoIn, IoOut, Kicked, MmioRead, MmioWrite, Shutdown
+from vmm_arch.exits import (
+    AnyExit,
+    Halt,
+    Kicked,
+    MmioRead,
+    MmioWrite,
+    ReadExit,
+    Shutdown,
+    WriteExit,
+)
 from vmm_arch.memory import GuestMemory, MemoryAccessError
 from vmm_arch.protocols.common import Backend
 from vmm_arch.selftest.watchdog import Watchdog
@@ -130,9 +139,9 @@ class Guest:
 
     # The next exit
 
-    def run(self) -> Exit:
+    def run(self) -> AnyExit:
         """Run to the next exit of any kind."""
-        exit: Exit = self.vcpu.run()
+        exit: AnyExit = self.vcpu.run()
         if self.watchdog.verdict is not None:
             raise ScenarioFailed(f"{self.watchdog.verdict}: {self._came(exit)}")
         return exit
@@ -220,17 +229,17 @@ class Guest:
         """Guest memory at an address has these bytes."""
         agree(f"memory at {address:#x}", self.memory.read(address, len(expected)), expected)
 
-    def failure(self, expected: str, exit: Exit) -> ScenarioFailed:
+    def failure(self, expected: str, exit: AnyExit) -> ScenarioFailed:
         """The exception for an unexpected exit."""
         return ScenarioFailed(f"expected {expected}, but {self._came(exit)}")
 
-    def _came(self, exit: Exit) -> str:
+    def _came(self, exit: AnyExit) -> str:
         """Describe the exit, and where the guest is."""
         came = f"vCPU {self.vcpu.index} returned {exit!r}"
-        if isinstance(exit, IoOut | MmioWrite):
+        if isinstance(exit, WriteExit):
             came += f", value {exit.value:#x}"
         try:
-            if isinstance(exit, IoIn | MmioRead):
+            if isinstance(exit, ReadExit):
                 exit.ignore()  # registers cannot be read before the instruction is complete
             where = self.where()
             if where is None:
@@ -250,7 +259,7 @@ class Guest:
         return None
 
 
-def answered(exit: IoIn | MmioRead, answer: int | None) -> None:
+def answered(exit: ReadExit, answer: int | None) -> None:
     """Answer an exit; None means ignore(), as on an empty bus."""
     if answer is None:
         exit.ignore()

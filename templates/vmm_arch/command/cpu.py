@@ -41,10 +41,13 @@ class Cpu(Protocol):
     def load(self, vm: Any, kernel: Path, more: str, initrd: Path | None, /) -> Any:
         """Load a Linux kernel whose command line ends with ``more``; return its entry."""
 
-    def attach_devices(
-        self, vm: Any, bus: Bus, send: Callable[[bytes], object], options: argparse.Namespace, /
-    ) -> Serial16550:
-        """Attach the devices that a stock Linux needs; return its console, which calls ``send``."""
+    def make_bus(
+        self, vm: Any, send: Callable[[bytes], object], options: argparse.Namespace, /
+    ) -> tuple[Bus, Serial16550]:
+        """Make a bus with the devices that a stock Linux needs.
+
+        Return it with Linux's console among them, which calls ``send``.
+        """
 
     def registers(self, vcpu: Any, /) -> Any:
         """Read the registers, for :meth:`describe`."""

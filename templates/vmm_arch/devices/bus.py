@@ -1,30 +1,29 @@
-"""The device bus: routes each guest access to the device that owns the port or address.
+"""The device bus: routes each guest access to the device that owns the address.
 
 ::
 
     bus = Bus()
-    serial = Serial16550(partial(os.write, 1), partial(vm.set_irq_line, SERIAL_LINE))
-    bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + 8), serial)
+    bus.attach_memory(range(0x9000000, 0x9000008), Serial16550(partial(os.write, 1), raise_line))
     while bus.handle(exit := vcpu.run()):
         pass
+
+A CPU with other ways to reach devices has a bus of its own: x86_64 one with ports.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import get_ident
-from typing import Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from vmm_arch.ending import Reason
-from vmm_arch.exits import Exit, IoIn, IoOut, MmioRead, MmioWrite
+from vmm_arch.exits import AnyExit, MmioRead, MmioWrite
 
-PORTS = range(0x10000)
-"""Port numbers have 16 bits."""
 ADDRESSES = range(1 << 64)
 
-Access: TypeAlias = IoIn | IoOut | MmioRead | MmioWrite
+Access: TypeAlias = MmioRead | MmioWrite
 
 
 class Device(Protocol):
@@ -45,6 +44,32 @@ class Device(Protocol):
 Read: TypeAlias = Callable[[int, int], int]
 Write: TypeAlias = Callable[[int, int, int], None]
 Listener: TypeAlias = Callable[[Reason, int | None, int], object]
+Routes: TypeAlias = Mapping[type, Callable[[Any, Any], bool]]
+"""For each class of accesses the bus's method that hands one on; it returns whether it could."""
+
+
+class Space:
+    """The devices of one address space, each with its range. Attach them before the guest runs."""
+
+    def __init__(self, what: str, numbers: range) -> None:
+        """``what`` is what messages call its numbers."""
+        self._what = what
+        self._numbers = numbers
+        self._attached: list[tuple[range, Device]] = []
+
+    def claim(self, new: range, device: Device) -> None:
+        """Record what is attached where; raises ValueError if the range is not free."""
+        place = f"{type(device).__name__} at {self._what} {_interval(new)}"
+        if new.step != 1 or not new:
+            raise ValueError(f"{place}: expected a non-empty range with step 1")
+        if new.start < self._numbers.start or new.stop > self._numbers.stop:
+            beyond = f"which has {self._what} {_interval(self._numbers)}"
+            raise ValueError(f"{place} is beyond the bus, {beyond}")
+        for old, neighbour in self._attached:
+            if new.start < old.stop and old.start < new.stop:
+                other = f"{type(neighbour).__name__} at {_interval(old)}"
+                raise ValueError(f"{place} overlaps {other}; move or shrink one of them")
+        self._attached.append((new, device))
 
 
 class Bus:
@@ -56,73 +81,36 @@ class Bus:
     """
 
     def __init__(self, unclaimed: Callable[[Access], object] | None = None) -> None:
-        self._unclaimed = unclaimed
-        self._attached: dict[str, list[tuple[range, Device]]] = {"ports": [], "addresses": []}
-        self._ports: dict[int, tuple[int, Read, Write]] = {}
-        """For each port its offset in the device's range, and the device's methods."""
+        self._unclaimed: Callable[[Any], object] | None = unclaimed
+        self._addresses = Space("addresses", ADDRESSES)
         self._starts: list[int] = []
         self._memory: list[tuple[int, int, Read, Write]] = []
         """In ascending order: start and end of a device's address range, and its methods."""
         self._request: tuple[Reason, int | None, int] | None = None
         self._listener: Listener | None = None
 
-    def attach_ports(self, ports: range, device: Device) -> None:
-        """Attach a device to a range of ports. Raises ValueError if it overlaps another device."""
-        self._claim_range("ports", ports, PORTS, device)
-        for offset, port in enumerate(ports):
-            self._ports[port] = offset, device.read, device.write
-
     def attach_memory(self, addresses: range, device: Device) -> None:
         """Attach a device to a range of guest-physical addresses.
 
         Raises ValueError if it overlaps another device. Accesses that guest memory serves never come here.
         """
-        self._claim_range("addresses", addresses, ADDRESSES, device)
+        self._addresses.claim(addresses, device)
         at = bisect_right(self._starts, addresses.start)
         self._starts.insert(at, addresses.start)
         self._memory.insert(at, (addresses.start, addresses.stop, device.read, device.write))
 
-    def handle(self, exit: Exit) -> bool:
+    def handle(self, exit: AnyExit) -> bool:
         """Route an access to its device and answer it; False if the exit is not an access.
 
         An exception that a device raises is propagated, with a note that names the access; a read
         is then left unanswered.
         """
+        route = self._ROUTES.get(type(exit))
+        if route is None:
+            return False
         try:
-            match exit:
-                case IoOut():
-                    if found := self._ports.get(exit.port):
-                        offset, _, write = found
-                        if exit.count == 1:
-                            write(offset, exit.size, int.from_bytes(exit.data, "little"))
-                        else:
-                            _write_string(exit, offset, write)
-                        return True
-                case IoIn():
-                    if found := self._ports.get(exit.port):
-                        offset, read, _ = found
-                        if exit.count == 1:
-                            size = exit.size
-                            exit.complete(read(offset, size) & (1 << 8 * size) - 1)
-                        else:
-                            _read_string(exit, offset, read)
-                        return True
-                case MmioWrite():
-                    if at := bisect_right(self._starts, address := exit.address):
-                        start, stop, _, write = self._memory[at - 1]
-                        if address < stop:
-                            data = exit.data
-                            write(address - start, len(data), int.from_bytes(data, "little"))
-                            return True
-                case MmioRead():
-                    if at := bisect_right(self._starts, address := exit.address):
-                        start, stop, read, _ = self._memory[at - 1]
-                        if address < stop:
-                            size = exit.size
-                            exit.complete(read(address - start, size) & (1 << 8 * size) - 1)
-                            return True
-                case _:
-                    return False
+            if route(self, exit):
+                return True
         except Exception as error:
             error.add_note(f"The guest access was {exit!r}.")
             raise
@@ -130,6 +118,28 @@ class Bus:
             self._unclaimed(exit)
         exit.ignore()
         return True
+
+    def _write_memory(self, exit: MmioWrite) -> bool:
+        address = exit.address
+        if at := bisect_right(self._starts, address):
+            start, stop, _, write = self._memory[at - 1]
+            if address < stop:
+                data = exit.data
+                write(address - start, len(data), int.from_bytes(data, "little"))
+                return True
+        return False
+
+    def _read_memory(self, exit: MmioRead) -> bool:
+        address = exit.address
+        if at := bisect_right(self._starts, address):
+            start, stop, read, _ = self._memory[at - 1]
+            if address < stop:
+                size = exit.size
+                exit.complete(read(address - start, size) & (1 << 8 * size) - 1)
+                return True
+        return False
+
+    _ROUTES: ClassVar[Routes] = {MmioRead: _read_memory, MmioWrite: _write_memory}
 
     def stop(self, reason: Reason = Reason.STOPPED, code: int | None = None) -> None:
         """End ``serve()``: the current call, or else the next one.
@@ -160,34 +170,6 @@ class Bus:
         finally:
             self._listener = None
             self._request = None
-
-    def _claim_range(self, what: str, new: range, allowed: range, device: Device) -> None:
-        """Record what is attached where; raises ValueError if the range is not free."""
-        place = f"{type(device).__name__} at {what} {_interval(new)}"
-        if new.step != 1 or not new:
-            raise ValueError(f"{place}: expected a non-empty range with step 1")
-        if new.start < allowed.start or new.stop > allowed.stop:
-            raise ValueError(f"{place} is beyond the bus, which has {what} {_interval(allowed)}")
-        for old, neighbour in self._attached[what]:
-            if new.start < old.stop and old.start < new.stop:
-                other = f"{type(neighbour).__name__} at {_interval(old)}"
-                raise ValueError(f"{place} overlaps {other}; move or shrink one of them")
-        self._attached[what].append((new, device))
-
-
-def _write_string(exit: IoOut, offset: int, write: Write) -> None:
-    """OUTS: write value by value to the same port."""
-    size = exit.size
-    for at in range(0, len(exit.data), size):
-        write(offset, size, int.from_bytes(exit.data[at : at + size], "little"))
-
-
-def _read_string(exit: IoIn, offset: int, read: Read) -> None:
-    """INS: read value by value from the same port."""
-    size = exit.size
-    mask = (1 << 8 * size) - 1
-    values = (read(offset, size) & mask for _ in range(exit.count))
-    exit.complete(b"".join(value.to_bytes(size, "little") for value in values))
 
 
 def _interval(numbers: range) -> str:

@@ -15,13 +15,13 @@ from types import TracebackType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.activity import Activity
-from vmm_arch.exits import Exit
 from vmm_arch.memory import Region
 from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
 from vmm_arch.report import Report
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.events import Events
+from vmm_arch.x86_64.exits import Exit
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 __all__ = [
@@ -127,7 +127,7 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
         """Inject an external interrupt; needs a VM without an irqchip.
 
         The guest must be able to accept it, that is, have interrupts enabled: wait for an
-        :class:`~vmm_arch.exits.InterruptWindow`.
+        :class:`~vmm_arch.x86_64.exits.InterruptWindow`.
         """
 
     def inject_nmi(self) -> None:

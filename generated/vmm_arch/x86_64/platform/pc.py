@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
-from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Reason
 from vmm_arch.memory import GuestMemory, MemoryAccessError
+from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.platform.acpi import SLEEP_TYPE_OFF
 from vmm_arch.x86_64.platform.resources import (
     CMOS_DATA_PORT,

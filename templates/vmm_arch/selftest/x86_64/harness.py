@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from vmm_arch.exits import IoIn, IoOut
 from vmm_arch.protocols.x86_64 import Backend, Fpu, Lapic, Regs, Sregs, Vcpu, Vm
 from vmm_arch.selftest import harness
 from vmm_arch.selftest.harness import answered
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
+from vmm_arch.x86_64.exits import IoIn, IoOut
 
 AnyVcpu: TypeAlias = Vcpu[Regs, Sregs, Fpu, Lapic]
 AnyVm: TypeAlias = Vm[AnyVcpu]

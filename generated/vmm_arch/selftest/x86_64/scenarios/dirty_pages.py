@@ -6,10 +6,10 @@ A page that the guest only reads may be told with them the first time: KVM maps 
 
 from __future__ import annotations
 
-from vmm_arch.exits import IoIn
 from vmm_arch.selftest.harness import ScenarioFailed, agree
 from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import RealMode
+from vmm_arch.x86_64.exits import IoIn
 
 MACHINE = Machine(RealMode(0x1000), track_dirty=True)
 CODE, ONLY_READ, HOSTS = 0x1000, 0x6000, 0xB000

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vmm_arch.exits import InterruptWindow
 from vmm_arch.selftest.harness import agree
 from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import RealMode
+from vmm_arch.x86_64.exits import InterruptWindow
 
 MACHINE = Machine(RealMode(0x1000))
 
