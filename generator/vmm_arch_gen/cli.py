@@ -2,7 +2,7 @@
 
 ``vmm-arch-gen extract`` needs headers and a C compiler. For each target it
 
-1. finds the compiler and the headers                      extract/toolchain.py
+1. finds the compiler and the headers, fetches packages    extract/toolchain.py, fetch/packages.py
 2. preprocesses the headers                                extract/preprocess.py
 3. reads declarations from pycparser's tree                extract/declarations.py
 4. lays out records as a compiler does                     abi/layout.py
@@ -40,8 +40,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 # Each command imports what only it needs: diff and show are to answer at once.
-from vmm_arch_gen.console import Commands, print_lines, print_text, progress, styled
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.console import (
+    Commands,
+    print_lines,
+    print_text,
+    progress,
+    styled,
+    warn_left_out,
+)
+from vmm_arch_gen.diagnostics import InputError, Problem, refuse
 from vmm_arch_gen.project import project
 
 if TYPE_CHECKING:
@@ -124,7 +131,9 @@ def extract(
     """Read headers, prove what they declare with a C compiler, and write TARGET.abi.
 
     \b
-    The default is the pinned headers and compiler. Others, for example:
+    The default is the pinned headers and compiler. What Debian's packages have is fetched with
+    apt; if it is not to be had, the targets that need it keep their facts unless --only names them.
+    Others, for example:
       the system's headers  --only kvm_x86_64 --include /usr/include \\
                             --include /usr/include/x86_64-linux-gnu --cc gcc --output DIR
       a kernel's            make headers_install INSTALL_HDR_PATH=H; --include H/include
@@ -134,6 +143,7 @@ def extract(
     # Only here: generating needs neither pycparser nor a compiler to be installed.
     from vmm_arch_gen.abi.text import MAGIC
     from vmm_arch_gen.extract.extract import extract_and_prove
+    from vmm_arch_gen.fetch.packages import missing_packages
     from vmm_arch_gen.outputs import compare, orphans
     from vmm_arch_gen.parallel import in_parallel
     from vmm_arch_gen.targets import largest_first, load_targets
@@ -148,9 +158,19 @@ def extract(
     say = progress(mode["quiet"])
     files: dict[PurePosixPath, bytes] = {}
     problems: list[Problem] = []
+    missing = {} if include else missing_packages(targets)
+    for name, why in missing.items():
+        facts = paths.abi / f"{name}.abi"
+        if only or not facts.is_file():
+            problems += why
+        else:
+            files[PurePosixPath(facts.name)] = facts.read_bytes()
+    refuse(problems)
+    warn_left_out(missing)
     calls = {
         target.name: partial(extract_and_prove, target, table.package, include, cc)
         for target in largest_first(targets, paths.abi)
+        if target.name not in missing
     }
     for name, result in in_parallel(calls):
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -78,6 +78,17 @@ def _discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+def warn_left_out(missing: Mapping[str, Sequence[Problem]]) -> None:
+    """Say which targets were left out, and why: each reason once."""
+    names: dict[Problem, list[str]] = {}
+    for name, problems in missing.items():
+        for problem in problems:
+            names.setdefault(problem, []).append(name)
+    for problem, left_out in names.items():
+        said = f"{', '.join(left_out)}: left out, so that the facts stay as they are: {problem}"
+        click.echo(f"{styled('warning', fg='yellow', bold=True)}: {said}", err=True)
 
 
 def progress(quiet: bool) -> Callable[[str], None]:

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, get_args
 
 from vmm_arch_gen.abi.model import BitFieldRules, DataModel, IoctlRules
@@ -25,6 +25,27 @@ class Package:
     version: str
     include: str
     """The folder of its include folders, relative to the package."""
+
+
+@dataclass(frozen=True)
+class DebianPackage:
+    """A pinned package of Debian's that headers come from; ``[packages.NAME]`` explains it."""
+
+    name: str
+    suite: str
+    version: str
+    sha256: str
+    include: str
+    unpack: tuple[str, ...]
+    architecture: str = "amd64"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of headers: below those of the pinned Python package, or in a Debian package."""
+
+    path: str
+    package: DebianPackage | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +68,7 @@ class Target:
     triple: str
     cpu_macro: str
     headers: tuple[str, ...]
-    folders: tuple[str, ...]
+    folders: tuple[Folder, ...]
     origin: Origin
     model: DataModel
     ioctl_rules: IoctlRules = "generic"
@@ -57,6 +78,12 @@ class Target:
     proof: tuple[str, ...] = ()
     backend: bool = False
     always: bool = False
+
+    @property
+    def packages(self) -> list[DebianPackage]:
+        """The Debian packages that its headers come from."""
+        found = (folder.package for folder in self.folders if folder.package)
+        return list(dict.fromkeys(found))
 
 
 Columns = Mapping[str, Any]
@@ -135,7 +162,7 @@ def load_targets(path: Path, more: Path | None = None) -> TargetTable:
         files.append(_File(more, path.parent, _read(more, "write it")))
     loading = _Loading()
     # By what refers to what: a user's families may name the package's origins and CPUs.
-    for read in (loading.read_origins, loading.read_defaults, loading.read_families):
+    for read in (loading.read_sources, loading.read_defaults, loading.read_families):
         for file in files:
             read(file)
         refuse(loading.problems)
@@ -174,23 +201,29 @@ class _Loading:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self._packages: dict[str, Package] = {}
+        self._package: dict[str, Package] = {}
+        self._packages: dict[str, DebianPackage] = {}
         self._origins: dict[str, Origin] = {}
         self._systems: dict[str, Columns] = {}
         self._cpus: dict[tuple[str, str], Columns] = {}
         self._targets: dict[str, Target] = {}
 
     def table(self) -> TargetTable:
-        return TargetTable(self._packages["package"], self._systems, self._cpus, self._targets)
+        return TargetTable(self._package["package"], self._systems, self._cpus, self._targets)
 
-    def read_origins(self, file: _File) -> None:
+    def read_sources(self, file: _File) -> None:
         for name in file.tables:
             with self._reading(file, name):
                 if name not in _TABLES:
                     raise TypeError(f"there is no such table; tables: {', '.join(_TABLES)}")
         if "package" in file.tables:
             with self._reading(file, "package"):
-                _add(self._packages, "package", _made(Package, file.tables["package"]))
+                _add(self._package, "package", _made(Package, file.tables["package"]))
+        for name, row in _items(file.tables, "packages"):
+            with self._reading(file, f"packages.{name}"):
+                package = _made(DebianPackage, row)
+                unpack = _strings("unpack", package.unpack)
+                _add(self._packages, name, replace(package, unpack=unpack))
         for name, row in _items(file.tables, "origins"):
             with self._reading(file, f"origins.{name}"):
                 origin = _made(Origin, row)
@@ -238,8 +271,10 @@ class _Loading:
             match column:
                 case "triple" | "cpu_macro" | "prelude":
                     columns[column] = _of_type(str, column, value)
-                case "headers" | "folders" | "proof":
+                case "headers" | "proof":
                     columns[column] = _strings(column, value)
+                case "folders":
+                    columns[column] = tuple(map(self._folder, _strings(column, value)))
                 case "backend" | "always":
                     columns[column] = _of_type(bool, column, value)
                 case "origin":
@@ -254,11 +289,27 @@ class _Loading:
                     raise TypeError(f"has an unknown column: {column}")
         return columns
 
+    def _folder(self, text: str) -> Folder:
+        """A folder as ``folders`` has it: ``FOLDER``, or ``PACKAGE:FOLDER`` of a Debian package."""
+        name, colon, path = text.rpartition(":")
+        if not colon:
+            return Folder(path)
+        if name not in self._packages:
+            known = ", ".join(self._packages)
+            raise TypeError(f"{text}: there is no package {name!r}; the packages are {known}")
+        package = self._packages[name]
+        wanted = PurePosixPath(path)
+        kept = [PurePosixPath(folder) for folder in package.unpack]
+        if not any(wanted.is_relative_to(f) or f.is_relative_to(wanted) for f in kept):
+            unpacked = ", ".join(package.unpack)
+            raise TypeError(f"{text}: of that package only {unpacked} is unpacked")
+        return Folder(path, package)
+
 
 _T = TypeVar("_T")
 _K = TypeVar("_K")
 _V = TypeVar("_V")
-_TABLES = ("package", "origins", "systems", "cpus", "families")
+_TABLES = ("package", "packages", "origins", "systems", "cpus", "families")
 
 
 def _items(tables: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:

@@ -72,7 +72,10 @@ def edit(path: Path, old: str, new: str) -> None:
 
 def test_the_checkout_is_what_its_headers_and_templates_say(copy: Copy) -> None:
     """The check that regenerates everything and compares."""
-    assert copy.run("extract", "--check", "-q") == (0, "", "")
+    status, out, err = copy.run("extract", "--check", "-q")
+    assert (status, out) == (0, "")
+    # An archive that has dropped a pinned package says nothing against the facts.
+    assert all(line.startswith("warning: ") for line in err.splitlines())
     assert copy.run("generate", "--check", "-q") == (0, "", "")
 
 

@@ -72,11 +72,11 @@ def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, path
     ("old", "new", "complaints"),
     [
         ('cpus = ["x86_64"]', 'cpus = ["vax"]', ["[families.paper.vax]: there is no CPU 'vax' of 'linux': the CPUs are x86_64, "]),
-        ('system = "linux"', 'system = "vms"', ["[families.paper.x86_64]: there is no CPU 'x86_64' of 'vms': the systems are linux, "]),
+        ('system = "linux"', 'system = "vms"', ["[families.paper.x86_64]: there is no CPU 'x86_64' of 'vms': the systems are kernel, linux, "]),
         ('system = "linux"', "", ["[families.paper]: has no 'system'"]),
         ('headers = ["paper.h"]', "", ["[families.paper.x86_64]: has no headers"]),
         ("[families.paper]", "[families.kvm]", ["[families.kvm.x86_64]: there is one of this name already"]),
-        ("[families.paper]", "[family.paper]", ["[family]: there is no such table; tables: package, origins, "]),
+        ("[families.paper]", "[family.paper]", ["[family]: there is no such table; tables: package, packages, origins, "]),
         ("[families.paper]", "[families.pa_per]\nbackend = true", ["[families.pa_per.x86_64]: a family with a backend needs a name without '_'"]),
         ("[families.paper]", "[families.paper.arm]\n[families.paper]", ["[families.paper]: has an unknown column: arm"]),
         ("[families.paper]", "[systems.linux]\n[cpus.x86_64.linux]\n[families.paper]", ["[systems.linux]: there is one of this name already", "[cpus.x86_64.linux]: there is one of this name already"]),

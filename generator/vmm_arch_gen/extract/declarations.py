@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Literal
 
 from pycparser import c_ast, c_parser
@@ -132,7 +132,9 @@ class Declarations:
     def parse_expression(self, text: str) -> c_ast.Node:
         """Parse a C expression in which the typedefs read so far are types."""
         try:
-            tree = c_parser.CParser(dialect="c23").parse(f"{self.type_names()}long x = ({text});")
+            words = set(re.findall(r"\w+", text))
+            names = self.type_names(words)  # not all of them: a target has hundreds
+            tree = c_parser.CParser(dialect="c23").parse(f"{names}long x = ({text});")
         except c_parser.ParseError:
             raise NotConstant(f"{text} is not an expression that can be read") from None
         value: c_ast.Node = tree.ext[-1].init
@@ -150,12 +152,16 @@ class Declarations:
             raise NotConstant(f"{text} is not a type")
         return self._type(node.expr.type, None)[0]
 
-    def type_names(self) -> str:
-        """C that tells a parser which names are types."""
+    def type_names(self, words: Collection[str] | None = None) -> str:
+        """C that tells a parser which names, or which of some words, are types."""
         names = (
             name for name in (*self.typedefs, *self.records, *self.enums) if name.isidentifier()
         )
-        return "".join(f"typedef int {name};" for name in dict.fromkeys(names))
+        return "".join(
+            f"typedef int {name};"
+            for name in dict.fromkeys(names)
+            if words is None or name in words
+        )
 
     # -- types -------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.fetch.packages import unpacked
 from vmm_arch_gen.targets import Origin, Package, Target
 
 
@@ -145,8 +146,9 @@ def find_toolchain(
 ) -> Toolchain:
     """The toolchain for a target: the pinned package's, or the given headers and compiler.
 
-    ``include`` replaces the package's headers, ``cc`` its compiler; with both the package is not
-    needed. ``cc`` is a command line and has to compile for the target by itself.
+    ``include`` replaces the package's headers and Debian's, ``cc`` the package's compiler; with
+    both the package is not needed. ``cc`` is a command line and has to compile for the target by
+    itself.
     """
     for folder in include:
         if not folder.is_dir():
@@ -165,8 +167,12 @@ def find_toolchain(
         folders, source = tuple(include), ""
     else:
         assert pinned is not None
-        folders = tuple(pinned / package.include / folder for folder in target.folders)
-        source = f", {package.name} {package.version}"
+        folders = tuple(
+            (unpacked(folder.package) if folder.package else pinned / package.include) / folder.path
+            for folder in target.folders
+        )
+        first = target.folders[0].package or package
+        source = f", {first.name} {first.version}"
     return Toolchain(command, folders, own_headers, _version(folders, target.origin) + source)
 
 
@@ -234,7 +240,7 @@ def _version(folders: Sequence[Path], origin: Origin) -> str:
         if header.is_file():
             text = header.read_text(encoding="utf-8", errors="replace")
             numbers = [
-                re.search(rf"^#\s*define\s+{macro}\s+(\d+)\s*$", text, re.M)
+                re.search(rf"^#\s*define\s+{macro}\s+(0x[0-9a-fA-F]+|\d+)\s*$", text, re.M)
                 for macro in origin.macros
             ]
             if all(numbers):

@@ -19,7 +19,16 @@ from pathlib import Path
 
 
 class Unavailable(Exception):
-    """What a test wants cannot be had here; the message says why."""
+    """What is wanted cannot be had here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """A package that a suite has now."""
+
+    name: str
+    version: str
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -32,10 +41,26 @@ class Suite:
     def unpack(self, packages: Iterable[str], root: Path) -> None:
         """Download packages and unpack all of them into one folder; no script of theirs is run."""
         with tempfile.TemporaryDirectory(dir=self.folder) as temporary:
-            self._run("apt-get", "download", *packages, folder=Path(temporary))
             root.mkdir(parents=True, exist_ok=True)
-            for package in sorted(Path(temporary).glob("*.deb")):
+            for package in self.download(packages, Path(temporary)):
                 self._run("dpkg", "-x", str(package), str(root))
+
+    def download(self, packages: Iterable[str], folder: Path) -> list[Path]:
+        """Download packages into an empty folder; ``NAME=VERSION`` is that version, no other."""
+        self._run("apt-get", "download", *packages, folder=folder)
+        return sorted(folder.glob("*.deb"))
+
+    def versions(self, pattern: str) -> list[Version]:
+        """The newest version of each package whose whole name matches a regular expression."""
+        found = self._run("apt-cache", "search", "--names-only", f"^{pattern}$")
+        names = [line.split()[0] for line in found.splitlines()]
+        if not names:
+            return []
+        shown = self._run("apt-cache", "show", "--no-all-versions", *names)
+        return [
+            Version(*(re.findall(rf"^{field}: (\S+)$", entry, re.M)[0] for field in _FIELDS))
+            for entry in re.split(r"\n\n+(?=Package: )", shown.strip())
+        ]
 
     def dependencies(self, package: str) -> list[str]:
         """The packages that a package depends on: a metapackage is nothing but these."""
@@ -65,18 +90,21 @@ class Suite:
         return done.stdout
 
 
+_FIELDS = ("Package", "Version", "SHA256")
+
+
 @contextmanager
 def suite(name: str, architecture: str = "amd64") -> Iterator[Suite]:
     """A suite's packages, as long as the context lasts; they come from where the system's do."""
     missing = [command for command in ("apt-get", "dpkg") if shutil.which(command) is None]
     if missing:
         raise Unavailable(
-            f"Debian's packages are wanted, and there is no {' and no '.join(missing)}"
+            f"Debian's packages are needed, and there is no {' and no '.join(missing)}"
         )
     with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
         private = Suite(Path(temporary))
         _configure(private.folder, name, architecture)
-        private._run("apt-get", "update")
+        private._run("apt-get", "-o", "APT::Update::Error-Mode=any", "update")
         yield private
 
 
@@ -98,4 +126,5 @@ def _configure(folder: Path, suite: str, architecture: str) -> None:
         f'Dir::Cache "{folder}/cache"; Dir::Etc::sourcelist "{folder}/etc/sources.list";\n'
         f'Dir::Etc::sourceparts "-"; APT::Sandbox::User "";\n'
         f'APT::Architecture "{architecture}"; APT::Architectures {{ "{architecture}"; }};\n'
+        'Acquire::Retries "1";\n'
     )

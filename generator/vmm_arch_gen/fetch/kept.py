@@ -7,7 +7,6 @@ it, in whatever process they are.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -73,6 +72,8 @@ def damage(folder: Path) -> str | None:
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that ends with the process at the latest."""
+    import fcntl  # Windows has none; what is kept comes from programs that it lacks as well
+
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
