@@ -160,6 +160,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_xcrs,
 )
 from vmm_arch.activity import Activity
+from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
@@ -205,18 +206,11 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.boot.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
 from vmm_arch.x86_64.dump import dump
-from vmm_arch.x86_64.entry import (
-    CODE_SELECTOR,
-    DATA_SELECTOR,
-    TSS_SELECTOR,
-    Entry,
-    Long64,
-    Protected32,
-    RealMode,
-)
+from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.exits import (
     EndOfInterrupt,
@@ -249,7 +243,7 @@ from vmm_arch.x86_64.lapic import (
 )
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.entry import Linux64
-from vmm_arch.x86_64.linux.kernel import load_flat, load_kernel
+from vmm_arch.x86_64.linux.kernel import load_kernel
 from vmm_arch.x86_64.msr import (
     AMD_OSVW,
     EFER_LMA,
@@ -276,13 +270,14 @@ from vmm_arch.x86_64.msr import (
     MTRR_ENABLE,
     MTRR_TYPE_WRITE_BACK,
 )
-from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.platform.ioapic import check_line
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
-from vmm_arch.x86_64.system import (
+from vmm_arch.x86_64.system import configure_system
+from vmm_arch.x86_64.tables import (
     CODE32_ATTRIBUTES,
     CODE64_ATTRIBUTES,
+    CODE_SELECTOR,
     CR0_ET,
     CR0_MP,
     CR0_NE,
@@ -290,11 +285,12 @@ from vmm_arch.x86_64.system import (
     CR0_PG,
     CR4_PAE,
     DATA_ATTRIBUTES,
+    DATA_SELECTOR,
     GDT_LIMIT,
     RFLAGS_IF,
     TSS_ATTRIBUTES,
     TSS_LIMIT,
-    configure_system,
+    TSS_SELECTOR,
 )
 from vmm_arch.x86_64.tsc import check_moved
 

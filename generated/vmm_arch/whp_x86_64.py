@@ -176,6 +176,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterXmmControlStatus,
 )
 from vmm_arch.activity import Activity
+from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
@@ -241,6 +242,7 @@ from vmm_arch.whp.x86_64.registers import (
     names_array,
     segment_image,
 )
+from vmm_arch.x86_64.boot.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import (
     CpuidEntry,
@@ -251,15 +253,7 @@ from vmm_arch.x86_64.cpuid import (
     processors_own,
 )
 from vmm_arch.x86_64.dump import dump
-from vmm_arch.x86_64.entry import (
-    CODE_SELECTOR,
-    DATA_SELECTOR,
-    TSS_SELECTOR,
-    Entry,
-    Long64,
-    Protected32,
-    RealMode,
-)
+from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.exits import (
     EndOfInterrupt,
@@ -273,7 +267,7 @@ from vmm_arch.x86_64.exits import (
 from vmm_arch.x86_64.lapic import LVT_EXTINT, LVT_NMI, LapicPage
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.entry import Linux64
-from vmm_arch.x86_64.linux.kernel import load_flat, load_kernel
+from vmm_arch.x86_64.linux.kernel import load_kernel
 from vmm_arch.x86_64.msr import (
     EFER_LMA,
     EFER_LME,
@@ -285,13 +279,14 @@ from vmm_arch.x86_64.msr import (
     MTRR_ENABLE,
     MTRR_TYPE_WRITE_BACK,
 )
-from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, IoApic
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
-from vmm_arch.x86_64.system import (
+from vmm_arch.x86_64.system import configure_system
+from vmm_arch.x86_64.tables import (
     CODE32_ATTRIBUTES,
     CODE64_ATTRIBUTES,
+    CODE_SELECTOR,
     CR0_ET,
     CR0_MP,
     CR0_NE,
@@ -299,11 +294,12 @@ from vmm_arch.x86_64.system import (
     CR0_PG,
     CR4_PAE,
     DATA_ATTRIBUTES,
+    DATA_SELECTOR,
     GDT_LIMIT,
     RFLAGS_IF,
     TSS_ATTRIBUTES,
     TSS_LIMIT,
-    configure_system,
+    TSS_SELECTOR,
 )
 from vmm_arch.x86_64.tsc import check_moved
 

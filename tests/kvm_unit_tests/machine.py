@@ -26,8 +26,8 @@ from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.serve import serve
+from vmm_arch.x86_64.boot.multiboot import MultibootModule, load_multiboot
 from vmm_arch.x86_64.bus import Bus
-from vmm_arch.x86_64.multiboot import MultibootModule, load_multiboot
 from vmm_arch.x86_64.platform.pc import Cmos
 from vmm_arch.x86_64.platform.resources import (
     CMOS_DATA_PORT,

@@ -24,8 +24,8 @@ from vmm_arch.abi.linux_x86_64 import (
 )
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.memory import Region
-from vmm_arch.x86_64.linux.zero_page import E820_RAM, e820_map
-from vmm_arch.x86_64.multiboot import Multiboot32, MultibootModule, load_multiboot
+from vmm_arch.x86_64.boot.multiboot import Multiboot32, MultibootModule, load_multiboot
+from vmm_arch.x86_64.platform.e820 import E820_RAM, e820_map
 
 MAGIC = 0x1BADB002
 ADDRESSES = 1 << 16

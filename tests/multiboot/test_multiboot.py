@@ -30,8 +30,8 @@ from vmm_arch.boot.image import KernelImageError
 from vmm_arch.exits import Halt
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.selftest.x86_64.harness import AnyBackend
+from vmm_arch.x86_64.boot.multiboot import MultibootModule, load_multiboot
 from vmm_arch.x86_64.exits import IoOut
-from vmm_arch.x86_64.multiboot import MultibootModule, load_multiboot
 from vmm_arch.x86_64.platform.memory_map import GuestMemory as X86Memory
 
 from multiboot.images import ADDRESSES, attempt, elf32, header

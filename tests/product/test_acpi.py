@@ -12,8 +12,8 @@ import pytest
 from images import Recorded, inside
 from requirements import require
 from vmm_arch.memory import GuestMemory
-from vmm_arch.x86_64.linux.zero_page import E820_ACPI, e820_map
 from vmm_arch.x86_64.platform.acpi import RSDP_ADDRESS, write_acpi
+from vmm_arch.x86_64.platform.e820 import E820_ACPI, e820_map
 
 
 @pytest.fixture

@@ -35,8 +35,10 @@ from images import (
     unchanged,
 )
 from vmm_arch.abi.linux_x86_64 import XLF_KERNEL_64, elf64_hdr, elf64_phdr
+from vmm_arch.boot.flat import load_flat
+from vmm_arch.boot.image import KernelImageError
 from vmm_arch.memory import GuestMemory, Region
-from vmm_arch.x86_64.linux.kernel import KernelImageError, load_flat, load_kernel
+from vmm_arch.x86_64.linux.kernel import load_kernel
 from vmm_arch.x86_64.platform.memory_map import GuestMemory as X86Memory
 
 # Where images come from

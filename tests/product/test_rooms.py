@@ -70,6 +70,12 @@ def owned_by(module: str) -> set[str]:
     }
 
 
+def room(module: str) -> str:
+    return (
+        module if MODULES.get(module, PACKAGE).name == "__init__.py" else module.rpartition(".")[0]
+    )
+
+
 def level(module: str) -> int:
     room = (*module.split("."), "")[1]
     return ABOVE.index(room) + 1 if room in ABOVE else 0
@@ -109,6 +115,11 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     in_order(graph)
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if room(name) != "vmm_arch"])
+def test_a_room_knows_its_parents_but_none_inside_it(module: str) -> None:
+    assert not [name for name in IMPORTS[module] if room(name).startswith(f"{room(module)}.")]
+
+
 def test_no_rooms_beside_each_other_import_each_other() -> None:
     graph: dict[str, set[str]] = {}
     for module, names in IMPORTS.items():
@@ -118,12 +129,6 @@ def test_no_rooms_beside_each_other_import_each_other() -> None:
             if not nested:
                 graph.setdefault(ours, set()).add(theirs)
     in_order(graph)
-
-
-def room(module: str) -> str:
-    return (
-        module if MODULES.get(module, PACKAGE).name == "__init__.py" else module.rpartition(".")[0]
-    )
 
 
 def in_order(graph: Mapping[str, object]) -> None:

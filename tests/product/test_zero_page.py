@@ -13,13 +13,8 @@ from images import CODE, GIB, MIB, NOISE, PAGE, Recorded, bzimage, inside
 from vmm_arch.abi.linux_x86_64 import CAN_USE_HEAP, LOADED_HIGH, boot_params
 from vmm_arch.memory import GuestMemory, MemoryAccessError, Region
 from vmm_arch.x86_64.linux.kernel import load_kernel
-from vmm_arch.x86_64.linux.zero_page import (
-    E820_ACPI,
-    E820_RAM,
-    E820_RESERVED,
-    e820_map,
-    write_zero_page,
-)
+from vmm_arch.x86_64.linux.zero_page import write_zero_page
+from vmm_arch.x86_64.platform.e820 import E820_ACPI, E820_RAM, E820_RESERVED, e820_map
 
 
 def zero_page(

@@ -30,10 +30,12 @@ from vmm_arch.abi.linux_x86_64 import (
     elf64_phdr,
     setup_header,
 )
+from vmm_arch.boot.image import KernelImageError
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.x86_64.linux.entry import Linux64
-from vmm_arch.x86_64.linux.kernel import KernelImageError, load_kernel
-from vmm_arch.x86_64.linux.zero_page import E820_RAM, e820_map, write_zero_page
+from vmm_arch.x86_64.linux.kernel import load_kernel
+from vmm_arch.x86_64.linux.zero_page import write_zero_page
+from vmm_arch.x86_64.platform.e820 import E820_RAM, e820_map
 
 PAGE = 0x1000
 MIB = 1 << 20

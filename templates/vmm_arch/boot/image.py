@@ -60,6 +60,11 @@ class Image:
         self.copy(segment.offset, segment.file_size, memory, segment.address)
         _clear(memory, segment.address + segment.file_size, segment.end)
 
+    def require_content(self) -> None:
+        """Raise KernelImageError if there is none."""
+        if not self.size:
+            raise self.error("it is empty", CORRUPT)
+
     def rewind(self) -> None:
         """Restore the file's position."""
         self._file.seek(self._start)

@@ -1,18 +1,23 @@
 """Entries: address and mode of a guest's first instruction, one class for each mode.
 
-``configure_system`` writes the descriptor and page tables that the mode needs to guest memory, once
-for a machine.
+Each writes the tables that it needs to guest memory, once for a machine: ``configure_system`` calls
+:meth:`Entry.write_tables`. An entry of one's own is a subclass, whose mode is that of its base.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CODE_SELECTOR = 0x10
-DATA_SELECTOR = 0x18
-TSS_SELECTOR = 0x20
-GDT_SIZE = TSS_SELECTOR + 16
-"""Includes the TSS descriptor's 16 bytes in long mode."""
+from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.tables import (
+    CODE32_ATTRIBUTES,
+    CODE64_ATTRIBUTES,
+    GDT_SIZE,
+    MAPPED,
+    PAGE_TABLES_SIZE,
+    descriptor_table,
+    page_tables,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,12 @@ class Entry:
     @property
     def rip(self) -> int:
         return self.address
+
+    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
+        """Write what the guest needs in memory on a machine with so many vCPUs; by default nothing.
+
+        Raises MemoryAccessError if that is outside guest memory.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,10 @@ class Protected32(Entry):
         Entry.__post_init__(self)
         _check_place(self.address, "gdt", self.gdt, GDT_SIZE, 8)
 
+    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
+        """Write the descriptor table."""
+        memory.write(self.gdt, descriptor_table(CODE32_ATTRIBUTES))
+
 
 @dataclass(frozen=True, slots=True)
 class Long64(Entry):
@@ -87,15 +102,20 @@ class Long64(Entry):
     def __post_init__(self) -> None:
         Entry.__post_init__(self)
         _check_place(self.address, "gdt", self.gdt, GDT_SIZE, 8)
-        _check_place(self.address, "page_tables", self.page_tables, 0x6000, 0x1000)
+        _check_place(self.address, "page_tables", self.page_tables, PAGE_TABLES_SIZE, 0x1000)
+
+    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
+        """Write descriptor table and page tables."""
+        memory.write(self.gdt, descriptor_table(CODE64_ATTRIBUTES))
+        memory.write(self.page_tables, page_tables(self.page_tables))
 
 
 def _check_place(address: int, name: str, place: int, size: int, alignment: int) -> None:
-    if address >= 1 << 32:
+    if address >= MAPPED:
         raise ValueError(f"address {address:#x} is beyond the first 4 GiB, which are mapped")
     if not isinstance(place, int):
         raise TypeError(f"{name}: expected int, got {type(place).__name__}")
-    if place % alignment or not 0 <= place <= (1 << 32) - size:
+    if place % alignment or not 0 <= place <= MAPPED - size:
         raise ValueError(f"{name}={place:#x} is not a multiple of {alignment:#x} below 4 GiB")
     if place <= address < place + size:
         raise ValueError(

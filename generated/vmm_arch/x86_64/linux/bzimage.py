@@ -11,7 +11,9 @@ import re
 from vmm_arch.abi.linux_x86_64 import LOADED_HIGH, XLF_KERNEL_64, setup_header
 from vmm_arch.boot.image import CORRUPT, Image, described
 from vmm_arch.boot.ranges import Segment, aligned, clipped, holds, listing, lowest
-from vmm_arch.x86_64.linux.layout import HIGH_MEMORY, MAPPED, Layout, memory_up_to
+from vmm_arch.x86_64.linux.layout import Layout
+from vmm_arch.x86_64.platform.memory_map import HIGH_MEMORY, memory_up_to
+from vmm_arch.x86_64.tables import MAPPED
 
 HEADER = 0x1F1
 """The offset of the setup header."""

@@ -17,15 +17,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.entry import Long64
+from vmm_arch.x86_64.linux.zero_page import write_zero_page
+from vmm_arch.x86_64.platform.acpi import write_acpi
 
 ZERO_PAGE = 0x7000
 STACK_TOP = 0x8FF0
 LOW_STRUCTURES = range(0xF000)
 """The range of GDT, zero page, stack and page tables."""
 COMMAND_LINE = 0x20000
-EBDA = range(0x9FC00, 0xA0000)
-BIOS = range(0xF0000, 0x100000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +46,8 @@ class Linux64(Long64):
     """The addresses of the command line, its terminating zero included."""
     initrd: range | None = None
     """The addresses of the initrd, if there is one."""
+
+    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
+        """Write descriptor table, page tables, ACPI tables and zero page."""
+        Long64.write_tables(self, memory, vcpus)
+        write_zero_page(memory, self, acpi_rsdp=write_acpi(memory, vcpus))

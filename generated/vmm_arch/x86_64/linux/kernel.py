@@ -12,19 +12,18 @@ from ctypes import sizeof
 from typing import TYPE_CHECKING
 
 from vmm_arch.abi.linux_x86_64 import XLF_CAN_BE_LOADED_ABOVE_4G, setup_header
-from vmm_arch.boot.image import CORRUPT, Image, KernelImageError, opened, terminated
+from vmm_arch.boot.image import Image, KernelImageError, opened, terminated
 from vmm_arch.boot.ranges import aligned, clipped, highest, holds, listing, runs_of, without
 from vmm_arch.memory import ADDRESS_LIMIT, PAGE_SIZE, GuestMemory
-from vmm_arch.x86_64 import elf
-from vmm_arch.x86_64.linux import bzimage
-from vmm_arch.x86_64.linux.entry import COMMAND_LINE, EBDA, LOW_STRUCTURES, Linux64
-from vmm_arch.x86_64.linux.layout import HIGH_MEMORY, HOLE, Layout, memory_of
-from vmm_arch.x86_64.other_protocols import multiboot_header
+from vmm_arch.x86_64.boot import elf
+from vmm_arch.x86_64.boot.other_protocols import multiboot_header
+from vmm_arch.x86_64.linux import bzimage, vmlinux
+from vmm_arch.x86_64.linux.entry import COMMAND_LINE, LOW_STRUCTURES, Linux64
+from vmm_arch.x86_64.linux.layout import Layout
+from vmm_arch.x86_64.platform.memory_map import EBDA, HIGH_MEMORY, HOLE, memory_of
 
 if TYPE_CHECKING:
     from vmm_arch.boot.image import Source
-
-__all__ = ["KernelImageError", "load_flat", "load_kernel"]
 
 _DECOMPRESS = "decompress it first"
 _OTHER_CPU = "give a kernel for x86-64"
@@ -105,27 +104,11 @@ def load_kernel(
     )
 
 
-def load_flat(memory: GuestMemory, code: Source, address: int) -> None:
-    """Load a flat binary, given as a path, bytes or a binary file, to a guest-physical address.
-
-    Memory that is read-only for the guest is allowed, for firmware. Raises KernelImageError, with
-    nothing written, if it is empty or does not fit; OSError if it cannot be read.
-    """
-    with opened(code, "binary", sum(region.size for region in memory.regions)) as image:
-        _require_content(image)
-        wanted = range(address, address + image.size)
-        runs = runs_of(memory, writable=False)
-        if not holds(runs, wanted):
-            problem = f"it would go to {listing([wanted])}; memory is {listing(runs)}"
-            raise image.error(problem, "load it elsewhere, or give the guest memory there")
-        image.copy(0, image.size, memory, address)
-
-
 def _read_layout(image: Image, ram: list[range]) -> Layout:
-    _require_content(image)
+    image.require_content()
     start = image.read(0, min(image.size, _START), "its beginning")
     if elf.is_elf(start):
-        return elf.read_layout(image, ram)
+        return vmlinux.read_layout(image, ram)
     if bzimage.is_bzimage(start):
         return bzimage.read_layout(image, ram)
     for offset, magic, problem, remedy in _OTHERS:
@@ -136,11 +119,6 @@ def _read_layout(image: Image, ram: list[range]) -> Layout:
         raise image.error(f"{multiboot}", multiboot.remedy)
     problem = f"it is {image.size:#x} bytes that are neither a bzImage nor an ELF file"
     raise image.error(problem, "give a kernel; load_flat() is for code without a header")
-
-
-def _require_content(image: Image) -> None:
-    if not image.size:
-        raise image.error("it is empty", CORRUPT)
 
 
 def _command_line(cmdline: str | bytes, allowed: int) -> bytes:
@@ -159,7 +137,7 @@ def _place_initrd(image: Image, header: setup_header, ram: list[range], kernel: 
     initrd_addr_max exists for the sake of boot loaders' bugs; a kernel that can be loaded above
     4 GiB accepts an initrd anywhere, so if there is no room below the limit, it may be above.
     """
-    _require_content(image)
+    image.require_content()
     limits = [header.initrd_addr_max + 1]
     if header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G:
         limits.append(ADDRESS_LIMIT)

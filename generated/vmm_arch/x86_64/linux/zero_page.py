@@ -7,6 +7,7 @@ Source: Linux, Documentation/arch/x86/boot.rst and zero-page.rst.
 from __future__ import annotations
 
 from ctypes import sizeof
+from typing import Protocol
 
 from vmm_arch.abi.linux_x86_64 import (
     CAN_USE_HEAP,
@@ -14,17 +15,9 @@ from vmm_arch.abi.linux_x86_64 import (
     LOADED_HIGH,
     boot_params,
 )
-from vmm_arch.boot.ranges import clipped, runs_of
 from vmm_arch.memory import ADDRESS_LIMIT, GuestMemory
 from vmm_arch.x86_64.linux.bzimage import HEADER
-from vmm_arch.x86_64.linux.entry import BIOS, EBDA, Linux64
-from vmm_arch.x86_64.linux.layout import HIGH_MEMORY
-from vmm_arch.x86_64.platform.acpi import TABLES
-
-E820_RAM = 1
-E820_RESERVED = 2
-E820_ACPI = 3
-"""Address range types (ACPI 6.5, table 15.2)."""
+from vmm_arch.x86_64.platform.e820 import e820_map
 
 _UNKNOWN_LOADER = 0xFF
 _NORMAL_VIDEO = 0xFFFF
@@ -33,7 +26,22 @@ _HEAP_END = 0xFE00
 _LOW = 0xFFFFFFFF
 
 
-def write_zero_page(memory: GuestMemory, linux: Linux64, *, acpi_rsdp: int = 0) -> None:
+class LoadedKernel(Protocol):
+    """What a kernel's entry, :class:`~vmm_arch.x86_64.linux.entry.Linux64`, says of it."""
+
+    @property
+    def rsi(self) -> int: ...
+    @property
+    def setup_header(self) -> bytes: ...
+    @property
+    def kernel(self) -> range: ...
+    @property
+    def command_line(self) -> range: ...
+    @property
+    def initrd(self) -> range | None: ...
+
+
+def write_zero_page(memory: GuestMemory, linux: LoadedKernel, *, acpi_rsdp: int = 0) -> None:
     """Write the zero page of a kernel that load_kernel() has loaded into this memory.
 
     It goes to the guest-physical address in the entry's RSI. `acpi_rsdp` is the address of the ACPI
@@ -71,34 +79,3 @@ def write_zero_page(memory: GuestMemory, linux: Linux64, *, acpi_rsdp: int = 0) 
         entry.addr, entry.size = addresses.start, addresses.stop - addresses.start
         entry.type = kind
     memory.write(linux.rsi, page)
-
-
-def e820_map(memory: GuestMemory) -> list[tuple[range, int]]:
-    """The memory map: ranges of guest-physical addresses in ascending order, each with its type.
-
-    RAM is writable memory below the extended BIOS data area and from 1 MiB on. That area, the
-    BIOS's and read-only memory are reserved. Between the two is RAM with ACPI tables, which the
-    guest may use once it has read them. Addresses in no range have no memory.
-    """
-    ram = runs_of(memory, writable=True)
-    usable = [*clipped(ram, 0, EBDA.start), *clipped(ram, HIGH_MEMORY, ADDRESS_LIMIT)]
-    read_only = [range(one.address, one.end) for one in memory.regions if one.read_only]
-    reserved = _joined([EBDA, BIOS, *read_only])
-    tables = clipped(ram, TABLES.start, TABLES.stop)
-    entries = [
-        *((run, E820_RAM) for run in usable),
-        *((run, E820_RESERVED) for run in reserved),
-        *((run, E820_ACPI) for run in tables),
-    ]
-    return sorted(entries, key=lambda entry: entry[0].start)
-
-
-def _joined(intervals: list[range]) -> list[range]:
-    """The same addresses as ascending ranges, with adjacent ones joined."""
-    joined: list[range] = []
-    for one in sorted(intervals, key=lambda interval: interval.start):
-        if joined and one.start <= joined[-1].stop:
-            joined[-1] = range(joined[-1].start, max(one.stop, joined[-1].stop))
-        else:
-            joined.append(one)
-    return joined

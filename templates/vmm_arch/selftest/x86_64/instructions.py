@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from vmm_arch.errors import HypervisorError
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
-from vmm_arch.x86_64.entry import CODE_SELECTOR, Long64
+from vmm_arch.x86_64.entry import Long64
+from vmm_arch.x86_64.tables import CODE_SELECTOR
 
 _CX16, _POPCNT, _XSAVE = 1 << 13, 1 << 23, 1 << 26
 _ALWAYS = 0

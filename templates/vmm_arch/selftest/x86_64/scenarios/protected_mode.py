@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from vmm_arch.selftest.x86_64.harness import Guest, Machine
-from vmm_arch.x86_64.entry import CODE_SELECTOR, DATA_SELECTOR, TSS_SELECTOR, Protected32
+from vmm_arch.x86_64.entry import Protected32
+from vmm_arch.x86_64.tables import CODE_SELECTOR, DATA_SELECTOR, TSS_SELECTOR
 
 MACHINE = Machine(Protected32(0x10000, rsp=0x8000), memory=0x40_0000)
 

@@ -7,7 +7,7 @@ import struct
 from vmm_arch.selftest.harness import agree
 from vmm_arch.selftest.x86_64.harness import Guest, Machine
 from vmm_arch.x86_64.entry import Long64
-from vmm_arch.x86_64.system import GDT_LIMIT
+from vmm_arch.x86_64.tables import GDT_LIMIT
 
 ENTRY = Long64(0x10000, rsp=0x8000, rbx=0x1111, rsi=0x2222)
 MACHINE = Machine(ENTRY)
