@@ -269,6 +269,8 @@ from vmm_arch.x86_64.msr import (
     MISC_ENABLE_FAST_STRINGS,
     MTRR_ENABLE,
     MTRR_TYPE_WRITE_BACK,
+    msr_name,
+    msr_text,
 )
 from vmm_arch.x86_64.platform.ioapic import check_line
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
@@ -364,6 +366,7 @@ __all__ = [
     "load_flat",
     "load_kernel",
     "load_multiboot",
+    "msr_name",
     "probe",
     "reset_long64",
     "reset_protected32",
@@ -698,7 +701,7 @@ def _read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
         image = _msrs_image(dict.fromkeys(part, 0))
         count = _call_any(fd, KVM_GET_MSRS, image)
         if count < len(part):
-            cause = f"MSR {part[count]:#x} does not exist on this host or with this CPUID"
+            cause = f"MSR {msr_text(part[count])} does not exist on this host or with this CPUID"
             raise HypervisorError("KVM_GET_MSRS", "EINVAL", cause)
         values |= {i: value for i, _, value in struct.iter_unpack("<IIQ", image[MSR_HEADER:])}
     return values
@@ -709,7 +712,7 @@ def _write_msrs(fd: int, image: bytearray) -> None:
     refused = MSR_HEADER + _msrs_taken(fd, image) * MSR_ENTRY
     if refused < len(image):
         index, _, value = struct.unpack_from("<IIQ", image, refused)
-        cause = f"MSR {index:#x} cannot be {value:#x} on this host or with this CPUID"
+        cause = f"MSR {msr_text(index)} cannot be {value:#x} on this host or with this CPUID"
         raise HypervisorError("KVM_SET_MSRS", "EINVAL", cause)
 
 

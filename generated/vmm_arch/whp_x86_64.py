@@ -278,6 +278,8 @@ from vmm_arch.x86_64.msr import (
     MISC_ENABLE_FAST_STRINGS,
     MTRR_ENABLE,
     MTRR_TYPE_WRITE_BACK,
+    msr_name,
+    msr_text,
 )
 from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, IoApic
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
@@ -373,6 +375,7 @@ __all__ = [
     "load_flat",
     "load_kernel",
     "load_multiboot",
+    "msr_name",
     "probe",
     "reset_long64",
     "reset_protected32",
@@ -732,7 +735,7 @@ def _read_msrs(vcpu: Vcpu, indices: Iterable[int]) -> dict[int, int]:
             missing = next((i for i in wanted if not _readable(vcpu, [MSRS[i]])), None)
             if missing is None:
                 raise
-            cause = f"MSR {missing:#x} does not exist on this host or with this CPUID"
+            cause = f"MSR {msr_text(missing)} does not exist on this host or with this CPUID"
             raise HypervisorError(error.operation, error.code, cause) from None
     return {index: value.Reg64 for index, value in zip(wanted, values, strict=True)}
 
@@ -758,7 +761,7 @@ def _msr_register(index: int, operation: str) -> int:
     if index not in MSRS:
         if not 0 <= index < 1 << 32:
             raise ValueError(f"MSR {index:#x}: an index has 32 bits")
-        cause = f"MSR {index:#x} is not a register of this platform"
+        cause = f"MSR {msr_text(index)} is not a register of this platform"
         raise HypervisorError(operation, "WHV_E_INVALID_VP_REGISTER_NAME", cause)
     return MSRS[index]
 

@@ -342,10 +342,11 @@ def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path 
     """Show NAME: a record's layout, an ioctl number taken apart, a value, a prototype.
 
     \b
-    NAME may have wildcards, and may be an ioctl's number:
+    NAME may have wildcards, and may be a number: an ioctl's, or else a value.
       show kvm_segment        offsets, sizes and holes
       show 'KVM_EXIT_*'       what the exit reasons are
       show 0x4090ae82         which ioctl that is
+      show 0xc0000080         what else has that number: an MSR
     """
     _keep_garbage()
     from vmm_arch_gen.show.find import find

@@ -343,6 +343,8 @@ class TestRefusals:
             vcpu.set_msrs({0x174: 1, 0x1234567: 0x42})
         with pytest.raises(HypervisorError, match=r"(?i)get.*: MSR 0x1234567"):
             vcpu.get_msrs([0x174, 0x1234567])
+        with pytest.raises(HypervisorError, match=r"(?i)set.*: MSR 0x3a \(MSR_IA32_FEAT_CTL\)"):
+            vcpu.set_msrs({0x3A: 1 << 63})
         vcpu.set_msrs({0x174: 1})
         assert vcpu.get_msrs([0x174]) == {0x174: 1}
 

@@ -477,7 +477,7 @@ for irqchip in (False, True):
 
     def test_one_without_misc_enable(self) -> None:
         said = self.run(self.CONFIGURED, "WHvX64RegisterMsrIa32MiscEnable").splitlines()
-        gone = f"{GET}: WHV_E_INVALID_VP_REGISTER_NAME: MSR 0x1a0 does not exist on this host or"
+        gone = f"{GET}: WHV_E_INVALID_VP_REGISTER_NAME: MSR 0x1a0 (MSR_IA32_MISC_ENABLE) does not exist on this host or"
         assert said == [
             *(self.OUT, self.OUT, f"{gone} with this CPUID"),
             *(self.OUT, self.OUT, self.LAPIC, f"{gone} with this CPUID"),

@@ -196,6 +196,23 @@ def test_an_ioctls_number_may_be_written_in_any_way(paths: Project) -> None:
         assert found.ioctls == ("KVM_SET_REGS",)
 
 
+def test_a_number_that_is_no_ioctls_is_a_value(paths: Project, folder: Path) -> None:
+    """Constants' and enumerators', however they and it are written; no part of another number."""
+    for name in ("0xC0000080", "3221225600"):
+        (found,), others = find(paths.abi, name, ())
+        assert (found.abi.target, found.constants, others) == ("msr_x86_64", ("MSR_EFER",), [])
+    for name, constants in (
+        ("0xc", {"RUN_LIMIT"}),
+        ("1", {"RUN_FLAG_FAST", "ON"}),
+        ("0xF0", {"RUN_FLAG_MASK"}),
+    ):
+        (found,), _ = find(folder, name, ())
+        assert set(found.constants) == constants
+        assert (found.records, found.ioctls, found.typedefs, found.functions) == ((),) * 4
+    with pytest.raises(InputError, match="0xf: nothing in the headers of any target has this"):
+        find(folder, "0xf", ())
+
+
 def test_every_name_of_every_target_is_found_where_it_is_defined(paths: Project) -> None:
     for path in sorted(paths.abi.glob("*.abi")):
         abi = read_abi_file(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TypeAlias, final
 
 from vmm_arch.exits import CommonExit, Notice, PlainExit, ReadExit, Reply, WriteExit
+from vmm_arch.x86_64.msr import msr_text
 
 
 @final
@@ -77,7 +78,7 @@ class MsrRead(_MsrAccess):
         self._reply(self, value)
 
     def __repr__(self) -> str:
-        return f"MsrRead(index={self.index:#x})"
+        return f"MsrRead(index={msr_text(self.index)})"
 
 
 @final
@@ -94,7 +95,7 @@ class MsrWrite(_MsrAccess):
         self._reply(self, self.value)
 
     def __repr__(self) -> str:
-        return f"MsrWrite(index={self.index:#x}, value={self.value:#x})"
+        return f"MsrWrite(index={msr_text(self.index)}, value={self.value:#x})"
 
 
 @final

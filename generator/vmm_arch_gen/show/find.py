@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import platform
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +40,9 @@ class Found:
 def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], list[str]]:
     """What has a name in the given targets, or in one: this host's if that has it.
 
-    Gives the other targets that have it too. ``name`` may hold ``*`` and ``?``, may be an ioctl's
-    number, and may say ``struct`` or not. InputError gives the nearest names that there are.
+    Gives the other targets that have it too. ``name`` may hold ``*`` and ``?``, and may say
+    ``struct`` or not. It may be a number: of an ioctl, or else the value of constants and
+    enumerators. InputError gives the nearest names that there are.
     """
     texts = {path.stem: path.read_text() for path in sorted(folder.glob("*.abi"))}
     if not texts:
@@ -57,9 +58,8 @@ def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], 
         if target not in texts
     )
     plain = re.sub(r"^(struct|union|enum) ", "", name)
-    pattern = _pattern(plain)
     searched = {target: texts[target] for target in targets or texts}
-    defining = [t for t, text in searched.items() if _defines(text, plain, pattern)]
+    wanted, defining = _searched(plain, searched)
     if not defining:
         refuse(_left_out(plain, searched.values()))
         where = ", ".join(targets) or "any target"
@@ -68,16 +68,36 @@ def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], 
     defining.sort(key=lambda t: not t.endswith(_CPUS.get(cpu, cpu)))
     shown = defining if targets else defining[:1]
     found = [
-        _find(read_abi_file(folder / f"{target}.abi", exact=False), pattern) for target in shown
+        _find(read_abi_file(folder / f"{target}.abi", exact=False), wanted) for target in shown
     ]
     return found, defining[len(shown) :]
 
 
-def _pattern(plain: str) -> re.Pattern[str]:
-    if re.fullmatch(r"0[xX][0-9a-fA-F]+|\d+", plain):
-        number = int(plain, 16 if plain[:2] in ("0x", "0X") else 10)
-        return re.compile(hex(number))
-    return re.compile(fnmatch.translate(plain))
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|\d+")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Which names, or the ioctls or values of which number."""
+
+    pattern: re.Pattern[str]
+    ioctl: int | None = None
+    value: int | None = None
+
+
+def _searched(plain: str, texts: Mapping[str, str]) -> tuple[_Wanted, list[str]]:
+    """What a name or number is looked for as, and the targets that have it."""
+    if not _NUMBER.fullmatch(plain):
+        pattern = re.compile(fnmatch.translate(plain))
+        return _Wanted(pattern), [t for t, text in texts.items() if _defines(text, plain, pattern)]
+    number = int(plain, 16 if plain[:2] in ("0x", "0X") else 10)
+    nothing = re.compile(r"(?!)")
+    ioctl = re.compile(rf"^ioctl \w+ = {number:#x} ", re.MULTILINE)
+    if found := [target for target, text in texts.items() if ioctl.search(text)]:
+        return _Wanted(nothing, ioctl=number), found
+    value = re.compile(rf"^(?:constant |  )\w+ = (?:{number:#x}|{number})(?: in |$)", re.MULTILINE)
+    found = [target for target, text in texts.items() if value.search(text)]
+    return _Wanted(nothing, value=number), found
 
 
 _DEFINITION = re.compile(
@@ -110,6 +130,9 @@ def _left_out(plain: str, texts: Iterable[str]) -> Iterator[Problem]:
 
 def _missing(name: str, plain: str, where: str, texts: Iterable[str]) -> Problem:
     texts = list(texts)
+    if _NUMBER.fullmatch(plain):
+        what = f"nothing in the headers of {where} has this number or value"
+        return Problem(name, what, "a name, or part of one as '*NAME*', is found as well")
     if records := _with_member(plain, texts):
         listed = ", ".join(records[:_FEW]) + ", ..." * (len(records) > _FEW)
         remedy = f"show {records[0]}" if len(records) == 1 else "show one of them"
@@ -148,20 +171,21 @@ def _with_member(plain: str, texts: Iterable[str]) -> list[str]:
     return list(records)
 
 
-def _find(abi: Abi, pattern: re.Pattern[str]) -> Found:
+def _find(abi: Abi, wanted: _Wanted) -> Found:
     def named(names: Iterator[str]) -> tuple[str, ...]:
-        return tuple(n for n in names if pattern.fullmatch(n.rpartition(" ")[2]))
+        return tuple(n for n in names if wanted.pattern.fullmatch(n.rpartition(" ")[2]))
 
-    enumerators = (n for enum in abi.enums.values() for n, _ in enum.enumerators)
+    values = [(c.name, c.value) for c in abi.constants]
+    values += [value for enum in abi.enums.values() for value in enum.enumerators]
     return Found(
         abi,
         named(key for key, record in abi.records.items() if not record.unnamed),
         tuple(
             i.name
             for i in abi.ioctls
-            if pattern.fullmatch(i.name) or pattern.fullmatch(hex(i.value))
+            if wanted.pattern.fullmatch(i.name) or i.value == wanted.ioctl
         ),
-        named(n for n in (*(c.name for c in abi.constants), *enumerators)),
+        tuple(n for n, v in values if wanted.pattern.fullmatch(n) or v == wanted.value),
         named(key for key in abi.enums if "<" not in key),
         named(iter(abi.typedefs)),
         named(f.name for f in abi.functions),

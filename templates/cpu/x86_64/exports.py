@@ -51,6 +51,7 @@ EXPORTS = {
     "vmm_arch.x86_64.linux.entry": ["Linux64"],
     "vmm_arch.x86_64.platform.memory_map": ["GuestMemory"],
     "vmm_arch.x86_64.boot.multiboot": ["Multiboot32", "MultibootModule", "load_multiboot"],
+    "vmm_arch.x86_64.msr": ["msr_name"],
     "vmm_arch.x86_64.platform.pc": ["DebugExit", "attach_pc_devices"],
     "vmm_arch.x86_64.system": ["configure_system"],
 }

@@ -1,4 +1,14 @@
-"""Model-specific registers by index (Intel SDM volume 4, chapter 2)."""
+"""Model-specific registers by index (Intel SDM volume 4, chapter 2), and the names that Linux has for them.
+
+The names are those of ``asm/msr-index.h`` and ``asm/kvm_para.h``: :mod:`vmm_arch.abi.msr_x86_64`,
+which is imported when the first name is asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
 
 IA32_TSC = 0x10
 IA32_APIC_BASE = 0x1B
@@ -20,6 +30,7 @@ IA32_MTRR_DEF_TYPE = 0x2FF
 MTRR_ENABLE = 0x800
 MTRR_TYPE_WRITE_BACK = 0x6
 IA32_TSC_DEADLINE = 0x6E0
+X2APIC = 0x800
 IA32_XSS = 0xDA0
 HV_X64_MSR_VP_INDEX = 0x40000002  # Hypervisor Top Level Functional Specification
 IA32_EFER = 0xC0000080
@@ -34,3 +45,83 @@ IA32_GS_BASE = 0xC0000101
 IA32_KERNEL_GS_BASE = 0xC0000102
 IA32_TSC_AUX = 0xC0000103
 AMD_OSVW = (0xC0010140, 0xC0010141)
+
+
+def msr_name(index: int) -> str | None:
+    """The name of an MSR: ``"MSR_EFER"`` for 0xC0000080; None if Linux has none.
+
+    Where it has several, for processors of different makes or times, the first of
+    :func:`msr_names`.
+    """
+    return next(iter(msr_names(index)), None)
+
+
+def msr_names(index: int) -> tuple[str, ...]:
+    """All names of an MSR: an architectural one (``MSR_IA32_…``) first, one processor's last.
+
+    Registers that there are several of have the names of Linux' macros: ``MSR_IA32_MCx_CTL(3)``,
+    ``MTRRphysBase_MSR(0)``; those of the local APIC their offset in its page: ``x2APIC 0x80``.
+
+    The header also defines bits and fields of MSRs, under names of the same form. What begins with
+    ``MSR_`` is the number of a register unless
+
+    - a word of the name is BIT (``MSR_TEST_CTRL_SPLIT_LOCK_DETECT_BIT``), or
+    - the value is a run of ones, so a bit or a mask, and the name continues another one
+      (``MSR_IA32_APICBASE_ENABLE``), has a twin in ``_BIT``, or has the word MASK, COUNT or STEP.
+    """
+    return _names().get(index) or tuple(_numbered(index))
+
+
+def msr_text(index: int) -> str:
+    """An MSR for people: ``0xc0000080 (MSR_EFER)``, or only the number."""
+    names = " or ".join(msr_names(index))
+    return f"{index:#x} ({names})" if names else f"{index:#x}"
+
+
+_ONE_PROCESSORS = frozenset({"ATOM", "GEODE", "IDT", "K6", "K7", "K8", "P4", "P6", "TMTA", "VIA"})
+"""Words of names that only some old or small processors have."""
+
+
+@cache
+def _names() -> Mapping[int, tuple[str, ...]]:
+    from vmm_arch.abi import msr_x86_64  # only here: who meets no MSR has no use for its names
+
+    constants = {name: value for name, value in vars(msr_x86_64).items() if isinstance(value, int)}
+    found: dict[int, list[str]] = {}
+    for name, value in constants.items():
+        if name.startswith("MSR_") and 0 <= value < 1 << 32 and not _is_part(name, constants):
+            found.setdefault(value, []).append(name)
+    return {index: tuple(sorted(names, key=_rank)) for index, names in found.items()}
+
+
+def _rank(name: str) -> tuple[bool, bool, str]:
+    return not _ONE_PROCESSORS.isdisjoint(name.split("_")), "_IA32_" not in name, name
+
+
+def _is_part(name: str, constants: Mapping[str, int]) -> bool:
+    """Whether a constant is a bit or a field of a register, or a number of either."""
+    words = name.split("_")
+    if any(re.fullmatch(r"BITS?[0-9]*", word) for word in words):
+        return True
+    value = constants[name]
+    lowest = value & -value
+    if value & (value + lowest):  # the ones in it are no single run
+        return False
+    longer = ("_".join(words[:count]) for count in range(2, len(words)))
+    return (
+        f"{name}_BIT" in constants
+        or not {"MASK", "COUNT", "STEP"}.isdisjoint(words)
+        or any(register in constants for register in longer)
+    )
+
+
+def _numbered(index: int) -> Iterator[str]:
+    """The name of a register that there are several of."""
+    if 0 <= (at := index - IA32_MTRR_PHYSBASE0) < 2 * 16:
+        yield f"MTRRphys{('Base', 'Mask')[at % 2]}_MSR({at // 2})"
+    elif 0 <= (at := index - IA32_MC0_CTL2) < 32:
+        yield f"MSR_IA32_MCx_CTL2({at})"
+    elif 0 <= (at := index - IA32_MC0_CTL) < 4 * 32:
+        yield f"MSR_IA32_MCx_{('CTL', 'STATUS', 'ADDR', 'MISC')[at % 4]}({at // 4})"
+    elif 0 <= (at := index - X2APIC) < 0x100:
+        yield f"x2APIC {at << 4:#x}"
