@@ -455,21 +455,93 @@ def _lapic_image(registers: Mapping[int, int]) -> Lapic:
     return lapic
 
 
-# Calls
+def _cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
+    """Make the argument of KVM_SET_CPUID2.
+
+    Entries of zeros are left out, since KVM answers zeros for any leaf that is missing below the
+    highest one, and each entry makes it slower.
+    """
+    highest = {entry.function: entry.eax for entry in entries if entry.function in CPUID_RANGES}
+    said = [
+        entry
+        for entry in entries
+        if entry.eax | entry.ebx | entry.ecx | entry.edx
+        or entry.function > highest.get(entry.function & CPUID_RANGE, 0)
+    ]
+    image = bytearray(kvm_cpuid2(nent=len(said)))
+    for entry in said:
+        image += kvm_cpuid_entry2(
+            function=entry.function,
+            index=entry.index or 0,
+            flags=0 if entry.index is None else KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+            eax=entry.eax,
+            ebx=entry.ebx,
+            ecx=entry.ecx,
+            edx=entry.edx,
+        )
+    return (ctypes.c_char * len(image)).from_buffer(image)
+
+
+# Constants and calls
 
 # From templates/hypervisors/kvm/module.py.j2, definitions
-CAPABILITIES: Final = {
-    "KVM_CAP_USER_MEMORY": (KVM_CAP_USER_MEMORY, "guest memory in this process", True),
-    "KVM_CAP_IMMEDIATE_EXIT": (KVM_CAP_IMMEDIATE_EXIT, "kicks", True),
-    "KVM_CAP_EXT_CPUID": (KVM_CAP_EXT_CPUID, "CPUID for the guest", True),
-    "KVM_CAP_XSAVE": (KVM_CAP_XSAVE, "FPU state", True),
-    "KVM_CAP_SET_TSS_ADDR": (KVM_CAP_SET_TSS_ADDR, "real mode on Intel's processors", True),
-}
-OPTIONAL: Final = {
-    "KVM_CAP_IRQCHIP": (KVM_CAP_IRQCHIP, "interrupt controllers: Vm(irqchip=True)", False),
-    "KVM_CAP_READONLY_MEM": (KVM_CAP_READONLY_MEM, "Region(read_only=True)", False),
-}
+SLOT_SIZE: Final = (1 << 43) - (1 << 30)
+"""A slot has at most 2**31 - 1 pages; whole GiB, so that no huge page straddles two slots."""
+IMMEDIATE_EXIT: Final = kvm.offset(kvm_run, "immediate_exit")
+EXIT_REASON: Final = kvm.offset(kvm_run, "exit_reason")
+MMIO_AT: Final = kvm.offset(kvm_run, "mmio")
+MMIO_DATA_AT: Final = MMIO_AT + kvm.offset(kvm_run_mmio, "data")
+NO_REASON: Final = 0xFF
+"""A value that KVM never uses as an exit reason."""
+NOTHING_HAPPENED: Final = (NO_REASON, KVM_EXIT_INTR)
+_unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
+
+KVM_PAGES: Final = range(0xFFFBC000, 0xC0000000, -0x4000)
+"""Candidate addresses for the four pages that KVM needs for itself on Intel's processors."""
+PICS: Final = (
+    kvm_pic_state(init4=1, irq_base=0x08, imr=0xFB, elcr_mask=0xF8),
+    kvm_pic_state(init4=1, irq_base=0x70, imr=0xFF, elcr_mask=0xDE),
+)
+"""The two 8259s as firmware leaves them: vectors 0x08 and 0x70, all lines masked but the cascade's.
+
+So does SeaBIOS (pic_reset in hw/pic.c), and so does Linux' boot code before protected mode, which
+the 32- and 64-bit boot protocols skip (mask_all_interrupts in arch/x86/boot/pm.c). KVM creates them
+with no line masked. The last number is KVM's own: the lines that can be level-triggered.
+"""
+MAX_VCPUS: Final = 255
+"""A local APIC's id has eight bits."""
+CPUID_ENTRIES: Final = 256
+CPUID_RANGE: Final = 0x80000000
+CPUID_RANGES: Final = (0, CPUID_RANGE)
+"""The leaves whose EAX is the highest leaf of their range."""
+
+WINDOW_REQUEST: Final = kvm.offset(kvm_run, "request_interrupt_window")
+CR8_AT: Final = kvm.offset(kvm_run, "cr8")
+_BETWEEN: Final = kvm.offset(kvm_run, "io") - EXIT_REASON - 4
+_unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
+"""The exit reason, and the members of ``kvm_run.io``, valid for KVM_EXIT_IO."""
+
+KVM_ENOSYS: Final = 1000
+"""The result for an unknown hypercall (linux/kvm_para.h)."""
+HV_STATUS_INVALID_HYPERCALL_CODE: Final = 2
+"""Hyper-V's result for one (Hypervisor Top Level Functional Specification, appendix B)."""
+DEBUG_REGISTERS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
+MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
+MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
+MSRS_AT_ONCE: Final = 255
+"""The most MSRs in one call: fewer than KVM's MAX_IO_MSRS."""
+UNLISTED_MSRS: Final = (
+    *range(IA32_MTRR_PHYSBASE0, IA32_MTRR_PHYSBASE0 + 16),
+    *IA32_MTRR_FIXED,
+    *range(IA32_MC0_CTL2, IA32_MC0_CTL2 + 32),
+    *range(IA32_MC0_CTL, IA32_MC0_CTL + 4 * 32),
+    *AMD_OSVW,
+)
+"""Writable MSRs that KVM_GET_MSR_INDEX_LIST leaves out."""
+NOT_RESTORED: Final = frozenset({IA32_TSC, HV_X64_MSR_VP_INDEX})
+"""The counter, which runs on, and the vCPU's index, which no guest can write."""
+# From templates/hypervisors/kvm/calls.py.j2, calls
 READING_CALLS: Final = frozenset(
     {
         KVM_CHECK_EXTENSION,
@@ -499,80 +571,45 @@ READING_CALLS: Final = frozenset(
     }
 )
 """The calls that do not change a vCPU, whatever direction their numbers encode."""
+CAUSES = {
+    ("KVM_SET_SREGS", "EINVAL"): "the registers contradict each other, such as LME without LMA",
+    ("KVM_GET_LAPIC", "EINVAL"): "the machine was created without an irqchip",
+    (
+        "KVM_SET_LAPIC",
+        "EINVAL",
+    ): "the machine was created without an irqchip, or the id is not the vCPU's",
+    ("KVM_IRQ_LINE", "ENXIO"): "the machine was created without an irqchip",
+    ("KVM_INTERRUPT", "ENXIO"): "the machine was created with an irqchip: raise one of its lines",
+    ("KVM_INTERRUPT", "EINVAL"): "vectors are 0 to 255",
+    ("KVM_INTERRUPT", "EEXIST"): "an interrupt is already pending",
+    **dict.fromkeys(
+        [("KVM_GET_DEVICE_ATTR", "ENOTTY"), ("KVM_GET_DEVICE_ATTR", "ENXIO")],
+        "this kernel does not know the attribute; the time stamp counter's needs Linux 5.16",
+    ),
+    (
+        "KVM_SET_CPUID2",
+        "EINVAL",
+    ): "the host does not support one of the entries, or the guest has run",
+    ("KVM_SET_CPUID2", "E2BIG"): "KVM takes at most 256 entries",
+}
+"""The usual causes when KVM refuses a call."""
 
-SLOT_SIZE: Final = (1 << 43) - (1 << 30)
-"""A slot has at most 2**31 - 1 pages; whole GiB, so that no huge page straddles two slots."""
-IMMEDIATE_EXIT: Final = kvm.offset(kvm_run, "immediate_exit")
-EXIT_REASON: Final = kvm.offset(kvm_run, "exit_reason")
-MMIO_AT: Final = kvm.offset(kvm_run, "mmio")
-MMIO_DATA_AT: Final = MMIO_AT + kvm.offset(kvm_run_mmio, "data")
-NO_REASON: Final = 0xFF
-"""A value that KVM never uses as an exit reason."""
-NOTHING_HAPPENED: Final = (NO_REASON, KVM_EXIT_INTR)
-COMPLETE_EXITS: Final = (
-    KVM_EXIT_DEBUG,
-    KVM_EXIT_HLT,
-    KVM_EXIT_SHUTDOWN,
-    KVM_EXIT_SYSTEM_EVENT,
-    KVM_EXIT_FAIL_ENTRY,
-    KVM_EXIT_INTERNAL_ERROR,
-    KVM_EXIT_IRQ_WINDOW_OPEN,
-    KVM_EXIT_IOAPIC_EOI,
-)
-"""The exits that leave no pending completion."""
-ANSWERED_EXITS: Final = (
-    KVM_EXIT_HYPERCALL,
-    KVM_EXIT_XEN,
-    KVM_EXIT_TDX,
-    KVM_EXIT_SNP_REQ_CERTS,
-)
-"""The exits, besides reads and MSRs, whose answer the next KVM_RUN takes from ``kvm_run``."""
-KVM_ENOSYS: Final = 1000
-"""The result for an unknown hypercall (linux/kvm_para.h)."""
-HV_STATUS_INVALID_HYPERCALL_CODE: Final = 2
-"""Hyper-V's result for one (Hypervisor Top Level Functional Specification, appendix B)."""
-_unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
-KVM_PAGES: Final = range(0xFFFBC000, 0xC0000000, -0x4000)
-"""Candidate addresses for the four pages that KVM needs for itself on Intel's processors."""
-PICS: Final = (
-    kvm_pic_state(init4=1, irq_base=0x08, imr=0xFB, elcr_mask=0xF8),
-    kvm_pic_state(init4=1, irq_base=0x70, imr=0xFF, elcr_mask=0xDE),
-)
-"""The two 8259s as firmware leaves them: vectors 0x08 and 0x70, all lines masked but the cascade's.
+def _call(fd: int, request: int, argument: Any = 0) -> int:
+    """Make a KVM call with a buffer of at most 1,024 bytes."""
+    try:
+        result: int = ioctl(fd, request, argument)
+        return result
+    except OSError as error:
+        raise kvm.refused(error, request, vars(abi), CAUSES) from None
 
-So does SeaBIOS (pic_reset in hw/pic.c), and so does Linux' boot code before protected mode, which
-the 32- and 64-bit boot protocols skip (mask_all_interrupts in arch/x86/boot/pm.c). KVM creates them
-with no line masked. The last number is KVM's own: the lines that can be level-triggered.
-"""
-MAX_VCPUS: Final = 255
-"""A local APIC's id has eight bits."""
-CPUID_ENTRIES: Final = 256
-CPUID_RANGE: Final = 0x80000000
-CPUID_RANGES: Final = (0, CPUID_RANGE)
-"""The leaves whose EAX is the highest leaf of their range."""
 
-WINDOW_REQUEST: Final = kvm.offset(kvm_run, "request_interrupt_window")
-CR8_AT: Final = kvm.offset(kvm_run, "cr8")
-_BETWEEN: Final = kvm.offset(kvm_run, "io") - EXIT_REASON - 4
-_unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
-"""The exit reason, and the members of ``kvm_run.io``, valid for KVM_EXIT_IO."""
-
-DEBUG_REGISTERS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
-MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
-MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
-MSRS_AT_ONCE: Final = 255
-"""The most MSRs in one call: fewer than KVM's MAX_IO_MSRS."""
-UNLISTED_MSRS: Final = (
-    *range(IA32_MTRR_PHYSBASE0, IA32_MTRR_PHYSBASE0 + 16),
-    *IA32_MTRR_FIXED,
-    *range(IA32_MC0_CTL2, IA32_MC0_CTL2 + 32),
-    *range(IA32_MC0_CTL, IA32_MC0_CTL + 4 * 32),
-    *AMD_OSVW,
-)
-"""Writable MSRs that KVM_GET_MSR_INDEX_LIST leaves out."""
-NOT_RESTORED: Final = frozenset({IA32_TSC, HV_X64_MSR_VP_INDEX})
-"""The counter, which runs on, and the vCPU's index, which no guest can write."""
+def _call_large(fd: int, request: int, argument: Any) -> int:
+    """Make a KVM call with a record of any size, or any integer."""
+    try:
+        return ioctl_large(fd, request, argument)
+    except OSError as error:
+        raise kvm.refused(error, request, vars(abi), CAUSES) from None
 
 
 def _call_any(fd: int, request: int, argument: Any) -> int:
@@ -594,43 +631,20 @@ def _call_any(fd: int, request: int, argument: Any) -> int:
     return _call_large(fd, request, buffer)
 
 
-def _wants_answer(reason: int, run: kvm_run) -> bool:
-    """Whether the guest waits for an answer, which the next KVM_RUN takes from ``kvm_run``."""
-    if reason == KVM_EXIT_HYPERV:  # the SynIC's are only notifications
-        return run.hyperv.type in (KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNDBG)
-    return reason in ANSWERED_EXITS
+# Host
 
-
-def _refuse_service(run: kvm_run) -> None:
-    """Write the answer of a hypervisor that does not have the requested service.
-
-    For TDX and the synthetic debugger KVM has written it already.
-    """
-    match run.exit_reason:
-        case abi.KVM_EXIT_HYPERCALL:
-            run.hypercall.ret = -KVM_ENOSYS
-        case abi.KVM_EXIT_XEN:
-            run.xen.u.hcall.result = -errno.ENOSYS
-        case abi.KVM_EXIT_HYPERV if run.hyperv.type == KVM_EXIT_HYPERV_HCALL:
-            run.hyperv.u.hcall.result = HV_STATUS_INVALID_HYPERCALL_CODE
-        case abi.KVM_EXIT_SNP_REQ_CERTS:
-            run.snp_req_certs.ret = errno.EIO
-
-
-def _instruction_of(run: kvm_run) -> bytes:
-    """The instruction that KVM could not emulate, as far as it fetched it; empty if unknown."""
-    failed = run.emulation_failure
-    known = failed.ndata and failed.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
-    return bytes(failed.insn_bytes[: failed.insn_size]) if known else b""
-
-
-def _memory_slots(memory: GuestMemory) -> Iterator[tuple[Region, int]]:
-    """Yield for each memory slot its region, and the region's host address."""
-    for region in memory.regions:
-        host = memory.host_address(region)
-        for at in range(0, region.size, SLOT_SIZE):
-            size = min(SLOT_SIZE, region.size - at)
-            yield Region(region.address + at, size, region.read_only), host + at
+# From templates/hypervisors/kvm/host.py.j2, host
+CAPABILITIES: Final = {
+    "KVM_CAP_USER_MEMORY": (KVM_CAP_USER_MEMORY, "guest memory in this process", True),
+    "KVM_CAP_IMMEDIATE_EXIT": (KVM_CAP_IMMEDIATE_EXIT, "kicks", True),
+    "KVM_CAP_EXT_CPUID": (KVM_CAP_EXT_CPUID, "CPUID for the guest", True),
+    "KVM_CAP_XSAVE": (KVM_CAP_XSAVE, "FPU state", True),
+    "KVM_CAP_SET_TSS_ADDR": (KVM_CAP_SET_TSS_ADDR, "real mode on Intel's processors", True),
+}
+OPTIONAL: Final = {
+    "KVM_CAP_IRQCHIP": (KVM_CAP_IRQCHIP, "interrupt controllers: Vm(irqchip=True)", False),
+    "KVM_CAP_READONLY_MEM": (KVM_CAP_READONLY_MEM, "Region(read_only=True)", False),
+}
 
 
 def _opened_device(device: int | None) -> AbstractContextManager[int]:
@@ -638,33 +652,59 @@ def _opened_device(device: int | None) -> AbstractContextManager[int]:
     return kvm.opened_device(device, KVM_GET_API_VERSION, KVM_API_VERSION)
 
 
-def _cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
-    """Make the argument of KVM_SET_CPUID2.
+_RESTORABLE: list[int] = []
+"""The MSRs that some guest may have changed; asked for once per process."""
 
-    Entries of zeros are left out, since KVM answers zeros for any leaf that is missing below the
-    highest one, and each entry makes it slower.
-    """
-    highest = {entry.function: entry.eax for entry in entries if entry.function in CPUID_RANGES}
-    said = [
-        entry
-        for entry in entries
-        if entry.eax | entry.ebx | entry.ecx | entry.edx
-        or entry.function > highest.get(entry.function & CPUID_RANGE, 0)
-    ]
-    image = bytearray(kvm_cpuid2(nent=len(said)))
-    for entry in said:
-        image += kvm_cpuid_entry2(
-            function=entry.function,
-            index=entry.index or 0,
-            flags=0 if entry.index is None else KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
-            eax=entry.eax,
-            ebx=entry.ebx,
-            ecx=entry.ecx,
-            edx=entry.edx,
+
+def _restorable_msrs(device: int) -> Sequence[int]:
+    """The MSRs that a reset has to restore, if the vCPU has them; cached."""
+    if not _RESTORABLE:
+        _RESTORABLE[:] = sorted({*_msr_indices(device), *UNLISTED_MSRS} - NOT_RESTORED)
+    return _RESTORABLE
+
+
+def _msr_indices(device: int) -> list[int]:
+    """The MSRs that this kernel can read and write."""
+    image = bytearray(kvm_msr_list(nmsrs=1024)) + bytearray(4 * 1024)
+    _call_any(device, KVM_GET_MSR_INDEX_LIST, image)
+    found = kvm_msr_list.from_buffer(image).nmsrs
+    return list(struct.unpack_from(f"<{found}I", image, ctypes.sizeof(kvm_msr_list)))
+
+
+_HOST_CPUID: list[CpuidEntry] = []
+"""The CPUID entries that KVM can give a guest; asked for once per process."""
+
+
+def _cpuid_of_host(device: int | None) -> Sequence[CpuidEntry]:
+    """The CPUID entries that KVM can give a guest; cached."""
+    if not _HOST_CPUID:
+        _HOST_CPUID[:] = _ask_cpuid(device)
+    return _HOST_CPUID
+
+
+def _ask_cpuid(given: int | None) -> Iterator[CpuidEntry]:
+    """Ask for the CPUID entries that KVM can give a guest."""
+    with _opened_device(given) as device:
+        image = bytearray(kvm_cpuid2(nent=CPUID_ENTRIES))
+        image += bytearray(CPUID_ENTRIES * ctypes.sizeof(kvm_cpuid_entry2))
+        _call_any(device, KVM_GET_SUPPORTED_CPUID, image)
+    found = kvm_cpuid2.from_buffer(image).nent
+    entries = (kvm_cpuid_entry2 * found).from_buffer(image, ctypes.sizeof(kvm_cpuid2))
+    for entry in entries:
+        yield CpuidEntry(
+            entry.function,
+            entry.index if entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX else None,
+            entry.eax,
+            entry.ebx,
+            entry.ecx,
+            entry.edx,
         )
-    return (ctypes.c_char * len(image)).from_buffer(image)
 
 
+# vCPU
+
+
+# From templates/hypervisors/kvm/x86_64/vcpu_state.py.j2, vcpu_state
 def _activity(vcpu: Vcpu) -> Activity:
     """What a vCPU would do; kicks do not wake a halted one."""
     state = kvm_mp_state()
@@ -799,98 +839,54 @@ def _write_tsc(fd: int, value: int) -> None:
     check_moved("KVM_VCPU_TSC_OFFSET", before, value, _read_msrs(fd, [IA32_TSC])[IA32_TSC])
 
 
-_RESTORABLE: list[int] = []
-"""The MSRs that some guest may have changed; asked for once per process."""
+# From templates/hypervisors/kvm/exits.py.j2, exits
+COMPLETE_EXITS: Final = (
+    KVM_EXIT_DEBUG,
+    KVM_EXIT_HLT,
+    KVM_EXIT_SHUTDOWN,
+    KVM_EXIT_SYSTEM_EVENT,
+    KVM_EXIT_FAIL_ENTRY,
+    KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_IOAPIC_EOI,
+)
+"""The exits that leave no pending completion."""
+ANSWERED_EXITS: Final = (
+    KVM_EXIT_HYPERCALL,
+    KVM_EXIT_XEN,
+    KVM_EXIT_TDX,
+    KVM_EXIT_SNP_REQ_CERTS,
+)
+"""The exits without a class of their own whose answer the next KVM_RUN takes."""
 
 
-def _restorable_msrs(device: int) -> Sequence[int]:
-    """The MSRs that a reset has to restore, if the vCPU has them; cached."""
-    if not _RESTORABLE:
-        _RESTORABLE[:] = sorted({*_msr_indices(device), *UNLISTED_MSRS} - NOT_RESTORED)
-    return _RESTORABLE
+def _wants_answer(reason: int, run: kvm_run) -> bool:
+    """Whether the guest waits for an answer, which the next KVM_RUN takes."""
+    if reason == KVM_EXIT_HYPERV:  # the SynIC's are only notifications
+        return run.hyperv.type in (KVM_EXIT_HYPERV_HCALL, KVM_EXIT_HYPERV_SYNDBG)
+    return reason in ANSWERED_EXITS
 
 
-def _msr_indices(device: int) -> list[int]:
-    """The MSRs that this kernel can read and write."""
-    image = bytearray(kvm_msr_list(nmsrs=1024)) + bytearray(4 * 1024)
-    _call_any(device, KVM_GET_MSR_INDEX_LIST, image)
-    found = kvm_msr_list.from_buffer(image).nmsrs
-    return list(struct.unpack_from(f"<{found}I", image, ctypes.sizeof(kvm_msr_list)))
+def _refuse_service(vcpu: Vcpu) -> None:
+    """Write the answer of a hypervisor that does not have the requested service."""
+    run = vcpu.run_context
+    match run.exit_reason:
+        # For TDX and Hyper-V's synthetic debugger KVM has written the refusal already.
+        case abi.KVM_EXIT_HYPERCALL:
+            run.hypercall.ret = -KVM_ENOSYS
+        case abi.KVM_EXIT_XEN:
+            run.xen.u.hcall.result = -errno.ENOSYS
+        case abi.KVM_EXIT_HYPERV if run.hyperv.type == KVM_EXIT_HYPERV_HCALL:
+            run.hyperv.u.hcall.result = HV_STATUS_INVALID_HYPERCALL_CODE
+        case abi.KVM_EXIT_SNP_REQ_CERTS:
+            run.snp_req_certs.ret = errno.EIO
 
 
-_HOST_CPUID: list[CpuidEntry] = []
-"""The CPUID entries that KVM can give a guest; asked for once per process."""
-
-
-def _cpuid_of_host(device: int | None) -> Sequence[CpuidEntry]:
-    """The CPUID entries that KVM can give a guest; cached."""
-    if not _HOST_CPUID:
-        _HOST_CPUID[:] = _ask_cpuid(device)
-    return _HOST_CPUID
-
-
-def _ask_cpuid(given: int | None) -> Iterator[CpuidEntry]:
-    """Ask for the CPUID entries that KVM can give a guest."""
-    with _opened_device(given) as device:
-        image = bytearray(kvm_cpuid2(nent=CPUID_ENTRIES))
-        image += bytearray(CPUID_ENTRIES * ctypes.sizeof(kvm_cpuid_entry2))
-        _call_any(device, KVM_GET_SUPPORTED_CPUID, image)
-    found = kvm_cpuid2.from_buffer(image).nent
-    entries = (kvm_cpuid_entry2 * found).from_buffer(image, ctypes.sizeof(kvm_cpuid2))
-    for entry in entries:
-        yield CpuidEntry(
-            entry.function,
-            entry.index if entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX else None,
-            entry.eax,
-            entry.ebx,
-            entry.ecx,
-            entry.edx,
-        )
-
-
-# From templates/hypervisors/kvm/module.py.j2, calls
-CAUSES = {
-    ("KVM_SET_SREGS", "EINVAL"): "the registers contradict each other, such as LME without LMA",
-    ("KVM_GET_LAPIC", "EINVAL"): "the machine was created without an irqchip",
-    (
-        "KVM_SET_LAPIC",
-        "EINVAL",
-    ): "the machine was created without an irqchip, or the id is not the vCPU's",
-    ("KVM_IRQ_LINE", "ENXIO"): "the machine was created without an irqchip",
-    ("KVM_INTERRUPT", "ENXIO"): "the machine was created with an irqchip: raise one of its lines",
-    ("KVM_INTERRUPT", "EINVAL"): "vectors are 0 to 255",
-    ("KVM_INTERRUPT", "EEXIST"): "an interrupt is already pending",
-    **dict.fromkeys(
-        [("KVM_GET_DEVICE_ATTR", "ENOTTY"), ("KVM_GET_DEVICE_ATTR", "ENXIO")],
-        "this kernel does not know the attribute; the time stamp counter's needs Linux 5.16",
-    ),
-    (
-        "KVM_SET_CPUID2",
-        "EINVAL",
-    ): "the host does not support one of the entries, or the guest has run",
-    ("KVM_SET_CPUID2", "E2BIG"): "KVM takes at most 256 entries",
-}
-"""The usual causes when KVM refuses a call."""
-
-
-def _call(fd: int, request: int, argument: Any = 0) -> int:
-    """Make a KVM call with a buffer of at most 1,024 bytes."""
-    try:
-        result: int = ioctl(fd, request, argument)
-        return result
-    except OSError as error:
-        raise kvm.refused(error, request, vars(abi), CAUSES) from None
-
-
-def _call_large(fd: int, request: int, argument: Any) -> int:
-    """Make a KVM call with a record of any size, or any integer."""
-    try:
-        return ioctl_large(fd, request, argument)
-    except OSError as error:
-        raise kvm.refused(error, request, vars(abi), CAUSES) from None
-
-
-# vCPU
+def _instruction_of(run: kvm_run) -> bytes:
+    """The instruction that KVM could not emulate, as far as it fetched it; empty if unknown."""
+    failed = run.emulation_failure
+    known = failed.ndata and failed.flags & KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES
+    return bytes(failed.insn_bytes[: failed.insn_size]) if known else b""
 
 
 class Vcpu:
@@ -906,7 +902,7 @@ class Vcpu:
     pass it, so the caller has to see to it that only one does.
     """
 
-    # From templates/hypervisors/kvm/machine.py.j2, vcpu_members
+    # From templates/hypervisors/kvm/vcpu.py.j2, vcpu_members
     __slots__ = (
         "_answer_at",
         "_closing",
@@ -1011,7 +1007,7 @@ class Vcpu:
         """Accept what is in ``kvm_run`` as the answer to an exit; None writes a refusal first."""
         self._expect(asked)
         if value is None:
-            _refuse_service(self.run_context)
+            _refuse_service(self)
         self._state = COMPLETION_PENDING
 
     def _expect(self, asked: AnyExit) -> None:
@@ -1400,7 +1396,7 @@ class Vcpu:
 class Vm:
     """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
-    # From templates/hypervisors/kvm/machine.py.j2, vm_members
+    # From templates/hypervisors/kvm/vm.py.j2, vm_members
     __slots__ = (
         "__weakref__",
         "_close_lock",
@@ -1467,7 +1463,7 @@ class Vm:
         pages = self._free_pages()
         _call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
         _call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
-        self._slots = list(_memory_slots(self.memory))
+        self._slots = list(self._memory_slots())
         for slot, (region, _) in enumerate(self._slots):
             self._map(slot, region.size)
             opened.callback(self._unmap, slot)
@@ -1493,6 +1489,14 @@ class Vm:
             if not any(r.address < pages + 0x4000 and pages < r.end for r in self.memory.regions):
                 return pages
         raise ValueError("KVM needs four free pages between 3 and 4 GiB: make the regions smaller")
+
+    def _memory_slots(self) -> Iterator[tuple[Region, int]]:
+        """Yield for each memory slot its region, and the region's host address."""
+        for region in self.memory.regions:
+            host = self.memory.host_address(region)
+            for at in range(0, region.size, SLOT_SIZE):
+                size = min(SLOT_SIZE, region.size - at)
+                yield Region(region.address + at, size, region.read_only), host + at
 
     def _unmap(self, slot: int) -> None:
         with suppress(ForkedError):  # a child only closes its descriptors

@@ -411,7 +411,7 @@ class Lapic(LapicPage, ApicState):
     __slots__ = ()
 
 
-# Calls
+# Constants and calls
 
 # From templates/hypervisors/whp/x86_64/module.py.j2, definitions
 MAX_VCPUS: Final = 255
@@ -481,7 +481,10 @@ OPTIONAL_CALLS: Final = {
 platform: Final = whp.Library(whp.PLATFORM, "winhvplatform.h", abi.PROTOTYPES)
 
 
-# From templates/hypervisors/whp/x86_64/module.py.j2, calls
+# Host
+
+
+# From templates/hypervisors/whp/x86_64/host.py.j2, host
 def _require_whp() -> None:
     """Raise HypervisorUnavailableError if no hypervisor runs on this host."""
     present = _capability(WHvCapabilityCodeHypervisorPresent).HypervisorPresent
@@ -509,6 +512,126 @@ def _capability(code: int) -> WHV_CAPABILITY:
     return value
 
 
+def _cpuid_results(per_vcpu: Sequence[Sequence[CpuidEntry]]) -> Any:
+    """Make the platform's list of CPUID results: one for all vCPUs where they agree, else one each.
+
+    Bits that the processor maintains are masked out.
+    """
+    results = []
+    first, *others = per_vcpu
+    for at, entry in enumerate(first):
+        alike = all(other[at] == entry for other in others)
+        for index, entries in enumerate(per_vcpu[:1] if alike else per_vcpu):
+            results.append(_cpuid_result(entries[at], None if alike else index))
+    return (WHV_X64_CPUID_RESULT2 * len(results))(*results) if results else None
+
+
+def _cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
+    """Make one CPUID result, for one vCPU or for all."""
+    flags = WHvX64CpuidResult2FlagSubleafSpecific * (entry.index is not None)
+    flags |= WHvX64CpuidResult2FlagVpSpecific * (vcpu is not None)
+    kept = processors_own(entry.function, entry.index or 0)
+    return WHV_X64_CPUID_RESULT2(
+        Function=entry.function,
+        Index=entry.index or 0,
+        VpIndex=vcpu or 0,
+        Flags=flags,
+        Output=WHV_CPUID_OUTPUT(entry.eax, entry.ebx, entry.ecx, entry.edx),
+        Mask=WHV_CPUID_OUTPUT(*(0xFFFFFFFF & ~bits for bits in kept)),
+    )
+
+
+@cache
+def _cpuid_of_host() -> tuple[CpuidEntry, ...]:
+    """The platform's default CPUID results."""
+    try:
+        if platform.has("WHvGetVirtualProcessorCpuidOutput"):
+            return _cpuid_of_platform()
+        return _cpuid_of_guest()
+    except HypervisorError as error:
+        if error.code != "ERROR_VID_PARTITION_ALREADY_EXISTS":
+            raise
+        cause = "this version of Windows needs a machine for that, and the process already has one:"
+        cause += " call it once before, or pass cpuid to every machine"
+        raise HypervisorError("supported_cpuid", error.code, cause) from None
+
+
+def _cpuid_of_platform() -> tuple[CpuidEntry, ...]:
+    """Query CPUID results in a partition without memory, of which a process can have several."""
+    partition = ctypes.c_void_p()
+    count = ctypes.c_uint32(1)
+    output = WHV_CPUID_OUTPUT()
+    platform.WHvCreatePartition(ctypes.byref(partition))
+    with ExitStack() as opened:
+        opened.callback(platform.WHvDeletePartition, partition)
+        platform.WHvSetPartitionProperty(
+            partition, WHvPartitionPropertyCodeProcessorCount, ctypes.byref(count), 4
+        )
+        platform.WHvSetupPartition(partition)
+        platform.WHvCreateVirtualProcessor(partition, 0, 0)
+        opened.callback(platform.WHvDeleteVirtualProcessor, partition, 0)
+
+        def ask(function: int, index: int) -> tuple[int, int, int, int]:
+            platform.WHvGetVirtualProcessorCpuidOutput(
+                partition, 0, function, index, ctypes.byref(output)
+            )
+            return output.Eax, output.Ebx, output.Ecx, output.Edx
+
+        return tuple(enumerated(ask))
+
+
+def _cpuid_of_guest() -> tuple[CpuidEntry, ...]:
+    """Query CPUID results with a guest that executes the instruction."""
+    with GuestMemory(0x2000) as memory, Vm(memory, cpuid=()) as vm:
+        memory.write(0x1000, b"\x0f\xa2\xf4")  # cpuid; hlt
+        vcpu = vm.vcpus[0]
+        entry = RealMode(0x1000)
+        configure_real_mode(vcpu, entry)
+
+        def ask(function: int, index: int) -> tuple[int, int, int, int]:
+            vcpu.set_regs(Regs(rax=function, rcx=index, rip=entry.rip, rflags=2))
+            came = vcpu.run()
+            if not isinstance(came, Halt):
+                raise HypervisorError(
+                    "CPUID", repr(came), "a guest of two instructions did not halt"
+                )
+            regs = vcpu.get_regs()
+            low = 0xFFFFFFFF
+            return regs.rax & low, regs.rbx & low, regs.rcx & low, regs.rdx & low
+
+        return tuple(enumerated(ask))
+
+
+def _has_tsc_deadline() -> bool:
+    """Whether the local APIC's timer has a deadline mode."""
+    with suppress(HypervisorError):
+        banks = _capability(WHvCapabilityCodeProcessorFeaturesBanks).ProcessorFeaturesBanks
+        return bool(banks.Bank1.TscDeadlineTmrSupport)
+    return False
+
+
+def _examine(device: int | None) -> Report:
+    """Report which parts of the platform work on this host."""
+    try:
+        _refuse_device(device)
+        _require_whp()
+        features = _capability(WHvCapabilityCodeFeatures).Features
+    except HypervisorError as error:
+        return Report("WHP", (Check(whp.PLATFORM, False, str(error)),))
+    checks = [Check(whp.PLATFORM, True, "found, and a hypervisor is running")]
+    irqchip = bool(features.LocalApicEmulation)
+    checks.append(
+        Check("LocalApicEmulation", irqchip, "interrupt controllers: Vm(irqchip=True)", False)
+    )
+    for name, purpose in OPTIONAL_CALLS.items():
+        checks.append(Check(name, platform.has(name), purpose, False))
+    return Report("WHP", tuple(checks))
+
+
+# vCPU
+
+
+# From templates/hypervisors/whp/x86_64/vcpu_state.py.j2, vcpu_state
 def _activity(vcpu: Vcpu) -> Activity:
     """What a virtual processor would do if it were run."""
     values = (WHV_REGISTER_VALUE * len(ACTIVITY))()
@@ -819,6 +942,7 @@ def _translate(vcpu: Vcpu, address: int) -> int | None:
 TRANSLATED: Final = (WHvTranslateGvaResultSuccess, WHvTranslateGvaResultGpaUnmapped)
 
 
+# From templates/hypervisors/whp/x86_64/exits.py.j2, exits
 def _failure(operation: str, code: str, message: str) -> Failure:
     """Make the exit object for a vCPU that cannot run."""
     failed = Failure()
@@ -847,125 +971,6 @@ def _rare_exit(reason: int, context: WHV_RUN_VP_EXIT_CONTEXT) -> Exit:
     return OtherExit(reason, whp.exit_name(reason, vars(abi)))
 
 
-def _cpuid_results(per_vcpu: Sequence[Sequence[CpuidEntry]]) -> Any:
-    """Make the platform's list of CPUID results: one for all vCPUs where they agree, else one each.
-
-    Bits that the processor maintains are masked out.
-    """
-    results = []
-    first, *others = per_vcpu
-    for at, entry in enumerate(first):
-        alike = all(other[at] == entry for other in others)
-        for index, entries in enumerate(per_vcpu[:1] if alike else per_vcpu):
-            results.append(_cpuid_result(entries[at], None if alike else index))
-    return (WHV_X64_CPUID_RESULT2 * len(results))(*results) if results else None
-
-
-def _cpuid_result(entry: CpuidEntry, vcpu: int | None) -> WHV_X64_CPUID_RESULT2:
-    """Make one CPUID result, for one vCPU or for all."""
-    flags = WHvX64CpuidResult2FlagSubleafSpecific * (entry.index is not None)
-    flags |= WHvX64CpuidResult2FlagVpSpecific * (vcpu is not None)
-    kept = processors_own(entry.function, entry.index or 0)
-    return WHV_X64_CPUID_RESULT2(
-        Function=entry.function,
-        Index=entry.index or 0,
-        VpIndex=vcpu or 0,
-        Flags=flags,
-        Output=WHV_CPUID_OUTPUT(entry.eax, entry.ebx, entry.ecx, entry.edx),
-        Mask=WHV_CPUID_OUTPUT(*(0xFFFFFFFF & ~bits for bits in kept)),
-    )
-
-
-@cache
-def _cpuid_of_host() -> tuple[CpuidEntry, ...]:
-    """The platform's default CPUID results."""
-    try:
-        if platform.has("WHvGetVirtualProcessorCpuidOutput"):
-            return _cpuid_of_platform()
-        return _cpuid_of_guest()
-    except HypervisorError as error:
-        if error.code != "ERROR_VID_PARTITION_ALREADY_EXISTS":
-            raise
-        cause = "this version of Windows needs a machine for that, and the process already has one:"
-        cause += " call it once before, or pass cpuid to every machine"
-        raise HypervisorError("supported_cpuid", error.code, cause) from None
-
-
-def _cpuid_of_platform() -> tuple[CpuidEntry, ...]:
-    """Query CPUID results in a partition without memory, of which a process can have several."""
-    partition = ctypes.c_void_p()
-    count = ctypes.c_uint32(1)
-    output = WHV_CPUID_OUTPUT()
-    platform.WHvCreatePartition(ctypes.byref(partition))
-    with ExitStack() as opened:
-        opened.callback(platform.WHvDeletePartition, partition)
-        platform.WHvSetPartitionProperty(
-            partition, WHvPartitionPropertyCodeProcessorCount, ctypes.byref(count), 4
-        )
-        platform.WHvSetupPartition(partition)
-        platform.WHvCreateVirtualProcessor(partition, 0, 0)
-        opened.callback(platform.WHvDeleteVirtualProcessor, partition, 0)
-
-        def ask(function: int, index: int) -> tuple[int, int, int, int]:
-            platform.WHvGetVirtualProcessorCpuidOutput(
-                partition, 0, function, index, ctypes.byref(output)
-            )
-            return output.Eax, output.Ebx, output.Ecx, output.Edx
-
-        return tuple(enumerated(ask))
-
-
-def _cpuid_of_guest() -> tuple[CpuidEntry, ...]:
-    """Query CPUID results with a guest that executes the instruction."""
-    with GuestMemory(0x2000) as memory, Vm(memory, cpuid=()) as vm:
-        memory.write(0x1000, b"\x0f\xa2\xf4")  # cpuid; hlt
-        vcpu = vm.vcpus[0]
-        entry = RealMode(0x1000)
-        configure_real_mode(vcpu, entry)
-
-        def ask(function: int, index: int) -> tuple[int, int, int, int]:
-            vcpu.set_regs(Regs(rax=function, rcx=index, rip=entry.rip, rflags=2))
-            came = vcpu.run()
-            if not isinstance(came, Halt):
-                raise HypervisorError(
-                    "CPUID", repr(came), "a guest of two instructions did not halt"
-                )
-            regs = vcpu.get_regs()
-            low = 0xFFFFFFFF
-            return regs.rax & low, regs.rbx & low, regs.rcx & low, regs.rdx & low
-
-        return tuple(enumerated(ask))
-
-
-def _has_tsc_deadline() -> bool:
-    """Whether the local APIC's timer has a deadline mode."""
-    with suppress(HypervisorError):
-        banks = _capability(WHvCapabilityCodeProcessorFeaturesBanks).ProcessorFeaturesBanks
-        return bool(banks.Bank1.TscDeadlineTmrSupport)
-    return False
-
-
-def _examine(device: int | None) -> Report:
-    """Report which parts of the platform work on this host."""
-    try:
-        _refuse_device(device)
-        _require_whp()
-        features = _capability(WHvCapabilityCodeFeatures).Features
-    except HypervisorError as error:
-        return Report("WHP", (Check(whp.PLATFORM, False, str(error)),))
-    checks = [Check(whp.PLATFORM, True, "found, and a hypervisor is running")]
-    irqchip = bool(features.LocalApicEmulation)
-    checks.append(
-        Check("LocalApicEmulation", irqchip, "interrupt controllers: Vm(irqchip=True)", False)
-    )
-    for name, purpose in OPTIONAL_CALLS.items():
-        checks.append(Check(name, platform.has(name), purpose, False))
-    return Report("WHP", tuple(checks))
-
-
-# vCPU
-
-
 class Vcpu:
     """A virtual CPU: its state, and running it.
 
@@ -979,7 +984,7 @@ class Vcpu:
     pass it, so the caller has to see to it that only one does.
     """
 
-    # From templates/hypervisors/whp/x86_64/machine.py.j2, vcpu_members
+    # From templates/hypervisors/whp/x86_64/vcpu.py.j2, vcpu_members
     __slots__ = (
         "_closing",
         "_completion",
@@ -1589,7 +1594,7 @@ class Vcpu:
 class Vm:
     """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
-    # From templates/hypervisors/whp/x86_64/machine.py.j2, vm_members
+    # From templates/hypervisors/whp/x86_64/vm.py.j2, vm_members
     __slots__ = (
         "__weakref__",
         "_close_lock",

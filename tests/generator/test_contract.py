@@ -89,7 +89,6 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
 {% macro sing(vcpu, song) %}{% endmacro %}
 """,
         "module.py.j2": "{% macro summary() %}{% endmacro %}",
-        "machine.py.j2": "",
         "state.py": REGISTER["state.py"].replace('"general": ("regs", {"*": "*"}),', ""),
     }
     folder = f"templates/hypervisors/made/{CPU}"
@@ -105,12 +104,10 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
         f"{operations}: lacks the operation create_vm of {contract}:32",
         *[
             f"{folder}/module.py.j2: lacks the section {section}"
-            for section in ("machines_per_process", "imports", "records", "definitions", "calls")
+            for section in ("machines_per_process", "records")
         ],
-        *[
-            f"{folder}/machine.py.j2: lacks the section {section}"
-            for section in ("vcpu_members", "vm_members")
-        ],
+        f"{folder}/vcpu.py.j2: lacks the section vcpu_members",
+        f"{folder}/vm.py.j2: lacks the section vm_members",
         f"{state}:20: SLOTS: lacks the group general",
         f"{state}:4: SINKS: the sink modes is written by set_modes, which is not a macro here",
         f"{state}:12: SINKS: nothing lies in the sink regs",
@@ -223,8 +220,6 @@ def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
 
 EVERYWHERE = {
     "operations.py.j2": "{% macro run(vcpu) %}\n{{ on_cpu('before', vcpu) }}\nreturn 1{% endmacro %}\n",
-    "module.py.j2": "",
-    "machine.py.j2": "",
 }
 """A hypervisor's folder for every CPU."""
 
@@ -466,7 +461,7 @@ def test_a_macro_that_is_written_twice(tmp_path: Path, paths: Project) -> None:
     )
 
 
-@pytest.mark.parametrize("file", ["module.py.j2", "machine.py.j2"])
+@pytest.mark.parametrize("file", ["module.py.j2", "vcpu.py.j2", "vm.py.j2"])
 def test_a_macro_in_the_wrong_file(tmp_path: Path, paths: Project, file: str) -> None:
     macro = "{% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}\n"
     folder = changed(REGISTER, "operations.py.j2", macro, "")
@@ -510,10 +505,46 @@ def test_a_macro_that_is_not_closed(tmp_path: Path) -> None:
     )
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
-    found = refusal(tmp_path, {})
-    for file in ("operations.py.j2", "module.py.j2", "machine.py.j2", "state.py"):
-        assert f"{file}: cannot be read: No such file" in found
+def test_a_missing_folder(tmp_path: Path, paths: Project) -> None:
+    found = "\n".join(problems(tmp_path, paths, {}))
+    assert "state.py: cannot be read: No such file" in found
+    for section in ("summary", "machines_per_process", "records", "vcpu_members", "vm_members"):
+        assert f"lacks the section {section}; write {{% macro {section}() %}}" in found
+
+
+def test_a_folder_for_one_cpu_needs_no_file_whose_macros_are_all_in_the_other(
+    tmp_path: Path, paths: Project
+) -> None:
+    folder = dict(REGISTER)
+    shared = tmp_path / "hypervisors/made"
+    shared.mkdir(parents=True)
+    for file in ("module.py.j2", "vcpu.py.j2", "vm.py.j2", "operations.py.j2"):
+        (shared / file).write_text(folder.pop(file))
+    assert problems(tmp_path, paths, folder) == []
+
+
+@pytest.mark.parametrize("room", ["hypervisors/made", f"hypervisors/made/{CPU}"])
+@pytest.mark.parametrize(
+    ("file", "near"),
+    [
+        ("operation.py.j2", "operations.py.j2"),
+        ("machine.py.j2", ""),
+        ("vcpus.py.j2", "vcpu.py.j2"),
+        ("states.py", "state.py"),
+        ("modul.j2", "module.py.j2"),
+    ],
+)
+def test_a_file_that_nothing_reads_is_refused(
+    tmp_path: Path, paths: Project, room: str, file: str, near: str
+) -> None:
+    extra = tmp_path / room / file
+    extra.parent.mkdir(parents=True, exist_ok=True)
+    extra.write_text("")
+    (tmp_path / room / "notes.txt").write_text("Not a template.")
+    (problem,) = problems(tmp_path, paths, REGISTER)
+    assert problem.startswith(f"templates/{room}/{file}: is no file of a hypervisor's folder, so")
+    if near and not (near == "state.py" and room == "hypervisors/made"):
+        assert f"; did you mean {near}" in problem
 
 
 # Slots of records are paths, array elements too.

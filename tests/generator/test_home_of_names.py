@@ -122,13 +122,11 @@ def test_an_import_statement_says_what_is_meant() -> None:
 def test_a_block_says_which_macro_it_came_from(checkout: Path, hypervisor: str) -> None:
     text = (checkout / f"generated/vmm_arch/{hypervisor}_x86_64.py").read_text()
     named = re.findall(r"^ *# From (templates/\S+), (\w+)\n(.*)\n", text, re.M)
-    assert [name for _, name, _ in named] == [
-        "records",
-        "definitions",
-        "calls",
-        "vcpu_members",
-        "vm_members",
-    ]
+    sections = ["records", "definitions", "calls", "host", "vcpu_state", "exits"]
+    sections += ["vcpu_members", "vm_members"]
+    if hypervisor == "whp":  # which is a library, whose calls need nothing around them
+        sections.remove("calls")
+    assert [name for _, name, _ in named] == sections
     for file, name, line in named:
         template = (checkout / file).read_text()
         assert f"{{% macro {name}() %}}\n" in template

@@ -48,15 +48,16 @@ def test_what_is_called_otherwise_is_refused(
 ) -> None:
     templates = tmp_path / "templates"
     shutil.copytree(paths.templates, templates)
-    file = templates / f"hypervisors/{room}/machine.py.j2"
-    text = file.read_text()
-    assert old in text
-    # The annotation of track_dirty as well: it is in the slots or nowhere.
-    file.write_text(text.replace(old, new).replace("    track_dirty: bool\n", ""))
+    files = [templates / f"hypervisors/{room}/{name}.py.j2" for name in ("vcpu", "vm")]
+    texts = [file.read_text() for file in files]
+    assert old in "".join(texts)
+    for file, text in zip(files, texts, strict=True):
+        # The annotation of track_dirty as well: it is in the slots or nowhere.
+        file.write_text(text.replace(old, new).replace("    track_dirty: bool\n", ""))
     abi = read_abi_file(paths.abi / f"{room.partition('/')[0]}_x86_64.abi")
     with pytest.raises(InputError) as refused:
         render_backend_module(templates, abi, "# Marked")
-    where = f"templates/hypervisors/{room}/machine.py.j2:"
+    where = tuple(f"templates/hypervisors/{room}/{file.name}:" for file in files)
     assert all(str(problem).startswith(where) for problem in refused.value.problems)
     assert any(re.search(complaint, str(problem)) for problem in refused.value.problems), refused
 

@@ -66,7 +66,7 @@ def test_names_of_annotations_count_as_used() -> None:
 
 OPERATIONS = "hypervisors/kvm/x86_64/operations.py.j2"
 MODULE = "hypervisors/kvm/x86_64/module.py.j2"
-MACHINE = "hypervisors/kvm/machine.py.j2"
+VCPU = "hypervisors/kvm/vcpu.py.j2"
 STATE = "hypervisors/kvm/x86_64/state.py"
 STATES = "cpu/x86_64/states.py"
 
@@ -112,8 +112,8 @@ STATES = "cpu/x86_64/states.py"
             "the name kvm_sreg is bound nowhere; did",
         ),
         (MODULE, "Sregs = kvm_sregs", "Sregs = (kvm_sregs", "records is not Python: '(' was never"),
-        (MACHINE, "self._fresh = True", "self._fresh = Truth", "the name Truth is bound nowhere"),
-        (MACHINE, "self._fresh = True", "self._fresh = [", "vcpu_members is not Python: "),
+        (VCPU, "self._fresh = True", "self._fresh = Truth", "the name Truth is bound nowhere"),
+        (VCPU, "self._fresh = True", "self._fresh = [", "vcpu_members is not Python: "),
         (
             STATE,
             "KVM_VCPUEVENT_VALID_SHADOW",

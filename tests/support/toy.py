@@ -74,15 +74,10 @@ _SECTIONS = {
     "module.py.j2": """
 {% macro summary() %}A toy{% endmacro %}
 {% macro machines_per_process() %}None{% endmacro %}
-{% macro imports() %}{% endmacro %}
 {% macro records() %}{% endmacro %}
-{% macro calls() %}{% endmacro %}
-{% macro definitions() %}{% endmacro %}
 """,
-    "machine.py.j2": """
-{% macro vcpu_members() %}{% endmacro %}
-{% macro vm_members() %}{% endmacro %}
-""",
+    "vcpu.py.j2": "{% macro vcpu_members() %}{% endmacro %}",
+    "vm.py.j2": "{% macro vm_members() %}{% endmacro %}",
 }
 _SHARED = """
 {% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}

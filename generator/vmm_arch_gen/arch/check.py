@@ -11,8 +11,9 @@ from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.check_complete import check_complete
 from vmm_arch_gen.arch.check_state import check_state
 from vmm_arch_gen.arch.contract import PROTOCOLS, Contract
-from vmm_arch_gen.arch.hypervisor import OPERATIONS, SECTIONS, Hypervisor
+from vmm_arch_gen.arch.hypervisor import Hypervisor
 from vmm_arch_gen.arch.macros import parse_template
+from vmm_arch_gen.arch.sections import OPERATIONS, OPTIONAL, SECTIONS
 from vmm_arch_gen.arch.states import States
 from vmm_arch_gen.diagnostics import Problem, did_you_mean
 
@@ -60,7 +61,7 @@ def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]
             what = f"lacks the operation {macro} of {operation.where}"
             yield Problem(file, what, f"write {wanted}, {_UNSUPPORTED.replace('NAME', macro)}")
     for section, where in SECTIONS.items():
-        if section not in hypervisor.macros:
+        if section not in hypervisor.macros and section not in OPTIONAL:
             what = f"lacks the section {section}"
             yield Problem(f"{folder}/{where}", what, f"write {{% macro {section}() %}}")
 

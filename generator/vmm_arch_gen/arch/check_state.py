@@ -8,7 +8,8 @@ from fnmatch import fnmatchcase
 from vmm_arch_gen.abi.model import Abi
 from vmm_arch_gen.abi.paths import complaint, index_value, steps
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import OPERATIONS, SECTIONS, Hypervisor
+from vmm_arch_gen.arch.hypervisor import Hypervisor
+from vmm_arch_gen.arch.sections import OPERATIONS, SECTIONS
 from vmm_arch_gen.arch.sinks import Sink
 from vmm_arch_gen.arch.vocabulary import Element
 from vmm_arch_gen.diagnostics import Problem, did_you_mean

@@ -12,27 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm_arch_gen.arch.macros import Macro, Macros, Request, read_macros
+from vmm_arch_gen.arch.sections import OPERATIONS, SECTIONS, TABLES, unread_files
 from vmm_arch_gen.arch.sinks import Sink, Slots, make_sinks, make_slots
 from vmm_arch_gen.arch.sources import read_python
 from vmm_arch_gen.arch.tables import Table, Unsupported, closed, read_names, read_table
 from vmm_arch_gen.diagnostics import Problem, collecting
-
-OPERATIONS = "operations.py.j2"
-"""The file of the contract's operations."""
-SECTIONS = {
-    "summary": "module.py.j2",
-    "machines_per_process": "module.py.j2",
-    "imports": "module.py.j2",
-    "records": "module.py.j2",
-    "definitions": "module.py.j2",
-    "calls": "module.py.j2",
-    "vcpu_members": "machine.py.j2",
-    "vm_members": "machine.py.j2",
-}
-"""The sections of a module that are no operations: macros without parameters, by their file."""
-
-TEXTS = ("summary", "machines_per_process")
-"""The sections that are put into a line: the text of a docstring, a value."""
 
 _TABLES = ("SINKS", "SLOTS", "NOT_STATE", "CREATION_GUARANTEES")
 
@@ -81,7 +65,7 @@ class Hypervisor:
 def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
     """Read the folders of a hypervisor on a CPU; what is malformed in them is among its problems."""
     folder = f"hypervisors/{name}/{cpu}"
-    problems: list[Problem] = []
+    problems = [*unread_files(templates, name, cpu)]
     everywhere: Macros | None = None
     homes = SECTIONS
     if any((templates / "hypervisors" / name).glob("*.j2")):
@@ -97,7 +81,7 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
     others_table: Table | None = None
     guaranteed: Mapping[str, str] = {}
     with collecting(problems):
-        source = read_python(templates, *folder.split("/"), "state.py")
+        source = read_python(templates, *folder.split("/"), TABLES)
         problems += closed(source, _TABLES)
         with collecting(problems):
             sinks_table = read_table(source, "SINKS")

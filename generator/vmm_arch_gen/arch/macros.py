@@ -71,12 +71,17 @@ class Macros:
 
 
 def read_macros(templates: Path, folder: str, homes: Mapping[str, str], otherwise: str) -> Macros:
-    """Read a folder's macros; ``homes`` says which belong in a file other than ``otherwise``."""
+    """Read a folder's macros; ``homes`` says which belong in a file other than ``otherwise``.
+
+    A file may be missing, if all of its macros are in the hypervisor's other folder.
+    """
     there: dict[str, Macro] = {}
     unsupported: dict[str, tuple[str, str]] = {}
     requests: list[Request] = []
     problems: list[Problem] = []
     for file in dict.fromkeys([otherwise, *homes.values()]):
+        if not (templates / folder / file).exists():
+            continue
         found: list[Macro] = []
         lacking: list[tuple[str, str, str]] = []
         with collecting(problems):

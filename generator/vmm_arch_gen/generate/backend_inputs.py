@@ -15,9 +15,10 @@ from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.check import check
 from vmm_arch_gen.arch.contract import Contract, frame_problems, read_contract
 from vmm_arch_gen.arch.exports import read_exports
-from vmm_arch_gen.arch.hypervisor import SECTIONS, TEXTS, Hypervisor, read_hypervisor
+from vmm_arch_gen.arch.hypervisor import Hypervisor, read_hypervisor
 from vmm_arch_gen.arch.inside import CLASSES, Inside, inside_problems, read_inside
 from vmm_arch_gen.arch.macros import Macro, parse_template
+from vmm_arch_gen.arch.sections import SECTIONS, TEXTS
 from vmm_arch_gen.arch.states import States, read_states
 from vmm_arch_gen.diagnostics import Problem, collecting, refuse
 from vmm_arch_gen.generate.origins import Rendered, marked, unmarked

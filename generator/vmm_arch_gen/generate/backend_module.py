@@ -16,7 +16,8 @@ from pathlib import Path
 
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.contract import Contract
-from vmm_arch_gen.arch.hypervisor import SECTIONS, TEXTS, Hypervisor
+from vmm_arch_gen.arch.hypervisor import Hypervisor
+from vmm_arch_gen.arch.sections import SECTIONS, TEXTS
 from vmm_arch_gen.arch.sources import read_text
 from vmm_arch_gen.diagnostics import Problem, did_you_mean, refuse
 from vmm_arch_gen.generate.arch_functions import Emitter
@@ -74,6 +75,9 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
             return f"raise unsupported({operation!r}, {reason!r})"
         return body(operation, *arguments, *parameters[len(arguments) :])
 
+    def section(name: str) -> str:
+        return body(name) if name in hypervisor.macros else ""
+
     emitter = Emitter(contract, states, hypervisor, inputs.abi, inline)
     heading = (
         f"{marker} from templates/{SKELETON}, the arch functions of\n"
@@ -85,7 +89,7 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
         SKELETON,
         heading,
         target=target,
-        section=body,
+        section=section,
         contract=contract,
         exports=inputs.exports,
         inline=inline,
