@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -79,8 +79,49 @@ def table() -> TargetTable:
     return TARGETS
 
 
-@pytest.fixture(params=TARGETS.targets.values(), ids=lambda target: target.name)
+def _name(target: Target) -> str:
+    return target.name
+
+
+def _first_on_each_compiler(targets: Iterable[Target]) -> Iterator[Target]:
+    seen = set[tuple[str, str]]()
+    for target in targets:
+        if (compiler := (target.cpu, target.system)) not in seen:
+            seen.add(compiler)
+            yield target
+
+
+def _first_of_each_family(targets: Iterable[Target]) -> Iterator[Target]:
+    seen = set[str]()
+    for target in targets:
+        if target.family not in seen:
+            seen.add(target.family)
+            yield target
+
+
+_COMPILERS = list(_first_on_each_compiler(TARGETS.targets.values()))
+_FAMILIES = list(_first_of_each_family(TARGETS.targets.values()))
+
+
+@pytest.fixture(params=TARGETS.targets.values(), ids=_name)
 def target(request: pytest.FixtureRequest) -> Target:
     """Each target in turn."""
+    assert isinstance(request.param, Target)
+    return request.param
+
+
+@pytest.fixture(params=_COMPILERS, ids=_name)
+def compiler_target(request: pytest.FixtureRequest) -> Target:
+    """A target for each CPU under each system: for what depends on the compiler alone."""
+    assert isinstance(request.param, Target)
+    return request.param
+
+
+@pytest.fixture(params={t.name: t for t in (*_COMPILERS, *_FAMILIES)}.values(), ids=_name)
+def sample_target(request: pytest.FixtureRequest) -> Target:
+    """A target for each family, and one for each CPU under each system.
+
+    The others' facts are much the same: a family's are, on all CPUs but for what is a CPU's.
+    """
     assert isinstance(request.param, Target)
     return request.param

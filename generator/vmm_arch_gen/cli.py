@@ -25,7 +25,7 @@
 
 ``vmm-arch-gen diff`` and ``show`` read .abi files and write nothing. ``diff`` finds both versions
 (compare/sources.py, versions.py), compares them (compare/compare.py, fields.py) and reports
-(compare/report.py). ``show`` finds a name (show/find.py) and prints (show/text.py) or draws it
+(compare/report.py). ``targets`` lists the table (show/targets.py). ``show`` finds a name (show/find.py) and prints (show/text.py) or draws it
 (show/picture.py).
 """
 
@@ -70,6 +70,7 @@ def main() -> None:
     plan      what a state of a vCPU takes on each hypervisor
     diff      what changed between two versions of the facts
     show      a layout, an ioctl number, a value
+    targets   which sets of headers there are
 
     Exit status: 0 all is well, 1 --check found differences, 2 something is wrong with the input;
     diff has 10 and 11 for changes.
@@ -362,6 +363,31 @@ def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path 
             print_text(picture(found, name, expand=expand, page=form == "html"))
         case _:
             print_lines(as_text(found, others, expand=expand))
+
+
+@main.command()
+@_MORE_TARGETS
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="json for programs.",
+)
+def targets(more_targets: Path | None, form: str) -> None:
+    """List the targets by family: what they are, on which CPUs, and their headers.
+
+    A target is FAMILY_CPU. Those with a backend have a module vmm_arch.TARGET besides
+    vmm_arch.abi.TARGET.
+    """
+    from vmm_arch_gen.show.targets import as_json, as_text
+    from vmm_arch_gen.targets import load_targets
+
+    table = load_targets(project().targets_file, more_targets)
+    if form == "json":
+        print_text(as_json(table))
+    else:
+        print_lines(as_text(table))
 
 
 def _keep_garbage() -> None:

@@ -72,6 +72,7 @@ class Target:
     origin: Origin
     model: DataModel
     ioctl_rules: IoctlRules = "generic"
+    about: str = ""
     prelude: str = ""
     shims: Path | None = None
     """A folder of headers that are found first: beside the table, else beside the package's."""
@@ -269,7 +270,7 @@ class _Loading:
         columns: dict[str, Any] = {}
         for column, value in row.items():
             match column:
-                case "triple" | "cpu_macro" | "prelude":
+                case "triple" | "cpu_macro" | "about" | "prelude":
                     columns[column] = _of_type(str, column, value)
                 case "headers" | "proof":
                     columns[column] = _strings(column, value)

@@ -214,7 +214,7 @@ def test_bad_input_is_named_and_changes_nothing(
         ("headers/targets.toml", 'version = "0.17.1"', 'version = "0.1"', "ziglang: version 0.17.1 is installed, but headers/targets.toml pins 0.1; pip install ziglang==0.1"),
         ("headers/targets.toml", 'name = "ziglang"', 'name = "zigzag"', "zigzag: this package is not installed; pip install"),
         ("headers/targets.toml", 'bit_fields = "sysv"', 'bit_fields = "gcc"', "[cpus.x86_64.linux]: bit_fields is 'gcc', none of 'sysv', 'aapcs', 'ms'; compare"),
-        ("headers/targets.toml", 'headers = ["linux/kvm.h"]', 'headers = "linux/kvm.h"', "[families.kvm]: headers is 'linux/kvm.h', not a list of strings"),
+        ("headers/targets.toml", 'headers = ["linux/kvm.h", "linux/kvm_para.h"]', 'headers = "linux/kvm.h"', "[families.kvm]: headers is 'linux/kvm.h', not a list of strings"),
         ("headers/targets.toml", "long = 8", "long = 4", "the size of long is 4 as read from the header, but 8 for the compiler"),
         ("headers/shims/windows/windows.h", "typedef long LONG", "typedef short LONG", "the size of HRESULT is 2 as read from the header, but 4 for the compiler"),
     ],

@@ -29,8 +29,9 @@ from vmm_arch_gen.targets import Target, TargetTable
 import headers
 
 
-def test_mutations_are_called_what_they_are(target: Target, paths: Project) -> None:
+def test_mutations_are_called_what_they_are(sample_target: Target, paths: Project) -> None:
     """At least fifty for each target, of every kind that it has something for."""
+    target = sample_target
     abi = read_abi_file(paths.abi / f"{target.name}.abi")
     tried = 0
     for mutation in MUTATIONS:
@@ -345,12 +346,12 @@ def test_linux_6_1_to_the_pinned_headers(
     resized = {
         c.name for c in changes if c.old and c.new and c.old.get("size") != c.new.get("size")
     }
-    assert resized == {"struct kvm_svm_nested_state_hdr"}
+    assert resized == {"struct kvm_svm_nested_state_hdr", "struct kvm_vcpu_pv_apf_data"}
     assert not [c for c in changes if c.kind is Kind.RENAMED]
     values = load_values(paths.values_file)
     before, after = (render_abi_module(paths.templates, abi, values) for abi in (old, new))
     assert changed_lines(write_abi(old), write_abi(new), tmp_path) <= 700
-    assert changed_lines(before, after, tmp_path) <= 1150
+    assert changed_lines(before, after, tmp_path) <= 1200
 
 
 def changed_lines(before: str, after: str, folder: Path) -> int:

@@ -50,11 +50,13 @@ EXPRESSIONS = st.recursive(st.sampled_from(LEAVES), combined, max_leaves=6)
     suppress_health_check=list(HealthCheck),
 )
 @given(expressions=st.lists(EXPRESSIONS, min_size=40, max_size=60))
-def test_random_expressions(expressions: list[str], target: Target, table: TargetTable) -> None:
+def test_random_expressions(
+    expressions: list[str], compiler_target: Target, table: TargetTable
+) -> None:
     """Those without a value in C are omitted: compilers differ about them."""
     macros = "".join(f"#define M{number} {text}\n" for number, text in enumerate(expressions))
     with tempfile.TemporaryDirectory() as folder:
-        abi = headers.prove(PROLOGUE + macros, target, table, Path(folder))
+        abi = headers.prove(PROLOGUE + macros, compiler_target, table, Path(folder))
     for omission in abi.omissions:
         assert omission.reason in ("it divides by zero", "it overflows"), omission
     assert len(abi.constants) + len(abi.omissions) == len(expressions)

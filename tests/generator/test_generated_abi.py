@@ -73,7 +73,7 @@ def test_every_name_and_layout_is_the_proven_one(target: Target, paths: Project)
     integers, records = facts(read(target.name, paths))
     compared = abi_check.compare(load(target.name), integers, records)
     assert compared == len(integers) + sum(1 + len(members) for *_, members in records.values())
-    assert compared > 150
+    assert compared >= 25, "so few that something else was read"
 
 
 @pytest.mark.parametrize("version", SUITES)
@@ -106,10 +106,10 @@ def test_assigning_a_field_that_does_not_exist_is_an_error(target: Target) -> No
         record.rxx = 1
 
 
-def test_black_has_nothing_to_change(target: Target, paths: Project) -> None:
+def test_black_has_nothing_to_change(sample_target: Target, paths: Project) -> None:
     """It would take twice as long: what it changes it looks at again."""
     values = load_values(paths.values_file)
-    module = abi_module(read(target.name, paths), values)
+    module = abi_module(read(sample_target.name, paths), values)
     text = Templates(paths.templates).text("vmm_arch/abi/target.py.j2", "# x\n", module=module)
     assert format_source(text) == text
 

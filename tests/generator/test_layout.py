@@ -167,9 +167,9 @@ def without_what_ctypes_cannot_say(abi: VerifiedAbi) -> VerifiedAbi:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(text=header())
-def test_random_records(text: str, target: Target, table: TargetTable) -> None:
+def test_random_records(text: str, compiler_target: Target, table: TargetTable) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        abi = headers.prove(text, target, table, Path(folder))
+        abi = headers.prove(text, compiler_target, table, Path(folder))
     module: dict[str, Any] = {"__name__": "random_records"}
     abi = without_what_ctypes_cannot_say(abi)
     source = render_abi_module(project().templates, abi)

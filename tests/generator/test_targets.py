@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.project import Project
-from vmm_arch_gen.targets import load_targets
+from vmm_arch_gen.show.targets import families
+from vmm_arch_gen.targets import TargetTable, load_targets
 
 ROW = """
 [origins.paper]
@@ -99,6 +101,30 @@ def test_a_wrong_table_is_named(
     assert len(said) == len(complaints)
     for line, complaint in zip(said, complaints, strict=True):
         assert line.startswith(f"{table}: {complaint}")
+
+
+def test_the_readme_lists_the_families(table: TargetTable, checkout: Path) -> None:
+    rows = [
+        f"| `{family}` | {', '.join(target.cpu for target in targets)} | {targets[0].about} |"
+        for family, targets in families(table)
+    ]
+    head = "| family | CPUs | what it is |\n|---|---|---|\n"
+    readme = (checkout / "README.md").read_text()
+    assert readme.partition(head)[2].partition("\n\n")[0].splitlines() == rows
+
+
+def test_targets_are_listed(table: TargetTable, tmp_path: Path) -> None:
+    """By the command, a user's own included."""
+    own = write_table(tmp_path, "windows")
+    command = [sys.executable, "-m", "vmm_arch_gen", "targets", "--targets", str(own)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert "kvm: Linux's hypervisor, " in text.splitlines()[0]
+    assert "\n  kvm_x86_64 (backend), kvm_aarch64, " in text
+    assert text.endswith("\n\npaper: linux\n  paper_x86_64\n  paper.h\n")
+    assert all(target.about for target in table.targets.values())
+    command += ["--format", "json"]
+    listed = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    assert [entry["target"] for entry in listed] == [*table.targets, "paper_x86_64"]
 
 
 def test_shims_lie_beside_the_table_or_in_the_package(tmp_path: Path, paths: Project) -> None:

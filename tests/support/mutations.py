@@ -621,7 +621,7 @@ def bit_field(abi: Abi, chance: random.Random) -> tuple[Record, int] | None:
             (r, at)
             for r in abi.records.values()
             for at, m in enumerate(r.members)
-            if m.name and m.bits is not None and m.bits > 1 and not m.name.lower().startswith("reserved")
+            if m.name and m.bits is not None and m.bits > 1 and not RESERVED.fullmatch(m.name)
         ),
     )  # fmt: skip
 

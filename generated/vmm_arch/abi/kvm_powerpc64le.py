@@ -64,6 +64,47 @@ _IOC_TYPESHIFT = 8
 # asm/bitsperlong.h
 __BITS_PER_LONG = 64
 
+# asm/epapr_hcalls.h
+EV_AMCC_VENDOR_ID = 7
+EV_BUFFER_OVERFLOW = 13
+EV_BYTE_CHANNEL_MAX_BYTES = 16
+EV_BYTE_CHANNEL_POLL = 3
+EV_BYTE_CHANNEL_RECEIVE = 2
+EV_BYTE_CHANNEL_SEND = 1
+EV_CONFIG = 10
+EV_DOORBELL_SEND = 14
+EV_EAGAIN = 4
+EV_EFAULT = 6
+EV_EINVAL = 8
+EV_EIO = 3
+EV_ENEA_VENDOR_ID = 5
+EV_ENODEV = 7
+EV_ENOENT = 2
+EV_ENOMEM = 5
+EV_EPAPR_VENDOR_ID = 1
+EV_EPERM = 1
+EV_FSL_VENDOR_ID = 2
+EV_GHS_VENDOR_ID = 4
+EV_IBM_VENDOR_ID = 3
+EV_IDLE = 16
+EV_INTERNAL = 9
+EV_INT_EOI = 10
+EV_INT_GET_CONFIG = 5
+EV_INT_GET_MASK = 7
+EV_INT_GET_TASK_PRIORITY = 13
+EV_INT_IACK = 9
+EV_INT_SEND_IPI = 11
+EV_INT_SET_CONFIG = 4
+EV_INT_SET_MASK = 6
+EV_INT_SET_TASK_PRIORITY = 12
+EV_INVALID_STATE = 11
+EV_KVM_VENDOR_ID = 42
+EV_LOCAL_VENDOR_ID = 0
+EV_MSGSND = 15
+EV_SUCCESS = 0
+EV_UNIMPLEMENTED = 12
+EV_WR_VENDOR_ID = 6
+
 # asm/ioctl.h
 _IOC_DIRBITS = 3
 _IOC_NONE = 1
@@ -313,6 +354,13 @@ KVM_XIVE_SOURCE_PRIORITY_SHIFT = 0
 KVM_XIVE_SOURCE_SERVER_MASK = 0xFFFFFFF8
 KVM_XIVE_SOURCE_SERVER_SHIFT = 3
 KVM_XIVE_TIMA_PAGE_OFFSET = 0
+
+# asm/kvm_para.h
+KVM_FEATURE_MAGIC_PAGE = 1
+KVM_MAGIC_FEAT_MAS0_TO_SPRG7 = 0x2
+KVM_MAGIC_FEAT_SR = 0x1
+KVM_SC_MAGIC_R0 = 0x4B564D21
+MAGIC_PAGE_FLAG_NOT_MAPPED_NX = 0x1
 
 # linux/kvm.h
 GUEST_MEMFD_FLAG_INIT_SHARED = 0x2
@@ -745,6 +793,22 @@ KVM_X86_DISABLE_EXITS_PAUSE = 0x4
 KVM_X86_NOTIFY_VMEXIT_ENABLED = 0x1
 KVM_X86_NOTIFY_VMEXIT_USER = 0x2
 SYNC_REGS_SIZE_BYTES = 2048
+
+# linux/kvm_para.h
+KVM_ENOSYS = 1000
+KVM_EOPNOTSUPP = 95
+KVM_HC_CLOCK_PAIRING = 9
+KVM_HC_FEATURES = 3
+KVM_HC_KICK_CPU = 5
+KVM_HC_MAP_GPA_RANGE = 12
+KVM_HC_MIPS_CONSOLE_OUTPUT = 8
+KVM_HC_MIPS_EXIT_VM = 7
+KVM_HC_MIPS_GET_CLOCK_FREQ = 6
+KVM_HC_MMU_OP = 2
+KVM_HC_PPC_MAP_MAGIC_PAGE = 4
+KVM_HC_SCHED_YIELD = 11
+KVM_HC_SEND_IPI = 10
+KVM_HC_VAPIC_POLL_IRQ = 1
 
 # linux/posix_types.h
 __FD_SETSIZE = 1024
@@ -2223,6 +2287,38 @@ class kvm_vapic_addr(LittleStruct):
     """struct kvm_vapic_addr, 8 bytes (linux/kvm.h)."""
 
     vapic_addr: int = u64
+
+
+class kvm_vcpu_arch_shared(LittleStruct):
+    """struct kvm_vcpu_arch_shared, 240 bytes (asm/kvm_para.h)."""
+
+    scratch1: int = u64
+    scratch2: int = u64
+    scratch3: int = u64
+    critical: int = u64
+    sprg0: int = u64
+    sprg1: int = u64
+    sprg2: int = u64
+    sprg3: int = u64
+    srr0: int = u64
+    srr1: int = u64
+    dar: int = u64
+    msr: int = u64
+    dsisr: int = u32
+    int_pending: int = u32
+    sr: Array[c_uint32] = u32 * 16
+    mas0: int = u32
+    mas1: int = u32
+    mas7_3: int = u64
+    mas2: int = u64
+    mas4: int = u32
+    mas6: int = u32
+    esr: int = u32
+    pir: int = u32
+    sprg4: int = u64
+    sprg5: int = u64
+    sprg6: int = u64
+    sprg7: int = u64
 
 
 class kvm_vfio_spapr_tce(LittleStruct):

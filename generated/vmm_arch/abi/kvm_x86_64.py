@@ -240,6 +240,68 @@ VC_VECTOR = 29
 VE_VECTOR = 20
 XM_VECTOR = 19
 
+# asm/kvm_para.h
+KVM_ASYNC_PF_DELIVERY_AS_INT = 0x8
+KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT = 0x4
+KVM_ASYNC_PF_ENABLED = 0x1
+KVM_ASYNC_PF_SEND_ALWAYS = 0x2
+KVM_ASYNC_PF_VEC_MASK = 0xFF
+KVM_CLOCK_PAIRING_WALLCLOCK = 0
+KVM_CPUID_FEATURES = 0x40000001
+KVM_CPUID_SIGNATURE = 0x40000000
+KVM_FEATURE_ASYNC_PF = 4
+KVM_FEATURE_ASYNC_PF_INT = 14
+KVM_FEATURE_ASYNC_PF_VMEXIT = 10
+KVM_FEATURE_CLOCKSOURCE = 0
+KVM_FEATURE_CLOCKSOURCE2 = 3
+KVM_FEATURE_CLOCKSOURCE_STABLE_BIT = 24
+KVM_FEATURE_HC_MAP_GPA_RANGE = 16
+KVM_FEATURE_MIGRATION_CONTROL = 17
+KVM_FEATURE_MMU_OP = 2
+KVM_FEATURE_MSI_EXT_DEST_ID = 15
+KVM_FEATURE_NOP_IO_DELAY = 1
+KVM_FEATURE_POLL_CONTROL = 12
+KVM_FEATURE_PV_EOI = 6
+KVM_FEATURE_PV_SCHED_YIELD = 13
+KVM_FEATURE_PV_SEND_IPI = 11
+KVM_FEATURE_PV_TLB_FLUSH = 9
+KVM_FEATURE_PV_UNHALT = 7
+KVM_FEATURE_STEAL_TIME = 5
+KVM_HINTS_REALTIME = 0
+KVM_MAP_GPA_RANGE_DECRYPTED = 0x0
+KVM_MAP_GPA_RANGE_ENCRYPTED = 0x10
+KVM_MAP_GPA_RANGE_PAGE_SZ_1G = 0x2
+KVM_MAP_GPA_RANGE_PAGE_SZ_2M = 0x1
+KVM_MAP_GPA_RANGE_PAGE_SZ_4K = 0
+KVM_MAX_MMU_OP_BATCH = 32
+KVM_MIGRATION_READY = 0x1
+KVM_MMU_OP_FLUSH_TLB = 2
+KVM_MMU_OP_RELEASE_PT = 3
+KVM_MMU_OP_WRITE_PTE = 1
+KVM_MSR_ENABLED = 1
+KVM_PV_EOI_BIT = 0
+KVM_PV_EOI_DISABLED = 0x0
+KVM_PV_EOI_ENABLED = 0x1
+KVM_PV_EOI_MASK = 0x1
+KVM_PV_REASON_PAGE_NOT_PRESENT = 1
+KVM_PV_REASON_PAGE_READY = 2
+KVM_STEAL_ALIGNMENT_BITS = 5
+KVM_STEAL_RESERVED_MASK = 0x3E
+KVM_STEAL_VALID_BITS = 0xFFFFFFFFFFFFFFC0
+KVM_VCPU_FLUSH_TLB = 0x2
+KVM_VCPU_PREEMPTED = 0x1
+MSR_KVM_ASYNC_PF_ACK = 0x4B564D07
+MSR_KVM_ASYNC_PF_EN = 0x4B564D02
+MSR_KVM_ASYNC_PF_INT = 0x4B564D06
+MSR_KVM_MIGRATION_CONTROL = 0x4B564D08
+MSR_KVM_POLL_CONTROL = 0x4B564D05
+MSR_KVM_PV_EOI_EN = 0x4B564D04
+MSR_KVM_STEAL_TIME = 0x4B564D03
+MSR_KVM_SYSTEM_TIME = 0x12
+MSR_KVM_SYSTEM_TIME_NEW = 0x4B564D01
+MSR_KVM_WALL_CLOCK = 0x11
+MSR_KVM_WALL_CLOCK_NEW = 0x4B564D00
+
 # linux/kvm.h
 GUEST_MEMFD_FLAG_INIT_SHARED = 0x2
 GUEST_MEMFD_FLAG_MMAP = 0x1
@@ -680,6 +742,22 @@ KVM_X86_NOTIFY_VMEXIT_ENABLED = 0x1
 KVM_X86_NOTIFY_VMEXIT_USER = 0x2
 SYNC_REGS_SIZE_BYTES = 2048
 
+# linux/kvm_para.h
+KVM_ENOSYS = 1000
+KVM_EOPNOTSUPP = 95
+KVM_HC_CLOCK_PAIRING = 9
+KVM_HC_FEATURES = 3
+KVM_HC_KICK_CPU = 5
+KVM_HC_MAP_GPA_RANGE = 12
+KVM_HC_MIPS_CONSOLE_OUTPUT = 8
+KVM_HC_MIPS_EXIT_VM = 7
+KVM_HC_MIPS_GET_CLOCK_FREQ = 6
+KVM_HC_MMU_OP = 2
+KVM_HC_PPC_MAP_MAGIC_PAGE = 4
+KVM_HC_SCHED_YIELD = 11
+KVM_HC_SEND_IPI = 10
+KVM_HC_VAPIC_POLL_IRQ = 1
+
 # linux/posix_types.h
 __FD_SETSIZE = 1024
 
@@ -917,6 +995,16 @@ class kvm_clock_data(LittleStruct):
     realtime: int = u64
     host_tsc: int = u64
     pad: Array[c_uint32] = u32 * 4
+
+
+class kvm_clock_pairing(LittleStruct):
+    """struct kvm_clock_pairing, 64 bytes (asm/kvm_para.h)."""
+
+    sec: int = i64
+    nsec: int = i64
+    tsc: int = u64
+    flags: int = u32
+    pad: Array[c_uint32] = u32 * 9
 
 
 class kvm_coalesced_mmio_union(LittleUnion):
@@ -1466,6 +1554,34 @@ class kvm_memory_attributes(LittleStruct):
     size: int = u64
     attributes: int = any_of(u64, "KVM_MEMORY_ATTRIBUTE_")
     flags: int = u64
+
+
+class kvm_mmu_op_header(LittleStruct):
+    """struct kvm_mmu_op_header, 8 bytes (asm/kvm_para.h)."""
+
+    op: int = u32
+    pad: int = u32
+
+
+class kvm_mmu_op_flush_tlb(LittleStruct):
+    """struct kvm_mmu_op_flush_tlb, 8 bytes (asm/kvm_para.h)."""
+
+    header: kvm_mmu_op_header = of(kvm_mmu_op_header)
+
+
+class kvm_mmu_op_release_pt(LittleStruct):
+    """struct kvm_mmu_op_release_pt, 16 bytes (asm/kvm_para.h)."""
+
+    header: kvm_mmu_op_header = of(kvm_mmu_op_header)
+    pt_phys: int = u64
+
+
+class kvm_mmu_op_write_pte(LittleStruct):
+    """struct kvm_mmu_op_write_pte, 24 bytes (asm/kvm_para.h)."""
+
+    header: kvm_mmu_op_header = of(kvm_mmu_op_header)
+    pte_phys: int = u64
+    pte_val: int = u64
 
 
 class kvm_mp_state(LittleStruct):
@@ -2594,6 +2710,17 @@ class kvm_stats_header(LittleStruct):
     data_offset: int = u32
 
 
+class kvm_steal_time(LittleStruct):
+    """struct kvm_steal_time, 64 bytes (asm/kvm_para.h)."""
+
+    steal: int = u64
+    version: int = u32
+    flags: int = u32
+    preempted: int = u8
+    u8_pad: Array[c_uint8] = u8 * 3
+    pad: Array[c_uint32] = u32 * 11
+
+
 class kvm_tdx_capabilities(LittleStruct):
     """struct kvm_tdx_capabilities, 2056 bytes (asm/kvm.h)."""
 
@@ -2683,6 +2810,14 @@ class kvm_vapic_addr(LittleStruct):
     """struct kvm_vapic_addr, 8 bytes (linux/kvm.h)."""
 
     vapic_addr: int = u64
+
+
+class kvm_vcpu_pv_apf_data(LittleStruct):
+    """struct kvm_vcpu_pv_apf_data, 64 bytes (asm/kvm_para.h)."""
+
+    flags: int = u32
+    token: int = u32
+    pad: Array[c_uint8] = u8 * 56
 
 
 class kvm_vfio_spapr_tce(LittleStruct):
