@@ -159,7 +159,7 @@ def extract(
     say = progress(mode["quiet"])
     files: dict[PurePosixPath, bytes] = {}
     problems: list[Problem] = []
-    missing = {} if include else missing_packages(targets)
+    missing = {} if include else missing_packages(targets, say)
     for name, why in missing.items():
         facts = paths.abi / f"{name}.abi"
         if only or not facts.is_file():

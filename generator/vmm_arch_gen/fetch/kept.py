@@ -53,6 +53,11 @@ def kept(name: str, key: str, make: Callable[[Path], None], parent: Path) -> Pat
     return folder
 
 
+def is_kept(name: str, key: str, parent: Path) -> bool:
+    """Whether the folder of this name and key has been made, be it damaged by now."""
+    return (parent / f"{name}-{key}").is_dir()
+
+
 def damage(folder: Path) -> str | None:
     """What is wrong with a folder, if anything is."""
     try:

@@ -10,26 +10,34 @@ import hashlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.fetch import debian
 from vmm_arch_gen.fetch.debian import Suite, Unavailable, Version
-from vmm_arch_gen.fetch.kept import cache_folder, kept
+from vmm_arch_gen.fetch.kept import cache_folder, is_kept, kept
 from vmm_arch_gen.targets import DebianPackage, Target
 
 _OTHERWISE = "or name folders that have these headers with --include DIR"
 
 
-def missing_packages(targets: Iterable[Target]) -> dict[str, list[Problem]]:
-    """Fetch what the targets' headers come from; say by target what cannot be had, and why."""
+def missing_packages(
+    targets: Iterable[Target], say: Callable[[str], None]
+) -> dict[str, list[Problem]]:
+    """Fetch what the targets' headers come from: by target, what cannot be had, and why.
+
+    ``say`` is told what is fetched, which takes some seconds.
+    """
     problems: dict[DebianPackage, list[Problem]] = {}
     missing: dict[str, list[Problem]] = {}
     for target in targets:
         for package in target.packages:
             if package not in problems:
+                if not is_kept(package.name, _key(package), _folder()):
+                    what = f"{package.name} {package.version}"
+                    say(f"fetching {what} from Debian's {package.suite}")
                 problems[package] = _trouble(package)
             if problems[package]:
                 missing.setdefault(target.name, []).extend(problems[package])
@@ -50,18 +58,26 @@ def unpacked(package: DebianPackage) -> Path:
 
     InputError says why it is not to be had.
     """
-    key = hashlib.sha256("\n".join((package.sha256, *package.unpack)).encode()).hexdigest()[:16]
     try:
-        folder = kept(package.name, key, lambda made: _make(package, made), cache_folder("headers"))
+        folder = kept(package.name, _key(package), lambda made: _make(package, made), _folder())
     except Unavailable as error:
         raise _problem(
             package, str(error), f"run it where apt can fetch it, {_OTHERWISE}"
         ) from None
     except OSError as error:
-        what = f"cannot be unpacked into {cache_folder('headers')}: {error.strerror or error}"
+        what = f"cannot be unpacked into {_folder()}: {error.strerror or error}"
         remedy = "free space, correct permissions or set XDG_CACHE_HOME"
         raise _problem(package, what, remedy) from None
     return folder / package.include
+
+
+def _folder() -> Path:
+    return cache_folder("headers")
+
+
+def _key(package: DebianPackage) -> str:
+    wanted = "\n".join((package.sha256, package.include, *package.unpack))
+    return hashlib.sha256(wanted.encode()).hexdigest()[:16]
 
 
 def _make(package: DebianPackage, folder: Path) -> None:

@@ -23,6 +23,7 @@ typedef unsigned long long __u64;
 #define s64 __s64
 #define u64 __u64
 #define bool _Bool
+#define ulong unsigned long
 
 /* linux/kconfig.h */
 #ifdef __x86_64__
@@ -36,16 +37,17 @@ typedef unsigned long long __u64;
 
 /* linux/compiler_attributes.h */
 #define __packed __attribute__((packed))
+#define __aligned(bytes) __attribute__((aligned(bytes)))
 
 /* linux/stddef.h */
 #define offsetof(type, member) __builtin_offsetof(type, member)
 #define DECLARE_FLEX_ARRAY(type, name) \
 	struct { struct { } __empty_##name; type name[]; }
-#define __TRAILING_OVERLAP(type, name, last, attributes, members) \
+#define __TRAILING_OVERLAP(type, name, member, attributes, members) \
 	union { \
 		type name; \
 		struct { \
-			unsigned char __offset_to_##last[offsetof(type, last)]; \
+			unsigned char __offset_to_FAM[offsetof(type, member)]; \
 			members \
 		} attributes; \
 	}
