@@ -6,6 +6,9 @@ The member types have the same size on every machine, and all padding is explici
         slot: int = u32
         flags: int = any_of(u32, "KVM_MEM_")
 
+An array of chars is ``bytes``, and always all of it: reading does not stop at a zero; what is
+assigned is followed by zeros to the end of the array, and refused if it is longer than that.
+
 A record's ``repr`` shows numbers in hexadecimal, and constants by name where a member's constants
 are known.
 
@@ -19,8 +22,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 # A member's declaration has another type than its value, so type checkers are given Any.
 i8: Any = ctypes.c_int8
@@ -43,6 +46,40 @@ def of(kind: Any, *counts: int) -> Any:
     It is given as a string, with the dimensions of the array, if the class body rebinds its name.
     """
     return _Named(kind, counts) if isinstance(kind, str) else kind
+
+
+def bit_field(kind: Any, width: int) -> Any:
+    """A bit-field; it shares its integer with its neighbours."""
+    return _BitField(kind, width)
+
+
+def bits_at(start: int, width: int) -> Any:
+    """A bit-field that ctypes cannot place: a property over bytes that are listed as a member.
+
+    ``start`` is in bits from the beginning of the record, in the order in which the target
+    allocates them: from the lowest bit of a byte on, or with big-endian numbers from the highest.
+    """
+    return _Bits(start, width, signed=False)
+
+
+def signed_bits_at(start: int, width: int) -> Any:
+    """The same for a signed bit-field."""
+    return _Bits(start, width, signed=True)
+
+
+def unnamed(kind: Any) -> Any:
+    """An anonymous member, whose members are also members of the enclosing record."""
+    return _Unnamed(kind)
+
+
+def one_of(kind: Any, prefix: str) -> Any:
+    """A member whose value is one of the constants with this prefix."""
+    return _Constants(kind, prefix, False)
+
+
+def any_of(kind: Any, prefix: str) -> Any:
+    """A member whose bits are constants with this prefix."""
+    return _Constants(kind, prefix, True)
 
 
 class _Named:
@@ -73,91 +110,104 @@ class _Constants:
         self.names = (prefix, flags)
 
 
-def bit_field(kind: Any, width: int) -> Any:
-    """A bit-field; it shares its integer with its neighbours."""
-    return _BitField(kind, width)
-
-
-def unnamed(kind: Any) -> Any:
-    """An anonymous member, whose members are also members of the enclosing record."""
-    return _Unnamed(kind)
-
-
-def one_of(kind: Any, prefix: str) -> Any:
-    """A member whose value is one of the constants with this prefix."""
-    return _Constants(kind, prefix, False)
-
-
-def any_of(kind: Any, prefix: str) -> Any:
-    """A member whose bits are constants with this prefix."""
-    return _Constants(kind, prefix, True)
-
-
 _MADE = frozenset((_BitField, _Unnamed, _Constants, _Named))
+_Simple: Any = type(ctypes.c_uint8)
+_Array: Any = type(ctypes.Array)
 
 
-class _Aligned:
-    """The metaclass methods of aligned records, and of arrays of them.
+class _Bits:
+    """A bit-field as a property of a record, over some of the record's bytes."""
 
-    An object is a view of the aligned part of a larger allocation. mypy sees neither that this is
-    mixed into ctypes' metaclasses nor what those are, hence its silenced complaints.
-    """
+    def __init__(self, start: int, width: int, *, signed: bool) -> None:
+        self.start, self.width, self.signed = start, width, signed
+        self.offset, first = divmod(start, 8)
+        self.size = (first + width + 7) // 8
+        self._bytes = ctypes.c_uint8 * self.size
+        self._shifts = {"little": first, "big": self.size * 8 - first - width}
+        self._ones = (1 << width) - 1
 
-    _aligned_: int
-    _arrays_: Any
+    def within(self, begin: int) -> _Bits:
+        """The property of a record that has the one with this bit-field at the bit ``begin``."""
+        return _Bits(begin + self.start, self.width, signed=self.signed)
 
-    def from_buffer(cls: Any, source: Any, offset: int = 0) -> Any:
-        return _in_place(cls, super().from_buffer(source, offset))  # type: ignore[misc]
+    def __get__(self, record: Any, owner: Any = None) -> Any:
+        if record is None:
+            return self
+        order = record._order_
+        data = self._bytes.from_buffer(record, self.offset)
+        value = int.from_bytes(data, order) >> self._shifts[order] & self._ones
+        return value - self._ones - 1 if self.signed and value >> self.width - 1 else value
 
-    def from_address(cls: Any, address: int) -> Any:
-        return _in_place(cls, super().from_address(address))  # type: ignore[misc]
-
-    def from_buffer_copy(cls: Any, source: Any, offset: int = 0) -> Any:
-        misplaced = super().from_buffer_copy(source, offset)  # type: ignore[misc]
-        copy = cls.__new__(cls)
-        ctypes.memmove(ctypes.byref(copy), ctypes.byref(misplaced), ctypes.sizeof(cls))
-        return copy
-
-    def __mul__(cls: Any, length: int) -> Any:
-        from weakref import WeakValueDictionary
-
-        if "_arrays_" not in vars(cls):
-            cls._arrays_ = WeakValueDictionary()
-        array = cls._arrays_.get(length)
-        if array is None:
-            plain = super().__mul__(length)  # type: ignore[misc]
-            body = {"__new__": _new_aligned, "_aligned_": cls._aligned_}
-            array = cls._arrays_.setdefault(length, _AlignedArray(plain.__name__, (plain,), body))
-        return array
-
-    __rmul__ = __mul__
+    def __set__(self, record: Any, value: int) -> None:
+        if not isinstance(value, int):  # as ctypes has it; and larger numbers lose their high bits
+            raise TypeError(f"int expected instead of {type(value).__name__} instance")
+        order = record._order_
+        shift = self._shifts[order]
+        data = self._bytes.from_buffer(record, self.offset)
+        others = int.from_bytes(data, order) & ~(self._ones << shift)
+        number = others | (value & self._ones) << shift
+        ctypes.memmove(data, number.to_bytes(self.size, order), self.size)
 
 
-class _AlignedArray(_Aligned, type(ctypes.Array)):  # type: ignore[misc]
-    pass
+class _Bytes:
+    """An array of chars as a property: ctypes itself reads such an array up to the first zero."""
+
+    def __init__(self, record: Any, name: str) -> None:
+        self._field = vars(record)[name]
+        self._where = f"{record.__name__}.{name}"
+
+    def __get__(self, record: Any, owner: Any = None) -> Any:
+        return self._field if record is None else bytes(self._field.__get__(record))
+
+    def __set__(self, record: Any, value: bytes) -> None:
+        chars = _filled(value, self._field.size, self._where)
+        ctypes.memmove(self._field.__get__(record), chars, len(chars))
 
 
-def _new_aligned(cls: Any, *values: Any, **members: Any) -> Any:
-    align = cls._aligned_
-    room = (ctypes.c_uint8 * (ctypes.sizeof(cls) + align - 1))()
-    return cls.from_buffer(room, -ctypes.addressof(room) % align)
+def _filled(value: bytes, size: int, where: str) -> bytes:
+    """What an array of chars contains after an assignment."""
+    try:
+        chars = bytes(memoryview(value))
+    except TypeError:
+        raise TypeError(f"{where}: expected bytes, got {type(value).__name__}") from None
+    if len(chars) > size:
+        raise ValueError(f"{where}: {len(chars)} bytes, but there is room for {size}; shorten them")
+    return chars.ljust(size, b"\0")
 
 
-def _in_place(kind: Any, view: Any) -> Any:
-    misplaced = ctypes.addressof(view) % kind._aligned_
-    if misplaced:
-        raise ValueError(
-            f"{kind.__name__} needs an address that is a multiple of {kind._aligned_}; this one is"
-            f" {misplaced} bytes beyond: allocate with {kind.__name__}() or an array, and copy"
-        )
-    return view
+def _with_rows(kind: Any) -> Any:
+    """An array with more than one dimension; of chars, its innermost rows are bytes."""
+    row = kind._type_
+    if type(row) is not _Array:
+        return kind
+    if row._type_ is not ctypes.c_char:
+        inner = _with_rows(row)
+        return kind if inner is row else inner * kind._length_
+    rows: Any = type("Rows", (kind,), {"__getitem__": _get_row, "__setitem__": _set_row})
+    rows.__ctype_le__ = rows.__ctype_be__ = rows  # else ctypes makes another array of it
+    return rows
+
+
+def _get_row(rows: Any, index: Any) -> Any:
+    found = ctypes.Array.__getitem__(rows, index)
+    return [bytes(row) for row in found] if isinstance(index, slice) else bytes(found)
+
+
+def _set_row(rows: Any, index: Any, value: Any) -> None:
+    if isinstance(index, slice):
+        raise TypeError("rows of chars are assigned one by one")
+    row = ctypes.Array.__getitem__(rows, index)
+    ctypes.memmove(row, _filled(value, len(row), f"row {index}"), len(row))
 
 
 def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
     """Make a record from a class body. There are hundreds, so this is written for speed."""
     fields: list[tuple[Any, ...]] = []
     anonymous: list[str] = []
-    align, most = None, 0
+    chars: list[str] = []
+    bits: dict[str, _Bits] = {}
+    lent: list[tuple[str, dict[str, Any]]] = []
+    align, most = None, 8
     namespace: dict[str, Any] = {"__slots__": ()}  # so that there are no other attributes
     for member, value in body.items():
         if member[0] == "_":
@@ -173,39 +223,84 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, 
             mangled = f"_{name.lstrip('_')}"  # what Python puts before two underscores
             if member.startswith(f"{mangled}__"):
                 member = member[len(mangled) :]
-        if type(value) not in _MADE:
+        how = type(value)
+        if how is _Simple:
             fields.append((member, value))
-            if isinstance(value, _Aligned):
-                most = max(most, value._aligned_)
             continue
-        kind, *width = value.field
-        if isinstance(kind, _Named):
-            kind = kind.resolve(sys._getframe(1).f_globals)
+        if how in _MADE:
+            kind, *width = value.field
+            if type(kind) is _Named:
+                kind = kind.resolve(sys._getframe(1).f_globals)
+            if how is _Unnamed:
+                anonymous.append(member)
+                if kind._views_:
+                    lent.append((member, kind._views_))
+            elif how is _Constants:
+                namespace.setdefault("_names_", {})[member] = value.names
+        elif how is _Bits:
+            bits[member] = value
+            continue
+        else:
+            kind, width = value, []
+        if type(kind) is _Array:
+            if kind._type_ is ctypes.c_char:
+                chars.append(member)
+                kind = ctypes.c_uint8 * kind._length_
+            else:
+                kind = _with_rows(kind)
+        else:
+            most = max(most, getattr(kind, "_aligned_", 8))
         fields.append((member, kind, *width))
-        if isinstance(kind, _Aligned):
-            most = max(most, kind._aligned_)
-        if isinstance(value, _Unnamed):
-            anonymous.append(member)
-        elif isinstance(value, _Constants):
-            namespace.setdefault("_names_", {})[member] = value.names
     if anonymous:
         namespace["_anonymous_"] = anonymous
     if type(bases[0]) is metaclass:  # else it is one of the classes below
         namespace["_fields_"] = fields
     if align is None and "_pack_" not in namespace:  # then it is its members', as in C
         align = most
-    if align and align > 8:  # which all that Python allocates is aligned to
-        namespace |= {"_aligned_": align, "__new__": _new_aligned}
-        if not issubclass(metaclass, _Aligned):
-            metaclass = metaclass._for_aligned
+    if align and align > 8:
+        from vmm_arch.abi.alignment import aligned
+
+        metaclass, more = aligned(metaclass, align)
+        namespace |= more
     record: Any = metaclass._ctypes.__new__(metaclass, name, bases, namespace)
     if metaclass._is_union:  # Python 3.11 knows not that it can be in another byte order
         record.__ctype_le__ = record.__ctype_be__ = record
+    if chars or bits or lent:
+        record._pending_ = chars, bits, lent
+        if not _SET_UP_LATER:
+            _add_views(record)
     return record
 
 
+_SET_UP_LATER = sys.version_info >= (3, 13)
+"""Whether ctypes makes a record's members only when the class is initialised."""
+
+
+def _set_up(record: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> None:
+    type(record)._ctypes.__init__(record, name, bases, body)
+    if "_pending_" in vars(record):
+        _add_views(record)
+
+
+def _add_views(record: Any) -> None:
+    """Give a record the members that are properties, and those of its anonymous members."""
+    chars, bits, lent = record._pending_
+    del record._pending_
+    views: dict[str, Any] = {name: _Bytes(record, name) for name in chars} | bits
+    for member, inner in lent:
+        begin = vars(record)[member].offset * 8
+        for name, view in inner.items():
+            bit_field = isinstance(view, _Bits)
+            views[name] = view.within(begin) if bit_field else _Bytes(record, name)
+    for name, view in views.items():
+        setattr(record, name, view)
+    record._views_, record._bits_ = views, tuple(bits)
+
+
 def _repr(record: Any) -> str:
-    return f"{type(record).__name__}({', '.join(_parts(record))})"
+    from vmm_arch.abi.printing import shown
+
+    return shown(record)
 
 
 def _reduce(record: Any) -> tuple[Any, ...]:
@@ -213,91 +308,20 @@ def _reduce(record: Any) -> tuple[Any, ...]:
     return type(record).from_buffer_copy, (bytes(record),)
 
 
-def _parts(record: Any) -> Iterator[str]:
-    """The members of a record for its ``repr``; for a union, its bytes.
-
-    A small union is often a number and its bit-fields: then the bit-fields are shown.
-    """
-    kind = type(record)
-    if isinstance(record, ctypes.Union):
-        size = ctypes.sizeof(record)
-        inside = (getattr(record, name) for name in getattr(kind, "_anonymous_", ()))
-        alike = [value for value in inside if ctypes.sizeof(value) == size]
-        if size <= 8 and len(alike) == 1:
-            yield from _parts(alike[0])
-        else:
-            yield _bytes(bytes(record))
-        return
-    anonymous = getattr(kind, "_anonymous_", ())
-    for name, *_ in kind._fields_:
-        value = getattr(record, name)
-        if name.startswith(("_pad_", "_bits_", "_unit_")):
-            continue  # not the header's own
-        if name in anonymous:
-            yield from _parts(value)
-        elif name in kind._names_:
-            yield f"{name}={_named(kind.__module__, value, *kind._names_[name])}"
-        else:
-            yield f"{name}={_shown(value)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool | bytes | float):
-        return repr(value)
-    if isinstance(value, int):
-        return hex(value) if abs(value) > 9 else str(value)
-    if isinstance(value, ctypes.Array):
-        if value._type_ is ctypes.c_uint8:
-            return _bytes(bytes(value))
-        return f"[{', '.join(_runs(map(_shown, value)))}]"
-    return repr(value)
-
-
-def _runs(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, with repetitions replaced by a count."""
-    from itertools import groupby
-
-    for text, group in groupby(texts):
-        count = len(list(group))
-        yield text if count == 1 else f"{text} x {count}"
-
-
-def _bytes(data: bytes) -> str:
-    """Bytes in hexadecimal, without trailing zeros."""
-    said = data.rstrip(b"\0").hex(" ")
-    return f"<{len(data)} bytes: {said or 0}{' 0...' * (0 < len(said) < 3 * len(data) - 1)}>"
-
-
-def _named(module: str, value: int, prefix: str, flags: bool) -> str:
-    names = _constants(module, prefix)
-    if not flags:
-        return names.get(value, hex(value))
-    bits = [bit for bit in names if bit & value == bit and bit.bit_count() == 1]
-    rest = value & ~sum(bits)
-    return "|".join([*map(names.__getitem__, bits), *([_shown(rest)] if rest or not bits else [])])
-
-
-def _constants(module: str, prefix: str) -> dict[int, str]:
-    """The constants of a module with a prefix, by value.
-
-    Those whose names extend another one's belong to that one: KVM_EXIT_IO_IN is not a reason
-    for an exit, but the direction of KVM_EXIT_IO.
-    """
-    found = {n: v for n, v in vars(sys.modules[module]).items() if n.startswith(prefix)}
-    plain = {n: v for n, v in found.items() if isinstance(v, int)}
-    heads = tuple(f"{name}_" for name in plain)
-    return {v: n for n, v in plain.items() if not n.startswith(heads)}
-
-
-def _base(name: str, kind: type) -> Any:
+def _base(name: str, kind: type, order: str) -> Any:
     """A base class of records: ``kind``, with class bodies that are read as above."""
     is_union = issubclass(kind, ctypes.Union)
-    body = {"__new__": _record, "_ctypes": type(kind), "_is_union": is_union}
+    body: dict[str, Any] = {"__new__": _record, "_ctypes": type(kind), "_is_union": is_union}
+    if _SET_UP_LATER:
+        body["__init__"] = _set_up
     metaclass: Any = type(f"_{name}", (type(kind),), body)
-    metaclass._for_aligned = type(f"_Aligned{name}", (_Aligned, metaclass), {})
     methods = {"__repr__": _repr, "__reduce__": _reduce}
     base = metaclass(name, (kind,), {"__module__": __name__, **methods})
+    base._order_ = order
+    base._aligned_ = 8  # as everything that Python allocates is
     base._names_ = {}  # of members, what their constants' names begin with; records add theirs
+    base._views_ = {}  # members that are properties, also those of anonymous members
+    base._bits_ = ()  # those that are bit-fields of its own
     return base
 
 
@@ -306,8 +330,20 @@ if TYPE_CHECKING:  # for type checkers a record is an ordinary ctypes record
     LittleUnion = ctypes.LittleEndianUnion
     BigStruct = ctypes.BigEndianStructure
     BigUnion = ctypes.BigEndianUnion
+
+    RowT = TypeVar("RowT")
+
+    class Rows(Protocol[RowT]):
+        """An array of arrays of chars: ``Rows[bytes]``."""
+
+        def __len__(self) -> int: ...
+        def __iter__(self) -> Iterator[RowT]: ...
+        def __getitem__(self, index: int, /) -> RowT: ...
+        def __setitem__(self, index: int, row: RowT, /) -> None: ...
+
 else:
-    LittleStruct = _base("LittleStruct", ctypes.LittleEndianStructure)
-    LittleUnion = _base("LittleUnion", ctypes.LittleEndianUnion)
-    BigStruct = _base("BigStruct", ctypes.BigEndianStructure)
-    BigUnion = _base("BigUnion", ctypes.BigEndianUnion)
+    Rows = ctypes.Array
+    LittleStruct = _base("LittleStruct", ctypes.LittleEndianStructure, "little")
+    LittleUnion = _base("LittleUnion", ctypes.LittleEndianUnion, "little")
+    BigStruct = _base("BigStruct", ctypes.BigEndianStructure, "big")
+    BigUnion = _base("BigUnion", ctypes.BigEndianUnion, "big")
