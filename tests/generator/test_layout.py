@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.generate import render_abi_module
-from vmm_arch_gen.generate.names import python_name
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import Target, TargetTable
 
@@ -85,7 +86,8 @@ def header(draw: st.DrawFn) -> str:
             st.sampled_from(["", "", "", "__attribute__((aligned(32)))", "__attribute__((packed))"])
         )
         text += f"{kind} r{number} {{ {draw(members())} }} {attribute};\n"
-    return text
+    numbers = count()  # a name that is in a record twice would be an error in the header
+    return re.sub(r"\bm\d+_\d+_\d+\b", lambda _: f"m{next(numbers)}", text)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +112,13 @@ def test_modules_of_odd_headers_import(text: str, table: TargetTable, tmp_path: 
     [
         ("struct s { int _union; union { int a; }; };", "cannot have a member called _union"),
         ("struct s { int _fields_; };", "cannot have a member called _fields_"),
-        ("union u { int a : 3; int b : 4; };", "ctypes cannot have two bit-fields in a union"),
-        ("struct s { int a : 20; char b; };", "shares bytes that ctypes cannot share"),
+        ("struct s { int of; struct { int a; } b; };", "cannot have a member called of here"),
         (
             "typedef long s_io; struct s { struct { int a; } io; };",
             "s_io: is the name of more than one",
         ),
         (
-            "#define int32 1\n#define Array 2\nstruct s { char a[2][2]; };",
+            "#define int32 1\n#define Array 2\nstruct s { signed char a[2][2]; };",
             "Array: is a name that the",
         ),
     ],
@@ -141,25 +142,6 @@ def test_a_big_endian_target_gets_big_endian_records(table: TargetTable, tmp_pat
     assert bytes(module["s"](a=1)) == b"\0\0\0\1"
 
 
-def without_what_ctypes_cannot_say(abi: VerifiedAbi) -> VerifiedAbi:
-    """The facts without the records that are refused, as they must be rather than come out wrong."""
-    while True:
-        try:
-            abi_module(abi)
-        except InputError as error:
-            assert all("ctypes cannot" in problem.what for problem in error.problems)
-            refused = {
-                problem.what.split()[1].split(".")[0].rstrip(":") for problem in error.problems
-            }
-            kept = {
-                k: r for k, r in abi.records.items() if python_name(k).split("_")[0] not in refused
-            }
-            assert len(kept) < len(abi.records)
-            abi = VerifiedAbi(dataclasses.replace(abi, records=kept))
-        else:
-            return abi
-
-
 @settings(
     max_examples=12,
     deadline=None,
@@ -171,7 +153,6 @@ def test_random_records(text: str, compiler_target: Target, table: TargetTable) 
     with tempfile.TemporaryDirectory() as folder:
         abi = headers.prove(text, compiler_target, table, Path(folder))
     module: dict[str, Any] = {"__name__": "random_records"}
-    abi = without_what_ctypes_cannot_say(abi)
     source = render_abi_module(project().templates, abi)
     exec(compile(source, "random_records", "exec"), module)
     abi_check.compare(type("Module", (), module), *facts(abi))

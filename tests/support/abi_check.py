@@ -3,7 +3,8 @@
 Reads JSON from standard input: for each module the names that are integers, and for each record
 its size, its alignment and its members as (name, offset in bits, width of a bit-field or null, size in bytes or null,
 whether it is a signed integer, or null if it is none).
-Prints how much it compared. Needs only the standard library.
+Prints how much it compared. Needs only the standard library. With the argument ``ms`` ctypes places
+bit-fields by Microsoft's rules, as it does on Windows; Python 3.14 can be told to.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ def _ones(record: Any) -> list[int]:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["ms"]:
+        records = importlib.import_module("vmm_arch.abi.records")
+        for base in ("LittleStruct", "LittleUnion", "BigStruct", "BigUnion"):
+            getattr(records, base)._layout_ = "ms"
     facts = json.load(sys.stdin)
     for name, (integers, records) in facts.items():
         count = compare(importlib.import_module(name), integers, records)

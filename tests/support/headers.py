@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
+from requirements import require
 from vmm_arch_gen.abi.model import Abi, VerifiedAbi
 from vmm_arch_gen.extract.extract import extract
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
@@ -19,6 +21,14 @@ def small_target(target: Target) -> Target:
 
 def toolchain(target: Target, table: TargetTable, folder: Path) -> Toolchain:
     return find_toolchain(target, table.package, include=(folder,))
+
+
+def host_compiler() -> str:
+    """A C compiler that makes programs for this machine."""
+    found = shutil.which("gcc") or shutil.which("clang")
+    require(found is not None, "no C compiler (Debian: apt-get install gcc)")
+    assert found is not None
+    return found
 
 
 def read(text: str, target: Target, table: TargetTable, folder: Path) -> Abi:

@@ -6,7 +6,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 
 - Constants, enumerators and ioctl numbers are plain ints.
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
-  integer. The type of a member without a type name is called after the member's path.
+  integer, an array of chars is bytes. The type of a member without a type name is called after the
+  member's path.
 """
 
 from __future__ import annotations

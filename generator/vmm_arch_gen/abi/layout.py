@@ -128,7 +128,8 @@ class Layouts:
         offsets, longest = [], 0
         for member in record.members:
             size, align = self.of(member.type)
-            if record.packed and not (member.bits is not None and placer.packs_no_bits):
+            bits_keep = member.bits is not None and placer.packs_no_bits
+            if record.packed and member.bits != 0 and not bits_keep:
                 align = 1
             align = max(align, member.aligned or 1)
             if union:

@@ -13,10 +13,10 @@ from itertools import groupby
 from vmm_arch_gen.abi.model import Abi, Member, Record
 from vmm_arch_gen.abi.types import Array, Named, Type
 from vmm_arch_gen.diagnostics import Problem, refuse
-from vmm_arch_gen.generate.bit_fields import Placed, in_units, pad, smallest_unit
+from vmm_arch_gen.generate.bit_fields import Placed, as_views, in_units, pad
 from vmm_arch_gen.generate.ctypes_types import SHORT, CType, Inexpressible, Types
 from vmm_arch_gen.generate.names import member_name, python_name
-from vmm_arch_gen.generate.record_fields import Field
+from vmm_arch_gen.generate.record_fields import MAKERS, Field
 from vmm_arch_gen.generate.values import Values
 
 
@@ -115,6 +115,8 @@ class _Translation:
         if unusable := [n for n in names if names.count(n) > 1 or n in _RESERVED]:
             raise Inexpressible(f"ctypes cannot have a member called {unusable[0]} here")
         members = {field.name for field in built if field.role == "member"}
+        if hiding := sorted(members.intersection(MAKERS)):
+            raise Inexpressible(f"ctypes cannot have a member called {hiding[0]} here")
         fields = tuple(
             replace(field, constants=self._constants(record, field), hidden=_hidden(field, members))
             for field in built
@@ -149,28 +151,15 @@ class _Translation:
         return Field(member_name(member), type, "unnamed", start, lends=lends)
 
     def _union(self, placed: Sequence[Placed], size: int) -> Iterator[Field]:
-        if sum(member.bits is not None and bool(member.name) for member, _ in placed) > 1:
-            # CPython 3.11 puts the second one behind the first.
-            raise Inexpressible("ctypes cannot have two bit-fields in a union")
-        longest = 0
-        for member, start in placed:
-            if member.bits is None:
-                field = self._plain(member, start)
-            elif not member.name:
-                continue  # an unnamed bit-field of a union holds nothing
-            else:
-                width, _ = self._types.layouts.of(member.type)
-                if width > size:  # as in a packed union
-                    bits, _ = smallest_unit(member, start, member.bits, 0, size * 8)
-                    width = bits // 8
-                unit = self._types.unit(member.type, width)
-                field = Field(member_name(member), unit, "member", start, member.bits)
-            longest = max(longest, field.type.size)
-            yield field
-        if longest < size:
+        """In a union ctypes' places for bit-fields depend on its version: they are properties."""
+        fields = as_views([item for item in placed if item[0].bits is not None], 0, self._types)
+        fields += [self._plain(member, start) for member, start in placed if member.bits is None]
+        yield from fields
+        if max((field.type.size for field in fields), default=0) < size:
             yield pad("_pad_0", 0, size)
 
     def _struct(self, placed: Sequence[Placed], size: int) -> Iterator[Field]:
+        names = {member_name(member) for member, _ in placed}
         end = 0  # of what has been said so far, in bits
         index = 0
         for bit_fields, run in groupby(placed, key=lambda item: item[0].bits is not None):
@@ -178,17 +167,28 @@ class _Translation:
             index += len(members)
             limit = placed[index][1] if index < len(placed) else size * 8
             if bit_fields:
-                fields = in_units(members, end, limit, self._types)
+                fields = self._bit_fields(members, end, limit, names)
             else:
                 fields = [self._plain(member, start) for member, start in members]
             for field in fields:
-                width = field.type.size * 8
-                start = field.start if field.bits is None else field.start // width * width
-                if field.bits is None or start >= end:  # else it is in a unit already begun
-                    yield from _padding(end, start)
-                end = max(end, start + width)
+                if not field.view:
+                    width = field.type.size * 8
+                    start = field.start if field.bits is None else field.start // width * width
+                    if field.bits is None or start >= end:  # else it is in a unit already begun
+                        yield from _padding(end, start)
+                    end = max(end, start + width)
                 yield field
         yield from _padding(end, size * 8)
+
+    def _bit_fields(
+        self, run: Sequence[Placed], begin: int, limit: int, members: Collection[str]
+    ) -> list[Field]:
+        try:
+            fields = in_units(run, begin, limit, self._types)
+        except Inexpressible:
+            return as_views(run, begin, self._types)
+        hidden = any(_hidden(field, members) for field in fields)
+        return as_views(run, begin, self._types) if hidden else fields
 
 
 def _largest(fields: Iterable[Field]) -> int:
@@ -203,8 +203,6 @@ def _hidden(field: Field, members: Collection[str]) -> bool:
     called as a type is: ``struct ist_info ist_info``.
     """
     name = SHORT.get(field.type.name, field.type.name)
-    if field.bits is not None and name in members:
-        raise Inexpressible(f"a member called {name} hides the type of the bit-fields")
     return name.startswith("__") or name in members
 
 

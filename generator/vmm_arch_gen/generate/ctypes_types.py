@@ -63,19 +63,20 @@ class CType:
     @property
     def annotation(self) -> str:
         """What reading a member of the type gives."""
-        if self.counts:
-            if self.name == "c_char" and len(self.counts) == 1:
-                return "bytes"
-            depth = len(self.counts)
+        depth = len(self.counts)
+        if depth and self.name == "c_char":
+            return f"{'Rows[' * (depth - 1)}bytes{']' * (depth - 1)}"
+        if depth:
             return f"{'Array[' * depth}{self.name}{']' * depth}"
         return _READ_AS.get(self.name, "int") if self.plain else self.name
 
     @property
     def annotated_with(self) -> tuple[str, ...]:
-        """The names of ctypes in the annotation."""
-        if not self.annotation.startswith("Array"):
+        """The names of ctypes in the annotation, and Rows."""
+        container, bracket, _ = self.annotation.partition("[")
+        if not bracket:
             return ()
-        return ("Array", self.name) if self.plain else ("Array",)
+        return (container, self.name) if self.plain and container == "Array" else (container,)
 
 
 VOID = CType("None", 0, 1)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from vmm_arch_gen.generate.ctypes_types import SHORT, CType
+from vmm_arch_gen.generate.ctypes_types import SHORT, CType, integer
 
-MAKERS = (*SHORT.values(), "any_of", "bit_field", "of", "one_of", "unnamed")
-"""The names of templates/vmm_arch/abi/records.py that make members."""
+MAKERS = ("any_of", "bit_field", "bits_at", "of", "one_of", "signed_bits_at", "unnamed")
+"""What class bodies call, of templates/vmm_arch/abi/records.py."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Field:
     start: int
     """In bits."""
     bits: int | None = None
+    view: bool = False
+    """Whether it is a bit-field that is a property over bytes, which are a filler of their own."""
     constants: tuple[str, str] | None = None
     """What tells its values' names: one_of or any_of, and how the names begin."""
     hidden: bool = False
@@ -35,12 +37,15 @@ class Field:
 
     @property
     def _maker(self) -> tuple[str, tuple[str, ...]]:
-        """What is called with the type, and what else it is given; nothing for a type alone."""
+        """What is called, and what it is given beside the type; nothing for a type alone."""
         if self.constants is not None:
             maker, prefix = self.constants
             return maker, (f'"{prefix}"',)
         if self.role == "unnamed":
             return "unnamed", ()
+        if self.view:
+            signed = self.type == integer(1, signed=True)
+            return "signed_bits_at" if signed else "bits_at", (str(self.start), str(self.bits))
         if self.bits is not None:
             return "bit_field", (str(self.bits),)
         record = not (self.type.plain or self.hidden)
@@ -54,7 +59,7 @@ class Field:
             yield maker
         if self.hidden:
             yield "of"
-        elif self.type.plain:
+        elif self.type.plain and not self.view:
             yield SHORT[self.type.name]
 
     @property
@@ -68,5 +73,5 @@ class Field:
             text = f"of({', '.join(arguments)})"
         maker, more = self._maker
         if maker:
-            text = f"{maker}({', '.join([text, *more])})"
+            text = f"{maker}({', '.join(more if self.view else (text, *more))})"
         return f"{self.name}{annotation} = {text}"
