@@ -270,7 +270,7 @@ def plan(
             facts = read_abi_file((abi or paths.abi) / f"{name}.abi")
             rendering = Templates(folder, facts=dict(abi_names(facts)))
             inputs = read_backend_inputs(folder, facts, rendering)
-            lines += [("", None)] * bool(lines) + [*explain(inputs, rendering, state)]
+            lines += [("", None)] * bool(lines) + [*explain(inputs, folder, rendering, state)]
     print_lines(lines)
 
 

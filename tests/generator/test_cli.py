@@ -253,6 +253,32 @@ def test_a_broken_template_is_refused(old: str, new: str, message: str, copy: Co
     assert snapshot(copy.root / "generated") == before
 
 
+def test_a_mistake_that_targets_share_is_said_once_and_with_all_others(copy: Copy) -> None:
+    """In the contract, in the folder for every CPU, and in one that does not read the contract."""
+    templates = copy.root / "templates"
+    edit(templates / "vmm_arch/protocols/x86_64.py", '"kick": (),', '"kikc": (),')
+    edit(
+        templates / "hypervisors/kvm/operations.py.j2",
+        "{% macro kick(vcpu) %}",
+        "{% macro kick( %}",
+    )
+    edit(templates / "hypervisors/whp/x86_64/state.py", "SINKS = {", "SINK = {")
+    edit(templates / "cpu/x86_64/exports.py", '"Halt",', '"Hlat",')
+    (templates / "vmm_arch/selftest/x86_64/scenarios/halt.py").unlink()
+    status, out, err = copy.run("generate")
+    assert (status, out) == (2, "")
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(set(errors)) == len(errors)
+    for where in (
+        "templates/vmm_arch/protocols/x86_64.py:",
+        "templates/hypervisors/kvm/operations.py.j2:",
+        "templates/hypervisors/whp/x86_64/state.py:",
+        "templates/cpu/x86_64/exports.py:",
+        "templates/vmm_arch/selftest/x86_64/code.py:",
+    ):
+        assert [error for error in errors if where in error], (where, err)
+
+
 def test_a_full_disk_leaves_the_tree_as_it_was(copy: Copy) -> None:
     """A limit on the size of files is the full disk that any user can have."""
     out = copy.root / "out"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,16 @@ def test_one_hypervisor_of_several() -> None:
     assert kvm.stdout.startswith("long64 on kvm_x86_64: ")
     assert whp.stdout.startswith("long64 on whp_x86_64: 1 call for any vCPU")
     assert both.stdout == f"{kvm.stdout}\n{whp.stdout}"
+
+
+def test_a_state_of_another_cpu(tmp_path: Path) -> None:
+    own = tmp_path / "cpu/slate/states.py"
+    own.parent.mkdir(parents=True)
+    own.write_text('STATES = {"started": {"pc": 0}}\n')
+    done = plan("started", "--templates", str(tmp_path))
+    assert done.returncode == 2
+    where = "templates/cpu/x86_64/states.py has no state started"
+    assert f"{where}; write --cpu slate; the states are boot, " in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,40 @@ STATES = "cpu/x86_64/states.py"
 
 
 @pytest.mark.parametrize(
+    ("target", "file", "old", "new", "complaint"),
+    [
+        (
+            "kvm_x86_64",
+            MODULE,
+            "class Lapic(LapicPage, kvm_lapic_state)",
+            "class Lapic(LapicPage)",
+            "kvm/x86_64/state.py:69: SINKS: the type of lapic, Lapic, has no from_buffer_copy",
+        ),
+        (
+            "whp_x86_64",
+            "vmm_arch/whp/x86_64/registers.py",
+            "def from_buffer_copy(",
+            "def copied(",
+            "whp/x86_64/state.py:8: SINKS: the type of registers, RegisterImage, has no from_buffer",
+        ),
+    ],
+)
+def test_an_image_that_cannot_be_copied(
+    tmp_path: Path, paths: Project, target: str, file: str, old: str, new: str, complaint: str
+) -> None:
+    templates = tmp_path / "templates"
+    shutil.copytree(paths.templates, templates)
+    text = (templates / file).read_text()
+    assert old in text
+    (templates / file).write_text(text.replace(old, new))
+    draft = render_backend_module(templates, read_abi_file(paths.abi / f"{target}.abi"), "# Marked")
+    with pytest.raises(InputError) as refused:
+        draft.finished()
+    (problem,) = refused.value.problems
+    assert re.sub(r":\d+:", ":N:", complaint) in re.sub(r":\d+:", ":N:", str(problem))
+
+
+@pytest.mark.parametrize(
     ("file", "old", "new", "complaint"),
     [
         (

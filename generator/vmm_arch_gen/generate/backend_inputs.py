@@ -48,12 +48,14 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
     """Read what the backend of a target, HYPERVISOR_CPU, is made of."""
     name, _, cpu = abi.target.partition("_")
     functions = f"cpu/{cpu}/functions.py.j2"
-    contract = read_contract(templates, cpu)
+    contract: Contract | None = None
     states: States | None = None
     exports: Mapping[str, Sequence[str]] = {}
     offered: Sequence[Provider] = ()
-    problems = [*frame_problems(contract)]
+    problems: list[Problem] = []
     with collecting(problems):
+        contract = read_contract(templates, cpu)
+        problems += frame_problems(contract)
         states = read_states(templates, cpu, contract)
     with collecting(problems):
         offered = providers(templates, name, cpu, abi)
@@ -62,7 +64,10 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
     hypervisor = read_hypervisor(templates, name, cpu)
     rendering.define(target=abi.target, on_cpu=partial(_on_cpu, rendering, hypervisor))
     with collecting(problems):
-        problems += check(contract, states, hypervisor, abi, templates, functions)
+        if contract is None:
+            problems += hypervisor.problems
+        else:
+            problems += check(contract, states, hypervisor, abi, templates, functions)
         problems += _missing_macros(templates, functions)
     inside: dict[str, Inside] = {}
     with collecting(problems):
@@ -79,6 +84,7 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
                 wrong += inside_problems(inside[macro.name], macro, text)
             problems += wrong
     refuse(problems)
+    assert contract is not None
     assert states is not None
     return BackendInputs(abi, functions, contract, states, hypervisor, exports, offered)
 

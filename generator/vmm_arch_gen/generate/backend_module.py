@@ -22,6 +22,7 @@ from vmm_arch_gen.arch.sources import read_text
 from vmm_arch_gen.diagnostics import Problem, did_you_mean, refuse
 from vmm_arch_gen.generate.arch_functions import Emitter
 from vmm_arch_gen.generate.backend_inputs import BackendInputs, read_backend_inputs
+from vmm_arch_gen.generate.copied import uncopied
 from vmm_arch_gen.generate.formatting import format_source
 from vmm_arch_gen.generate.imports import import_statements, order
 from vmm_arch_gen.generate.names import abi_names
@@ -115,7 +116,10 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
 def _problems(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Iterator[Problem]:
     """What is wrong with a rendered module, said of the line that it came from."""
     wrong = list(_of_names(templates, inputs, rendered))
-    yield from wrong or _calls_not_made(inputs.hypervisor, rendered.text)
+    yield from wrong
+    if not wrong:
+        yield from _calls_not_made(inputs.hypervisor, rendered.text)
+        yield from uncopied(templates, rendered.text, inputs.hypervisor.sinks.values())
 
 
 def _calls_not_made(hypervisor: Hypervisor, text: str) -> Iterator[Problem]:

@@ -6,11 +6,13 @@ Reads what a backend is made of, and plans as the generator does. Writes nothing
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from textwrap import wrap
 
 from vmm_arch_gen.arch.plan import Parts, Write, plan
+from vmm_arch_gen.arch.sources import read_python
 from vmm_arch_gen.arch.states import Value
-from vmm_arch_gen.arch.tables import Unsupported
+from vmm_arch_gen.arch.tables import Unsupported, read_table
 from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean
 from vmm_arch_gen.generate.backend_inputs import BackendInputs
 from vmm_arch_gen.generate.render import Templates
@@ -21,12 +23,16 @@ Line = tuple[str, str | None]
 _WIDTH = 100
 
 
-def explain(inputs: BackendInputs, rendering: Templates, name: str) -> Iterator[Line]:
+def explain(
+    inputs: BackendInputs, templates: Path, rendering: Templates, name: str
+) -> Iterator[Line]:
     """Say which calls write a state, with what, and which of them a new vCPU can do without."""
     known = inputs.states.by_name
     if name not in known:
         what = f"{inputs.states.table.source.name} has no state {name}"
-        remedy = f"{did_you_mean(name, list(known))}the states are {', '.join(known)}"
+        others = " or ".join(f"--cpu {cpu}" for cpu in _cpus_with(templates, name))
+        near = f"write {others}; " if others else did_you_mean(name, list(known))
+        remedy = f"{near}the states are {', '.join(known)}"
         raise InputError(Problem("STATE", what, remedy))
     state, guaranteed = known[name], inputs.hypervisor.guaranteed
     writes = plan(inputs.contract, inputs.hypervisor, state, inputs.contract.groups)
@@ -42,6 +48,14 @@ def explain(inputs: BackendInputs, rendering: Templates, name: str) -> Iterator[
     for number, write in enumerate(writes, 1):
         yield "", None
         yield from _call(inputs, rendering, number, write, name)
+
+
+def _cpus_with(templates: Path, state: str) -> Iterator[str]:
+    """The CPUs that have a state of this name."""
+    for folder in sorted((templates / "cpu").iterdir()):
+        source = read_python(templates, "cpu", folder.name, "states.py")
+        if state in read_table(source, "STATES").entries:
+            yield folder.name
 
 
 def _calls(count: int) -> str:

@@ -10,9 +10,10 @@ from pathlib import Path, PurePosixPath
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.arch.check_complete import check_spelling
-from vmm_arch_gen.diagnostics import InputError, Problem, refuse
+from vmm_arch_gen.diagnostics import InputError, Problem, collecting, refuse
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.backend_module import Draft, render_backend_module
+from vmm_arch_gen.generate.guests import check_guests
 from vmm_arch_gen.generate.outdated import Used, outdated
 from vmm_arch_gen.generate.render import Templates
 from vmm_arch_gen.generate.values import Values, load_values
@@ -65,8 +66,9 @@ def generate(
             problems += error.problems
         else:
             progress(target)
-    if problems:
-        raise InputError(*problems)
+    with collecting(problems):
+        check_guests(inputs.templates)
+    refuse(problems)  # once each: what targets share is wrong for all of them
     return files
 
 
