@@ -10,6 +10,9 @@
 6. has the compiler state every fact itself, and compares  extract/verify.py
 7. writes headers/abi/TARGET.abi                           abi/writer.py, outputs.py
 
+With ``--header`` the targets come from the command line (own_headers.py), and step 9 follows at
+once.
+
 ``vmm-arch-gen generate`` is text processing only. For each target it
 
 8. reads the .abi file and lays out its records again      abi/reader.py
@@ -32,31 +35,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 # Each command imports what only it needs: diff and show are to answer at once.
-from vmm_arch_gen.console import (
-    Commands,
-    print_lines,
-    print_text,
-    progress,
-    styled,
-    warn_left_out,
-)
-from vmm_arch_gen.diagnostics import InputError, Problem, refuse
+from vmm_arch_gen.console import Commands, finish, print_lines, print_text, progress
+from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.extract_command import extract
+from vmm_arch_gen.options import FOLDER, MORE_TARGETS, TEMPLATES, writing
 from vmm_arch_gen.project import project
-
-if TYPE_CHECKING:
-    from vmm_arch_gen.outputs import Change
-
-_F = TypeVar("_F", bound=Callable[..., Any])
-
-CHANGED = 1
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -77,121 +66,14 @@ def main() -> None:
     """
 
 
-_MORE_TARGETS = click.option(
-    "--targets",
-    "more_targets",
-    metavar="FILE",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Know these targets too: tables as in headers/targets.toml.",
-)
-_TEMPLATES = click.option(
-    "--templates",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    metavar="DIR",
-    help="Lay these templates over the package's: a file takes the place of the one with its name.",
-)
-
-
-def _common(function: _F) -> _F:
-    """The options of the commands that write files."""
-    for option in (
-        click.option("--check", is_flag=True, help="Write nothing; exit with 1 if a file differs."),
-        click.option("--diff", is_flag=True, help="Write nothing; show what would change."),
-        click.option(
-            "--only", "only", multiple=True, metavar="TARGET", help="This target; may be repeated."
-        ),
-        _MORE_TARGETS,
-        click.option("-q", "--quiet", is_flag=True, help="Say nothing unless something is wrong."),
-    ):
-        function = option(function)
-    return function
-
-
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+main.add_command(extract)
 
 
 @main.command()
-@_common
-@click.option(
-    "--include",
-    multiple=True,
-    metavar="DIR",
-    type=click.Path(path_type=Path),
-    help="Take the headers from this folder instead of the pinned package; may be repeated.",
-)
-@click.option("--cc", metavar="CMD", help="Use this C compiler, which must compile for the target.")
-@click.option("--output", type=_FOLDER, metavar="DIR", help="Write TARGET.abi there.")
-def extract(
-    only: tuple[str, ...],
-    include: tuple[Path, ...],
-    cc: str | None,
-    output: Path | None,
-    more_targets: Path | None,
-    **mode: bool,
-) -> None:
-    """Read headers, prove what they declare with a C compiler, and write TARGET.abi.
-
-    \b
-    The default is the pinned headers and compiler. What Debian's packages have is fetched with
-    apt; if it is not to be had, the targets that need it keep their facts unless --only names them.
-    Others, for example:
-      the system's headers  --only kvm_x86_64 --include /usr/include \\
-                            --include /usr/include/x86_64-linux-gnu --cc gcc --output DIR
-      a kernel's            make headers_install INSTALL_HDR_PATH=H; --include H/include
-      a Windows SDK         --only whp_x86_64 --include SDK/um --include SDK/shared \\
-                            --include SDK/ucrt
-    """
-    # Only here: generating needs neither pycparser nor a compiler to be installed.
-    from vmm_arch_gen.abi.text import MAGIC
-    from vmm_arch_gen.extract.extract import extract_and_prove
-    from vmm_arch_gen.fetch.packages import missing_packages
-    from vmm_arch_gen.outputs import compare, orphans
-    from vmm_arch_gen.parallel import in_parallel
-    from vmm_arch_gen.targets import largest_first, load_targets
-
-    paths = project()
-    table = load_targets(paths.targets_file, more_targets)
-    targets = table.select(only)
-    if cc is not None and len(targets) > 1:
-        what = "one compiler command compiles for one target"
-        raise InputError(Problem("--cc", what, "name that target with --only TARGET"))
-    root = paths.output(output, "headers", "abi")
-    say = progress(mode["quiet"])
-    files: dict[PurePosixPath, bytes] = {}
-    problems: list[Problem] = []
-    missing = {} if include else missing_packages(targets, say)
-    for name, why in missing.items():
-        facts = paths.abi / f"{name}.abi"
-        if only or not facts.is_file():
-            problems += why
-        else:
-            files[PurePosixPath(facts.name)] = facts.read_bytes()
-    refuse(problems)
-    warn_left_out(missing)
-    calls = {
-        target.name: partial(extract_and_prove, target, table.package, include, cc)
-        for target in largest_first(targets, paths.abi)
-        if target.name not in missing
-    }
-    for name, result in in_parallel(calls):
-        try:
-            text, summary = result()
-        except InputError as error:
-            problems += error.problems
-        else:
-            files[PurePosixPath(f"{name}.abi")] = text
-            say(summary)
-    if problems:
-        raise InputError(*problems)
-    unneeded = [] if only else orphans(root, files, "*.abi", MAGIC)
-    _finish(compare(root, files, orphans=unneeded), root, mode)
-
-
-@main.command()
-@_common
-@click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
-@click.option("--output", type=_FOLDER, metavar="DIR", help="Write the package vmm_arch there.")
-@_TEMPLATES
+@writing
+@click.option("--abi", type=FOLDER, metavar="DIR", help="Read TARGET.abi there.")
+@click.option("--output", type=FOLDER, metavar="DIR", help="Write the package vmm_arch there.")
+@TEMPLATES
 def generate(
     only: tuple[str, ...],
     abi: Path | None,
@@ -221,7 +103,7 @@ def generate(
         inputs = Inputs(folder, abi or paths.abi, paths.abi, paths.values_file, known)
         files = generate(inputs, targets, progress(mode["quiet"]))
     unneeded = [] if only else orphans(root, files, "vmm_arch/**/*", MARKER)
-    _finish(compare(root, files, orphans=unneeded), root, mode)
+    finish(compare(root, files, orphans=unneeded), root, mode)
 
 
 @main.command()
@@ -230,9 +112,9 @@ def generate(
     "--hypervisor", multiple=True, metavar="NAME", help="On this one, as kvm; may be repeated."
 )
 @click.option("--cpu", default="x86_64", show_default=True, metavar="CPU", help="Of this CPU.")
-@click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
-@_TEMPLATES
-@_MORE_TARGETS
+@click.option("--abi", type=FOLDER, metavar="DIR", help="Read TARGET.abi there.")
+@TEMPLATES
+@MORE_TARGETS
 def plan(
     state: str,
     hypervisor: tuple[str, ...],
@@ -338,7 +220,7 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
     default="text",
     help="json for programs; svg and html draw a record to scale.",
 )
-@click.option("--abi", type=_FOLDER, metavar="DIR", help="Read TARGET.abi there.")
+@click.option("--abi", type=FOLDER, metavar="DIR", help="Read TARGET.abi there.")
 def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path | None) -> None:
     """Show NAME: a record's layout, an ioctl number taken apart, a value, a prototype.
 
@@ -366,7 +248,7 @@ def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path 
 
 
 @main.command()
-@_MORE_TARGETS
+@MORE_TARGETS
 @click.option(
     "--format",
     "form",
@@ -395,33 +277,3 @@ def _keep_garbage() -> None:
     import gc
 
     gc.disable()
-
-
-def _finish(changes: list[Change], root: Path, mode: Mapping[str, bool]) -> None:
-    """Write the changes, or show them where that was asked for."""
-    import shlex
-
-    from vmm_arch_gen.outputs import apply, unified_diff
-
-    say = progress(mode["quiet"])
-    count = f"{len(changes)} file{'s' * (len(changes) != 1)}"
-    for change in changes:
-        if change.after is None:
-            say(f"orphan: {change.path}: nothing generates it")
-    if not mode["check"] and not mode["diff"]:
-        apply(changes)
-        say(f"{count} written below {root}" if changes else "nothing changed")
-        return
-    if mode["diff"] or not mode["quiet"]:
-        for line in unified_diff(changes, root):
-            colour = {"+": "green", "-": "red", "@": "cyan"}.get(line[:1])
-            click.echo(styled(line, fg=colour) if colour else line)
-    if mode["check"] and changes:
-        for change in changes:
-            click.echo(f"differs: {change.path}", err=True)
-        given = [
-            word for word in sys.argv[1:] if word not in ("--check", "--diff", "-q", "--quiet")
-        ]
-        mend = shlex.join(["vmm-arch-gen", *given])
-        click.echo(f"{count} would be written differently; run: {mend}", err=True)
-        sys.exit(CHANGED)

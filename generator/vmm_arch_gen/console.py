@@ -6,12 +6,19 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from vmm_arch_gen.diagnostics import FAILED, InputError, Problem
 from vmm_arch_gen.signals import answered_by
+
+if TYPE_CHECKING:
+    from vmm_arch_gen.outputs import Change
+
+CHANGED = 1
+"""The exit status of --check if something would change."""
 
 
 class Commands(click.Group):
@@ -98,3 +105,34 @@ def progress(quiet: bool) -> Callable[[str], None]:
                 click.echo(line, err=True)
 
     return say
+
+
+def finish(changes: list[Change], root: Path, mode: Mapping[str, bool]) -> None:
+    """Write the changes, or show them where that was asked for."""
+    import shlex
+
+    from vmm_arch_gen.outputs import apply, unified_diff
+
+    say = progress(mode["quiet"])
+    count = f"{len(changes)} file{'s' * (len(changes) != 1)}"
+    for change in changes:
+        if change.after is None:
+            say(f"orphan: {change.path}: nothing generates it")
+    if not mode["check"] and not mode["diff"]:
+        apply(changes)
+        say(f"{count} written below {root}" if changes else "nothing changed")
+        return
+    if mode["diff"] or not mode["quiet"]:
+        colours = {"+": "green", "-": "red", "@": "cyan"}
+        lines = [(line, colours.get(line[:1])) for line in unified_diff(changes, root)]
+        if lines:
+            print_lines(lines)
+    if mode["check"] and changes:
+        for change in changes:
+            click.echo(f"differs: {change.path}", err=True)
+        given = [
+            word for word in sys.argv[1:] if word not in ("--check", "--diff", "-q", "--quiet")
+        ]
+        mend = shlex.join(["vmm-arch-gen", *given])
+        click.echo(f"{count} would be written differently; run: {mend}", err=True)
+        sys.exit(CHANGED)

@@ -7,12 +7,12 @@ import difflib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from vmm_arch_gen import signals
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.diagnostics import InputError, Problem, refuse
 
 STAGED = ".vmm-arch-new"
 """How the names of files end that are written, but not yet in their place."""
@@ -178,6 +178,18 @@ def _second_name(path: Path) -> Path:
     except OSError:  # a file system without links
         shutil.copy2(path, name)
     return name
+
+
+def refuse_foreign(root: Path, files: Iterable[PurePosixPath], markers: Sequence[str]) -> None:
+    """Refuse to write files over others that do not begin with what generated ones begin with."""
+    what = "a file that was not generated has this name"
+    remedy = "move it elsewhere, or name another folder or module: --output DIR, --name NAME"
+    there = [path for path in (root / name for name in files) if path.is_file()]
+    refuse(
+        Problem(str(path), what, remedy)
+        for path in there
+        if path.stat().st_size and not any(is_generated(path, marker) for marker in markers)
+    )
 
 
 def orphans(

@@ -6,8 +6,9 @@ system's. Each table is checked where it stands, so that an error names the one 
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
@@ -53,8 +54,10 @@ class Origin:
     """Where a set of headers says its version."""
 
     name: str
-    header: str
     macros: tuple[str, ...]
+    """Their values are the parts of the version."""
+    header: str = ""
+    """Which defines the macros; empty if the compiler has them built in."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,17 @@ class Target:
     cpu_macro: str
     headers: tuple[str, ...]
     folders: tuple[Folder, ...]
-    origin: Origin
     model: DataModel
     ioctl_rules: IoctlRules = "generic"
     about: str = ""
+    origin: Origin | None = None
+    """None for headers without a version."""
+    include: tuple[Path, ...] = ()
+    """A user's own folders of headers, which are searched before those of the package."""
+    libc: tuple[Folder, ...] = ()
+    """The C library's folders, which are searched last; empty unless headers are a user's own."""
+    defines: tuple[str, ...] = ()
+    """Macros that are defined when reading and when proving: NAME or NAME=VALUE."""
     prelude: str = ""
     shims: Path | None = None
     """A folder of headers that are found first: beside the table, else beside the package's."""
@@ -95,7 +105,6 @@ _REQUIRED = {
     "cpu_macro": "cpu_macro",
     "headers": "headers",
     "folders": "folders",
-    "origin": "origin",
     "model": "data_model",
 }
 """The fields that a target cannot do without, and their columns."""
@@ -144,6 +153,8 @@ class TargetTable:
         columns = {**self.systems.get(system, {}), **self.cpus[cpu, system], **columns}
         if missing := [column for field, column in _REQUIRED.items() if field not in columns]:
             raise TypeError(f"has no {', '.join(missing)}")
+        if "include" not in columns:
+            columns.pop("libc", None)
         if columns.get("backend") and "_" in family:
             raise TypeError("a family with a backend needs a name without '_'")
         return Target(f"{family}_{cpu}", family, cpu, system, **columns)
@@ -196,6 +207,13 @@ class _File:
             f"there is no folder of shims {' or '.join(dict.fromkeys(map(str, folders)))}"
         )
 
+    def include(self, name: str) -> Path:
+        """A folder of headers, by its path from this file."""
+        folder = self.path.parent / name
+        if not folder.is_dir():
+            raise TypeError(f"there is no folder {folder}")
+        return folder
+
 
 class _Loading:
     """What the files say together, as far as they have been read."""
@@ -215,79 +233,105 @@ class _Loading:
     def read_sources(self, file: _File) -> None:
         for name in file.tables:
             with self._reading(file, name):
-                if name not in _TABLES:
-                    raise TypeError(f"there is no such table; tables: {', '.join(_TABLES)}")
+                _known(dict.fromkeys(_TABLES), name, "table")
         if "package" in file.tables:
             with self._reading(file, "package"):
                 _add(self._package, "package", _made(Package, file.tables["package"]))
-        for name, row in _items(file.tables, "packages"):
-            with self._reading(file, f"packages.{name}"):
+        for name, row in self._rows(file, file.tables, "packages"):
+            section = f"packages.{name}"
+            with self._reading(file, section):
                 package = _made(DebianPackage, row)
-                unpack = _strings("unpack", package.unpack)
-                _add(self._packages, name, replace(package, unpack=unpack))
-        for name, row in _items(file.tables, "origins"):
-            with self._reading(file, f"origins.{name}"):
+                with self._reading(file, section, "unpack"):
+                    _add(self._packages, name, replace(package, unpack=_strings(package.unpack)))
+        for name, row in self._rows(file, file.tables, "origins"):
+            section = f"origins.{name}"
+            with self._reading(file, section):
                 origin = _made(Origin, row)
-                macros = _strings("macros", origin.macros)
-                _add(self._origins, name, replace(origin, macros=macros))
+                with self._reading(file, section, "macros"):
+                    macros = _strings(origin.macros)
+                    _add(self._origins, name, replace(origin, macros=macros))
 
     def read_defaults(self, file: _File) -> None:
         """What families need not say: what their systems and CPUs say for them."""
-        for name, row in _items(file.tables, "systems"):
-            with self._reading(file, f"systems.{name}"):
-                _add(self._systems, name, self._columns(row, file))
-        for cpu, rows in _items(file.tables, "cpus"):
-            for system, row in rows.items():
-                with self._reading(file, f"cpus.{cpu}.{system}"):
-                    _add(self._cpus, (cpu, system), self._columns(row, file))
+        for name, row in self._rows(file, file.tables, "systems"):
+            section = f"systems.{name}"
+            with self._reading(file, section):
+                _add(self._systems, name, self._columns(row, file, section))
+        for cpu, systems in self._rows(file, file.tables, "cpus"):
+            for system, row in self._rows(file, {f"cpus.{cpu}": systems}, f"cpus.{cpu}"):
+                section = f"cpus.{cpu}.{system}"
+                with self._reading(file, section):
+                    _add(self._cpus, (cpu, system), self._columns(row, file, section))
 
     def read_families(self, file: _File) -> None:
         table = self.table()
-        for family, row in _items(file.tables, "families"):
-            with self._reading(file, f"families.{family}"):
-                row = dict(row)
-                system, cpus = row.pop("system"), _strings("cpus", row.pop("cpus"))
-                of_cpus = {cpu: row.pop(cpu, {}) for cpu in cpus}
-                columns = self._columns(row, file)
+        for family, row in self._rows(file, file.tables, "families"):
+            section = f"families.{family}"
+            with self._reading(file, section):
+                found = len(self.problems)
+                own = {name: of for name, of in row.items() if _is_cpu(name, of)}
+                row = {name: value for name, value in row.items() if name not in own}
+                system, cpus = row.pop("system"), row.pop("cpus")
+                columns = self._columns(row, file, section)
+                of_cpus = {
+                    cpu: self._columns(of, file, f"{section}.{cpu}") for cpu, of in own.items()
+                }
+                with self._reading(file, section, "cpus"):
+                    for cpu in own.keys() - set(_strings(cpus)):
+                        raise TypeError(f"lacks {cpu}, which has columns of its own")
+                if len(self.problems) > found:
+                    continue
                 for cpu in cpus:
-                    with self._reading(file, f"families.{family}.{cpu}"):
-                        own = self._columns(of_cpus[cpu], file)
-                        target = table.target(family, cpu, system, {**columns, **own})
+                    with self._reading(file, f"{section}.{cpu}"):
+                        of_cpu = {**columns, **of_cpus.get(cpu, {})}
+                        target = table.target(family, cpu, system, of_cpu)
                         _add(self._targets, target.name, target)
 
+    def _rows(
+        self, file: _File, tables: Mapping[str, Any], name: str
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The tables in a table."""
+        rows = tables.get(name, {})
+        with self._reading(file, name):
+            for key, row in _table(rows).items():
+                with self._reading(file, f"{name}.{key}"):
+                    yield key, _table(row)
+
     @contextmanager
-    def _reading(self, file: _File, section: str) -> Iterator[None]:
+    def _reading(self, file: _File, section: str, column: str = "") -> Iterator[None]:
         """Note what is wrong with a table, so that all that are wrong are named at once."""
         try:
             yield
         except (AttributeError, KeyError, TypeError) as error:
             what = f"has no {error}" if isinstance(error, KeyError) else str(error)
-            where = f"{file.path}: [{section}]"
+            where = f"{file.path}: [{section}]{' ' * bool(column)}{column}"
             self.problems.append(Problem(where, what, "compare it with the other tables"))
 
-    def _columns(self, row: Mapping[str, Any], file: _File) -> Columns:
-        """The columns of a row, by the names of a target's fields."""
+    def _columns(self, row: Mapping[str, Any], file: _File, section: str) -> Columns:
+        """The columns of a row that are right, by the names of a target's fields."""
+        readers: dict[str, Callable[[Any], Any]] = {
+            "triple": _string,
+            "cpu_macro": _string,
+            "headers": _strings,
+            "folders": lambda value: tuple(map(self._folder, _strings(value))),
+            "libc": lambda value: tuple(map(self._folder, _strings(value))),
+            "include": lambda value: tuple(map(file.include, _strings(value))),
+            "defines": lambda value: tuple(map(checked_define, _strings(value))),
+            "origin": lambda value: _known(self._origins, _string(value), "origin"),
+            "data_model": _model,
+            "ioctl_rules": lambda value: _one_of(get_args(IoctlRules), value),
+            "about": _string,
+            "prelude": _string,
+            "shims": lambda value: file.shims(_string(value)),
+            "proof": _strings,
+            "backend": _truth,
+            "always": _truth,
+        }
         columns: dict[str, Any] = {}
         for column, value in row.items():
-            match column:
-                case "triple" | "cpu_macro" | "about" | "prelude":
-                    columns[column] = _of_type(str, column, value)
-                case "headers" | "proof":
-                    columns[column] = _strings(column, value)
-                case "folders":
-                    columns[column] = tuple(map(self._folder, _strings(column, value)))
-                case "backend" | "always":
-                    columns[column] = _of_type(bool, column, value)
-                case "origin":
-                    columns[column] = self._origins[value]
-                case "data_model":
-                    columns["model"] = _model(value)
-                case "ioctl_rules":
-                    columns[column] = _one_of(get_args(IoctlRules), column, value)
-                case "shims":
-                    columns[column] = file.shims(_of_type(str, column, value))
-                case _:
-                    raise TypeError(f"has an unknown column: {column}")
+            with self._reading(file, section, column):
+                field = "model" if column == "data_model" else column
+                columns[field] = _known(readers, column, "column")(value)
         return columns
 
     def _folder(self, text: str) -> Folder:
@@ -295,10 +339,7 @@ class _Loading:
         name, colon, path = text.rpartition(":")
         if not colon:
             return Folder(path)
-        if name not in self._packages:
-            known = ", ".join(self._packages)
-            raise TypeError(f"{text}: there is no package {name!r}; the packages are {known}")
-        package = self._packages[name]
+        package = _known(self._packages, name, "package")
         wanted = PurePosixPath(path)
         kept = [PurePosixPath(folder) for folder in package.unpack]
         if not any(wanted.is_relative_to(f) or f.is_relative_to(wanted) for f in kept):
@@ -313,14 +354,28 @@ _V = TypeVar("_V")
 _TABLES = ("package", "packages", "origins", "systems", "cpus", "families")
 
 
-def _items(tables: Mapping[str, Any], name: str) -> list[tuple[str, Any]]:
-    return list(tables.get(name, {}).items())
+def _is_cpu(name: str, value: object) -> bool:
+    """Whether a column of a family is the table of one of its CPUs."""
+    return isinstance(value, dict) and name != "data_model"
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"is {value!r}, not a table")
+    return value
 
 
 def _add(known: dict[_K, _V], key: _K, value: _V) -> None:
     if key in known:
         raise TypeError("there is one of this name already")
     known[key] = value
+
+
+def _known(known: Mapping[str, _V], name: str, what: str) -> _V:
+    if name not in known:
+        near = did_you_mean(name, list(known))
+        raise TypeError(f"there is no {what} {name}: {near}the {what}s are {', '.join(known)}")
+    return known[name]
 
 
 def _made(kind: type[_T], row: Mapping[str, Any]) -> _T:
@@ -334,27 +389,39 @@ def _made(kind: type[_T], row: Mapping[str, Any]) -> _T:
     return kind(**row)
 
 
-def _one_of(allowed: Sequence[object], column: str, value: _T) -> _T:
+def _one_of(allowed: Sequence[object], value: _T, what: str = "") -> _T:
     if value not in allowed:
-        raise TypeError(f"{column} is {value!r}, none of {', '.join(map(repr, allowed))}")
+        raise TypeError(f"{what}is {value!r}, none of {', '.join(map(repr, allowed))}")
     return value
 
 
-def _of_type(kind: type[_T], column: str, value: object) -> _T:
-    if not isinstance(value, kind):
-        words = {str: "a string", bool: "true or false"}
-        raise TypeError(f"{column} is {value!r}, not {words[kind]}")
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"is {value!r}, not a string")
     return value
 
 
-def _strings(column: str, value: object) -> tuple[str, ...]:
+def _strings(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise TypeError(f"{column} is {value!r}, not a list of strings")
+        raise TypeError(f"is {value!r}, not a list of strings")
     return tuple(value)
 
 
-def _model(row: dict[str, Any]) -> DataModel:
-    model = _made(DataModel, row)
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"is {value!r}, not true or false")
+    return value
+
+
+def checked_define(text: str) -> str:
+    """The definition of a macro for a compiler's command line; TypeError if it is none."""
+    if not re.fullmatch(r"[A-Za-z_]\w*(=[^\r\n\0]*)?", text, re.ASCII):
+        raise TypeError(f"{text!r} does not define a macro: say NAME or NAME=VALUE, in one line")
+    return text
+
+
+def _model(row: Mapping[str, Any]) -> DataModel:
+    model = _made(DataModel, _table(row))
     for column, allowed in (
         ("long", (4, 8)),
         ("pointer", (4, 8)),
@@ -363,5 +430,5 @@ def _model(row: dict[str, Any]) -> DataModel:
         ("bit_fields", get_args(BitFieldRules)),
         ("int128_align", (8, 16)),
     ):
-        _one_of(allowed, column, getattr(model, column))
+        _one_of(allowed, getattr(model, column), f"{column} ")
     return model

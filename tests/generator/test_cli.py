@@ -208,13 +208,13 @@ def test_bad_input_is_named_and_changes_nothing(
     ("path", "old", "new", "message"),
     [
         ("headers/targets.toml", 'triple = "x86', "tripel = 'x86", "cannot be read: "),
-        ("headers/targets.toml", 'origin = "linux"', 'origin = "minix"', "targets.toml: [systems.linux]: has no 'minix'; compare"),
-        ("headers/targets.toml", 'cpu_macro = "__x86_64__"', 'macro = "__x86_64__"', "targets.toml: [cpus.x86_64.linux]: has an unknown column: macro"),
-        ("headers/targets.toml", 'prelude = ', 'preamble = ', "targets.toml: [families.kvm.aarch64]: has an unknown column: preamble"),
+        ("headers/targets.toml", 'origin = "linux"', 'origin = "minix"', "targets.toml: [systems.linux] origin: there is no origin minix: did you mean mingw or linux? the origins are linux, mingw; compare"),
+        ("headers/targets.toml", 'cpu_macro = "__x86_64__"', 'macro = "__x86_64__"', "targets.toml: [cpus.x86_64.linux] macro: there is no column macro: did you mean cpu_macro? the columns are triple, "),
+        ("headers/targets.toml", 'prelude = ', 'preamble = ', "targets.toml: [families.kvm.aarch64] preamble: there is no column preamble: "),
         ("headers/targets.toml", 'version = "0.17.1"', 'version = "0.1"', "ziglang: version 0.17.1 is installed, but headers/targets.toml pins 0.1; pip install ziglang==0.1"),
         ("headers/targets.toml", 'name = "ziglang"', 'name = "zigzag"', "zigzag: this package is not installed; pip install"),
-        ("headers/targets.toml", 'bit_fields = "sysv"', 'bit_fields = "gcc"', "[cpus.x86_64.linux]: bit_fields is 'gcc', none of 'sysv', 'aapcs', 'ms'; compare"),
-        ("headers/targets.toml", 'headers = ["linux/kvm.h", "linux/kvm_para.h"]', 'headers = "linux/kvm.h"', "[families.kvm]: headers is 'linux/kvm.h', not a list of strings"),
+        ("headers/targets.toml", 'bit_fields = "sysv"', 'bit_fields = "gcc"', "[cpus.x86_64.linux] data_model: bit_fields is 'gcc', none of 'sysv', 'aapcs', 'ms'; compare"),
+        ("headers/targets.toml", 'headers = ["linux/kvm.h", "linux/kvm_para.h"]', 'headers = "linux/kvm.h"', "[families.kvm] headers: is 'linux/kvm.h', not a list of strings"),
         ("headers/targets.toml", "long = 8", "long = 4", "the size of long is 4 as read from the header, but 8 for the compiler"),
         ("headers/shims/windows/windows.h", "typedef long LONG", "typedef short LONG", "the size of HRESULT is 2 as read from the header, but 4 for the compiler"),
     ],
@@ -366,3 +366,11 @@ def test_help_says_what_the_commands_do(copy: Copy) -> None:
     for command in ("extract", "generate"):
         assert copy.run(command, "--help")[0] == 0
     assert copy.run("generat")[0] == 2
+
+
+def test_a_reader_of_the_diff_may_have_seen_enough(copy: Copy) -> None:
+    command = f"{sys.executable} -m vmm_arch_gen generate -q --diff --output new | head -n 1"
+    done = subprocess.run(
+        command, shell=True, cwd=copy.root, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("--- /dev/null\n", "")

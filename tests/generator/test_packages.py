@@ -321,11 +321,11 @@ def test_the_facts_name_the_package(project: Copy) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ('"paper:."', '"papper:."', "[cpus.x86_64.paper]: papper:.: there is no package 'papper'; the packages are "),
-        ('"paper:."', '"paper:ink"', "[cpus.x86_64.paper]: paper:ink: of that package only paper is unpacked; "),
+        ('"paper:."', '"papper:."', "[cpus.x86_64.paper] folders: there is no package papper: did you mean paper? the packages are "),
+        ('"paper:."', '"paper:ink"', "[cpus.x86_64.paper] folders: paper:ink: of that package only paper is unpacked; "),
         ('suite = "attic"', "", "[packages.paper]: has no suite; "),
         ('suite = "attic"', 'suit = "attic"', "[packages.paper]: has an unknown entry: suit; "),
-        ('unpack = ["paper"]', 'unpack = "paper"', "[packages.paper]: unpack is 'paper', not a list of strings; "),
+        ('unpack = ["paper"]', 'unpack = "paper"', "[packages.paper] unpack: is 'paper', not a list of strings; "),
     ],
 )  # fmt: skip
 def test_a_wrong_package_in_the_table_is_refused(

@@ -11,7 +11,7 @@ import pytest
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.project import Project
 from vmm_arch_gen.show.targets import families
-from vmm_arch_gen.targets import TargetTable, load_targets
+from vmm_arch_gen.targets import Origin, TargetTable, load_targets
 
 ROW = """
 [origins.paper]
@@ -32,6 +32,10 @@ def write_table(folder: Path, shims: str) -> Path:
     table = folder / "targets.toml"
     table.write_text(ROW.replace("SHIMS", shims))
     return table
+
+
+def name_of(origin: Origin | None) -> str | None:
+    return origin.name if origin else None
 
 
 def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, paths: Project) -> None:
@@ -56,7 +60,7 @@ def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, path
     table = load_targets(paths.targets_file, tmp_path / "targets.toml")
     kvm, arm = table.targets["kvm_aarch64"], table.targets["paper_aarch64"]
     assert (arm.triple, arm.model, arm.folders) == (kvm.triple, kvm.model, kvm.folders)
-    assert (arm.headers, arm.origin.name) == (("paper.h",), "Paper")
+    assert (arm.headers, name_of(arm.origin)) == (("paper.h",), "Paper")
     slate, notes = table.targets["paper_slate"], table.targets["notes_slate"]
     assert slate.headers == ("slate.h", "paper.h")
     assert (slate.family, slate.cpu, slate.system, slate.model.long) == (
@@ -66,7 +70,7 @@ def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, path
         4,
     )
     assert (slate.prelude, notes.prelude) == ("typedef int odd_t;", "typedef int even_t;")
-    assert (slate.origin.name, notes.origin.name) == ("Paper", "Linux")
+    assert (name_of(slate.origin), name_of(notes.origin)) == ("Paper", "Linux")
     assert {"kvm_x86_64", "whp_x86_64"} < set(table.targets)
 
 
@@ -78,15 +82,20 @@ def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, path
         ('system = "linux"', "", ["[families.paper]: has no 'system'"]),
         ('headers = ["paper.h"]', "", ["[families.paper.x86_64]: has no headers"]),
         ("[families.paper]", "[families.kvm]", ["[families.kvm.x86_64]: there is one of this name already"]),
-        ("[families.paper]", "[family.paper]", ["[family]: there is no such table; tables: package, packages, origins, "]),
+        ("[families.paper]", "[family.paper]", ["[family]: there is no table family: did you mean families? the tables are package, packages, origins, "]),
         ("[families.paper]", "[families.pa_per]\nbackend = true", ["[families.pa_per.x86_64]: a family with a backend needs a name without '_'"]),
-        ("[families.paper]", "[families.paper.arm]\n[families.paper]", ["[families.paper]: has an unknown column: arm"]),
+        ("[families.paper]", "[families.paper.arm]\n[families.paper]", ["[families.paper] cpus: lacks arm, which has columns of its own"]),
         ("[families.paper]", "[systems.linux]\n[cpus.x86_64.linux]\n[families.paper]", ["[systems.linux]: there is one of this name already", "[cpus.x86_64.linux]: there is one of this name already"]),
-        ("[families.paper]", "[families.a]\n[families.paper]\nbackend = 3", ["[families.a]: has no 'system'", "[families.paper]: backend is 3, not true or false"]),
+        ("[families.paper]", "[families.a]\n[families.paper]\nbackend = 3", ["[families.a]: has no 'system'", "[families.paper] backend: is 3, not true or false"]),
+        ('headers = ["paper.h"]', 'headers = 3\nfolder = []\ninclude = ["no"]\ndefines = ["a-b", 1]\nx86_64 = { origin = "papers" }', ["[families.paper] headers: is 3, not a list", "[families.paper] folder: there is no column folder: did you mean folders? ", "[families.paper] include: there is no folder {folder}/no", "[families.paper] defines: is ['a-b', 1], not a list of strings", "[families.paper.x86_64] origin: there is no origin papers: did you mean paper? "]),
+        ('headers = ["paper.h"]', 'headers = ["paper.h"]\ndefines = ["a-b"]', ["[families.paper] defines: 'a-b' does not define a macro: say NAME or NAME=VALUE"]),
+        ('cpus = ["x86_64"]', 'cpus = "x86_64"', ["[families.paper] cpus: is 'x86_64', not a list of strings"]),
+        ("[origins.paper]", "families.pen = 3\n[origins.paper]", ["[families.pen]: is 3, not a table"]),
+        ('macros = ["PAPER_VERSION"]', "macros = 1", ["[origins.paper] macros: is 1, not a list of strings"]),
         ('name = "Paper"', "", ["[origins.paper]: has no name"]),
-        ("[families.paper]", "[families.paper]\nioctl_rules = \"vms\"", ["[families.paper]: ioctl_rules is 'vms', none of 'generic', 'bsd'"]),
+        ("[families.paper]", "[families.paper]\nioctl_rules = \"vms\"", ["[families.paper] ioctl_rules: is 'vms', none of 'generic', 'bsd'"]),
         ('name = "Paper"', 'names = "Paper"', ["[origins.paper]: has an unknown entry: names"]),
-        ("[families.paper]", "[families.paper]\ndata_model = { long = 8 }", ["[families.paper]: has no pointer, byte_order, signed_char, bit_fields"]),
+        ("[families.paper]", "[families.paper]\ndata_model = { long = 8 }", ["[families.paper] data_model: has no pointer, byte_order, signed_char, bit_fields"]),
     ],
 )  # fmt: skip
 def test_a_wrong_table_is_named(
@@ -100,7 +109,7 @@ def test_a_wrong_table_is_named(
     said = str(refused.value).splitlines()
     assert len(said) == len(complaints)
     for line, complaint in zip(said, complaints, strict=True):
-        assert line.startswith(f"{table}: {complaint}")
+        assert line.startswith(f"{table}: {complaint.format(folder=tmp_path)}")
 
 
 def test_the_readme_lists_the_families(table: TargetTable, checkout: Path) -> None:
@@ -142,7 +151,7 @@ def test_shims_lie_beside_the_table_or_in_the_package(tmp_path: Path, paths: Pro
     ("shims", "complaint"),
     [
         ('"libcc"', "there is no folder of shims {own}/shims/libcc or {package}/shims/libcc; "),
-        ("3", "shims is 3, not a string; "),
+        ("3", "is 3, not a string; "),
     ],
 )
 def test_shims_that_are_nowhere(tmp_path: Path, paths: Project, shims: str, complaint: str) -> None:
@@ -151,7 +160,7 @@ def test_shims_that_are_nowhere(tmp_path: Path, paths: Project, shims: str, comp
     (tmp_path / "shims/libc").mkdir(parents=True)
     with pytest.raises(InputError) as refused:
         load_targets(paths.targets_file, table)
-    assert str(refused.value).startswith(f"{table}: [families.paper]: ")
+    assert str(refused.value).startswith(f"{table}: [families.paper] shims: ")
     assert complaint.format(own=tmp_path, package=paths.headers) in str(refused.value)
 
 
@@ -174,3 +183,68 @@ def test_headers_are_read_with_shims_of_ones_own(tmp_path: Path) -> None:
     text = (tmp_path / "abi/paper_x86_64.abi").read_text()
     assert "shim:sys/odd.h" in text
     assert "struct paper" in text
+
+
+def extract(folder: Path) -> str:
+    """What the user's one target is, as its facts say, with the user's own folder of headers."""
+    command = [sys.executable, "-m", "vmm_arch_gen", "extract", "--only", "paper_x86_64"]
+    command += ["--targets", "tables/targets.toml", "--output", "abi"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return (folder / "abi/paper_x86_64.abi").read_text()
+
+
+@pytest.fixture
+def paper(tmp_path: Path) -> Path:
+    """A folder with a table, and headers beside it."""
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include/paper.h").write_text(
+        "#include <linux/types.h>\n#define PAPER_VERSION 0x0210UL\n"
+        "struct paper { __u8 data[PAGE_SIZE]; };\n"
+    )
+    table = ROW.replace('shims = "SHIMS"', 'include = ["../include"]\ndefines = ["PAGE_SIZE=4096"]')
+    (tmp_path / "tables/targets.toml").write_text(table)
+    return tmp_path
+
+
+def test_headers_and_macros_of_ones_own(paper: Path) -> None:
+    """Folders are beside the table, and come before the package's, which are searched too."""
+    text = extract(paper)
+    assert "struct paper is 4096 bytes" in text
+    assert "header linux/types.h\n" in text
+    assert "origin own Paper 0x0210 headers, ziglang 0.17.1, with PAGE_SIZE=4096, sha256" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "origin"),
+    [
+        ("PAPER_VERSION", "PAPER_TEXT", 'own Paper 1.2-rc3 headers, ziglang'),
+        ("PAPER_VERSION", "PAPER_COPY", "own Paper 7 headers, ziglang"),
+        ("PAPER_VERSION", "PAPER_NONE", "own headers, ziglang"),
+        ('header = "paper.h"', 'header = "gone.h"', "own headers, ziglang"),
+        ('header = "paper.h"\nmacros = ["PAPER_VERSION"]', 'macros = ["__clang_major__"]', "own headers and Paper 2"),
+        ('origin = "paper"', "", "own headers and Linux 7."),
+    ],
+)  # fmt: skip
+def test_where_a_version_may_be(paper: Path, old: str, new: str, origin: str) -> None:
+    with (paper / "include/paper.h").open("a") as header:
+        header.write("#define PAPER_SEVEN (7)\n#define PAPER_COPY PAPER_SEVEN\n")
+        header.write('#define PAPER_TEXT "1.2-rc3"\n')
+    table = paper / "tables/targets.toml"
+    table.write_text(table.read_text().replace(old, new))
+    assert f"\norigin {origin}" in extract(paper)
+
+
+def test_headers_of_a_system_without_a_version(paper: Path) -> None:
+    table = paper / "tables/targets.toml"
+    system = """
+        [cpus.x86_64.slate]
+        triple = "x86_64-linux-gnu"
+        cpu_macro = "__x86_64__"
+        folders = ["x86-linux-any", "any-linux-any"]
+        data_model = { long = 8, pointer = 8, byte_order = "little", signed_char = true, bit_fields = "sysv" }
+        """
+    text = table.read_text().replace('origin = "paper"', "")
+    table.write_text(text.replace('system = "linux"', 'system = "slate"') + system)
+    assert "\norigin own headers, ziglang 0.17.1, with PAGE_SIZE=4096, sha256" in extract(paper)

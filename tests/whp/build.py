@@ -90,7 +90,7 @@ def windows_libraries() -> Path:
 
 def _built(form: _Format) -> Path:
     key = hashlib.sha256(repr((form.options, form.link, _OPTIONS, _PARTS)).encode())
-    key.update(_toolchain(form.target)[0].origin.encode())
+    key.update(_toolchain(form.target)[0].package.encode())
     for source in sorted(SOURCES.glob("**/*.[ch]")):
         key.update(source.read_bytes())
     where = cache_folder("whp")

@@ -13,7 +13,9 @@ from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import refuse
 from vmm_arch_gen.extract.declarations import Declarations, parse
 from vmm_arch_gen.extract.ioctls import makes_ioctl
+from vmm_arch_gen.extract.left_out import Omitted, empty, left_out
 from vmm_arch_gen.extract.macros import candidates, fold
+from vmm_arch_gen.extract.origin import describe_origin
 from vmm_arch_gen.extract.preprocess import expand, preprocess
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
 from vmm_arch_gen.extract.verify import verify
@@ -33,7 +35,7 @@ def extract(target: Target, toolchain: Toolchain) -> Abi:
     abi = Abi(
         target=target.name,
         model=target.model,
-        origin=toolchain.origin,
+        origin=describe_origin(target, toolchain),
         headers=source.headers,
         headers_digest=source.headers_digest,
         constants=folded.constants,
@@ -55,12 +57,17 @@ def _omission_order(omission: Omission) -> tuple[str, str, str, str]:
 
 
 def extract_and_prove(
-    target: Target, package: Package, include: Sequence[Path], cc: str | None
-) -> tuple[bytes, str]:
-    """Extract and prove one target: its .abi file, and a line that says what is in it."""
+    target: Target,
+    package: Package,
+    include: Sequence[Path],
+    cc: str | None,
+    omitted: Omitted = "not",
+) -> tuple[bytes, tuple[str, ...]]:
+    """Extract and prove one target: its .abi file, and lines that say what is in it and what not."""
     start = time.perf_counter()
     toolchain = find_toolchain(target, package, include=include, cc=cc)
     abi = verify(extract(target, toolchain), target, toolchain)
+    refuse(empty(abi, target))
     seconds = time.perf_counter() - start
     enumerators = sum(len(enum.enumerators) for enum in abi.enums.values())
     summary = (
@@ -70,4 +77,4 @@ def extract_and_prove(
     )
     text = write_abi(abi)
     read_abi(text, f"{target.name}.abi", target.name)  # refuses what could not be read back
-    return text.encode(), summary
+    return text.encode(), (summary, *left_out(abi, target, omitted))

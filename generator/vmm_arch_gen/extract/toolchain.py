@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -14,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.extract.complaints import complaints
 from vmm_arch_gen.fetch.packages import unpacked
-from vmm_arch_gen.targets import Origin, Package, Target
+from vmm_arch_gen.targets import Folder, Package, Target
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,10 @@ class Toolchain:
     """Where the target's headers are, searched in this order; no other folder is searched."""
     own_headers: Path | None
     """The headers that belong to the compiler itself (stdarg.h …)."""
-    origin: str
-    """What the headers are, for the facts: their version and their package."""
+    own: tuple[Path, ...]
+    """Those of the folders that are the user's."""
+    package: str
+    """The package that the others are of, with its version; empty if there are none."""
 
     def preprocess(
         self, text: str, *, options: Sequence[str] = (), shims: Sequence[Path] = ()
@@ -100,40 +102,20 @@ class Toolchain:
         except OSError as error:
             raise _cannot_run(arguments[0], error) from None
         if done.returncode:
-            raise InputError(*self._complaints(done, shims))
+            printed = done.stderr.decode(errors="replace")
+            raise InputError(*self._problems(done.returncode, printed, shims))
         return done.stdout.decode(errors="backslashreplace")
 
-    def _complaints(
-        self, done: subprocess.CompletedProcess[bytes], shims: Sequence[Path]
-    ) -> Iterator[Problem]:
-        """The errors that a compiler printed, each with header and line."""
-        printed = done.stderr.decode(errors="replace")
-        found = False
-        for match in re.finditer(r"^(.+?):(\d+):\d+: (?:fatal )?error: (.+)$", printed, re.M):
-            path, line, what = match.groups()
-            found = True
-            where = f"{self._place(path, shims)}:{line}"
-            if "file not found" in what or "No such file" in what:
-                missing = re.sub(r"^'|'.*|: No such file.*", "", what)
-                searched = ", ".join(map(str, self.folders))
-                yield Problem(
-                    missing,
-                    f"this header is in none of the include folders ({searched})",
-                    "name the folder that has it with --include DIR, for diff as in FOLDER:FOLDER",
-                )
-            else:
-                yield Problem(
-                    where,
-                    f"the compiler says: {what}",
-                    "correct the header, or give the target a shim for it",
-                )
-        if not found:
-            said = printed.strip().splitlines()[-1:] or ["nothing"]
-            yield Problem(
-                shlex.join(self.command),
-                f"this compiler failed with exit status {done.returncode} and said: {said[0]}",
-                "name a C compiler for the target with --cc CMD",
-            )
+    def _problems(self, status: int, printed: str, shims: Sequence[Path]) -> Sequence[Problem]:
+        """What a failed compiler found wrong, or that it failed."""
+        found = tuple(complaints(printed, self.folders, lambda path: self._place(path, shims)))
+        said = printed.strip().splitlines()[-1:] or ["nothing"]
+        failure = Problem(
+            shlex.join(self.command),
+            f"this compiler failed with exit status {status} and said: {said[0]}",
+            "name a C compiler for the target with --cc CMD",
+        )
+        return found or (failure,)
 
 
 def _cannot_run(command: str, error: OSError) -> InputError:
@@ -146,15 +128,17 @@ def find_toolchain(
 ) -> Toolchain:
     """The toolchain for a target: the pinned package's, or the given headers and compiler.
 
-    ``include`` replaces the package's headers and Debian's, ``cc`` the package's compiler; with
-    both the package is not needed. ``cc`` is a command line and has to compile for the target by
-    itself.
+    ``include`` replaces the package's headers and Debian's, ``cc`` the package's compiler. Whoever
+    has headers and a compiler of their own does not need the package. ``cc`` is a command line and
+    has to compile for the target by itself.
     """
     for folder in include:
         if not folder.is_dir():
             what = "this is not a folder" if folder.exists() else "there is no such folder"
             raise InputError(Problem(f"--include {folder}", what, "name an existing folder"))
-    pinned = None if include and cc is not None else _pinned(package)
+    own = tuple(include) or target.include
+    needed = cc is None or not own
+    pinned = None if include and not needed else _pinned(package, needed=needed)
     if cc is not None:
         command = _command(cc)
         own_headers = _own_headers(command)
@@ -163,31 +147,39 @@ def find_toolchain(
         zig = pinned / ("zig.exe" if os.name == "nt" else "zig")
         command = (str(zig), "clang", "-target", target.triple)
         own_headers = pinned / "lib" / "include"
-    if include:
-        folders, source = tuple(include), ""
+    defines = tuple(f"-D{define}" for define in target.defines)
+    if include or pinned is None:
+        folders, source = own, ""
     else:
-        assert pinned is not None
-        folders = tuple(
-            (unpacked(folder.package) if folder.package else pinned / package.include) / folder.path
-            for folder in target.folders
-        )
+        below = pinned / package.include
+
+        def place(folder: Folder) -> Path:
+            return (unpacked(folder.package) if folder.package else below) / folder.path
+
+        folders = (*own, *map(place, (*target.folders, *target.libc)))
         first = target.folders[0].package or package
-        source = f", {first.name} {first.version}"
-    return Toolchain(command, folders, own_headers, _version(folders, target.origin) + source)
+        source = f"{first.name} {first.version}"
+    return Toolchain((*command, *defines), folders, own_headers, own, source)
 
 
-def _pinned(package: Package) -> Path:
-    """The folder of the pinned package, which must be installed in exactly the pinned version."""
+def _pinned(package: Package, *, needed: bool) -> Path | None:
+    """The folder of the package, installed in exactly the pinned version; None if it is not needed
+    and not there.
+    """
     remedy = (
         f"pip install {package.name}=={package.version}, or use other headers and another compiler"
         " with --include DIR and --cc CMD"
     )
     spec = importlib.util.find_spec(package.name)
     if spec is None or spec.origin is None:
+        if not needed:
+            return None
         raise InputError(Problem(package.name, "this package is not installed", remedy))
     folder = Path(spec.origin).parent
     metadata = folder.parent / f"{package.name}-{package.version}.dist-info"
     if not metadata.is_dir():  # importlib.metadata would say the same; importing it takes long
+        if not needed:
+            return None
         from importlib.metadata import version
 
         installed = version(package.name)
@@ -231,18 +223,3 @@ def _own_headers(command: tuple[str, ...]) -> Path | None:
         raise _cannot_run(command[0], error) from None
     folder = Path(done.stdout.strip())
     return folder if done.returncode == 0 and folder.is_absolute() and folder.is_dir() else None
-
-
-def _version(folders: Sequence[Path], origin: Origin) -> str:
-    """``Linux 7.2.0 headers``, from the macros of the header that says so."""
-    for folder in folders:
-        header = folder / origin.header
-        if header.is_file():
-            text = header.read_text(encoding="utf-8", errors="replace")
-            numbers = [
-                re.search(rf"^#\s*define\s+{macro}\s+(0x[0-9a-fA-F]+|\d+)\s*$", text, re.M)
-                for macro in origin.macros
-            ]
-            if all(numbers):
-                return f"{origin.name} {'.'.join(n[1] for n in numbers if n)} headers"
-    return "headers of unknown version"

@@ -54,7 +54,7 @@ def generate(
 
     The files' names are relative to the output folder. ``progress`` is told of each target done.
     """
-    files = _copies(inputs.templates)
+    files = copies(inputs.templates)
     table = PurePosixPath(_TABLE_TEMPLATE).with_suffix("")
     files[table] = render_backend_table(inputs.templates, inputs.known).encode()
     problems: list[Problem] = []
@@ -102,10 +102,12 @@ def _against_package(inputs: Inputs, target: Target, draft: Draft) -> Iterator[P
         yield from outdated(str(own), draft.inputs.abi, read_abi_file(package), used)
 
 
-def render_abi_module(templates: Path, abi: VerifiedAbi, values: Values | None = None) -> str:
-    """The raw ABI module of one target."""
+def render_abi_module(
+    templates: Path, abi: VerifiedAbi, values: Values | None = None, facts: str = "headers/abi/"
+) -> str:
+    """The raw ABI module of one target; ``facts`` is where its .abi file lies."""
     heading = (
-        f"{MARKER} from templates/{_ABI_TEMPLATE} and headers/abi/{abi.target}.abi.\n"
+        f"{MARKER} from templates/{_ABI_TEMPLATE} and {facts}{abi.target}.abi.\n"
         "# Do not edit: the next run of vmm-arch-gen would undo it.\n"
     )
     return Templates(templates).render(
@@ -127,10 +129,10 @@ def render_backend_table(templates: Path, targets: Iterable[Target]) -> str:
     return Templates(templates).render(_TABLE_TEMPLATE, heading, "table.py", backends=backends)
 
 
-def _copies(templates: Path) -> dict[PurePosixPath, bytes]:
+def copies(templates: Path, below: str = "vmm_arch") -> dict[PurePosixPath, bytes]:
     """The templates that are plain files; Python ones get a first line that says where to edit."""
     files = {}
-    for path in sorted((templates / "vmm_arch").rglob("*")):
+    for path in sorted((templates / below).rglob("*")):
         name = PurePosixPath(path.relative_to(templates).as_posix())
         if path.is_file() and (path.suffix == ".py" or path.name == "py.typed"):
             heading = f"{MARKER}, a copy of templates/{name}: edit that instead.\n".encode()
