@@ -32,5 +32,5 @@ def runtime(templates: Path) -> dict[PurePosixPath, bytes]:
 
 def _beside(text: str) -> bytes:
     """A module that imports from its own package what it did from ours."""
-    text = re.sub(r"^from vmm_arch\.abi\.(\w+) import", r"from .\1 import", text, flags=re.M)
+    text = re.sub(r"^( *)from vmm_arch\.abi\.(\w+) ", r"\1from .\2 ", text, flags=re.M)
     return text.replace(":func:`vmm_arch.abi.declare`", ":func:`declare` of its package").encode()
