@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mutations import MUTATIONS, users
+from mutations import users
 from requirements import require
+from string_mutations import MUTATIONS
 from vmm_arch_gen.abi.model import Abi, Omission
 from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.abi.writer import write_abi
@@ -368,6 +369,7 @@ def names(abi: Abi) -> set[str]:
     enums = abi.enums.values()
     return {
         *(c.name for c in abi.constants),
+        *(s.name for s in abi.strings),
         *(i.name for i in abi.ioctls),
         *(f.name for f in abi.functions),
         *(name for enum in enums for name, _ in enum.enumerators),

@@ -113,7 +113,7 @@ def test_macros_as_headers_have_them(
         ("#define M", "is empty"),
         ("#define M PAGE_SIZE", "names PAGE_SIZE, which the headers do not define"),
         ("#define M sizeof(struct absent)", "names absent, which the headers do not define"),
-        ('#define M "text"', 'is not an expression: "text"'),
+        ('#define M L"text"', 'is a string of wide characters: L"text"'),
         ("#define M 1.5", "1.5 is not an integer"),
         ("#define M byte", "is not an expression: byte"),
         ("#define M { 1 }", "is not an expression: { 1 }"),

@@ -4,7 +4,7 @@
 
 A C compiler for the target has agreed to every value and every layout here. Names are C's.
 
-- Constants, enumerators and ioctl numbers are plain ints.
+- Constants, enumerators and ioctl numbers are plain ints, texts are bytes.
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
@@ -2914,6 +2914,16 @@ VSOCK_RECVERR = 1
 PVPANIC_CRASH_LOADED = 0x2
 PVPANIC_PANICKED = 0x1
 PVPANIC_SHUTDOWN = 0x4
+
+# texts, without the zero at their end
+FW_CFG_ACPI_DEVICE_ID = b"QEMU0002"
+FW_CFG_VMCOREINFO_FILENAME = b"etc/vmcoreinfo"
+VDPA_GENL_NAME = b"vdpa"
+VFIO_DEVICE_API_AMBA_STRING = b"vfio-amba"
+VFIO_DEVICE_API_AP_STRING = b"vfio-ap"
+VFIO_DEVICE_API_CCW_STRING = b"vfio-ccw"
+VFIO_DEVICE_API_PCI_STRING = b"vfio-pci"
+VFIO_DEVICE_API_PLATFORM_STRING = b"vfio-platform"
 
 # enum <IF_LINK_MODE_DEFAULT>, linux/if.h
 IF_LINK_MODE_DEFAULT = 0x0

@@ -4,7 +4,7 @@
 
 A C compiler for the target has agreed to every value and every layout here. Names are C's.
 
-- Constants, enumerators and ioctl numbers are plain ints.
+- Constants, enumerators and ioctl numbers are plain ints, texts are bytes.
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
@@ -586,6 +586,9 @@ KVM_HC_VAPIC_POLL_IRQ = 1
 
 # linux/posix_types.h
 __FD_SETSIZE = 1024
+
+# texts, without the zero at their end
+KVM_SIGNATURE = b"KVM\x00"
 
 # enum <kvm_ioeventfd_flag_nr_datamatch>, linux/kvm.h
 kvm_ioeventfd_flag_nr_datamatch = 0x0

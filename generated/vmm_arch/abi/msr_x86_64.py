@@ -4,7 +4,7 @@
 
 A C compiler for the target has agreed to every value and every layout here. Names are C's.
 
-- Constants, enumerators and ioctl numbers are plain ints.
+- Constants, enumerators and ioctl numbers are plain ints, texts are bytes.
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
@@ -1051,6 +1051,9 @@ _EFER_NX = 11
 _EFER_SCE = 0
 _EFER_SVME = 12
 _EFER_TCE = 15
+
+# texts, without the zero at their end
+KVM_SIGNATURE = b"KVMKVMKVM\x00\x00\x00"
 
 
 class kvm_clock_pairing(LittleStruct):

@@ -4,7 +4,7 @@
 
 A C compiler for the target has agreed to every value and every layout here. Names are C's.
 
-- Constants, enumerators and ioctl numbers are plain ints.
+- Constants, enumerators and ioctl numbers are plain ints, texts are bytes.
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
@@ -904,6 +904,10 @@ UBLK_S_DEV_QUIESCED = 2
 UBLK_TAG_BITS = 16
 UBLK_TAG_BITS_MASK = 0xFFFF
 UBLK_TAG_OFF = 25
+
+# texts, without the zero at their end
+FSCRYPT_KEY_DESC_PREFIX = b"fscrypt:"
+FS_KEY_DESC_PREFIX = b"fscrypt:"
 
 # enum <Blktrace_setup>, linux/blktrace_api.h
 Blktrace_setup = 0x1

@@ -44,6 +44,16 @@ class Constant:
     header: str
 
 
+@dataclass(frozen=True)
+class String:
+    """A macro that is a text."""
+
+    name: str
+    value: bytes
+    """Without the zero that C puts at its end."""
+    header: str
+
+
 Direction = Literal["none", "read", "write", "readwrite"]
 
 
@@ -155,6 +165,7 @@ class Abi:
     typedefs: Mapping[str, Typedef]
     omissions: tuple[Omission, ...]
     layouts: Mapping[str, Layout]
+    strings: tuple[String, ...]
     ioctl_rules: IoctlRules
 
 

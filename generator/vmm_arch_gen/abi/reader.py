@@ -22,10 +22,11 @@ from vmm_arch_gen.abi.model import (
     Member,
     Omission,
     Record,
+    String,
     Typedef,
     VerifiedAbi,
 )
-from vmm_arch_gen.abi.text import FORMAT, MAGIC, digest, unnamed_in
+from vmm_arch_gen.abi.text import FORMAT, MAGIC, digest, unnamed_in, unquoted
 from vmm_arch_gen.abi.types import Scalar, parse
 from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError, Problem
@@ -107,6 +108,7 @@ class _Reader:
         self._single: dict[str, Any] = {}
         self._headers: list[str] = []
         self._constants: list[Constant] = []
+        self._strings: list[String] = []
         self._enums: dict[str, tuple[Scalar, str, list[tuple[str, int]]]] = {}
         self._functions: list[FunctionPrototype] = []
         self._ioctls: list[Ioctl] = []
@@ -176,6 +178,7 @@ class _Reader:
                 self._typedefs,
                 tuple(self._omissions),
                 {key: layouts.record(key) for key in records},
+                tuple(self._strings),
                 self._single["ioctl_rules"],
             )
         )
@@ -205,6 +208,10 @@ class _Reader:
     def constant(self, match: re.Match[str]) -> None:
         name, value, header = match.groups()
         self._constants.append(Constant(name, int(value, 0), 16 if "0x" in value else 10, header))
+
+    def string(self, match: re.Match[str]) -> None:
+        name, value, header = match.groups()
+        self._strings.append(String(name, unquoted(value), header))
 
     def enum(self, match: re.Match[str]) -> None:
         underlying = _type(match["type"])
@@ -292,6 +299,7 @@ def _compiled(*facts: tuple[str, _Store]) -> _Patterns:
 
 _FACTS = {
     "constant": _compiled((rf"constant (\w+) = (-?(?:0x[0-9a-f]+|\d+)){_IN}", _Reader.constant)),
+    "string": _compiled((rf'string (\w+) = ("(?:[^"\\]|\\.)*"){_IN}', _Reader.string)),
     "struct": _compiled((_RECORD, _Reader.record)),
     "union": _compiled((_RECORD, _Reader.record)),
     "enum": _compiled((_ENUM, _Reader.enum)),

@@ -2,6 +2,8 @@
 
 ::
 
+    constant KVM_API_VERSION = 12 in linux/kvm.h
+    string VFIO_DEVICE_API_PCI_STRING = "vfio-pci" in linux/vfio.h
     struct kvm_segment is 24 bytes aligned 8 in asm/kvm.h
       @ 0 base __u64
       @ 8 limit __u32
@@ -30,6 +32,26 @@ MAGIC = "vmm-arch abi"
 def digest(text: str) -> str:
     """What the last line says of all lines before it."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def quoted(value: bytes) -> str:
+    """Bytes as a string literal, in the one way that the facts files and C spell them."""
+    return f'"{"".join(map(_SPELT.__getitem__, value))}"'
+
+
+def unquoted(text: str) -> bytes:
+    """The bytes that :func:`quoted` wrote; ValueError if it did not."""
+    value = bytes(
+        int(octal, 8) if octal else ord(escaped or plain)
+        for octal, escaped, plain in re.findall(r"\\([0-7]{3})|\\(.)|(.)", text[1:-1])
+    )
+    if quoted(value) != text:
+        raise ValueError(f"{text} is not spelt as {quoted(value)}")
+    return value
+
+
+_SPELT = [chr(c) if 0x20 <= c < 0x7F else f"\\{c:03o}" for c in range(256)]
+_SPELT[ord('"')], _SPELT[ord("\\")] = '\\"', "\\\\"
 
 
 _UNNAMED = re.compile(r"(?:struct|union) \w+\.[\w.<>]+")

@@ -17,7 +17,7 @@ from vmm_arch_gen.abi.model import (
     Typedef,
     VerifiedAbi,
 )
-from vmm_arch_gen.abi.text import FORMAT, MAGIC, digest, unnamed_in
+from vmm_arch_gen.abi.text import FORMAT, MAGIC, digest, quoted, unnamed_in
 from vmm_arch_gen.abi.types import spell
 
 _NAMES = 80
@@ -38,6 +38,7 @@ def write_abi(abi: VerifiedAbi) -> str:
         f"ioctl_rules {abi.ioctl_rules}",
         *(f"header {name}" for name in abi.headers),
         *(f"constant {c.name} = {_number(c)} in {c.header}" for c in abi.constants),
+        *(f"string {s.name} = {quoted(s.value)} in {s.header}" for s in abi.strings),
         *(line for key in sorted(abi.enums) for line in _enum_lines(abi.enums[key])),
         *(f"function {f.name} is {spell(f.type)} in {f.header}" for f in abi.functions),
         *(_ioctl_line(ioctl) for ioctl in abi.ioctls),

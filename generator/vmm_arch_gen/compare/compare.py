@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from vmm_arch_gen.abi.ioctls import ioctl_parts
 from vmm_arch_gen.abi.layout import LayoutError
 from vmm_arch_gen.abi.model import Abi
+from vmm_arch_gen.abi.text import quoted
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Type, spell
 from vmm_arch_gen.compare.fields import compare_fields, fields_of, shape
 from vmm_arch_gen.compare.model import Change, Comparison, Facts, FieldChange, Kind
@@ -49,7 +50,7 @@ def compare(old: Abi, new: Abi) -> Comparison:
         *_records(before, after, renamed),
         *_changes(before.types(), after.types(), _type_change, alike=ALIKE),
         *_changes(before.functions(), after.functions(), _retyped, alike=ALIKE),
-        *_enumerators_and_constants(before, after),
+        *_values(before, after),
     ]
     omitted = {o.name: f"now left out: it {o.reason}" for o in new.omissions}
     changes = [
@@ -118,17 +119,21 @@ def _type_change(before: _Thing, after: _Thing) -> Kind | None:
 
 
 def _value_change(before: _Thing, after: _Thing) -> Kind | None:
-    return Kind.RENUMBERED if before.facts["value"] != after.facts["value"] else None
+    texts = [thing.what == "string" for thing in (before, after)]
+    if any(texts) and not all(texts):
+        return Kind.RETYPED
+    changed = Kind.CHANGED if any(texts) else Kind.RENUMBERED
+    return changed if before.facts["value"] != after.facts["value"] else None
 
 
-def _enumerators_and_constants(before: _Version, after: _Version) -> Iterator[Change]:
-    """Macros and enumerators, which a program cannot tell apart."""
-    old, new = before.integers(), after.integers()
+def _values(before: _Version, after: _Version) -> Iterator[Change]:
+    """Macros and enumerators: a program cannot tell an enumerator from a macro that is a number."""
+    old, new = before.values(), after.values()
     gone = {name: thing for name, thing in old.items() if name not in new}
     fresh = {name: thing for name, thing in new.items() if name not in old}
     pairs: dict[str, str] = {}
     # What has the same value in the same enum is the same; of macros the names must be alike.
-    for what, alike in (("enumerator", 0.0), ("constant", ALIKE)):
+    for what, alike in (("enumerator", 0.0), ("constant", ALIKE), ("string", ALIKE)):
         pairs |= renames(
             {name: thing.identity for name, thing in gone.items() if thing.what == what},
             {name: thing.identity for name, thing in fresh.items() if thing.what == what},
@@ -148,8 +153,11 @@ class _Version:
         """What types mean though nothing declares them otherwise."""
         return {"the data model": _Thing("model", self.abi.model, vars(self.abi.model), None)}
 
-    def integers(self) -> _Things:
+    def values(self) -> _Things:
         things: dict[str, _Thing] = {}
+        for s in self.abi.strings:
+            said: Facts = {"value": quoted(s.value), "header": s.header}
+            things[s.name] = _Thing("string", s.value, said, s.header)
         for c in self.abi.constants:
             facts: dict[str, str | int] = {"value": c.value, "header": c.header}
             if c.radix == 16:

@@ -16,6 +16,7 @@ class Kind(StrEnum):
     RESIZED = "resized"
     RETYPED = "retyped"
     RENUMBERED = "renumbered"
+    CHANGED = "changed"
     ADDED = "added"
     RESTATED = "restated"
     """It means the same to a program, but is declared elsewhere or otherwise."""
@@ -47,7 +48,7 @@ class FieldChange:
 class Change:
     kind: Kind
     what: str
-    """constant, enumerator, ioctl, struct, union, typedef, enum, function, model or omission."""
+    """constant, string, enumerator, ioctl, struct, union, typedef, enum, function, model or omission."""
     name: str
     old: Facts | None
     new: Facts | None

@@ -15,8 +15,8 @@ NOTHING, ADDITIVE, BREAKING = 0, 10, 11
 _SIGNS = {Kind.REMOVED: "-", Kind.ADDED: "+", Kind.RESTATED: "=", None: " "}
 _COLOURS = {"-": "red", "+": "green", "!": "yellow"}
 _HEADINGS = {Kind.RESTATED: "declared otherwise, with the same meaning"}
-_WITH_A_TYPE = ("typedef", "enum", "function")
-"""Of these the first thing that is said is a type, whose words belong together."""
+_WHOLE = ("typedef", "enum", "function", "string")
+"""Of these the first thing that is said is a type or a text, whose words belong together."""
 _WIDTH = 80
 _NAMES = 44
 """Names are followed by what there is to say of them in a column no further right than this."""
@@ -217,15 +217,15 @@ def _detail(change: Change) -> str:
             if change.what == "model":  # of which most is the same
                 pairs = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
                 before, after = [a for a, _ in pairs], [b for _, b in pairs]
-            return _arrows(before, after, typed=change.what in _WITH_A_TYPE)
+            return _arrows(before, after, whole=change.what in _WHOLE)
     raise AssertionError("a change without either version")
 
 
-def _arrows(before: Sequence[str], after: Sequence[str], *, typed: bool) -> str:
-    """Two versions of what there is to say; if ``typed``, the first thing said is a type."""
+def _arrows(before: Sequence[str], after: Sequence[str], *, whole: bool) -> str:
+    """Two versions of what there is to say; if ``whole``, the words of the first belong together."""
     if len(before) != len(after):
         return _from_to(", ".join(before), ", ".join(after))
-    how = [_from_to if typed else _measure, *[_measure] * len(after)]
+    how = [_from_to if whole else _measure, *[_measure] * len(after)]
     return ", ".join(say(a, b) for say, a, b in zip(how, before, after, strict=False))
 
 
@@ -261,7 +261,7 @@ def _said(what: str, facts: Facts) -> list[str]:
             return [f"{facts['direction']} {type_:#04x}/{number:#04x}", *size]
         case "struct" | "union":
             return [_bytes(facts["size"]), f"aligned {facts['align']}"]
-        case "constant" | "enumerator":
+        case "constant" | "enumerator" | "string":
             return [str(facts.get("hex", facts["value"]))]
         case "omission":
             return [str(facts["reason"])]
@@ -324,7 +324,7 @@ def _field(change: FieldChange) -> tuple[str, str, str]:
     offset = _from_to(_place(old), _place(new))
     name = _from_to(str(old["path"]), str(new["path"]))
     types = (_type(old, change.kind), _type(new, change.kind))
-    return offset, name, _arrows(*types, typed=True)
+    return offset, name, _arrows(*types, whole=True)
 
 
 def _place(facts: Facts) -> str:

@@ -46,6 +46,7 @@ def extract(target: Target, toolchain: Toolchain) -> Abi:
         typedefs=declarations.typedefs,
         omissions=tuple(sorted(omissions, key=_omission_order)),
         layouts={key: declarations.layouts.record(key) for key in declarations.records},
+        strings=folded.strings,
         ioctl_rules=target.ioctl_rules,
     )
     refuse(misread(abi))
@@ -72,7 +73,7 @@ def extract_and_prove(
     enumerators = sum(len(enum.enumerators) for enum in abi.enums.values())
     summary = (
         f"{target.name}: {len(abi.records)} records,"
-        f" {len(abi.constants) + enumerators} constants, {len(abi.ioctls)} ioctls and"
+        f" {len(abi.constants) + enumerators + len(abi.strings)} constants, {len(abi.ioctls)} ioctls and"
         f" {len(abi.functions)} functions proven in {seconds:.1f} s ({abi.origin})"
     )
     text = write_abi(abi)

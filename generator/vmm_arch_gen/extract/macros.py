@@ -1,4 +1,4 @@
-"""Macros: those that are integers or ioctl numbers, with their values, and why others are not."""
+"""Macros: those that are integers, ioctl numbers or texts, and why others are not."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Literal
 from pycparser import c_ast, c_parser
 
 from vmm_arch_gen.abi.layout import LayoutError, UndefinedType
-from vmm_arch_gen.abi.model import Constant, Ioctl, Omission
+from vmm_arch_gen.abi.model import Constant, Ioctl, Omission, String
 from vmm_arch_gen.abi.types import SCALARS, Type
 from vmm_arch_gen.diagnostics import refuse
 from vmm_arch_gen.extract.declarations import Declarations
 from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
 from vmm_arch_gen.extract.ioctls import IoctlCall, ioctl_call, lost
 from vmm_arch_gen.extract.preprocess import Expansions, Macro
+from vmm_arch_gen.extract.strings import string_value, unsteady
 
 _LITERAL = re.compile(r"\(*(0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)[uUlL]*\)*")
 _CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
@@ -34,11 +35,12 @@ _NO_EXPRESSION = re.compile(r"[\"{};]|\b(__attribute__|inline|extern|static|cons
 class Folded:
     constants: tuple[Constant, ...]
     ioctls: tuple[Ioctl, ...]
+    strings: tuple[String, ...]
     omissions: tuple[Omission, ...]
 
 
 def candidates(macros: Mapping[str, Macro]) -> list[str]:
-    """The macros that may be integers: those with a body and without parameters."""
+    """The macros that may be integers or texts: those with a body and without parameters."""
     return sorted(name for name, macro in macros.items() if macro.body and not macro.parameters)
 
 
@@ -48,7 +50,8 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
     An ioctl number is left out, as any macro may be, where its argument is a type that the headers
     do not define: it is another CPU's.
     """
-    constants, ioctls, omissions, problems = [], [], [], []
+    constants, ioctls, strings, omissions, problems = [], [], [], [], []
+    changing = unsteady(macros)
     parsed = _parse_all(expansions.texts, declarations)
     for name in sorted(macros):
         macro = macros[name]
@@ -57,6 +60,11 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
             continue  # it tells #ifdef of the enumerator, which is a fact already
         call = ioctl_call(expansions.ioctls.get(name, ""))
         try:
+            if name in changing:
+                raise NotConstant("depends on where or when it is expanded")
+            if (text := string_value(expansion)) is not None:
+                strings.append(String(name, text, macro.header))
+                continue
             value = _value(macro, expansion, parsed.get(name), declarations)
             argument = _argument(call, declarations)
         except (NotConstant, LayoutError) as error:
@@ -76,7 +84,7 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
             radix: Literal[10, 16] = 16 if bits else 10
             constants.append(Constant(name, value, radix, macro.header))
     refuse(problems)
-    return Folded(tuple(constants), tuple(ioctls), tuple(omissions))
+    return Folded(tuple(constants), tuple(ioctls), tuple(strings), tuple(omissions))
 
 
 def _value(macro: Macro, expansion: str, parsed: _Parsed | None, declarations: Declarations) -> int:

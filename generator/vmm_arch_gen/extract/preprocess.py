@@ -124,11 +124,19 @@ def expand(
         shims=shims,
     )
     raw = re.sub(r"^#.*$", "", raw, flags=re.M)
-    found = [" ".join(text.split()) for text in raw.split(_PROBE)[1:]]
+    found = [_one_line(text) for text in raw.split(_PROBE)[1:]]
     return Expansions(
         dict(zip(names, found[: len(names)], strict=True)),
         dict(zip(ioctls, found[len(names) :], strict=True)),
     )
+
+
+_SPACE = re.compile(r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|\s+""")
+
+
+def _one_line(text: str) -> str:
+    """An expansion with one space wherever there is any, but in literals."""
+    return _SPACE.sub(lambda match: match[1] or " ", text).strip()
 
 
 def _probes(names: Iterable[str]) -> str:

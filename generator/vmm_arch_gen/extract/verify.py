@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from vmm_arch_gen.abi.layout import LayoutError, Layouts
 from vmm_arch_gen.abi.members import Place, members
-from vmm_arch_gen.abi.model import Abi, Record, VerifiedAbi
+from vmm_arch_gen.abi.model import Abi, Record, String, VerifiedAbi
 from vmm_arch_gen.abi.types import SCALARS, Array, Named, Pointer, Scalar, Type, declare, spell
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.extract.toolchain import Toolchain
@@ -207,6 +207,8 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     yield _Fact("char", "signedness", sign, "(char)-1 < 0", abi.target, _SIGNEDNESS)
     for constant in abi.constants:
         yield from _value(constant.name, constant.value, constant.header)
+    for string in abi.strings:
+        yield from _text(string)
     for enum in abi.enums.values():
         for name, value in enum.enumerators:
             yield from _value(name, value, enum.header)
@@ -240,6 +242,14 @@ def _value(name: str, value: int, header: str) -> Iterator[_Fact]:
     yield _Fact(name, "value", value, name, header)
     if not 0 <= value < 1 << 63:  # where 64 bits alone leave it open
         yield _Fact(name, "sign", int(value < 0), f"({name}) < 0", header, ("plus", "minus"))
+
+
+def _text(string: String) -> Iterator[_Fact]:
+    name, header = string.name, string.header
+    kind = Array(Scalar("char"), len(string.value) + 1)
+    yield _agreement(name, kind, name, header)
+    for at, char in enumerate(string.value):
+        yield _Fact(name, f"char {at}", char, f"(unsigned char)({name})[{at}]", header)
 
 
 def _measures(subject: str, type: Named, layouts: Layouts, header: str) -> Iterator[_Fact]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
-from vmm_arch_gen.abi.model import Constant, Enum, FunctionPrototype, Ioctl, VerifiedAbi
+from vmm_arch_gen.abi.model import Constant, Enum, FunctionPrototype, Ioctl, String, VerifiedAbi
 from vmm_arch_gen.abi.types import Function, Named, declare
 from vmm_arch_gen.diagnostics import Problem, refuse
 from vmm_arch_gen.generate.ctypes_records import CtypesRecord, ctypes_records
@@ -61,6 +61,7 @@ class AbiModule:
     """From templates/vmm_arch/abi/records.py."""
     constants: tuple[tuple[str, tuple[Constant, ...]], ...]
     """By header."""
+    strings: tuple[String, ...]
     enums: tuple[Enum, ...]
     ioctls: tuple[Ioctl, ...]
     records: tuple[CtypesRecord, ...]
@@ -102,6 +103,7 @@ def abi_module(abi: VerifiedAbi, values: Values | None = None) -> AbiModule:
         constants=tuple(
             _by(sorted(abi.constants, key=lambda c: (c.header, c.name)), lambda c: c.header)
         ),
+        strings=abi.strings,
         enums=tuple(abi.enums[key] for key in sorted(abi.enums)),
         ioctls=abi.ioctls,
         records=records,
@@ -169,6 +171,7 @@ def _clash(target: str, name: str) -> Problem:
 def _clashes(module: AbiModule) -> Iterator[Problem]:
     names = [c.name for _, constants in module.constants for c in constants]
     names += [name for enum in module.enums for name, _ in enum.enumerators]
+    names += [string.name for string in module.strings]
     names += [ioctl.name for ioctl in module.ioctls]
     names += [record.name for record in module.records]
     names += [alias.name for alias in module.types]

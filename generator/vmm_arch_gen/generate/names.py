@@ -30,6 +30,7 @@ def member_name(member: Member) -> str:
 def abi_names(abi: VerifiedAbi) -> Iterator[tuple[str, str]]:
     """The names of a target's raw ABI module, each with the header that it is from."""
     yield from ((constant.name, constant.header) for constant in abi.constants)
+    yield from ((string.name, string.header) for string in abi.strings)
     yield from ((ioctl.name, ioctl.header) for ioctl in abi.ioctls)
     for enum in abi.enums.values():
         yield from ((name, enum.header) for name, _ in enum.enumerators)

@@ -33,6 +33,7 @@ class Templates:
             autoescape=False,
         )
         self._environment.filters["number"] = _number
+        self._environment.filters["bytes"] = _bytes
         self._environment.filters["wrapped"] = _wrapped
         self._environment.filters["tuple"] = _tuple
         self._environment.filters["docstring"] = _docstring
@@ -117,6 +118,12 @@ def _wrapped(statement: str, width: int) -> str:
 
 def _tuple(items: Sequence[str]) -> str:
     return f"({', '.join(items)}{',' * (len(items) == 1)})"
+
+
+def _bytes(value: bytes) -> str:
+    """A literal with the quotes that black prefers."""
+    text = repr(value)
+    return text if '"' in text else f'b"{text[2:-1]}"'
 
 
 def _number(value: int, radix: int) -> str:

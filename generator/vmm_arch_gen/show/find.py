@@ -30,10 +30,19 @@ class Found:
     enums: tuple[str, ...]
     typedefs: tuple[str, ...]
     functions: tuple[str, ...]
+    strings: tuple[str, ...]
 
     def __bool__(self) -> bool:
         return any(
-            (self.records, self.ioctls, self.constants, self.enums, self.typedefs, self.functions)
+            (
+                self.records,
+                self.ioctls,
+                self.constants,
+                self.enums,
+                self.typedefs,
+                self.functions,
+                self.strings,
+            )
         )
 
 
@@ -101,7 +110,7 @@ def _searched(plain: str, texts: Mapping[str, str]) -> tuple[_Wanted, list[str]]
 
 
 _DEFINITION = re.compile(
-    r"^(?:  |(?:constant|function|struct|union|enum|typedef(?: struct| union| enum)?) )(\w+) "
+    r"^(?:  |(?:constant|string|function|struct|union|enum|typedef(?: struct| union| enum)?) )(\w+) "
     r"(?:=|is) |^ioctl (\w+) = (0x[0-9a-f]+)",
     re.MULTILINE,
 )
@@ -189,4 +198,5 @@ def _find(abi: Abi, wanted: _Wanted) -> Found:
         named(key for key in abi.enums if "<" not in key),
         named(iter(abi.typedefs)),
         named(f.name for f in abi.functions),
+        named(s.name for s in abi.strings),
     )

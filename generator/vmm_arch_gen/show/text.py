@@ -9,6 +9,7 @@ from typing import Any
 from vmm_arch_gen.abi.ioctls import ioctl_parts
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi, FunctionPrototype, Ioctl
+from vmm_arch_gen.abi.text import quoted
 from vmm_arch_gen.abi.types import Array, Function, Named, Type, declare, spell
 from vmm_arch_gen.show.find import Found
 from vmm_arch_gen.show.layout import Node, layout
@@ -53,6 +54,9 @@ def _parts(found: Found, expand: bool) -> Iterator[list[Line]]:
         yield list(
             _columns((n, _value(known[n][0], n in flags), f", in {known[n][1]}") for n in constants)
         )
+    if found.strings:
+        texts = (s for s in abi.strings if s.name in found.strings)
+        yield list(_columns((s.name, quoted(s.value), f", in {s.header}") for s in texts))
     for name in found.typedefs:
         typedef = abi.typedefs[name]
         text = f"typedef {declare(typedef.type, name)}, in {typedef.header}"
@@ -225,6 +229,12 @@ def _things(found: Found, expand: bool) -> Mapping[str, Any]:
         "constants": [
             {"name": name, "value": values[name][0], "source": values[name][1]}
             for name in found.constants
+        ],
+        "strings": [
+            # A char for each byte.
+            {"name": s.name, "value": s.value.decode("latin-1"), "source": s.header}
+            for s in abi.strings
+            if s.name in found.strings
         ],
         "enums": [
             {
