@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -316,6 +317,13 @@ def test_headers_that_are_named_need_no_package(offline_project: Copy) -> None:
 def test_the_facts_name_the_package(project: Copy) -> None:
     text = (project.root / "headers/abi/paper_x86_64.abi").read_text()
     assert "\norigin headers of unknown version, paper-2.1+deb7-dev 2.1-3, sha256 " in text
+
+
+def test_versions_may_be_hexadecimal(paths: Project) -> None:
+    """Xen's interface has a number in which the digits are the version's."""
+    text = (paths.abi / "xen_x86_64.abi").read_text()
+    origin = next(line for line in text.splitlines() if line.startswith("origin "))
+    assert re.match(r"origin Xen interface 0x[0-9a-f]{8} headers, libxen-dev 4\.", origin)
 
 
 @pytest.mark.parametrize(
