@@ -374,3 +374,16 @@ def test_a_record_keeps_what_it_lies_in() -> None:
     records = [wide(low=n, high=~n) for n in range(1000)]
     gc.collect()
     assert all(record.low == n for n, record in enumerate(records))
+
+
+class longer(device):
+    more: bytes = char * 4
+    last: int = u8
+
+
+def test_a_record_may_begin_with_another_ones_members() -> None:
+    record = longer(name=b"tap0", more=b"x", last=3)
+    assert ctypes.sizeof(longer) == ctypes.sizeof(device) + 5
+    assert repr(record).startswith("longer(name=b'tap0', rows=[<4 bytes: 0> x 2], deep=")
+    assert repr(record).endswith(", more=b'x', last=3)")
+    assert bytes(record)[-5:] == b"x\0\0\0\3"

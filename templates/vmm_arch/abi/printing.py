@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 _MANY = 256
@@ -47,10 +47,11 @@ def _parts(record: Any) -> Iterator[str]:
 
 def _members(kind: Any) -> Iterable[str]:
     """A record's members, in the order of their places."""
-    names = [name for name, *_ in kind._fields_]
+    fields = (vars(base).get("_fields_", ()) for base in reversed(kind.__mro__))
+    names = [name for name, *_ in chain.from_iterable(fields)]
     if not kind._bits_:
         return names
-    places = {name: vars(kind)[name].start for name in kind._bits_}
+    places = {name: getattr(kind, name).start for name in kind._bits_}
     places |= {name: getattr(kind, name).offset * 8 for name in names}
     return sorted(places, key=lambda name: places[name])
 

@@ -1,4 +1,4 @@
-"""The XSAVE area in its standard format (Intel SDM volume 1, 13.4)."""
+"""x87 and SSE state as FXSAVE and XSAVE store it (Intel SDM volume 1, 10.5.1 and 13.4)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ XSTATE_X87 = 0x1
 XSTATE_SSE = 0x2
 
 
-class XsaveArea(LittleStruct):
-    """4,096 bytes: the FXSAVE area, the XSAVE header and the extended state.
-
-    A component whose bit in ``xstate_bv`` is clear is in its initial state, whatever the area
-    contains. A new area has the bits of x87 and SSE set.
+class FxsaveRegisters(LittleStruct):
+    """The FXSAVE area up to the last XMM register: 416 bytes.
 
     The abridged tag word ``ftw`` has a bit for each register that is not empty. An x87 register in
     ``st`` uses 10 of its 16 bytes.
@@ -31,6 +28,15 @@ class XsaveArea(LittleStruct):
     mxcsr_mask: int = u32
     st: Array[Array[c_uint8]] = u8 * 16 * 8
     xmm: Array[Array[c_uint8]] = u8 * 16 * 16
+
+
+class XsaveArea(FxsaveRegisters):
+    """4,096 bytes: the FXSAVE area, the XSAVE header and the extended state, in standard format.
+
+    A component whose bit in ``xstate_bv`` is clear is in its initial state, whatever the area
+    contains. A new area has the bits of x87 and SSE set.
+    """
+
     _pad_1: Array[c_uint8] = u8 * 96
     xstate_bv: int = u64
     xcomp_bv: int = u64

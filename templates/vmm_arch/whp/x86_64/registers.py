@@ -14,6 +14,7 @@ from vmm_arch.abi import whp_x86_64 as abi
 from vmm_arch.abi.records import LittleStruct, bit_field, of, u8, u16, u32, u64
 from vmm_arch.abi.whp_x86_64 import WHV_REGISTER_VALUE, WHV_X64_SEGMENT_REGISTER
 from vmm_arch.x86_64 import msr
+from vmm_arch.x86_64.fpu import FxsaveRegisters
 
 VALUE_SIZE: Final = 16
 """The size of a register's value in bytes."""
@@ -200,26 +201,10 @@ class Sregs(LittleStruct):
     _pad_6: int = u64
 
 
-class Fpu(LittleStruct):
-    """x87 and SSE state: the beginning of the FXSAVE area (Intel SDM volume 1, 10.5.1).
-
-    It consists of FpControlStatus, XmmControlStatus and the data registers, in that order.
-    The abridged tag word ``ftw`` has a bit for each register that is not empty; of the 16 bytes of
-    an x87 register in ``st`` 10 are in use.
-    """
+class Fpu(FxsaveRegisters):
+    """x87 and SSE state: FpControlStatus, XmmControlStatus and the data registers, in that order."""
 
     _align_ = 16
-    fcw: int = u16
-    fsw: int = u16
-    ftw: int = u8
-    _pad_0: int = u8
-    fop: int = u16
-    fip: int = u64
-    fdp: int = u64
-    mxcsr: int = u32
-    mxcsr_mask: int = u32
-    st: Array[Array[c_uint8]] = u8 * 16 * 8
-    xmm: Array[Array[c_uint8]] = u8 * 16 * 16
 
 
 class ApicState(LittleStruct):
