@@ -23,7 +23,6 @@ import ctypes
 import errno
 import os
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -191,6 +190,7 @@ from vmm_arch.exits import (
     SingleStep,
     SystemEvent,
 )
+from vmm_arch.forks import ForkLock, forks
 from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
 from vmm_arch.lifecycle import (
     CLOSED,
@@ -1401,9 +1401,11 @@ class Vm:
         "__weakref__",
         "_close_lock",
         "_device",
+        "_forks",
         "_opened",
         "_prepare",
         "_slots",
+        "_undoing",
         "_vcpu_count",
         "fd",
         "irqchip",
@@ -1420,8 +1422,6 @@ class Vm:
     irqchip: bool
     track_dirty: bool
     vcpus: list[Vcpu]
-    _close_lock: threading.RLock
-    """Held while the machine is being closed."""
     _opened: ExitStack | None
     """The steps that close() undoes; None once closed."""
     _device: int | None
@@ -1541,8 +1541,10 @@ class Vm:
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot run it.
         """
-        self._close_lock = threading.RLock()
+        self._close_lock = ForkLock()
+        self._forks = forks()
         self._opened = None
+        self._undoing: ExitStack | None = None
         self.vcpus = []
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"memory: expected GuestMemory, got {type(memory).__name__}")
@@ -1627,6 +1629,14 @@ class Vm:
             "no KVM call stops a guest's clocks: some stop with its vCPUs, others run on",
         )
 
+    def _forget_threads(self) -> None:
+        """In a forked child: forget what threads of the parent were doing, which are not here."""
+        self._forks = forks()
+        self._opened = self._opened or self._undoing
+        for vcpu in self.vcpus:
+            if vcpu._state == RUNNING:
+                vcpu._state = IDLE
+
     def close(self) -> None:
         """Destroy the machine and release its memory. Its vCPUs cannot be used afterwards.
 
@@ -1634,6 +1644,8 @@ class Vm:
         it, each returns once it is closed, except in a signal handler whose thread runs one of its
         vCPUs, which does not wait.
         """
+        if self._forks != forks():
+            self._forget_threads()
         # In a signal handler that interrupted run(), the thread that is already closing the machine
         # may be waiting for this one to leave run(): so do not wait here; run() raises ClosedError.
         if not self._close_lock.acquire(blocking=not any(map(Vcpu._runs_here, self.vcpus))):
@@ -1642,6 +1654,7 @@ class Vm:
             opened, self._opened = self._opened, None
             if opened is None:
                 return
+            self._undoing = opened
             try:
                 for vcpu in self.vcpus:
                     vcpu._stop()
@@ -1651,6 +1664,7 @@ class Vm:
                 )
                 raise
             opened.close()
+            self._undoing = None
         finally:
             self._close_lock.release()
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-import threading
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Self
+
+from vmm_arch.forks import ForkLock
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -132,7 +133,7 @@ class GuestMemory:
         self._shift = self._shifts[0]
         self._low, self._high = self._starts[0] - self._shift, self._ends[0] - self._shift
         self._holders = 0
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def read(self, address: int, size: int) -> bytes:
         """Copy `size` bytes from guest-physical `address` on, once; may span adjacent regions.

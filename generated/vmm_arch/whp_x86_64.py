@@ -20,7 +20,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -205,6 +204,7 @@ from vmm_arch.exits import (
     SingleStep,
     SystemEvent,
 )
+from vmm_arch.forks import ForkLock, forks
 from vmm_arch.lifecycle import (
     CLOSED,
     COMPLETION_PENDING,
@@ -1599,10 +1599,12 @@ class Vm:
         "__weakref__",
         "_close_lock",
         "_device",
+        "_forks",
         "_opened",
         "_other_state",
         "_own_exits",
         "_prepare",
+        "_undoing",
         "_vcpu_count",
         "cpuid",
         "devices",
@@ -1635,8 +1637,6 @@ class Vm:
     """The bits of ExtendedVmExits that the machine itself needs."""
     written: set[int]
     """The pages written by instructions that were emulated here, not executed by the platform."""
-    _close_lock: threading.RLock
-    """Held while the machine is being closed."""
     _opened: ExitStack | None
     """The steps that close() undoes; None once closed."""
     _other_state: _OtherState
@@ -1797,8 +1797,10 @@ class Vm:
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot run it.
         """
-        self._close_lock = threading.RLock()
+        self._close_lock = ForkLock()
+        self._forks = forks()
         self._opened = None
+        self._undoing: ExitStack | None = None
         self.vcpus = []
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"memory: expected GuestMemory, got {type(memory).__name__}")
@@ -1879,6 +1881,14 @@ class Vm:
         self._check_open()
         platform.WHvResumePartitionTime(self.partition)
 
+    def _forget_threads(self) -> None:
+        """In a forked child: forget what threads of the parent were doing, which are not here."""
+        self._forks = forks()
+        self._opened = self._opened or self._undoing
+        for vcpu in self.vcpus:
+            if vcpu._state == RUNNING:
+                vcpu._state = IDLE
+
     def close(self) -> None:
         """Destroy the machine and release its memory. Its vCPUs cannot be used afterwards.
 
@@ -1886,6 +1896,8 @@ class Vm:
         it, each returns once it is closed, except in a signal handler whose thread runs one of its
         vCPUs, which does not wait.
         """
+        if self._forks != forks():
+            self._forget_threads()
         # In a signal handler that interrupted run(), the thread that is already closing the machine
         # may be waiting for this one to leave run(): so do not wait here; run() raises ClosedError.
         if not self._close_lock.acquire(blocking=not any(map(Vcpu._runs_here, self.vcpus))):
@@ -1894,6 +1906,7 @@ class Vm:
             opened, self._opened = self._opened, None
             if opened is None:
                 return
+            self._undoing = opened
             try:
                 for vcpu in self.vcpus:
                     vcpu._stop()
@@ -1903,6 +1916,7 @@ class Vm:
                 )
                 raise
             opened.close()
+            self._undoing = None
         finally:
             self._close_lock.release()
 

@@ -23,6 +23,7 @@ from types import FrameType
 from typing import Any
 
 from vmm_arch.errors import ForkedError, HypervisorError, HypervisorUnavailableError
+from vmm_arch.forks import forks
 from vmm_arch.report import Check
 
 DEVICE = Path("/dev/kvm")
@@ -120,18 +121,6 @@ def _do_nothing(number: int, frame: FrameType | None) -> None:
     """The signal handler: the signal only has to interrupt the system call."""
 
 
-_forked = False
-
-
-def _note_fork() -> None:
-    global _forked
-    _forked = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_note_fork)
-
-
 def unavailable(operation: str, code: str, cause: str) -> HypervisorUnavailableError:
     return HypervisorUnavailableError(operation, code, cause, getattr(errno, code, None))
 
@@ -171,7 +160,7 @@ def refused(
     operation = next(found, f"ioctl {request:#x}")
     number = error.errno or 0
     code = errno.errorcode.get(number, str(number))
-    if code == "EIO" and _forked:
+    if code == "EIO" and forks():
         cause = "this is a forked child, and the machine is its parent's: create another one here"
         return ForkedError(operation, code, cause, number)
     key = (operation, code)

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+from vmm_arch.forks import ForkLock
+
 
 class VcpuInside(Protocol):
     """What a vCPU's neutral methods and the arch functions use of it."""
@@ -68,7 +70,18 @@ class VmRequest(Protocol):
     """The caller's callback, for ``_call_prepare()``; None again after creation."""
 
 
-class VmInside(VmRequest, Protocol):
+class VmClosing(Protocol):
+    """What ``close`` keeps: a hypervisor's class only lists it in its ``__slots__``, if it has any."""
+
+    _close_lock: ForkLock
+    """Held while the machine is being closed."""
+    _forks: int
+    """:func:`~vmm_arch.forks.forks` in the process that knows what its threads are doing."""
+    _undoing: ExitStack | None
+    """The steps that ``close`` has not undone yet."""
+
+
+class VmInside(VmRequest, VmClosing, Protocol):
     """What a machine's neutral methods use of it.
 
     The macro ``create_vm`` creates the machine and appends its vCPUs to ``vcpus``. It registers the
