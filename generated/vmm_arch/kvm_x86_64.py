@@ -618,11 +618,11 @@ def _call_any(fd: int, request: int, argument: Any) -> int:
         return _call_large(fd, request, argument)
     if isinstance(argument, bytearray):
         buffer: Any = (ctypes.c_char * len(argument)).from_buffer(argument)
-    elif isinstance(argument, ctypes.Structure | ctypes.Union | ctypes.Array):
+    elif isinstance(argument, (ctypes.Structure, ctypes.Union, ctypes.Array, *kvm.NUMBERS)):
         buffer = argument
     else:
         what = type(argument).__name__
-        raise TypeError(f"expected an integer, a ctypes record or a bytearray, got {what}")
+        raise TypeError(f"expected an integer, a ctypes record or number, a bytearray, got {what}")
     needed = request >> _IOC_SIZESHIFT & _IOC_SIZEMASK
     if ctypes.sizeof(buffer) < needed:
         raise ValueError(
@@ -963,7 +963,8 @@ class Vcpu:
         return kvm_run.from_buffer(self._page)
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
-        """Make any KVM call on this vCPU, with an integer, a ctypes record or a bytearray."""
+        """Make any KVM call on this vCPU, with an integer, or with a ctypes record or number or a bytearray, of which
+        KVM is given the address."""
         if self._state:
             self._complete_pending()
         if request not in READING_CALLS:
@@ -1437,7 +1438,8 @@ class Vm:
     """Whether there are extended control registers, that is, the processor has XSAVE."""
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
-        """Make any KVM call on this machine, with an integer, a ctypes record or a bytearray."""
+        """Make any KVM call on this machine, with an integer, or with a ctypes record or number or a bytearray, of
+        which KVM is given the address."""
         self._check_open()
         return _call_any(self.fd, request, argument)
 

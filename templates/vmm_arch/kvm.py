@@ -31,6 +31,12 @@ MODULES = Path("/sys/module")
 _PARAMETERS = ("nested", "npt", "avic", "ept", "unrestricted_guest", "enable_apicv")
 """Parameters of kvm_amd and kvm_intel."""
 
+NUMBERS = (
+    *(ctypes.c_byte, ctypes.c_short, ctypes.c_int, ctypes.c_long, ctypes.c_longlong),
+    *(ctypes.c_ubyte, ctypes.c_ushort, ctypes.c_uint, ctypes.c_ulong, ctypes.c_ulonglong),
+)
+"""The ctypes numbers, which a call can take by their address."""
+
 if sys.platform == "linux":
     from fcntl import ioctl
 

@@ -505,10 +505,12 @@ class TestRefusals:
 
 
 class TestEscapeHatch:
-    @pytest.mark.parametrize("argument", [None, b"bytes", 1.5, "text"])
+    @pytest.mark.parametrize(
+        "argument", [None, b"bytes", 1.5, "text", ctypes.c_void_p(1), ctypes.c_uint64]
+    )
     def test_what_is_no_argument(self, guest: Guest, argument: object) -> None:
         with pytest.raises(
-            TypeError, match="expected an integer, a ctypes record or a bytearray, got"
+            TypeError, match="expected an integer, a ctypes record or number, a bytearray, got"
         ):
             guest(SPIN).ioctl(abi.KVM_GET_REGS, argument)
 
@@ -525,6 +527,14 @@ class TestEscapeHatch:
         assert vcpu.vm.ioctl(abi.KVM_CHECK_EXTENSION, abi.KVM_CAP_IMMEDIATE_EXIT) == 1
         with pytest.raises(arch.HypervisorError, match="ioctl 0xaeff: "):
             vcpu.ioctl(0xAEFF)
+
+    def test_a_number_by_its_address(self, memory: arch.GuestMemory) -> None:
+        def prepare(vm: arch.Vm) -> None:
+            vm.ioctl(abi.KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(0xD000_0000))
+            with pytest.raises(ValueError, match="needs 8 bytes, the buffer has 4"):
+                vm.ioctl(abi.KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint32(0xD000_0000))
+
+        arch.Vm(memory, prepare=prepare).close()
 
     def test_what_it_reads_leaves_a_vcpu_new(self, memory: arch.GuestMemory) -> None:
         reading = (
