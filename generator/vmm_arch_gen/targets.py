@@ -224,6 +224,8 @@ class _Loading:
         self._packages: dict[str, DebianPackage] = {}
         self._origins: dict[str, Origin] = {}
         self._systems: dict[str, Columns] = {}
+        self._everywhere: dict[str, Columns] = {}
+        """By CPU: what is the same under every system."""
         self._cpus: dict[tuple[str, str], Columns] = {}
         self._targets: dict[str, Target] = {}
 
@@ -257,11 +259,16 @@ class _Loading:
             section = f"systems.{name}"
             with self._reading(file, section):
                 _add(self._systems, name, self._columns(row, file, section))
-        for cpu, systems in self._rows(file, file.tables, "cpus"):
-            for system, row in self._rows(file, {f"cpus.{cpu}": systems}, f"cpus.{cpu}"):
-                section = f"cpus.{cpu}.{system}"
+        for cpu, row in self._rows(file, file.tables, "cpus"):
+            section = f"cpus.{cpu}"
+            systems = {name: of for name, of in row.items() if _is_table(name, of)}
+            if everywhere := {name: of for name, of in row.items() if name not in systems}:
                 with self._reading(file, section):
-                    _add(self._cpus, (cpu, system), self._columns(row, file, section))
+                    _add(self._everywhere, cpu, self._columns(everywhere, file, section))
+            for system, of_system in systems.items():
+                with self._reading(file, f"{section}.{system}"):
+                    own = self._columns(of_system, file, f"{section}.{system}")
+                    _add(self._cpus, (cpu, system), {**self._everywhere.get(cpu, {}), **own})
 
     def read_families(self, file: _File) -> None:
         table = self.table()
@@ -269,7 +276,7 @@ class _Loading:
             section = f"families.{family}"
             with self._reading(file, section):
                 found = len(self.problems)
-                own = {name: of for name, of in row.items() if _is_cpu(name, of)}
+                own = {name: of for name, of in row.items() if _is_table(name, of)}
                 row = {name: value for name, value in row.items() if name not in own}
                 system, cpus = row.pop("system"), row.pop("cpus")
                 columns = self._columns(row, file, section)
@@ -354,8 +361,8 @@ _V = TypeVar("_V")
 _TABLES = ("package", "packages", "origins", "systems", "cpus", "families")
 
 
-def _is_cpu(name: str, value: object) -> bool:
-    """Whether a column of a family is the table of one of its CPUs."""
+def _is_table(name: str, value: object) -> bool:
+    """Whether an entry among columns is a table of columns of its own: a family's CPU, a system."""
     return isinstance(value, dict) and name != "data_model"
 
 

@@ -46,12 +46,21 @@ def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, path
         [families.paper.slate]
         headers = ["slate.h", "paper.h"]
         prelude = "typedef int odd_t;"
+        [cpus.slate]
+        cpu_macro = "__arm__"
+        data_model = {{ long = 4, pointer = 4, byte_order = "little", signed_char = false, bit_fields = "aapcs" }}
+        prelude = "typedef int odder_t;"
         [cpus.slate.linux]
         triple = "arm-linux-gnueabihf"
-        cpu_macro = "__arm__"
         folders = ["arm-linux-any"]
-        data_model = {{ long = 4, pointer = 4, byte_order = "little", signed_char = false, bit_fields = "aapcs" }}
         prelude = "typedef int even_t;"
+        [cpus.x86_64.odd]
+        triple = "x86_64-odd"
+        folders = ["odd"]
+        [families.marks]
+        system = "odd"
+        cpus = ["x86_64"]
+        headers = ["marks.h"]
         [families.notes]
         system = "linux"
         cpus = ["slate"]
@@ -71,6 +80,8 @@ def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, path
     )
     assert (slate.prelude, notes.prelude) == ("typedef int odd_t;", "typedef int even_t;")
     assert (name_of(slate.origin), name_of(notes.origin)) == ("Paper", "Linux")
+    kvm, marks = table.targets["kvm_x86_64"], table.targets["marks_x86_64"]
+    assert (marks.triple, marks.model, marks.origin) == ("x86_64-odd", kvm.model, None)
     assert {"kvm_x86_64", "whp_x86_64"} < set(table.targets)
 
 
@@ -92,6 +103,7 @@ def test_a_column_is_the_familys_or_its_cpus_or_the_systems(tmp_path: Path, path
         ('cpus = ["x86_64"]', 'cpus = "x86_64"', ["[families.paper] cpus: is 'x86_64', not a list of strings"]),
         ("[origins.paper]", "families.pen = 3\n[origins.paper]", ["[families.pen]: is 3, not a table"]),
         ('macros = ["PAPER_VERSION"]', "macros = 1", ["[origins.paper] macros: is 1, not a list of strings"]),
+        ("[families.paper]", "[cpus.x86_64]\ntriple = \"vax\"\n[families.paper]", ["[cpus.x86_64]: there is one of this name already"]),
         ('name = "Paper"', "", ["[origins.paper]: has no name"]),
         ("[families.paper]", "[families.paper]\nioctl_rules = \"vms\"", ["[families.paper] ioctl_rules: is 'vms', none of 'generic', 'bsd'"]),
         ('name = "Paper"', 'names = "Paper"', ["[origins.paper]: has an unknown entry: names"]),
