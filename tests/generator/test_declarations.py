@@ -133,8 +133,8 @@ omitted variable variable: a variable: no hypervisor's interface has any
             """\
 constant SIZE = 16
 ioctl SET = 0x40107803 write struct s
+macro _IOW(t, n, s) -> u64 = 0x40000000 | (sizeof(s) << 16) | (t << 8) | n
 struct s is 16 bytes aligned 1: @ 0 a char[16]
-omitted macro _IOW: takes arguments
 """,
         ),
         ("struct s { int x; _Static_assert(1, \"\"); struct inner { char y; }; };", """\

@@ -29,7 +29,7 @@ class Layouts:
         typedefs: Mapping[str, Typedef],
         enums: Mapping[str, Enum],
     ) -> None:
-        self._records, self._typedefs, self._enums = records, typedefs, enums
+        self.records, self.typedefs, self._enums = records, typedefs, enums
         self._layouts: dict[str, Layout] = {}
         self._open: set[str] = set()
         self._placer = {"sysv": _SysVPlacer, "aapcs": _AapcsPlacer, "ms": _MsPlacer}[
@@ -69,9 +69,9 @@ class Layouts:
         while isinstance(type, Named):
             if type.name in self._enums:
                 return self._enums[type.name].underlying
-            if type.name not in self._typedefs:
+            if type.name not in self.typedefs:
                 break
-            type = self._typedefs[type.name].type
+            type = self.typedefs[type.name].type
         return type
 
     def signed(self, scalar: Scalar) -> bool:
@@ -93,13 +93,13 @@ class Layouts:
             case Function():
                 raise LayoutError("a function has no size")
             case Named(name):
-                if name in self._records:
+                if name in self.records:
                     layout = self.record(name)
                     return layout.size, layout.align
                 if name in self._enums:
                     return self.of(self._enums[name].underlying)
-                if name in self._typedefs:
-                    typedef = self._typedefs[name]
+                if name in self.typedefs:
+                    typedef = self.typedefs[name]
                     if name in self._open:
                         raise LayoutError(f"{name} is defined by itself")
                     self._open.add(name)
@@ -117,7 +117,7 @@ class Layouts:
                 raise LayoutError(f"{key} contains itself")
             self._open.add(key)
             try:
-                self._layouts[key] = self._place(self._records[key])
+                self._layouts[key] = self._place(self.records[key])
             finally:
                 self._open.discard(key)
         return self._layouts[key]

@@ -8,9 +8,10 @@ nothing else is accepted by what emits code.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NewType
 
+from vmm_arch_gen.abi.expressions import Expression
 from vmm_arch_gen.abi.types import Scalar, Type
 
 BitFieldRules = Literal["sysv", "aapcs", "ms"]
@@ -68,6 +69,23 @@ class Ioctl:
     argument: Type | None
     """What the number says its argument is; None where the number carries no size."""
     header: str
+
+
+@dataclass(frozen=True)
+class MacroFunction:
+    """A macro with arguments whose value is an expression of them.
+
+    An argument that is a number has C's type ``unsigned long long``; others are the name of a type,
+    or of a record's member.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    value: Expression
+    header: str
+    statements: bool = field(default=False, compare=False)
+    """Whether its body has statements, so that C cannot use it where it wants a constant: the proof
+    has to know."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +185,8 @@ class Abi:
     layouts: Mapping[str, Layout]
     strings: tuple[String, ...]
     ioctl_rules: IoctlRules
+    macros: tuple[MacroFunction, ...]
+    """Those that take arguments."""
 
 
 VerifiedAbi = NewType("VerifiedAbi", Abi)

@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, cast
 
+from vmm_arch_gen.abi.expression_text import parse as parse_expression
+from vmm_arch_gen.abi.integers import IntType
 from vmm_arch_gen.abi.layout import LayoutError, Layouts
 from vmm_arch_gen.abi.model import (
     Abi,
@@ -19,6 +21,7 @@ from vmm_arch_gen.abi.model import (
     FunctionPrototype,
     Ioctl,
     Layout,
+    MacroFunction,
     Member,
     Omission,
     Record,
@@ -112,6 +115,7 @@ class _Reader:
         self._enums: dict[str, tuple[Scalar, str, list[tuple[str, int]]]] = {}
         self._functions: list[FunctionPrototype] = []
         self._ioctls: list[Ioctl] = []
+        self._macros: list[MacroFunction] = []
         self._records: dict[
             str, tuple[re.Match[str], Literal["struct", "union"], str, list[Member]]
         ] = {}
@@ -180,6 +184,7 @@ class _Reader:
                 {key: layouts.record(key) for key in records},
                 tuple(self._strings),
                 self._single["ioctl_rules"],
+                tuple(self._macros),
             )
         )
 
@@ -234,6 +239,17 @@ class _Reader:
         name, value, direction, argument, header = match.groups()
         type = _type(argument) if argument else None
         self._ioctls.append(Ioctl(name, int(value, 16), cast(Direction, direction), type, header))
+
+    def macro(self, match: re.Match[str]) -> None:
+        name, listed, type_name, text, header = match.groups()
+        parameters = tuple(listed.split(", ")) if listed else ()
+        if "model" not in self._single:
+            raise ValueError("the model line has to stand above it")
+        size_type = IntType(self._single["model"].pointer, signed=False)
+        value = parse_expression(text, parameters, size_type)
+        if value.type.name != type_name:
+            raise ValueError(f"its value is of type {value.type.name}")
+        self._macros.append(MacroFunction(name, parameters, value, header))
 
     def record(self, match: re.Match[str]) -> None:
         self._begin(_key(match["record"]), match["record"], match, match["header"])
@@ -310,6 +326,9 @@ _FACTS = {
     ),
     "ioctl": _compiled(
         (rf"ioctl (\w+) = (0x[0-9a-f]+) (none|readwrite|read|write)(?: (.+?))?{_IN}", _Reader.ioctl)
+    ),
+    "macro": _compiled(
+        (rf"macro (\w+)\(((?:\w+(?:, \w+)*)?)\) -> ([su]\d+) = (.+){_IN}", _Reader.macro)
     ),
     "function": _compiled((rf"function (\w+) is (.+){_IN}", _Reader.function)),
     "omitted": _compiled((r"omitted (\w+) (\S+(?: \S+)*?) in (\S+): (.+)", _Reader.omission)),

@@ -12,11 +12,13 @@
     typedef union WHV_UINT128 is 16 bytes aligned 16 aligned(16) in winhvplatformdefs.h
       @ 0 - struct WHV_UINT128.<struct> is 16 bytes aligned 8: @ 0 Low64, High64 UINT64
       @ 0 Dword UINT32[4]
+    macro KVM_REG_SIZE(id) -> u32 = 1U << ((id & 0xf0000000000000) >> 52) in linux/kvm.h
 
 A line is a fact, but neighbours of one type share a line, as C has it. ``@`` gives an offset in the
 record that the line belongs to: bytes, or for a bit-field ``byte.bit:width``. A type without a name
 stands where it is first used. What belongs to a line is indented, so that a diff's ``@@`` lines
-name the record. The last line is a digest of all lines before it, so that a cut, edited or wrongly
+name the record. Of a macro with arguments the line says what type C gives its value, and the value in
+the canonical form of ``vmm_arch_gen.abi.expressions``, which only a change of meaning changes. The last line is a digest of all lines before it, so that a cut, edited or wrongly
 merged file is noticed.
 """
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
+from vmm_arch_gen.abi.expression_text import spell as spell_expression
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import (
     Abi,
     Constant,
     Enum,
     Ioctl,
+    MacroFunction,
     Member,
     Omission,
     Record,
@@ -42,6 +44,7 @@ def write_abi(abi: VerifiedAbi) -> str:
         *(line for key in sorted(abi.enums) for line in _enum_lines(abi.enums[key])),
         *(f"function {f.name} is {spell(f.type)} in {f.header}" for f in abi.functions),
         *(_ioctl_line(ioctl) for ioctl in abi.ioctls),
+        *(_macro_line(macro) for macro in abi.macros),
         *(line for record in sorted(named, key=_without_kind) for line in records.lines(record)),
         *(_typedef_line(abi.typedefs[name]) for name in sorted(abi.typedefs)),
         *_omission_lines(abi.omissions),
@@ -63,6 +66,11 @@ def _enum_lines(enum: Enum) -> Iterator[str]:
 def _ioctl_line(ioctl: Ioctl) -> str:
     argument = f" {spell(ioctl.argument)}" if ioctl.argument else ""
     return f"ioctl {ioctl.name} = {ioctl.value:#x} {ioctl.direction}{argument} in {ioctl.header}"
+
+
+def _macro_line(macro: MacroFunction) -> str:
+    head = f"macro {macro.name}({', '.join(macro.parameters)}) -> {macro.value.type.name}"
+    return f"{head} = {spell_expression(macro.value)} in {macro.header}"
 
 
 def _typedef_line(typedef: Typedef) -> str:

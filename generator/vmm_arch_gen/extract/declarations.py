@@ -57,7 +57,7 @@ class Declarations:
         self.layouts = Layouts(model, self.records, self.typedefs, self.enums)
         self.evaluator = Evaluator(model, self.enumerators, self._sizeof, self._cast)
         self.size_suffix = "ULL" if model.pointer == 8 else "U"  # of a number of type size_t
-        self._model = model
+        self.model = model
         # pycparser shares one node between the declarators of a declaration.
         self._defined: dict[int, str] = {}
         self._keys: set[str] = set()
@@ -152,6 +152,10 @@ class Declarations:
             raise NotConstant(f"{text} is not a type")
         return self._type(node.expr.type, None)[0]
 
+    def named_type(self, node: c_ast.Typename | c_ast.TypeDecl) -> Type:
+        """The type that a cast or ``sizeof`` names, with typedefs resolved."""
+        return self.layouts.resolve(self._type(node.type, None)[0])
+
     def type_names(self, words: Collection[str] | None = None) -> str:
         """C that tells a parser which names, or which of some words, are types."""
         names = (
@@ -169,10 +173,10 @@ class Declarations:
         return self.layouts.of(self._type(node.type, None)[0])[0]
 
     def _cast(self, node: c_ast.Typename) -> tuple[int, bool]:
-        c_type = self.layouts.resolve(self._type(node.type, None)[0])
+        c_type = self.named_type(node)
         match c_type:
             case Pointer():
-                return self._model.pointer, False
+                return self.model.pointer, False
             case Scalar(name) if name not in ("void", "float", "double"):
                 return self.layouts.of(c_type)[0], self.layouts.signed(c_type)
         raise NotConstant("casts to a type that is not an integer")
@@ -302,7 +306,7 @@ class Declarations:
 
     def _underlying(self, values: list[int]) -> Scalar:
         """The integer type that gcc and clang give an enum."""
-        wide = "long" if self._model.long == 8 else "long long"
+        wide = "long" if self.model.long == 8 else "long long"
         if min(values, default=0) >= 0:
             return Scalar(f"unsigned {'int' if max(values, default=0) < 1 << 32 else wide}")
         return Scalar("int" if all(map(fits_int, values)) else wide)

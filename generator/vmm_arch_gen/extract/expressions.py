@@ -87,10 +87,10 @@ class Evaluator:
     def _evaluate(self, node: c_ast.Node) -> Integer:
         match node:
             case c_ast.Constant(type=sort, value=text):
-                return self._constant(sort, text)
+                return self.constant(sort, text)
             case c_ast.ID(name=name):
                 if name in self._numbers:
-                    return self._constant("int", self._numbers[name])
+                    return self.constant("int", self._numbers[name])
                 if name in self._enumerators:
                     return self._enumerators[name]
                 raise NotConstant(f"names {name}, which the headers do not define")
@@ -115,7 +115,8 @@ class Evaluator:
                 return result if size >= 4 else Integer(result.value, 4, signed=True)
         raise NotConstant(f"a {type(node).__name__} is not part of an integer constant")
 
-    def _constant(self, sort: str, text: str) -> Integer:
+    def constant(self, sort: str, text: str) -> Integer:
+        """A number or character, as C spells it."""
         if sort == "char":
             if match := _CHARACTER.fullmatch(text):
                 plain, escaped, octal, hexadecimal = match.groups()

@@ -48,6 +48,7 @@ def extract(target: Target, toolchain: Toolchain) -> Abi:
         layouts={key: declarations.layouts.record(key) for key in declarations.records},
         strings=folded.strings,
         ioctl_rules=target.ioctl_rules,
+        macros=folded.macros,
     )
     refuse(misread(abi))
     return abi
@@ -73,8 +74,8 @@ def extract_and_prove(
     enumerators = sum(len(enum.enumerators) for enum in abi.enums.values())
     summary = (
         f"{target.name}: {len(abi.records)} records,"
-        f" {len(abi.constants) + enumerators + len(abi.strings)} constants, {len(abi.ioctls)} ioctls and"
-        f" {len(abi.functions)} functions proven in {seconds:.1f} s ({abi.origin})"
+        f" {len(abi.constants) + enumerators + len(abi.strings)} constants, {len(abi.ioctls)} ioctls,"
+        f" {len(abi.macros)} macros and {len(abi.functions)} functions proven in {seconds:.1f} s ({abi.origin})"
     )
     text = write_abi(abi)
     read_abi(text, f"{target.name}.abi", target.name)  # refuses what could not be read back

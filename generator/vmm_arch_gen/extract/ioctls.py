@@ -37,16 +37,16 @@ def makes_ioctl(macros: Mapping[str, Macro]) -> list[str]:
     while making:
         found |= making
         making = {name for name in words.keys() - found if words[name] & making}
-    return sorted(name for name in found & macros.keys() if not macros[name].parameters)
+    return sorted(name for name in found & macros.keys() if macros[name].parameters is None)
 
 
 def ioctl_call(text: str) -> IoctlCall | None:
     """Take apart what a macro expands to; None if it is not one call of ``_IO`` or its like."""
     text = _plain(text)
-    while text.startswith("(") and text.endswith(")") and _balanced(text[1:-1]):
+    while text.startswith("(") and text.endswith(")") and balanced(text[1:-1]):
         text = text[1:-1].strip()
     match = _CALL.fullmatch(text)
-    if match is None or not _balanced(match["arguments"]):
+    if match is None or not balanced(match["arguments"]):
         return None
     arguments = split(match["arguments"])
     direction = _DIRECTIONS[match["direction"]]
@@ -63,7 +63,7 @@ def lost(macro: Macro, reason: str) -> Problem:
     )
 
 
-def _balanced(text: str) -> bool:
+def balanced(text: str) -> bool:
     """Whether each parenthesis that closes has one before it that opens."""
     depth = 0
     for character in text:

@@ -1,4 +1,7 @@
-"""Macros: those that are integers, ioctl numbers or texts, and why others are not."""
+"""Macros: what each of them is, and why those are left out that are no facts.
+
+This is about integers, ioctl numbers and texts; for macros with arguments see macro_functions.py.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,13 @@ from typing import Literal
 from pycparser import c_ast, c_parser
 
 from vmm_arch_gen.abi.layout import LayoutError, UndefinedType
-from vmm_arch_gen.abi.model import Constant, Ioctl, Omission, String
+from vmm_arch_gen.abi.model import Constant, Ioctl, MacroFunction, Omission, String
 from vmm_arch_gen.abi.types import SCALARS, Type
 from vmm_arch_gen.diagnostics import refuse
 from vmm_arch_gen.extract.declarations import Declarations
 from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
 from vmm_arch_gen.extract.ioctls import IoctlCall, ioctl_call, lost
+from vmm_arch_gen.extract.macro_functions import read_macros, use
 from vmm_arch_gen.extract.preprocess import Expansions, Macro
 from vmm_arch_gen.extract.strings import string_value, unsteady
 
@@ -36,12 +40,19 @@ class Folded:
     constants: tuple[Constant, ...]
     ioctls: tuple[Ioctl, ...]
     strings: tuple[String, ...]
+    macros: tuple[MacroFunction, ...]
+    """Those that take arguments."""
     omissions: tuple[Omission, ...]
 
 
-def candidates(macros: Mapping[str, Macro]) -> list[str]:
-    """The macros that may be integers or texts: those with a body and without parameters."""
-    return sorted(name for name, macro in macros.items() if macro.body and not macro.parameters)
+def candidates(macros: Mapping[str, Macro]) -> dict[str, str]:
+    """C text that uses each of the macros that may be facts: those that have a body."""
+    found = {
+        name: name if macro.parameters is None else use(macro, macros)
+        for name, macro in sorted(macros.items())
+        if macro.body
+    }
+    return {name: text for name, text in found.items() if text}
 
 
 def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Declarations) -> Folded:
@@ -50,11 +61,13 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
     An ioctl number is left out, as any macro may be, where its argument is a type that the headers
     do not define: it is another CPU's.
     """
-    constants, ioctls, strings, omissions, problems = [], [], [], [], []
+    constants, ioctls, strings, problems = [], [], [], []
     changing = unsteady(macros)
-    parsed = _parse_all(expansions.texts, declarations)
-    for name in sorted(macros):
-        macro = macros[name]
+    with_arguments, omissions = read_macros(macros, expansions.texts, changing, declarations)
+    plain = {name: macro for name, macro in macros.items() if macro.parameters is None}
+    texts = {name: expansions.texts[name] for name in plain if name in expansions.texts}
+    parsed = _parse_all(texts, declarations)
+    for name, macro in sorted(plain.items()):
         expansion = expansions.texts.get(name, "")
         if expansion == name and name in declarations.enumerators:
             continue  # it tells #ifdef of the enumerator, which is a fact already
@@ -84,12 +97,12 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
             radix: Literal[10, 16] = 16 if bits else 10
             constants.append(Constant(name, value, radix, macro.header))
     refuse(problems)
-    return Folded(tuple(constants), tuple(ioctls), tuple(strings), tuple(omissions))
+    return Folded(
+        tuple(constants), tuple(ioctls), tuple(strings), tuple(with_arguments), tuple(omissions)
+    )
 
 
 def _value(macro: Macro, expansion: str, parsed: _Parsed | None, declarations: Declarations) -> int:
-    if macro.parameters:
-        raise NotConstant("takes arguments")
     if not macro.body:
         raise NotConstant("is empty")
     if (literal := _literal(expansion)) is not None:

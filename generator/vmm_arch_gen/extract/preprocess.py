@@ -28,6 +28,8 @@ IOCTL_MAKERS = ("_IO", "_IOR", "_IOW", "_IOWR")
 """The macros that every system's headers make ioctl numbers with."""
 
 _PROBE = "__vmm_arch_probe__"
+_PROBES = "<macros>"
+"""What the compiler calls the lines that use macros."""
 _NOT_HEADERS = ("<", "shim:", "cc:")  # the compiler's and the project's own
 
 
@@ -37,8 +39,8 @@ class Macro:
 
     name: str
     body: str
-    parameters: bool
-    """Whether it takes arguments."""
+    parameters: tuple[str, ...] | None
+    """The names of its arguments, ``...`` for any number of them; None if it takes none at all."""
     header: str
     line: int
 
@@ -82,8 +84,9 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
         elif define := re.match(r"#define (\w+)(\()?(.*)", line):
             name, parenthesis, rest = define.groups()
             if not header.startswith(_NOT_HEADERS):
-                body = rest.partition(")")[2] if parenthesis else rest
-                macros[name] = Macro(name, body.strip(), bool(parenthesis), header, at)
+                listed, _, body = rest.partition(")") if parenthesis else ("", "", rest)
+                parameters = tuple(re.findall(r"\w*\.\.\.|\w+", listed)) if parenthesis else None
+                macros[name] = Macro(name, body.strip(), parameters, header, at)
             lines.append("")
         elif undefine := re.match(r"#undef (\w+)", line):
             macros.pop(undefine[1], None)
@@ -100,6 +103,10 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
     return Source(text, macros, headers, digest.hexdigest())
 
 
+class Unexpandable(str):
+    """Why the compiler does not expand a macro, in the place of what it expands to."""
+
+
 @dataclass(frozen=True)
 class Expansions:
     """What macros expand to, as C text."""
@@ -113,20 +120,32 @@ def expand(
     target: Target,
     toolchain: Toolchain,
     shims: tuple[Path, ...],
-    names: Sequence[str],
+    uses: Mapping[str, str],
     ioctls: Sequence[str],
 ) -> Expansions:
-    """Expand the named macros; ``ioctls`` are those that make ioctl numbers."""
+    """Expand macros: ``uses`` has C text that uses each; ``ioctls`` are those that make ioctl numbers."""
     undefined = "".join(f"#undef {name}\n" for name in IOCTL_MAKERS)
-    raw = toolchain.preprocess(
-        f"{target.prelude}\n{_includes(target)}{_probes(names)}{undefined}{_probes(ioctls)}",
-        options=_OPTIONS,
-        shims=shims,
-    )
+    refused: dict[str, str] = {}
+    raw: str | None = None
+    while raw is None:
+        names = [name for name in uses if name not in refused]
+        text = (
+            f"{target.prelude}\n{_includes(target)}"
+            f'#line 1 "{_PROBES}"\n{_probes(uses[name] for name in names)}'
+            f"{undefined}{_probes(ioctls)}"
+        )
+        options = (*_OPTIONS, "-Wno-invalid-token-paste")
+        try:
+            raw = toolchain.preprocess(text, options=options, shims=shims)
+        except InputError as error:  # it may be that a macro nobody uses calls another one wrongly
+            wrong = _refused(error, names)
+            if not wrong:
+                raise
+            refused |= wrong
     raw = re.sub(r"^#.*$", "", raw, flags=re.M)
     found = [_one_line(text) for text in raw.split(_PROBE)[1:]]
     return Expansions(
-        dict(zip(names, found[: len(names)], strict=True)),
+        dict(zip(names, found[: len(names)], strict=True)) | refused,
         dict(zip(ioctls, found[len(names) :], strict=True)),
     )
 
@@ -139,8 +158,19 @@ def _one_line(text: str) -> str:
     return _SPACE.sub(lambda match: match[1] or " ", text).strip()
 
 
-def _probes(names: Iterable[str]) -> str:
-    return "".join(f"{_PROBE} {name}\n" for name in names)
+def _refused(error: InputError, names: Sequence[str]) -> dict[str, str]:
+    """Why the compiler refuses which of the macros that are probed; nothing if that is not all."""
+    found: dict[str, str] = {}
+    for problem in error.problems:
+        match = re.fullmatch(rf"{_PROBES}:(\d+)", problem.where)
+        if match is None or int(match[1]) > len(names):
+            return {}
+        found[names[int(match[1]) - 1]] = Unexpandable(problem.what)
+    return found
+
+
+def _probes(uses: Iterable[str]) -> str:
+    return "".join(f"{_PROBE} {use}\n" for use in uses)
 
 
 _ATTRIBUTE = re.compile(r"\b__attribute(?:__)?\s*\(\s*\(")

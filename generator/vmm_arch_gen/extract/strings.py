@@ -14,7 +14,15 @@ _ESCAPE = re.compile(
 )
 _SIMPLE = dict(zip("abefnrtv\\'\"?", b"\a\b\x1b\f\n\r\t\v\\'\"?", strict=True))
 _WORD = re.compile(r"[A-Za-z_]\w*")
-_UNSTEADY = {"__FILE__", "__BASE_FILE__", "__LINE__", "__DATE__", "__TIME__", "__TIMESTAMP__"}
+_UNSTEADY = {
+    "__FILE__",
+    "__BASE_FILE__",
+    "__LINE__",
+    "__DATE__",
+    "__TIME__",
+    "__TIMESTAMP__",
+    "__COUNTER__",
+}
 
 
 def string_value(text: str) -> bytes | None:

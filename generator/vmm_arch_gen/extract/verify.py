@@ -2,8 +2,9 @@
 
 One C file includes the target's real headers, without any shim, and defines one constant object.
 The object holds, for every fact, what the compiler says in its place: sizes, offsets, types, values,
-and for each bit-field a record in which that field alone is all ones. The object's bytes are read
-back from the object file and compared. Compiling it checks the headers' own static assertions.
+and for each bit-field a record in which that field alone is all ones; of macros with arguments the values
+of many calls. The object's bytes are read back from the object file and compared. Compiling it checks
+the headers' own static assertions.
 
 C has no constant expression that tells a bit-field's signedness: that is as its declaration says.
 """
@@ -20,7 +21,9 @@ from vmm_arch_gen.abi.members import Place, members
 from vmm_arch_gen.abi.model import Abi, Record, String, VerifiedAbi
 from vmm_arch_gen.abi.types import SCALARS, Array, Named, Pointer, Scalar, Type, declare, spell
 from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.extract import verify_macros
 from vmm_arch_gen.extract.toolchain import Toolchain
+from vmm_arch_gen.extract.verify_macros import Calls
 from vmm_arch_gen.targets import Target
 
 _BEGIN = bytes.fromhex("f3a91c5e70d2486bb5e80f3d9a61c724")
@@ -77,11 +80,14 @@ def verify(abi: Abi, target: Target, toolchain: Toolchain) -> VerifiedAbi:
     """
     facts = list(_facts(abi))
     bits = list(_bit_fields(abi))
-    source = _source(target, facts, bits)
+    calls = verify_macros.calls(abi)
+    functions = verify_macros.functions(calls)
+    source = _source(target, facts, bits, calls) + functions
+    optimised = ("-O1",) if functions else ()
     try:
-        compiled = toolchain.compile(source, options=target.proof)
+        compiled = toolchain.compile(source, options=(*optimised, *target.proof))
     except InputError as error:
-        raise InputError(*(_explain(p, facts, bits) for p in error.problems)) from None
+        raise InputError(*(_explain(p, facts, bits, calls) for p in error.problems)) from None
     begin, end = compiled.find(_BEGIN), compiled.find(_END)
     if begin < 0 or end < 0:
         raise InputError(
@@ -93,7 +99,7 @@ def verify(abi: Abi, target: Target, toolchain: Toolchain) -> VerifiedAbi:
         )
     proof = compiled[begin + len(_BEGIN) : end]
     order = "<" if proof[0] == 1 else ">"
-    numbers = struct.unpack_from(f"{order}{1 + len(facts) + 2 * len(bits)}Q", proof)
+    numbers = struct.unpack_from(f"{order}{_count(facts, bits, calls)}Q", proof)
     problems = [
         _disagreement(f.header, f"{f.property} of {f.subject}", f.show(f.claimed), f.show(stated))
         for f, stated in zip(facts, numbers[1:], strict=False)
@@ -102,7 +108,7 @@ def verify(abi: Abi, target: Target, toolchain: Toolchain) -> VerifiedAbi:
     if (byte_order := "little" if order == "<" else "big") != abi.model.byte_order:
         what = "byte order of the target"
         problems.append(_disagreement(abi.target, what, abi.model.byte_order, byte_order))
-    places = numbers[1 + len(facts) :]
+    places = numbers[1 + len(facts) :][: 2 * len(bits)]
     for claim, start, size in zip(bits, places[::2], places[1::2], strict=True):
         at = start - len(_BEGIN)
         stated_bits = _ones(proof[at : at + size], byte_order)
@@ -112,9 +118,21 @@ def verify(abi: Abi, target: Target, toolchain: Toolchain) -> VerifiedAbi:
             problems.append(
                 _disagreement(claim.header, what, _run(claimed_bits), _run(stated_bits))
             )
+    of_macros = numbers[1 + len(facts) + 2 * len(bits) :]
+    problems += [
+        _disagreement(called.header, *difference)
+        for called, values in verify_macros.stated(calls, compiled, of_macros, order)
+        for difference in called.differences(values)
+    ]
     if problems:
         raise InputError(*problems)
     return VerifiedAbi(abi)
+
+
+def _count(facts: list[_Fact], bits: list[_Bits], calls: list[Calls]) -> int:
+    """How many numbers the constant object has."""
+    constant = (len(called.claimed) for called in calls if not called.macro.statements)
+    return 1 + len(facts) + 2 * len(bits) + sum(constant)
 
 
 def _disagreement(header: str, what: str, claimed: str, stated: str) -> Problem:
@@ -144,26 +162,30 @@ def _ones(data: bytes, byte_order: str) -> list[int]:
     return found
 
 
-def _explain(problem: Problem, facts: list[_Fact], bits: list[_Bits]) -> Problem:
+def _explain(
+    problem: Problem, facts: list[_Fact], bits: list[_Bits], calls: list[Calls]
+) -> Problem:
     """Name the fact that a line of the proof is about, where the compiler rejects the line."""
-    match = re.fullmatch(r"(facts|bits):(\d+)", problem.where)
+    match = re.fullmatch(rf"(facts|bits|{verify_macros.LINES}):(\d+)", problem.where)
     if match is None:
         return problem
     number = int(match[2]) - 1
     if match[1] == "facts":
         fact = facts[number]
         header, what = fact.header, f"{fact.property} of {fact.subject}"
+    elif match[1] == verify_macros.LINES:
+        header, what = calls[number].header, f"calls of {calls[number].macro.name}"
     else:
         claim = bits[number]
         header, what = claim.header, f"bits of {claim.subject}"
     return Problem(header, f"the {what}: {problem.what}", problem.remedy)
 
 
-def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
+def _source(target: Target, facts: list[_Fact], bits: list[_Bits], calls: list[Calls]) -> str:
     """The proof in C. Every fact has one line, which ``#line`` numbers as the lists do."""
     includes = "".join(f"#include <{header}>\n" for header in target.headers)
     begin, end = (", ".join(map(str, mark)) for mark in (_BEGIN, _END))
-    count = 1 + len(facts) + 2 * len(bits)
+    count = _count(facts, bits, calls)
     holders = "".join(
         f"__typeof__({claim.record}) bits_{number};\n" for number, claim in enumerate(bits)
     )
@@ -177,7 +199,7 @@ def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
         f".bits_{number} = {{ .{claim.designator} = -1 }},\n" for number, claim in enumerate(bits)
     )
     return (
-        f'{includes}#line 1 "proof"\n{_TYPE_MACRO}'
+        f'{includes}#line 1 "proof"\n{_TYPE_MACRO}{verify_macros.PREAMBLE}'
         f"#ifndef {target.cpu_macro}\n"
         f"#error this compiler does not compile for {target.name} ({target.cpu_macro} is not set)\n"
         "#endif\n"
@@ -189,7 +211,8 @@ def _source(target: Target, facts: list[_Fact], bits: list[_Bits]) -> str:
         "};\n"
         "const struct vmm_arch_proof vmm_arch_proof = {\n"
         f".begin = {{ {begin} }}, .numbers = {{ 1,\n"
-        f'#line 1 "facts"\n{values}#line 1 "bits"\n{places}}},\n'
+        f'#line 1 "facts"\n{values}#line 1 "bits"\n{places}'
+        f'{"".join(verify_macros.constants(calls))}}},\n'
         f'#line 1 "bits"\n{ones}#line 1 "proof"\n'
         f".end = {{ {end} }}\n}};\n"
     )
