@@ -106,6 +106,18 @@ def test_macros_as_headers_have_them(
     assert fact in write_abi(abi).splitlines()
 
 
+def test_one_that_is_not_an_expression_takes_no_other_with_it(
+    table: TargetTable, tmp_path: Path
+) -> None:
+    """Not all that the parser says of one tells which one it is."""
+    numbers = "".join(f"#define N{number} (({number}) + 1)\n" for number in range(5))
+    odd = "#define FIRST [0 ... (3)] = 1\n#define A_LATER_ONE [1 ... (3) + (4)] = 1\n"
+    text = f"{odd}{numbers}#define LAST (sizeof(int) + 1)\n"
+    abi = headers.prove(text, table.targets["kvm_x86_64"], table, tmp_path)
+    assert [c.name for c in abi.constants] == ["LAST", *(f"N{number}" for number in range(5))]
+    assert {o.name for o in abi.omissions} == {"FIRST", "A_LATER_ONE"}
+
+
 @pytest.mark.parametrize(
     ("definition", "reason"),
     [

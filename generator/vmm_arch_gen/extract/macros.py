@@ -214,8 +214,14 @@ def _parse_shapes(shapes: list[str], declarations: Declarations) -> dict[str, c_
         try:
             tree = c_parser.CParser(dialect="c23").parse("\n".join((type_names, *lines)))
         except c_parser.ParseError as error:
-            position = re.match(r":(\d+):", str(error))
-            shapes.pop(int(position[1]) - 2 if position else -1)
+            if position := re.match(r":(\d+):", str(error)):
+                shapes.pop(int(position[1]) - 2)
+            elif len(shapes) == 1:
+                break
+            else:  # the parser does not say which one it is
+                half = len(shapes) // 2
+                first, second = shapes[:half], shapes[half:]
+                return _parse_shapes(first, declarations) | _parse_shapes(second, declarations)
         except RecursionError:  # the longest is the most deeply nested, near enough
             shapes.remove(max(shapes, key=len))
         else:
