@@ -902,45 +902,44 @@ class Vcpu:
     pass it, so the caller has to see to it that only one does.
     """
 
-    # From templates/hypervisors/kvm/vcpu.py.j2, vcpu_members
     __slots__ = (
-        "_answer_at",
         "_closing",
         "_fresh",
+        "_owner",
+        "_state",
+        "_unanswered",
+        "index",
+        "is_secondary",
+        "vm",
+        "_answer_at",
         "_kicks",
         "_kicks_seen",
         "_mmio_read",
         "_mmio_write",
-        "_owner",
         "_page",
-        "_state",
         "_stepping",
-        "_unanswered",
         "fd",
-        "index",
-        "is_secondary",
-        "vm",
         "_io_in",
         "_io_out",
     )
-    fd: int
+    vm: Vm
     index: int
     is_secondary: bool
-    vm: Vm
+    _state: int
+    _fresh: bool
+    _closing: bool
+    _owner: int
+
+    # From templates/hypervisors/kvm/vcpu.py.j2, vcpu_members
+    fd: int
     _unanswered: AnyExit
     """The last exit that needed an answer."""
 
     def __init__(self, vm: Vm, index: int, run_size: int) -> None:
         """Create a vCPU; for :class:`Vm`, which also closes it."""
-        self.vm = vm
-        self.index = index
-        self.is_secondary = vm.irqchip and index > 0
+        self._begin(vm, index, is_secondary=vm.irqchip and index > 0)
         self.fd = _call(vm.fd, KVM_CREATE_VCPU, index)
-        self._state = IDLE
-        self._fresh = True
         self._kicks = self._kicks_seen = 0
-        self._owner = 0
-        self._closing = False
         self._answer_at = 0
         self._stepping = False
         self._mmio_read = MmioRead(self._answer)
@@ -963,8 +962,10 @@ class Vcpu:
         return kvm_run.from_buffer(self._page)
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
-        """Make any KVM call on this vCPU, with an integer, or with a ctypes record or number or a bytearray, of which
-        KVM is given the address."""
+        """Make any KVM call on this vCPU.
+
+        The argument is an integer, or a ctypes record or number or a bytearray by its address.
+        """
         if self._state:
             self._complete_pending()
         if request not in READING_CALLS:
@@ -1091,6 +1092,16 @@ class Vcpu:
             with suppress(BufferError):  # run_context is still referenced and keeps the mapping
                 self._page.close()
 
+    def _begin(self, vm: Vm, index: int, *, is_secondary: bool) -> None:
+        """Set what every vCPU has; for ``__init__``."""
+        self.vm = vm
+        self.index = index
+        self.is_secondary = is_secondary
+        self._state = IDLE
+        self._fresh = True
+        self._closing = False
+        self._owner = 0
+
     def _mark_modified(self) -> None:
         """Complete what is pending, and record that the vCPU is no longer fresh."""
         if self._state:
@@ -1128,6 +1139,89 @@ class Vcpu:
         while self._state == RUNNING and self._owner != THIS_THREAD.id:
             self.kick()
             time.sleep(0.001)
+
+    def run(self) -> Exit:
+        """Run the guest until it exits, and return the exit, which is valid until the next run.
+
+        An exit that waits for an answer must be answered before the next run, with its
+        ``complete``, ``refuse`` or ``ignore``.
+        """
+        state = self._state
+        if state > EXIT_PENDING:
+            raise refusal(state, self.index)
+        # With the GIL, check and assignment are atomic: threads switch at calls and loops, and there
+        # is none between them. Without it (free-threaded builds) the caller must use a vCPU in one
+        # thread at a time.
+        self._state = RUNNING
+        try:
+            self._owner = THIS_THREAD.id
+            self._fresh = False
+            if self._closing:
+                raise refusal(CLOSED, self.index)
+            while state != EXIT_PENDING:
+                self._page[EXIT_REASON] = NO_REASON
+                try:
+                    enter_guest(self.fd, KVM_RUN)
+                    break
+                except (InterruptedError, BlockingIOError):  # a signal, or a secondary was started
+                    if self._closing:  # maybe closed already, by the signal's handler
+                        raise refusal(CLOSED, self.index) from None
+                    if self._page[IMMEDIATE_EXIT]:
+                        self._page[IMMEDIATE_EXIT] = 0
+                        self._kicks_seen = self._kicks
+                        kicked = Kicked()
+                        self._state = IDLE
+                        return kicked
+                except OSError as error:
+                    self._state = IDLE
+                    raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
+
+            reason, direction, size, port, count, at = _unpack_io(self._page, EXIT_REASON)
+            if reason == KVM_EXIT_IO:
+                if direction == KVM_EXIT_IO_OUT:
+                    io_out = self._io_out
+                    io_out.port = port
+                    io_out.size = size
+                    io_out.count = count
+                    io_out.data = self._page[at : at + size * count]
+                    self._state = COMPLETION_PENDING
+                    return io_out
+                io_in = self._io_in
+                io_in.port = port
+                io_in.size = size
+                io_in.count = count
+                self._answer_at = at
+                self._unanswered = io_in
+                self._state = UNANSWERED
+                return io_in
+            if reason == KVM_EXIT_MMIO:
+                address, data, size, is_write = _unpack_mmio(self._page, MMIO_AT)
+                if is_write:
+                    mmio_write = self._mmio_write
+                    mmio_write.address = address
+                    mmio_write.data = data[:size]
+                    self._state = COMPLETION_PENDING
+                    return mmio_write
+                mmio_read = self._mmio_read
+                mmio_read.address = address
+                mmio_read.size = size
+                mmio_read.count = 1
+                self._answer_at = MMIO_DATA_AT
+                self._unanswered = mmio_read
+                self._state = UNANSWERED
+                return mmio_read
+            rare = self._rare_exit(reason)
+            if self._unanswered is rare:
+                self._state = UNANSWERED
+            else:
+                self._state = IDLE if reason in COMPLETE_EXITS else COMPLETION_PENDING
+            return rare
+        except BaseException:
+            # KeyboardInterrupt, for instance, may come at any call: keep the exit that was reported.
+            if self._state == RUNNING:
+                reported = self._page[EXIT_REASON] not in NOTHING_HAPPENED
+                self._state = EXIT_PENDING if reported else COMPLETION_PENDING
+            raise
 
     def get_regs(self) -> Regs:
         """Read the general registers into a new record."""
@@ -1296,88 +1390,6 @@ class Vcpu:
         _call(self.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug(control=control))
         self._stepping = bool(wanted)
 
-    def run(self) -> Exit:
-        """Run the guest until it exits, and return the exit, which is valid until the next run.
-
-        An exit that waits for an answer must be answered before the next run, with its
-        ``complete``, ``refuse`` or ``ignore``.
-        """
-        state = self._state
-        if state > EXIT_PENDING:
-            raise refusal(state, self.index)
-        # With the GIL, check and assignment are atomic: threads switch at calls and loops, and there is none
-        # between them. Without it (free-threaded builds) the caller must use a vCPU in one thread at a time.
-        self._state = RUNNING
-        try:
-            self._owner = THIS_THREAD.id
-            self._fresh = False
-            if self._closing:
-                raise refusal(CLOSED, self.index)
-            while state != EXIT_PENDING:
-                self._page[EXIT_REASON] = NO_REASON
-                try:
-                    enter_guest(self.fd, KVM_RUN)
-                    break
-                except (InterruptedError, BlockingIOError):  # a signal, or a secondary was started
-                    if self._closing:  # maybe closed already, by the signal's handler
-                        raise refusal(CLOSED, self.index) from None
-                    if self._page[IMMEDIATE_EXIT]:
-                        self._page[IMMEDIATE_EXIT] = 0
-                        self._kicks_seen = self._kicks
-                        kicked = Kicked()
-                        self._state = IDLE
-                        return kicked
-                except OSError as error:
-                    self._state = IDLE
-                    raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
-
-            reason, direction, size, port, count, at = _unpack_io(self._page, EXIT_REASON)
-            if reason == KVM_EXIT_IO:
-                if direction == KVM_EXIT_IO_OUT:
-                    io_out = self._io_out
-                    io_out.port = port
-                    io_out.size = size
-                    io_out.count = count
-                    io_out.data = self._page[at : at + size * count]
-                    self._state = COMPLETION_PENDING
-                    return io_out
-                io_in = self._io_in
-                io_in.port = port
-                io_in.size = size
-                io_in.count = count
-                self._answer_at = at
-                self._unanswered = io_in
-                self._state = UNANSWERED
-                return io_in
-            if reason == KVM_EXIT_MMIO:
-                address, data, size, is_write = _unpack_mmio(self._page, MMIO_AT)
-                if is_write:
-                    mmio_write = self._mmio_write
-                    mmio_write.address = address
-                    mmio_write.data = data[:size]
-                    self._state = COMPLETION_PENDING
-                    return mmio_write
-                mmio_read = self._mmio_read
-                mmio_read.address = address
-                mmio_read.size = size
-                mmio_read.count = 1
-                self._answer_at = MMIO_DATA_AT
-                self._unanswered = mmio_read
-                self._state = UNANSWERED
-                return mmio_read
-            rare = self._rare_exit(reason)
-            if self._unanswered is rare:
-                self._state = UNANSWERED
-            else:
-                self._state = IDLE if reason in COMPLETE_EXITS else COMPLETION_PENDING
-            return rare
-        except BaseException:
-            # KeyboardInterrupt, for instance, may come at any call: keep the exit that KVM has reported.
-            if self._state == RUNNING:
-                nothing = self._page[EXIT_REASON] in NOTHING_HAPPENED
-                self._state = COMPLETION_PENDING if nothing else EXIT_PENDING
-            raise
-
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
 
@@ -1397,7 +1409,6 @@ class Vcpu:
 class Vm:
     """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
-    # From templates/hypervisors/kvm/vm.py.j2, vm_members
     __slots__ = (
         "__weakref__",
         "_close_lock",
@@ -1405,32 +1416,41 @@ class Vm:
         "_forks",
         "_opened",
         "_prepare",
-        "_slots",
         "_undoing",
         "_vcpu_count",
-        "fd",
         "irqchip",
         "memory",
         "track_dirty",
         "vcpus",
+        "cpuid",
+        "_slots",
+        "fd",
         "_cpuid_images",
         "_has_xcrs",
         "_other_state",
-        "cpuid",
     )
-    fd: int
     memory: GuestMemory
     irqchip: bool
     track_dirty: bool
     vcpus: list[Vcpu]
+    cpuid: list[CpuidEntry]
+    """The results of the guest's CPUID instruction."""
+    _close_lock: ForkLock
+    """Held while the machine is being closed."""
     _opened: ExitStack | None
     """The steps that close() undoes; None once closed."""
+    _undoing: ExitStack | None
+    """Those that it has not undone yet."""
+    _forks: int
+    """In which process it is known what the vCPUs' threads are doing."""
+    _vcpu_count: int
     _device: int | None
     _prepare: Callable[[Vm], object] | None
-    _vcpu_count: int
+
+    # From templates/hypervisors/kvm/vm.py.j2, vm_members
+    fd: int
     _slots: list[tuple[Region, int]]
     """For each KVM memory slot its region, and the region's host address."""
-    cpuid: list[CpuidEntry]
     _cpuid_images: list[Any]
     """The argument of KVM_SET_CPUID2 for each vCPU."""
     _other_state: _OtherState
@@ -1438,8 +1458,10 @@ class Vm:
     """Whether there are extended control registers, that is, the processor has XSAVE."""
 
     def ioctl(self, request: int, argument: Any = 0) -> int:
-        """Make any KVM call on this machine, with an integer, or with a ctypes record or number or a bytearray, of
-        which KVM is given the address."""
+        """Make any KVM call on this machine.
+
+        The argument is an integer, or a ctypes record or number or a bytearray by its address.
+        """
         self._check_open()
         return _call_any(self.fd, request, argument)
 
@@ -1546,7 +1568,7 @@ class Vm:
         self._close_lock = ForkLock()
         self._forks = forks()
         self._opened = None
-        self._undoing: ExitStack | None = None
+        self._undoing = None
         self.vcpus = []
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"memory: expected GuestMemory, got {type(memory).__name__}")

@@ -984,14 +984,19 @@ class Vcpu:
     pass it, so the caller has to see to it that only one does.
     """
 
-    # From templates/hypervisors/whp/x86_64/vcpu.py.j2, vcpu_members
     __slots__ = (
         "_closing",
+        "_fresh",
+        "_owner",
+        "_state",
+        "_unanswered",
+        "index",
+        "is_secondary",
+        "vm",
         "_completion",
         "_context",
         "_emulated",
         "_emulation",
-        "_fresh",
         "_io_in",
         "_io_out",
         "_kicks",
@@ -999,19 +1004,19 @@ class Vcpu:
         "_mmio_read",
         "_mmio_write",
         "_names",
-        "_owner",
-        "_state",
-        "_unanswered",
         "_values",
         "_window_wanted",
         "cpuid",
-        "index",
-        "is_secondary",
-        "vm",
     )
+    vm: Vm
     index: int
     is_secondary: bool
-    vm: Vm
+    _state: int
+    _fresh: bool
+    _closing: bool
+    _owner: int
+
+    # From templates/hypervisors/whp/x86_64/vcpu.py.j2, vcpu_members
     cpuid: list[CpuidEntry]
     """The results of its CPUID instruction."""
     _unanswered: IoIn | MmioRead | MsrRead | MsrWrite
@@ -1025,15 +1030,9 @@ class Vcpu:
 
     def __init__(self, vm: Vm, index: int, cpuid: list[CpuidEntry]) -> None:
         """Create a virtual processor; for :class:`Vm`, which also closes it."""
-        self.vm = vm
-        self.index = index
+        self._begin(vm, index, is_secondary=vm.irqchip and index > 0)
         self.cpuid = cpuid
-        self.is_secondary = vm.irqchip and index > 0
-        self._state = IDLE
-        self._fresh = True
         self._kicks = self._kicks_seen = 0
-        self._owner = 0
-        self._closing = False
         self._context = WHV_RUN_VP_EXIT_CONTEXT()
         self._names = names_array([WHvX64RegisterRip, WHvX64RegisterRax, WHvX64RegisterRdx])
         self._values = (WHV_REGISTER_VALUE * 3)()
@@ -1343,6 +1342,16 @@ class Vcpu:
         self._emulation.close()
         platform.WHvDeleteVirtualProcessor(self.vm.partition, self.index)
 
+    def _begin(self, vm: Vm, index: int, *, is_secondary: bool) -> None:
+        """Set what every vCPU has; for ``__init__``."""
+        self.vm = vm
+        self.index = index
+        self.is_secondary = is_secondary
+        self._state = IDLE
+        self._fresh = True
+        self._closing = False
+        self._owner = 0
+
     def _mark_modified(self) -> None:
         """Complete what is pending, and record that the vCPU is no longer fresh."""
         if self._state:
@@ -1380,6 +1389,54 @@ class Vcpu:
         while self._state == RUNNING and self._owner != THIS_THREAD.id:
             self.kick()
             time.sleep(0.001)
+
+    def run(self) -> Exit:
+        """Run the guest until it exits, and return the exit, which is valid until the next run.
+
+        An exit that waits for an answer must be answered before the next run, with its
+        ``complete``, ``refuse`` or ``ignore``.
+        """
+        state = self._state
+        if state > EXIT_PENDING:
+            raise refusal(state, self.index)
+        # With the GIL, check and assignment are atomic: threads switch at calls and loops, and there
+        # is none between them. Without it (free-threaded builds) the caller must use a vCPU in one
+        # thread at a time.
+        self._state = RUNNING
+        try:
+            self._owner = THIS_THREAD.id
+            self._fresh = False
+            if self._closing:
+                raise refusal(CLOSED, self.index)
+            context = self._context
+            if self._emulation.active:
+                pending = self._next_access()
+                if pending is not None:
+                    return pending
+            elif state == EXIT_PENDING:
+                pending = self._next_exit()
+                if pending is not None:
+                    return pending
+            context.ExitReason = (
+                WHvRunVpExitReasonNone  # the last exit is done, even if the next call fails
+            )
+            if self._completion:
+                self._finish_instruction()
+            while self._kicks == self._kicks_seen:
+                context.ExitReason = WHvRunVpExitReasonNone
+                platform.WHvRunVirtualProcessor(
+                    self.vm.partition, self.index, ctypes.byref(context), ctypes.sizeof(context)
+                )
+                returned = self._next_exit()
+                if returned is not None:
+                    return returned
+            return self._kicked()
+        except BaseException:
+            # KeyboardInterrupt, for instance, may come at any call: keep the exit that was reported.
+            if self._state == RUNNING:
+                reported = self._context.ExitReason not in NOTHING_HAPPENED
+                self._state = EXIT_PENDING if reported else COMPLETION_PENDING
+            raise
 
     def get_regs(self) -> Regs:
         """Read the general registers into a new record."""
@@ -1530,53 +1587,6 @@ class Vcpu:
             self._complete_pending()
         raise unsupported("step", "the platform has no single-step exit")
 
-    def run(self) -> Exit:
-        """Run the guest until it exits, and return the exit, which is valid until the next run.
-
-        An exit that waits for an answer must be answered before the next run, with its
-        ``complete``, ``refuse`` or ``ignore``.
-        """
-        state = self._state
-        if state > EXIT_PENDING:
-            raise refusal(state, self.index)
-        # With the GIL, check and assignment are atomic: threads switch at calls and loops, and there is none
-        # between them. Without it (free-threaded builds) the caller must use a vCPU in one thread at a time.
-        self._state = RUNNING
-        try:
-            self._owner = THIS_THREAD.id
-            self._fresh = False
-            if self._closing:
-                raise refusal(CLOSED, self.index)
-            context = self._context
-            if self._emulation.active:
-                pending = self._next_access()
-                if pending is not None:
-                    return pending
-            elif state == EXIT_PENDING:
-                pending = self._next_exit()
-                if pending is not None:
-                    return pending
-            context.ExitReason = (
-                WHvRunVpExitReasonNone  # the last exit is done, even if the next call fails
-            )
-            if self._completion:
-                self._finish_instruction()
-            while self._kicks == self._kicks_seen:
-                context.ExitReason = WHvRunVpExitReasonNone
-                platform.WHvRunVirtualProcessor(
-                    self.vm.partition, self.index, ctypes.byref(context), ctypes.sizeof(context)
-                )
-                returned = self._next_exit()
-                if returned is not None:
-                    return returned
-            return self._kicked()
-        except BaseException:
-            # KeyboardInterrupt, for instance, may come at any call: keep the exit that the platform reported.
-            if self._state == RUNNING:
-                nothing = context.ExitReason in NOTHING_HAPPENED
-                self._state = COMPLETION_PENDING if nothing else EXIT_PENDING
-            raise
-
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
 
@@ -1594,37 +1604,50 @@ class Vcpu:
 class Vm:
     """A virtual machine: guest memory and vCPUs. A context manager; may be closed twice."""
 
-    # From templates/hypervisors/whp/x86_64/vm.py.j2, vm_members
     __slots__ = (
         "__weakref__",
         "_close_lock",
         "_device",
         "_forks",
         "_opened",
-        "_other_state",
-        "_own_exits",
         "_prepare",
         "_undoing",
         "_vcpu_count",
-        "cpuid",
-        "devices",
-        "ioapic",
         "irqchip",
-        "lacking",
         "memory",
-        "msr_exits_wanted",
-        "partition",
         "track_dirty",
         "vcpus",
+        "cpuid",
+        "_other_state",
+        "_own_exits",
+        "devices",
+        "ioapic",
+        "lacking",
+        "msr_exits_wanted",
+        "partition",
         "written",
     )
-    partition: int
-    """The partition's handle, for the platform's own calls."""
     memory: GuestMemory
     irqchip: bool
     track_dirty: bool
-    cpuid: list[CpuidEntry]
     vcpus: list[Vcpu]
+    cpuid: list[CpuidEntry]
+    """The results of the guest's CPUID instruction."""
+    _close_lock: ForkLock
+    """Held while the machine is being closed."""
+    _opened: ExitStack | None
+    """The steps that close() undoes; None once closed."""
+    _undoing: ExitStack | None
+    """Those that it has not undone yet."""
+    _forks: int
+    """In which process it is known what the vCPUs' threads are doing."""
+    _vcpu_count: int
+    _device: int | None
+    _prepare: Callable[[Vm], object] | None
+
+    # From templates/hypervisors/whp/x86_64/vm.py.j2, vm_members
+    partition: int
+    """The partition's handle, for the platform's own calls."""
     ioapic: IoApic
     """The I/O APIC, which the platform does not have."""
     devices: dict[range, EmulatedDevice]
@@ -1637,13 +1660,8 @@ class Vm:
     """The bits of ExtendedVmExits that the machine itself needs."""
     written: set[int]
     """The pages written by instructions that were emulated here, not executed by the platform."""
-    _opened: ExitStack | None
-    """The steps that close() undoes; None once closed."""
     _other_state: _OtherState
     """All state that the arch functions do not write, as a new vCPU of this machine has it."""
-    _device: int | None
-    _prepare: Callable[[Vm], object] | None
-    _vcpu_count: int
 
     def note_written(self, address: int, size: int) -> None:
         """Track pages that the guest wrote through the emulator."""
@@ -1800,7 +1818,7 @@ class Vm:
         self._close_lock = ForkLock()
         self._forks = forks()
         self._opened = None
-        self._undoing: ExitStack | None = None
+        self._undoing = None
         self.vcpus = []
         if not isinstance(memory, GuestMemory):
             raise TypeError(f"memory: expected GuestMemory, got {type(memory).__name__}")

@@ -107,7 +107,6 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
             for section in ("machines_per_process", "records")
         ],
         f"{folder}/vcpu.py.j2: lacks the section vcpu_members",
-        f"{folder}/vm.py.j2: lacks the section vm_members",
         f"{state}:20: SLOTS: lacks the group general",
         f"{state}:4: SINKS: the sink modes is written by set_modes, which is not a macro here",
         f"{state}:12: SINKS: nothing lies in the sink regs",
@@ -461,7 +460,7 @@ def test_a_macro_that_is_written_twice(tmp_path: Path, paths: Project) -> None:
     )
 
 
-@pytest.mark.parametrize("file", ["module.py.j2", "vcpu.py.j2", "vm.py.j2"])
+@pytest.mark.parametrize("file", ["module.py.j2", "vcpu.py.j2"])
 def test_a_macro_in_the_wrong_file(tmp_path: Path, paths: Project, file: str) -> None:
     macro = "{% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}\n"
     folder = changed(REGISTER, "operations.py.j2", macro, "")
@@ -508,7 +507,7 @@ def test_a_macro_that_is_not_closed(tmp_path: Path) -> None:
 def test_a_missing_folder(tmp_path: Path, paths: Project) -> None:
     found = "\n".join(problems(tmp_path, paths, {}))
     assert "state.py: cannot be read: No such file" in found
-    for section in ("summary", "machines_per_process", "records", "vcpu_members", "vm_members"):
+    for section in ("summary", "machines_per_process", "records", "vcpu_members"):
         assert f"lacks the section {section}; write {{% macro {section}() %}}" in found
 
 
@@ -518,7 +517,7 @@ def test_a_folder_for_one_cpu_needs_no_file_whose_macros_are_all_in_the_other(
     folder = dict(REGISTER)
     shared = tmp_path / "hypervisors/made"
     shared.mkdir(parents=True)
-    for file in ("module.py.j2", "vcpu.py.j2", "vm.py.j2", "operations.py.j2"):
+    for file in ("module.py.j2", "vcpu.py.j2", "operations.py.j2"):
         (shared / file).write_text(folder.pop(file))
     assert problems(tmp_path, paths, folder) == []
 

@@ -146,8 +146,13 @@ def test_an_image_that_cannot_be_copied(
             "the name kvm_sreg is bound nowhere; did",
         ),
         (MODULE, "Sregs = kvm_sregs", "Sregs = (kvm_sregs", "records is not Python: '(' was never"),
-        (VCPU, "self._fresh = True", "self._fresh = Truth", "the name Truth is bound nowhere"),
-        (VCPU, "self._fresh = True", "self._fresh = [", "vcpu_members is not Python: "),
+        (
+            VCPU,
+            "self._stepping = False",
+            "self._stepping = Truth",
+            "the name Truth is bound nowhere",
+        ),
+        (VCPU, "self._stepping = False", "self._stepping = [", "vcpu_members is not Python: "),
         (
             STATE,
             "KVM_VCPUEVENT_VALID_SHADOW",

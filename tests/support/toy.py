@@ -77,7 +77,6 @@ _SECTIONS = {
 {% macro records() %}{% endmacro %}
 """,
     "vcpu.py.j2": "{% macro vcpu_members() %}{% endmacro %}",
-    "vm.py.j2": "{% macro vm_members() %}{% endmacro %}",
 }
 _SHARED = """
 {% macro run(vcpu) %}return go({{ vcpu }}){% endmacro %}

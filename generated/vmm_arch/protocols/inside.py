@@ -12,11 +12,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
-from vmm_arch.forks import ForkLock
 
-
-class VcpuInside(Protocol):
-    """What a vCPU's neutral methods and the arch functions use of it."""
+class VcpuFrame(Protocol):
+    """The attributes of every vCPU, which its ``__init__`` sets by calling ``_begin()``."""
 
     vm: Any
     """The machine that it belongs to."""
@@ -25,13 +23,21 @@ class VcpuInside(Protocol):
     is_secondary: bool
     """Whether it waits until another vCPU starts it."""
     _state: int
-    """Its lifecycle state, a constant of :mod:`vmm_arch.lifecycle`, which ``run`` maintains."""
+    """Its lifecycle state, a constant of :mod:`vmm_arch.lifecycle`.
+
+    The frame of ``run`` sets it to RUNNING; the macro leaves the state that the exit asks for.
+    """
     _fresh: bool
     """Whether it was neither configured nor run: true after creation, then false for good."""
     _closing: bool
     """Whether no thread may run it any more: false after creation."""
     _owner: int
     """The native id of the thread that runs it; valid while the state is RUNNING."""
+
+
+class VcpuInside(VcpuFrame, Protocol):
+    """What a hypervisor's vCPU adds for the neutral methods and the arch functions."""
+
     _unanswered: Any
     """The exit that waits for an answer while the state is UNANSWERED; it has ``ignore()``."""
 
@@ -55,8 +61,7 @@ class VcpuInside(Protocol):
 class VmRequest(Protocol):
     """The constructor's arguments, which the macro ``create_vm`` reads.
 
-    The neutral code sets them: a hypervisor's class only lists them in its ``__slots__``, if it has
-    any. A CPU's additional arguments are a class of this name in that CPU's contract.
+    The frame sets them. A CPU's additional arguments are a class of this name in that CPU's contract.
     """
 
     memory: Any
@@ -71,19 +76,8 @@ class VmRequest(Protocol):
     """The caller's callback, for ``_call_prepare()``; None again after creation."""
 
 
-class VmClosing(Protocol):
-    """What ``close`` keeps: a hypervisor's class only lists it in its ``__slots__``, if it has any."""
-
-    _close_lock: ForkLock
-    """Held while the machine is being closed."""
-    _forks: int
-    """:func:`~vmm_arch.forks.forks` in the process that knows what its threads are doing."""
-    _undoing: ExitStack | None
-    """The steps that ``close`` has not undone yet."""
-
-
-class VmInside(VmRequest, VmClosing, Protocol):
-    """What a machine's neutral methods use of it.
+class VmFrame(VmRequest, Protocol):
+    """The attributes of every machine, which the frame sets.
 
     The macro ``create_vm`` creates the machine and appends its vCPUs to ``vcpus``. It registers the
     undoing of each step with ``opened``, and calls ``_call_prepare()`` once the hypervisor has
@@ -94,3 +88,7 @@ class VmInside(VmRequest, VmClosing, Protocol):
     """By index."""
     _opened: ExitStack | None
     """The steps that ``close`` undoes, the last first; None once closed."""
+
+
+class VmInside(VmFrame, Protocol):
+    """What a hypervisor's machine adds for the neutral methods: nothing so far."""

@@ -17,13 +17,15 @@ from vmm_arch_gen.diagnostics import InputError, Problem, collecting, did_you_me
 PROTOCOLS = {"Vcpu": "vcpu", "Vm": "vm", "Host": ""}
 # Where the contract says how a machine is made: as a backend's users make one.
 _BACKEND, _VM = "Backend", "Vm"
+# Where the contract says what a machine of this CPU alone is asked for.
+_REQUEST = "VmRequest"
 # What an operation of a vCPU may do beside what it is for, as the contract's table EFFECTS says it.
 COMPLETES_PENDING, CHANGES_STATE = "completes pending", "changes state"
 _EFFECTS = (COMPLETES_PENDING, CHANGES_STATE)
 # What the arch functions' template has for every hypervisor.
 _WRITTEN_ONCE = ("close", "__enter__", "__exit__")
 # What the frame of every backend module calls, by protocol, and the arguments that it keeps.
-_CALLED = {"Vcpu": "kick", "Host": "install_kick_signal"}
+_CALLED = (("Vcpu", "run"), ("Vcpu", "kick"), ("Host", "install_kick_signal"))
 _KEPT = ("memory", "vcpus", "irqchip", "track_dirty", "device", "prepare")
 
 
@@ -59,6 +61,8 @@ class Contract:
     """Every backend's own: ``Regs`` for the type variable ``RegsT``."""
     composites: Mapping[str, CompositeType]
     elements: Mapping[str, Element]
+    requests: Mapping[str, str]
+    """What ``Vm`` is asked for on this CPU only: attributes by name, each with its declaration."""
     source: SourceFile
     vocabulary: SourceFile
     """The file with the elements."""
@@ -108,15 +112,29 @@ def read_contract(templates: Path, cpu: str) -> Contract:
         types,
         vocabulary.composites,
         vocabulary.elements,
+        _requests(classes),
         source,
         vocabulary.source,
         cpu,
     )
 
 
+def _requests(classes: Mapping[str, ast.ClassDef]) -> dict[str, str]:
+    """The attributes of the class VmRequest, if there is one, as statements with their docstrings."""
+    requests: dict[str, str] = {}
+    name = ""
+    for node in classes[_REQUEST].body if _REQUEST in classes else ():
+        match node:
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                requests[name] = ast.unparse(node)
+            case ast.Expr(value=ast.Constant(value=str() as doc)) if name:
+                requests[name] += f'\n"""{doc}"""'
+    return requests
+
+
 def frame_problems(contract: Contract) -> Iterator[Problem]:
     """What the frame of every backend module needs of a contract, and this one does not have."""
-    for protocol, name in _CALLED.items():
+    for protocol, name in _CALLED:
         if name not in (operation.name for operation in contract.of(protocol)):
             what = f"{protocol} has no operation {name}, which the frame of a backend calls"
             yield Problem(contract.source.name, what, f"add it to {protocol}")

@@ -21,14 +21,20 @@ SECTIONS = {
     "host": "host.py.j2",
     "vcpu_state": "vcpu_state.py.j2",
     "exits": "exits.py.j2",
+    "exit_reported": "exits.py.j2",
+    "vcpu_slots": "vcpu.py.j2",
     "vcpu_members": "vcpu.py.j2",
+    "vm_slots": "vm.py.j2",
     "vm_members": "vm.py.j2",
 }
 """The sections of a module that are no operations: macros without parameters, by their file."""
-OPTIONAL = ("imports", "definitions", "calls", "host", "vcpu_state", "exits")
+OPTIONAL = (
+    *("imports", "definitions", "calls", "host", "vcpu_state", "exits", "exit_reported"),
+    *("vcpu_slots", "vm_slots", "vm_members"),
+)
 """The sections that a hypervisor may do without."""
-TEXTS = ("summary", "machines_per_process")
-"""The sections that are put into a line: the text of a docstring, a value."""
+TEXTS = ("summary", "machines_per_process", "exit_reported", "vcpu_slots", "vm_slots")
+"""The sections that are put into a statement: the text of a docstring, a value, names."""
 
 _TEMPLATES = tuple(dict.fromkeys([OPERATIONS, *SECTIONS.values()]))
 

@@ -16,7 +16,7 @@ from vmm_arch_gen.arch.check import check
 from vmm_arch_gen.arch.contract import Contract, frame_problems, read_contract
 from vmm_arch_gen.arch.exports import read_exports
 from vmm_arch_gen.arch.hypervisor import Hypervisor, read_hypervisor
-from vmm_arch_gen.arch.inside import CLASSES, Inside, inside_problems, read_inside
+from vmm_arch_gen.arch.inside import CLASSES, Member, inside_problems, read_inside
 from vmm_arch_gen.arch.macros import Macro, parse_template
 from vmm_arch_gen.arch.sections import SECTIONS, TEXTS
 from vmm_arch_gen.arch.states import States, read_states
@@ -69,9 +69,9 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
         else:
             problems += check(contract, states, hypervisor, abi, templates, functions)
         problems += _missing_macros(templates, functions)
-    inside: dict[str, Inside] = {}
+    inside: dict[str, tuple[Member, ...]] = {}
     with collecting(problems):
-        inside = read_inside(templates, cpu)
+        inside = read_inside(templates)
     for macro in hypervisor.macros.values():
         if macro.name in hypervisor.requests:
             continue  # a piece of another one, which is looked at as a whole

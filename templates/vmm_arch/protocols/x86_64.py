@@ -336,7 +336,10 @@ class Backend(Host, Protocol[VcpuT]):
 
 
 class VmRequest(Protocol):
-    """What only a machine of this CPU is asked for; the rest is in :mod:`vmm_arch.protocols.inside`."""
+    """The attributes that only a machine of this CPU has; the frame declares them.
+
+    The others are in :mod:`vmm_arch.protocols.inside`.
+    """
 
     cpuid: list[CpuidEntry]
-    """What CPUID shall say."""
+    """The results of the guest's CPUID instruction."""
