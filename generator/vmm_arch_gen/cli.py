@@ -3,8 +3,8 @@
 ``vmm-arch-gen extract`` needs headers and a C compiler. For each target it
 
 1. finds the compiler and the headers, fetches packages    extract/toolchain.py, fetch/packages.py
-2. preprocesses the headers                                extract/preprocess.py
-3. reads declarations from pycparser's tree                extract/declarations.py
+2. preprocesses the headers, respells them as C23          extract/preprocess.py, respell.py
+3. parses them, reads declarations from pycparser's tree   extract/parse.py, translation_unit.py
 4. lays out records as a compiler does                     abi/layout.py
 5. evaluates macros                                        extract/macros.py, expressions.py
 6. has the compiler state every fact itself, and compares  extract/verify.py

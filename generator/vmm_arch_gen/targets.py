@@ -436,6 +436,7 @@ def _model(row: Mapping[str, Any]) -> DataModel:
         ("signed_char", (True, False)),
         ("bit_fields", get_args(BitFieldRules)),
         ("int128_align", (8, 16)),
+        ("long_double", (8, 16)),
     ):
         _one_of(allowed, getattr(model, column), f"{column} ")
     return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import tempfile
 from pathlib import Path
@@ -141,6 +142,73 @@ struct s is 16 bytes aligned 1: @ 0 a char[16]
 struct inner is 1 bytes aligned 1: @ 0 y char
 struct s is 4 bytes aligned 4: @ 0 x int
 """),
+        (
+            "struct s { char a; int b __attribute__((packed)); long c : 7 __attribute__((aligned(8), packed)); };"
+            "struct t { char a; __attribute__((packed)) long b; int __attribute__((packed)) c; };"
+            "static __attribute__((unused)) inline __attribute__((always_inline)) int f(void) { return 1; }"
+            "struct u { const __attribute__((aligned(8))) char a; unsigned __attribute__((packed)) int b; int (__attribute__((stdcall)) *f)(void); };",
+            """\
+struct s is 16 bytes aligned 8
+  @ 0 a char
+  @ 1 b int packed
+  @ 8.0:7 c long packed aligned(8)
+struct t is 13 bytes aligned 1
+  @ 0 a char
+  @ 1 b long packed
+  @ 9 c int packed
+struct u is 16 bytes aligned 8
+  @ 0 a char aligned(8)
+  @ 1 b unsigned int packed
+  @ 8 f int()*
+omitted function f: a function with a body: no part of a binary interface
+""",
+        ),
+        (
+            "struct s { char a; long double b; }; struct t { int a __attribute__((aligned)); };"
+            "typedef unsigned int u64 __attribute__((__mode__(__DI__)));"
+            "enum __attribute__((packed)) small { A, B = 200 }; enum packed { C = -1, D = 300 } __attribute__((packed));",
+            """\
+enum packed is short
+  C = -1
+  D = 300
+enum small is unsigned char
+  A = 0
+  B = 200
+struct s is 32 bytes aligned 16
+  @ 0 a char
+  @ 16 b long double
+struct t is 16 bytes aligned 16: @ 0 a int aligned(16)
+typedef u64 is unsigned long
+""",
+        ),
+        (
+            "struct b { char a; struct { short c; int d[4]; } e; };"
+            "struct s { char a[__builtin_offsetof(struct b, e.d[2])], c[__alignof__(struct b) + _Alignof(short)], d[sizeof(((struct b *)0)->e.d)]; __typeof__(((struct b *)0)->e.d[0]) f; typeof(long) g; };"
+            "_Static_assert(__builtin_offsetof(struct b, e) == 4 && sizeof(((struct b *)0)->e) == 20, \"\");"
+            "_Static_assert(__builtin_types_compatible_p(int, int), \"which only the compiler evaluates\");\n"
+            "#define OFF __builtin_offsetof(struct b, e.d)\n#define ALIGN __alignof__(long)\n",
+            """\
+constant ALIGN = 8
+constant OFF = 8
+struct b is 24 bytes aligned 4
+  @ 0 a char
+  @ 4 e struct b.e is 20 bytes aligned 4
+    @ 0 c short
+    @ 4 d int[4]
+struct s is 56 bytes aligned 8
+  @ 0 a char[16]
+  @ 16 c char[6]
+  @ 22 d char[16]
+  @ 40 f int
+  @ 48 g long
+""",
+        ),
+        (
+            "int f(int a[static 3], int b[*], const char c[], int g(int));",
+            """\
+function f is int(int* a, int* b, char const* c, int(int)* g)
+""",
+        ),
     ],
 )  # fmt: skip
 def test_facts(text: str, expected: str, kvm: Target, table: TargetTable, tmp_path: Path) -> None:
@@ -150,22 +218,29 @@ def test_facts(text: str, expected: str, kvm: Target, table: TargetTable, tmp_pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("\n\nint broken(;\n", r"test.h:3:\d+: pycparser cannot read this"),
+        ("\n\nint broken(;\n", r"test.h:3: the compiler says: expected parameter declarator"),
+        ("\n\nstruct s { int x[; };\n", r"test.h:3:18: pycparser cannot read this"),
         ("struct s { int a : 40; };", r"test.h:1: .*wider than its type|the compiler says"),
         ("struct s { struct t inside; };", r"test.h:1: struct t is not defined"),
         ("struct s { int a[-1]; };", r"test.h:1: "),
         ("struct s { int a; } __attribute__((scalar_storage_order(\"big-endian\")));", r"test.h:1: the attribute scalar_storage_order.* is not known; it may change a layout; give the target a shim"),
-        ("typedef int t __attribute__((mode(DI)));", r"test.h:1: the attribute mode\(DI\) is not known"),
-        ("struct s { int a __attribute__((aligned)); };", r"the attribute aligned is not known"),
-        ("struct s { char a; int b __attribute__((packed)); };", r"the attribute packed on one member, b"),
-        ("#pragma pack(push, 1)\nstruct s { char a; int b; };", r"test.h:1: #pragma pack\(push, 1\) is not known"),
-        ("struct s { unknown_t a; };", r"test.h:1: pycparser cannot read this"),
+        ("#pragma options align=packed\nstruct s { char a; int b; };", r"test.h:1: #pragma options align=packed is not known; it may change a layout"),
+        ("#pragma ms_struct on\n", r"test.h:1: #pragma ms_struct on is not known"),
+        ("#pragma clang attribute push(__attribute__((packed)), apply_to = record)\n", r"test.h:1: #pragma clang attribute push.* is not known"),
+        ("#pragma pack(3)\n", r"test.h:1: #pragma pack\(3\): 3 is none of 1, 2, 4, 8, 16"),
+        ("#pragma pack(push, a, b)\n", r"test.h:1: #pragma pack\(push, a, b\)"),
+        ("struct s {\n char a;\n#pragma pack(1)\n int b; };", r"test.h:3: #pragma pack\(1\) stands between braces"),
+        ("struct s { unknown_t a; };", r"test.h:1: unknown_t is used as a type, but nothing before declares it"),
         ("typedef struct { int a; } *pointer;", r"test.h:1: an unnamed struct that is neither"),
         ("enum e { A = B };", r"test.h:1: names B, which the headers do not define"),
         ("_Static_assert(sizeof(int) == 5, \"five\");", r"test.h:1: the header's own static assertion is false: \"five\""),
-        ("#include <absent.h>\n", r"absent.h: this header is in none of the include folders \(.*\); name the folder"),
+        ("#include <absent.h>\n", r"test.h:1: includes absent.h, which is in none of the include folders \(.*\); name the folder"),
         ("#error not for you\n", r"test.h:1: the compiler says: not for you"),
-        ("long double wide;", r"the type long double is not known"),
+        ("struct s { float _Complex a; };", r"test.h:1: the type float _Complex is not known"),
+        ("typedef int v4 __attribute__((vector_size(16)));\n\nstruct s { v4 a; };", r"test.h:3: the type v4 cannot be read: the attribute vector_size\(16\) is not known; it may change a layout \(test.h:1\)"),
+        ("typedef _Float16 half;\ntypedef half quarter;\nunion u { quarter a; };", r"test.h:3: the type quarter cannot be read: the type half cannot be read: the type _Float16 cannot be read: it is the compiler's own \(test.h:1\) \(test.h:2\)"),
+        ("struct s { char a[_Generic(1, int: 3)]; };", r"test.h:1: a GenericSelection is not part of an integer constant"),
+        ("typedef struct { _BitInt(24) x; } t;", r"test.h:1: a BitIntType is not a type that is known"),
         ("struct s { int a; };\nstruct s { int a; };", r"struct s is defined twice"),
         ("int x[" + "(" * 5000 + "1" + ")" * 5000 + "];", r"test.h:1: is nested too deeply|the compiler says"),
         ("int x __attribute__((packed;", r"an attribute's parentheses are not closed"),
@@ -175,6 +250,60 @@ def test_refusals(text: str, message: str, kvm: Target, table: TargetTable, tmp_
     with pytest.raises(InputError, match=message) as caught:
         facts(text, kvm, table, tmp_path)
     assert all(problem.remedy for problem in caught.value.problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "omitted"),
+    [
+        ("static inline int f(int a) { __asm__(\"}\" : \"+r\"(a)); return ({ int b = a; b; }); }", "function f: a function with a body: no part of a binary interface"),
+        ("static __inline__ __attribute__((always_inline)) int\nf(int a) { __typeof__(a) b = ')' ; return b; }", "function f: a function with a body: no part of a binary interface"),
+        ("static inline int f(int a) { return __builtin_offsetof(struct q { int z; }, z); }", "function f: a function with a body: no part of a binary interface"),
+        ("static int f(a) int a; { return a; }", "function f: a function with a body: no part of a binary interface"),
+        ("static const struct { const char *name; } names[] = { { \"a\" } };", "variable names: a variable: no hypervisor's interface has any"),
+        ("typedef struct { int p; } pair; static pair two = (pair) { 1 };", "variable two: a variable: no hypervisor's interface has any"),
+        ("extern _Float16 number __asm__(\"digits\");", "variable number: a variable: no hypervisor's interface has any"),
+        ("int f(struct { int q; } *p);", "function f: an unnamed struct that is neither a typedef nor a member"),
+        ("int f(void) __asm__(\"g\") __attribute__((nothrow));", "function f: the linker knows it by another name: \"g\""),
+        ("int f();", "function f: is declared without its parameters"),
+        ("int f(void) __attribute__((ms_abi));", "function f: the attribute ms_abi is not known; it may change a layout"),
+        ("int f(const char *, __builtin_va_list);", "function f: the type __builtin_va_list cannot be read: it is the compiler's own"),
+        ("typedef __builtin_va_list list;", "typedef list: the type __builtin_va_list cannot be read: it is the compiler's own (test.h:1)"),
+        ("typedef int v4 __attribute__((vector_size(16)));", "typedef v4: the attribute vector_size(16) is not known; it may change a layout (test.h:1)"),
+        ("typedef float _Complex z;", "typedef z: the type float _Complex is not known (test.h:1)"),
+        ("typedef int odd[__builtin_types_compatible_p(int, long) + 1];", "typedef odd: pycparser cannot read this: Invalid expression (test.h:1)"),
+    ],
+)  # fmt: skip
+def test_what_no_fact_needs_is_left_out(
+    text: str, omitted: str, kvm: Target, table: TargetTable, tmp_path: Path
+) -> None:
+    expected = facts("struct s { int a; };", kvm, table, tmp_path)
+    found = facts(f"{text}\nstruct s {{ int a; }};", kvm, table, tmp_path)
+    assert f"omitted {omitted}\n" in found
+    assert expected in found
+
+
+def test_a_record_of_the_compilers_own_headers_is_refused_only_where_it_is_needed(
+    kvm: Target, table: TargetTable, tmp_path: Path
+) -> None:
+    toolchain = headers.toolchain(kvm, table, tmp_path)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "stddef.h").write_text(
+        "typedef struct { struct { int a; } b; _Float16 c; } max_align_t;\n"
+    )
+    toolchain = dataclasses.replace(toolchain, own_headers=own)
+    target = headers.small_target(kvm)
+    (tmp_path / "test.h").write_text("#include <stddef.h>\nstruct s { int a; };\n")
+    abi = extract(target, toolchain)
+    (left_out,) = (o for o in abi.omissions if o.name == "max_align_t")
+    assert left_out.reason == "the type _Float16 cannot be read: it is the compiler's own"
+    assert list(abi.records) == ["struct s"]
+    (tmp_path / "test.h").write_text("#include <stddef.h>\nstruct s { max_align_t a; };\n")
+    with pytest.raises(
+        InputError,
+        match=r"test.h:2: the type max_align_t cannot be read: .*_Float16.* \(cc:stddef.h:1\)",
+    ):
+        extract(target, toolchain)
 
 
 def test_everything_wrong_is_said_at_once(kvm: Target, table: TargetTable, tmp_path: Path) -> None:

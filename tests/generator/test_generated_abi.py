@@ -18,7 +18,7 @@ from requirements import require
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Member, VerifiedAbi
 from vmm_arch_gen.abi.reader import read_abi_file
-from vmm_arch_gen.abi.types import Scalar
+from vmm_arch_gen.abi.types import NOT_INTEGERS, Scalar
 from vmm_arch_gen.generate.abi_module import abi_module
 from vmm_arch_gen.generate.formatting import format_source
 from vmm_arch_gen.generate.names import member_name, python_name
@@ -33,7 +33,7 @@ def signed(member: Member, layouts: Layouts) -> bool | None:
     kind = layouts.resolve(member.type)
     if not isinstance(kind, Scalar):
         return None
-    others = ("char", "_Bool", "float", "double", "__int128", "unsigned __int128")
+    others = ("char", "_Bool", *NOT_INTEGERS, "__int128", "unsigned __int128")
     return None if member.bits is None and kind.name in others else layouts.signed(kind)
 
 

@@ -38,13 +38,47 @@ INTEGERS = [
     ("long", 32),  # 64 where it is longer, which a bit-field need not use
     ("_Bool", 1),
 ]
-ARRAYS = ["void *", "float", "double", "enum colour", "struct inner", "unsigned __int128"]
-OTHERS = [*ARRAYS, "wide_t"]  # compilers refuse an array of it: its alignment exceeds its size
+ARRAYS = [
+    "void *",
+    "float",
+    "double",
+    "enum colour",
+    "struct inner",
+    "unsigned __int128",
+    "long double",
+]
+OTHERS = [
+    *ARRAYS,
+    "low_t",
+    "wide_t",
+]  # compilers refuse an array of it: its alignment exceeds its size
 PROLOGUE = """
 enum colour { RED, GREEN = 0x80000000, BLUE };
 struct inner { unsigned char a; unsigned short b; unsigned long long c; };
 typedef unsigned long long wide_t __attribute__((aligned(16)));
+typedef unsigned long long low_t __attribute__((aligned(2)));
 """
+PACKS = [
+    "",
+    "1",
+    "2",
+    "4",
+    "8",
+    "16",
+    "push",
+    "push, 1",
+    "push, a",
+    "push, b, 2",
+    "pop",
+    "pop, a",
+    "pop, b",
+    "pop, 4",
+]
+ON_MEMBERS = ["", "", "", "", "aligned(8)", "aligned(2)", "packed", "packed, aligned(4)"]
+
+
+def attribute(text: str) -> str:
+    return f" __attribute__(({text}))" if text else ""
 
 
 @st.composite
@@ -54,21 +88,25 @@ def members(draw: st.DrawFn, depth: int = 0) -> str:
     for _ in range(draw(st.integers(1, 5))):
         name = f"m{draw(st.integers(0, 10**9))}_{len(lines)}_{depth}"
         match draw(
-            st.sampled_from(["plain", "plain", "array", "bits", "bits", "filler", "nested"])
+            st.sampled_from(
+                ["plain", "plain", "array", "bits", "bits", "bits", "filler", "end", "nested"]
+            )
         ):
             case "plain":
                 kind = draw(st.sampled_from([name for name, _ in INTEGERS] + OTHERS))
-                aligned = draw(st.sampled_from(["", "", "", " __attribute__((aligned(8)))"]))
-                lines.append(f"{kind} {name}{aligned};")
+                lines.append(f"{kind} {name}{attribute(draw(st.sampled_from(ON_MEMBERS)))};")
             case "array":
                 kind = draw(st.sampled_from([name for name, _ in INTEGERS] + ARRAYS))
                 lines.append(f"{kind} {name}[{draw(st.integers(1, 3))}];")
             case "bits":
                 kind, width = draw(st.sampled_from(INTEGERS))
-                lines.append(f"{kind} {name} : {draw(st.integers(1, width))};")
+                attributes = attribute(draw(st.sampled_from(ON_MEMBERS)))
+                lines.append(f"{kind} {name} : {draw(st.integers(1, width))}{attributes};")
             case "filler":
                 kind, width = draw(st.sampled_from(INTEGERS[1:9]))
                 lines.append(f"{kind} : {draw(st.integers(1, width))};")
+            case "end":
+                lines.append(f"{draw(st.sampled_from(INTEGERS[1:9]))[0]} : 0;")
             case "nested" if depth < 2:
                 inner = draw(members(depth + 1))
                 kind = draw(st.sampled_from(["struct", "union"]))
@@ -81,11 +119,11 @@ def header(draw: st.DrawFn) -> str:
     """A header with several records."""
     text = PROLOGUE
     for number in range(draw(st.integers(1, 12))):
+        if draw(st.booleans()):
+            text += f"#pragma pack({draw(st.sampled_from(PACKS))})\n"
         kind = draw(st.sampled_from(["struct", "struct", "union"]))
-        attribute = draw(
-            st.sampled_from(["", "", "", "__attribute__((aligned(32)))", "__attribute__((packed))"])
-        )
-        text += f"{kind} r{number} {{ {draw(members())} }} {attribute};\n"
+        attributes = attribute(draw(st.sampled_from(["", "", "", "aligned(32)", "packed"])))
+        text += f"{kind} r{number} {{ {draw(members())} }}{attributes};\n"
     numbers = count()  # a name that is in a record twice would be an error in the header
     return re.sub(r"\bm\d+_\d+_\d+\b", lambda _: f"m{next(numbers)}", text)
 

@@ -53,6 +53,7 @@ class Layouts:
             "unsigned __int128": (16, model.int128_align),
             "float": (4, 4),
             "double": (8, 8),
+            "long double": (model.long_double, min(model.long_double, model.int128_align)),
         }
         self._pointer = (model.pointer, model.pointer)
         self._unsigned = {"_Bool"} if model.signed_char else {"_Bool", "char"}
@@ -123,26 +124,26 @@ class Layouts:
         return self._layouts[key]
 
     def _place(self, record: Record) -> Layout:
-        union = record.kind == "union"
-        placer = self._placer(union)
-        offsets, longest = [], 0
+        placer = self._placer(record)
+        offsets = []
         for member in record.members:
             size, align = self.of(member.type)
-            bits_keep = member.bits is not None and placer.packs_no_bits
-            if record.packed and member.bits != 0 and not bits_keep:
-                align = 1
-            align = max(align, member.aligned or 1)
-            if union:
-                placer.end = 0
+            if placer.by_size:
+                align = max(align, self._of_element(member.type))
             if member.bits is None:
-                offsets.append(placer.bytes(size, align))
+                offsets.append(placer.bytes(member, size, align))
+            elif member.bits > size * 8:
+                raise LayoutError(f"{record.key}: {member.name} is wider than its type")
             else:
-                if member.bits > size * 8:
-                    raise LayoutError(f"{record.key}: {member.name} is wider than its type")
-                offsets.append(placer.bits(member, size, align, record.packed))
-            longest = max(longest, placer.end)
+                offsets.append(placer.bits(member, size, align))
         align = max(placer.align, record.aligned or 1)
-        return Layout(_up(-(-longest // 8), align), align, tuple(offsets))
+        return Layout(_up(-(-placer.size // 8), align), align, tuple(offsets))
+
+    def _of_element(self, type: Type) -> int:
+        """The bytes of the C type that a type, or the elements of an array, is called after."""
+        while isinstance(type, Array) or (isinstance(type, Named) and type.name in self.typedefs):
+            type = type.of if isinstance(type, Array) else self.typedefs[type.name].type
+        return self.of(type)[0] if isinstance(type, Scalar) else 1
 
 
 def _up(value: int, multiple: int) -> int:
@@ -152,36 +153,61 @@ def _up(value: int, multiple: int) -> int:
 class _SysVPlacer:
     """The rules of the System V ABIs: a bit-field goes where it fits, wherever the last one ended."""
 
+    by_size = False
+    """Whether C's own types are aligned to their size even where a typedef says less."""
     unnamed_aligns = False
     """Whether an unnamed bit-field aligns the record that it is in."""
-    packs_no_bits = False
-    """Whether the bit-fields of a packed record keep their alignment."""
 
-    def __init__(self, union: bool) -> None:
-        self.end = 0  # in bits
+    def __init__(self, record: Record) -> None:
+        self.size = 0  # in bits
+        self.end = 0
+        """Where the next member may begin: before what is taken, if a bit-field ended a unit."""
         self.align = 1
-        self.union = union
+        self._record = record
 
-    def bytes(self, size: int, align: int) -> int:
-        start = _up(self.end, align * 8)
-        self.align = max(self.align, align)
-        self.end = start + size * 8
+    def bytes(self, member: Member, size: int, align: int) -> int:
+        """Place a member that is no bit-field; its offset in bits."""
+        if self._packed(member):
+            align = 1
+        align = self._limited(max(align, member.aligned or 1))
+        start = 0 if self._union else _up(self.end, align * 8)
+        self._placed(start + size * 8, align)
         return start
 
-    def bits(self, member: Member, size: int, align: int, packed: bool) -> int:
-        width = member.bits or 0
+    def bits(self, member: Member, size: int, align: int) -> int:
+        """Place a bit-field; its offset in bits."""
+        width, aligned, limit = member.bits or 0, member.aligned or 0, self._record.pack
         unit = size * 8
-        start = self.end
-        if member.aligned is not None:
-            start = _up(start, member.aligned * 8)
-        if width == 0:
-            start = _up(start, unit)
-        elif not packed and start // unit != (start + width - 1) // unit:
-            start = _up(start, align * 8)
-        if member.name or self.unnamed_aligns:
-            self.align = max(self.align, align)
-        self.end = start + width
+        # Of a bit-field an alignment is a number of bits: packed ones may begin at any.
+        wanted = 1 if self._packed(member) and width else align * 8
+        wanted = max(wanted, aligned * 8)
+        if limit and width:
+            unpacked = min(max(align, aligned), limit) * 8
+            wanted = unpacked if self._packed(member) else min(wanted, limit * 8)
+        start = 0 if self._union else self.end
+        # In a packed record nothing is left free before a bit-field.
+        if width == 0 or (not limit and start % wanted + width > unit):
+            start = _up(start, wanted)
+        elif aligned and not (limit and aligned > limit):
+            start = _up(start, aligned * 8)
+        self._placed(start + width, wanted // 8 if member.name or self.unnamed_aligns else 1)
         return start
+
+    @property
+    def _union(self) -> bool:
+        return self._record.kind == "union"
+
+    def _packed(self, member: Member) -> bool:
+        return self._record.packed or member.packed
+
+    def _limited(self, align: int) -> int:
+        """An alignment, limited to what ``#pragma pack`` says."""
+        return min(align, self._record.pack or align)
+
+    def _placed(self, end: int, align: int) -> None:
+        self.end = end
+        self.size = max(self.size, end)
+        self.align = max(self.align, align)
 
 
 class _AapcsPlacer(_SysVPlacer):
@@ -193,27 +219,33 @@ class _AapcsPlacer(_SysVPlacer):
 class _MsPlacer(_SysVPlacer):
     """Microsoft's rules: bit-fields share a unit only with neighbours whose type has the same size."""
 
-    packs_no_bits = True
+    by_size = True
 
-    def __init__(self, union: bool) -> None:
-        super().__init__(union)
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
         self._unit = self._free = 0  # of the open storage unit, in bits
 
-    def bytes(self, size: int, align: int) -> int:
+    def bytes(self, member: Member, size: int, align: int) -> int:
         self._unit = self._free = 0
-        return super().bytes(size, align)
+        return super().bytes(member, size, align)
 
-    def bits(self, member: Member, size: int, align: int, packed: bool) -> int:
-        width = member.bits or 0
-        if self.union:  # where a bit-field takes all of its type's bytes, but aligns nothing
-            self.end = size * 8
+    def bits(self, member: Member, size: int, align: int) -> int:
+        width, unit = member.bits or 0, size * 8
+        if self._union:  # where a bit-field takes all of its type's bytes, but aligns nothing
+            self._placed(unit if width else 8, 1)
             return 0
-        if width == 0 and not self._unit:
-            return self.end  # it only ends a unit, and none is open
-        if self._unit != size * 8 or self._free < width or width == 0:
-            start = super().bytes(0, align)
-            self._unit, self._free = (size * 8, size * 8) if width else (0, 0)
-            self.end = start + self._unit
+        wanted = size
+        if self._unit != unit or self._free < width:
+            if not self._unit and not width:
+                wanted = 1  # it only ends a unit, and none is open
+            self._unit = self._free = 0
+        wanted = max(wanted, member.aligned or 1)
+        if width:
+            wanted = self._limited(wanted)
         start = self.end - self._free
+        if width == 0 or not self._free:
+            start = _up(start, wanted * 8)
+            self._unit, self._free = (unit, unit) if width else (0, 0)
         self._free -= width
+        self._placed(start + width + self._free, wanted)
         return start

@@ -32,6 +32,8 @@ class DataModel:
     """Whose rules place bit-fields: System V's, Arm's or Microsoft's."""
     int128_align: int = 16
     """What an ``__int128`` is aligned to, in bytes: s390x has no such registers and says 8."""
+    long_double: int = 16
+    """Bytes of a ``long double``: 8 for Microsoft's compiler and for Apple's on Arm."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class Member:
     bits: int | None = None
     """The width of a bit-field."""
     aligned: int | None = None
+    packed: bool = False
+    """Whether an attribute of its own packs it."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,8 @@ class Record:
     packed: bool
     aligned: int | None
     header: str
+    pack: int | None = None
+    """What ``#pragma pack`` limits the alignment of members to, in bytes."""
 
     @property
     def unnamed(self) -> bool:

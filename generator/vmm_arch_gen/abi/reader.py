@@ -152,7 +152,13 @@ class _Reader:
         origin, digest = self._single["origin"]
         records = {
             key: Record(
-                key, kind, tuple(members), bool(head["packed"]), _optional(head["aligned"]), header
+                key,
+                kind,
+                tuple(members),
+                bool(head["packed"]),
+                _optional(head["aligned"]),
+                header,
+                _optional(head["pack"]),
             )
             for key, (head, kind, header, members) in self._records.items()
         }
@@ -202,6 +208,7 @@ class _Reader:
             match["char"] == "signed",
             cast(BitFieldRules, match["bits"]),  # the pattern allows no other
             int(match["wide"]),
+            int(match["float"] or 16),
         )
 
     def ioctl_rules(self, match: re.Match[str]) -> None:
@@ -268,7 +275,8 @@ class _Reader:
         type = _type(match["type"])
         names = match["names"].replace("-", "").split(", ")
         _, _, header, members = self._records[key]
-        members += [Member(name, type, bits, aligned) for name in names]
+        packed = bool(match["own_packed"])
+        members += [Member(name, type, bits, aligned, packed) for name in names]
         offset = int(match["byte"]) * 8 + int(match["bit"] or 0)
         self._stated[key][2].extend([offset, *[None] * (len(names) - 1)])
         if match["size"]:
@@ -301,7 +309,7 @@ def _key(definition: str) -> str:
 
 _MEASURES = (
     r"(?P<size>\d+) bytes aligned (?P<align>\d+)(?P<packed> packed)?"
-    r"(?: aligned\((?P<aligned>\d+)\))?"
+    r"(?: pack\((?P<pack>\d+)\))?(?: aligned\((?P<aligned>\d+)\))?"
 )
 _IN = r" in (?P<header>\S+)"
 
@@ -340,7 +348,7 @@ _FACTS = {
         (
             r"model long (?P<long>\d+), pointer (?P<pointer>\d+), (?P<order>big|little) endian,"
             r" (?P<char>signed|unsigned) char, (?P<bits>sysv|aapcs|ms) bit-fields,"
-            r" __int128 aligned (?P<wide>\d+)",
+            r" __int128 aligned (?P<wide>\d+)(?:, long double (?P<float>\d+))?",
             _Reader.model,
         )
     ),
@@ -351,7 +359,7 @@ _MEMBERS = _compiled(
     (
         r"@ (?P<byte>\d+)(?:\.(?P<bit>\d):(?P<bits>\d+))? "
         r"(?P<names>[\w-]+(?:, \w+)*) (?P<type>.+?)"
-        rf"(?: aligned\((?P<own>\d+)\))?(?: is {_MEASURES})?",
+        rf"(?P<own_packed> packed)?(?: aligned\((?P<own>\d+)\))?(?: is {_MEASURES})?",
         _Reader.member,
     ),
     (r"(?P<name>\w+) = (?P<value>-?\d+)", _Reader.enumerator),

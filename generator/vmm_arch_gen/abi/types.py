@@ -28,7 +28,10 @@ SCALARS = (
     "unsigned __int128",
     "float",
     "double",
+    "long double",
 )
+
+NOT_INTEGERS = ("void", "float", "double", "long double")
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def declare(type: Type, inner: str = "") -> str:
 
 _TOKEN = re.compile(
     r"\s*((?:struct|union|enum) [\w.<>]+|(?:un)?signed (?:__int128|char|short|int|long long|long)\b"
-    r"|long long\b|\.\.\.|[\w.<>]+|[*\[\](),])"
+    r"|long (?:long|double)\b|\.\.\.|[\w.<>]+|[*\[\](),])"
 )
 
 

@@ -35,7 +35,8 @@ def write_abi(abi: VerifiedAbi) -> str:
         f"target {abi.target}",
         f"model long {abi.model.long}, pointer {abi.model.pointer}, {abi.model.byte_order} endian,"
         f" {'signed' if abi.model.signed_char else 'unsigned'} char,"
-        f" {abi.model.bit_fields} bit-fields, __int128 aligned {abi.model.int128_align}",
+        f" {abi.model.bit_fields} bit-fields, __int128 aligned {abi.model.int128_align}"
+        + (f", long double {abi.model.long_double}" if abi.model.long_double != 16 else ""),
         f"origin {abi.origin}, sha256 {abi.headers_digest}",
         f"ioctl_rules {abi.ioctl_rules}",
         *(f"header {name}" for name in abi.headers),
@@ -91,6 +92,10 @@ def _aligned(alignment: int | None) -> str:
     return f" aligned({alignment})" if alignment else ""
 
 
+def _packed(packed: bool) -> str:
+    return " packed" if packed else ""
+
+
 def _omission_lines(omissions: Iterable[Omission]) -> Iterator[str]:
     """Those for one reason share a line."""
     for (kind, header, reason), group in groupby(omissions, lambda o: (o.kind, o.header, o.reason)):
@@ -112,7 +117,7 @@ class _Records:
 
     def _measures(self, record: Record) -> str:
         layout = self._abi.layouts[record.key]
-        packed = " packed" if record.packed else ""
+        packed = _packed(record.packed) + (f" pack({record.pack})" if record.pack else "")
         return f"{layout.size} bytes aligned {layout.align}{packed}{_aligned(record.aligned)}"
 
     def _with_members(self, head: str, record: Record, indent: str) -> Iterator[str]:
@@ -130,7 +135,8 @@ class _Records:
             at = str(offset // 8)
             if member.bits is not None:
                 at += f".{offset % 8}:{member.bits}"
-            line = f"{indent}@ {at} {names} {spell(member.type)}{_aligned(member.aligned)}"
+            line = f"{indent}@ {at} {names} {spell(member.type)}"
+            line += _packed(member.packed) + _aligned(member.aligned)
             inner = unnamed_in(spell(member.type))
             if inner is None or inner in self._written:
                 yield line
@@ -147,7 +153,8 @@ class _Records:
         for member, offset in zip(
             record.members, self._abi.layouts[record.key].offsets, strict=True
         ):
-            alone = member.bits is not None or member.aligned or not member.name
+            stated = member.aligned or member.packed
+            alone = member.bits is not None or stated or not member.name
             full = sum(len(neighbour.name) + 2 for neighbour in run) + len(member.name) > _NAMES
             if run and (alone or full or offset != following or member.type != run[0].type):
                 yield run, begin

@@ -273,6 +273,7 @@ def _said(what: str, facts: Facts) -> list[str]:
                 f"{'signed' if facts['signed_char'] else 'unsigned'} char",
                 f"{facts['bit_fields']} bit-fields",
                 f"__int128 aligned {facts['int128_align']}",
+                f"long double {facts['long_double']}",
             ]
         case "typedef" | "enum":
             return [str(facts["type"]), *([_bytes(facts["size"])] if "size" in facts else [])]

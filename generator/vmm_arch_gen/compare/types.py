@@ -6,7 +6,16 @@ from collections.abc import Mapping
 
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi
-from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar, Type, spell
+from vmm_arch_gen.abi.types import (
+    NOT_INTEGERS,
+    Array,
+    Function,
+    Named,
+    Pointer,
+    Scalar,
+    Type,
+    spell,
+)
 
 
 class Meaning:
@@ -43,6 +52,6 @@ class Meaning:
         raise AssertionError(f"no such type: {spell(type)}")
 
     def _scalar(self, type: Scalar, name: str) -> str:
-        if name in ("void", "char", "_Bool", "float", "double"):
+        if name in (*NOT_INTEGERS, "char", "_Bool"):
             return name
         return f"{'i' if self.layouts.signed(type) else 'u'}{self.layouts.of(type)[0] * 8}"

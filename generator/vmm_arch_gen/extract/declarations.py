@@ -1,14 +1,16 @@
-"""From pycparser's tree to declarations: records, typedefs, enums and functions."""
+"""From pycparser's tree to types, and the records and enums that they define."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 from pycparser import c_ast, c_parser
 
 from vmm_arch_gen.abi.layout import LayoutError, Layouts
+from vmm_arch_gen.abi.members import members
 from vmm_arch_gen.abi.model import (
     DataModel,
     Enum,
@@ -18,30 +20,23 @@ from vmm_arch_gen.abi.model import (
     Record,
     Typedef,
 )
-from vmm_arch_gen.abi.types import SCALARS, Array, Function, Named, Pointer, Scalar, Type
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.abi.types import (
+    NOT_INTEGERS,
+    SCALARS,
+    Array,
+    Function,
+    Named,
+    Pointer,
+    Scalar,
+    Type,
+    spell,
+)
+from vmm_arch_gen.extract import tree
 from vmm_arch_gen.extract.attributes import Attributes, read_attributes
 from vmm_arch_gen.extract.expressions import Evaluator, Integer, NotConstant, fits_int
+from vmm_arch_gen.extract.parse import BUILT_IN
 
-_Definition = c_ast.Struct | c_ast.Union | c_ast.Enum
-_UNREADABLE = "give the target a shim for what cannot be read, or correct the header"
-
-
-def parse(text: str) -> c_ast.FileAST:
-    """Parse preprocessed C; InputError gives the header and line that does not parse."""
-    parser = c_parser.CParser(dialect="c23")
-    try:
-        return parser.parse(text)
-    except c_parser.ParseError as error:
-        where, _, what = str(error).partition(": ")
-        if re.search(r":\d", where) is None:  # it gives the file only; the lexer knows the line
-            where = f"{parser.clex.filename}:{parser.clex._lineno}"
-        raise InputError(
-            Problem(where, f"pycparser cannot read this: {what}", _UNREADABLE)
-        ) from None
-    except RecursionError:
-        where = f"{parser.clex.filename}:{parser.clex._lineno}"
-        raise InputError(Problem(where, "is nested too deeply to be read", _UNREADABLE)) from None
+_INT128 = {"__int128_t": "__int128", "__uint128_t": "unsigned __int128"}
 
 
 class Declarations:
@@ -55,76 +50,46 @@ class Declarations:
         self.functions: dict[str, FunctionPrototype] = {}
         self.omissions: list[Omission] = []
         self.layouts = Layouts(model, self.records, self.typedefs, self.enums)
-        self.evaluator = Evaluator(model, self.enumerators, self._sizeof, self._cast)
+        self.evaluator = Evaluator(model, self.enumerators, self)
         self.size_suffix = "ULL" if model.pointer == 8 else "U"  # of a number of type size_t
         self.model = model
         # pycparser shares one node between the declarators of a declaration.
         self._defined: dict[int, str] = {}
-        self._keys: set[str] = set()
-        self._incomplete: dict[str, str] = {}
+        self._keys: dict[str, None] = {}  # of records, in their order
+        self.incomplete: dict[str, str] = {}
+        """The records and enums that are named before they are defined, each with its header."""
+        self.unreadable: dict[str, str] = dict.fromkeys(BUILT_IN, "it is the compiler's own")
+        """The types that cannot be read, with the reason."""
 
-    def read(self, tree: c_ast.FileAST) -> None:
-        """Read a translation unit; InputError collects everything that cannot be read."""
-        problems = []
-        for node in tree.ext:
-            try:
-                self._external(node)
-            except (LayoutError, NotConstant, ValueError, c_parser.ParseError) as error:
-                problems.append(Problem(_where(node), str(error), _UNREADABLE))
-            except RecursionError:
-                problems.append(Problem(_where(node), "is nested too deeply", _UNREADABLE))
-        if problems:
-            raise InputError(*problems)
-        self.omissions += [
-            Omission("record", key.replace(" ", ":"), header, "declared, but defined nowhere")
-            for key, header in self._incomplete.items()
-            if key not in self.records and key not in self.enums
-        ]
+    def mark(self) -> tuple[int, ...]:
+        """How much was read so far."""
+        return tuple(map(len, self._read_so_far))
 
-    # -- declarations ------------------------------------------------------------------------
+    def forget_since(self, mark: tuple[int, ...]) -> None:
+        """Forget what was read of a declaration that cannot be read whole."""
+        for read, count in zip(self._read_so_far, mark, strict=True):
+            for key in list(read)[count:]:
+                del read[key]
 
-    def _external(self, node: c_ast.Node) -> None:
-        header = _header(node)
-        match node:
-            case c_ast.Typedef(name=name):
-                c_type, attributes = self._type(node.type, name)
-                attributes |= self._attributes(node)
-                if attributes.packed:
-                    raise ValueError(f"the attribute packed on the typedef {name} has no meaning")
-                if c_type == Named(name):  # it names an unnamed type, and that is all it does
-                    if attributes.aligned is not None:
-                        raise ValueError(f"the typedef {name} aligns the unnamed type it defines")
-                else:
-                    self.typedefs[name] = Typedef(name, c_type, attributes.aligned, header)
-            case c_ast.FuncDef():
-                reason = "a function with a body: no part of a binary interface"
-                self.omissions.append(Omission("function", node.decl.name, header, reason))
-            case c_ast.Decl(name=None):
-                self._type(node.type, None)
-            case c_ast.Decl(name=name):
-                c_type, _ = self._type(node.type, None)
-                self._attributes(node)
-                if isinstance(c_type, Function):
-                    self.functions[name] = FunctionPrototype(name, c_type, header)
-                else:
-                    reason = "a variable: no hypervisor's interface has any"
-                    self.omissions.append(Omission("variable", name, header, reason))
-            case c_ast.StaticAssert():
-                self._assert(node)
-            case c_ast.Pragma():
-                _pragma(node)
-            case c_ast.AttributeDeclaration():
-                self._attributes(node)
-            case _:
-                raise ValueError(f"a {type(node).__name__} is not expected here")
+    @property
+    def _read_so_far(self) -> tuple[dict[str, Any], ...]:
+        return self.records, self.enums, self.enumerators, self._keys
 
-    def _assert(self, node: c_ast.StaticAssert) -> None:
-        if not self.evaluator.value(node.cond):
+    def check(self, node: c_ast.StaticAssert) -> None:
+        """Evaluate a static assertion; ValueError if it is false."""
+        try:
+            holds = self.evaluator.value(node.cond)
+        except (LayoutError, ValueError):
+            return  # the compiler evaluates it, too, when it proves the facts
+        if not holds:
             message = node.message.value if node.message else "no message"
             raise ValueError(f"the header's own static assertion is false: {message}")
 
-    def _attributes(self, node: c_ast.Node) -> Attributes:
-        return read_attributes(getattr(node, "attributes", None), self._evaluate_text)
+    def attributes(self, node: c_ast.Node) -> Attributes:
+        return self._read(getattr(node, "attributes", None))
+
+    def _read(self, specifiers: Iterable[c_ast.AttributeSpecifier] | None) -> Attributes:
+        return read_attributes(specifiers, self._evaluate_text, self.model.int128_align)
 
     def _evaluate_text(self, text: str) -> int:
         return self.evaluator.value(self.parse_expression(text))
@@ -134,10 +99,10 @@ class Declarations:
         try:
             words = set(re.findall(r"\w+", text))
             names = self.type_names(words)  # not all of them: a target has hundreds
-            tree = c_parser.CParser(dialect="c23").parse(f"{names}long x = ({text});")
+            parsed = c_parser.CParser(dialect="c23").parse(f"{names}long x = ({text});")
         except c_parser.ParseError:
             raise NotConstant(f"{text} is not an expression that can be read") from None
-        value: c_ast.Node = tree.ext[-1].init
+        value: c_ast.Node = parsed.ext[-1].init
         return value
 
     def type_of(self, text: str) -> Type:
@@ -150,11 +115,11 @@ class Declarations:
         node = self.parse_expression(f"sizeof({text})")
         if not isinstance(node, c_ast.UnaryOp) or not isinstance(node.expr, c_ast.Typename):
             raise NotConstant(f"{text} is not a type")
-        return self._type(node.expr.type, None)[0]
+        return self.type(node.expr.type, None)[0]
 
     def named_type(self, node: c_ast.Typename | c_ast.TypeDecl) -> Type:
         """The type that a cast or ``sizeof`` names, with typedefs resolved."""
-        return self.layouts.resolve(self._type(node.type, None)[0])
+        return self.layouts.resolve(self.type(node.type, None)[0])
 
     def type_names(self, words: Collection[str] | None = None) -> str:
         """C that tells a parser which names, or which of some words, are types."""
@@ -169,57 +134,111 @@ class Declarations:
 
     # -- types -------------------------------------------------------------------------------
 
-    def _sizeof(self, node: c_ast.Typename) -> int:
-        return self.layouts.of(self._type(node.type, None)[0])[0]
+    def sizeof(self, node: c_ast.Typename) -> int:
+        return self.layouts.of(self.type(node.type, None)[0])[0]
 
-    def _cast(self, node: c_ast.Typename) -> tuple[int, bool]:
+    def alignof(self, node: c_ast.Typename) -> int:
+        return self.layouts.of(self.type(node.type, None)[0])[1]
+
+    def offsetof(self, node: c_ast.Typename, path: c_ast.Node) -> int:
+        return self._place(self.type(node.type, None)[0], path)[1] // 8
+
+    def sizeof_member(self, node: c_ast.Node) -> int:
+        return self.layouts.of(self.expression_type(node))[0]
+
+    def expression_type(self, node: c_ast.Node) -> Type:
+        """The type of an expression that reaches a member from a cast, as macros do."""
+        match node:
+            case c_ast.Cast(to_type=wanted):
+                return self.type(wanted.type, None)[0]
+            case c_ast.UnaryOp(op="*", expr=inner) | c_ast.ArrayRef(name=inner):
+                return self._pointee(self.expression_type(inner))
+            case c_ast.StructRef(name=inner, type=operator, field=field):
+                outer = self.expression_type(inner)
+                return self._place(self._pointee(outer) if operator == "->" else outer, field)[0]
+        raise NotConstant(f"the type of a {type(node).__name__} is not known")
+
+    def _pointee(self, outer: Type) -> Type:
+        match self.layouts.resolve(outer):
+            case Pointer(inner) | Array(inner):
+                return inner
+        raise NotConstant(f"{spell(outer)} points to nothing")
+
+    def _place(self, outer: Type, path: c_ast.Node) -> tuple[Type, int]:
+        """The type of a record's member, and its offset in bits; ``path`` may go further in."""
+        match path:
+            case c_ast.ID(name=name):
+                key = self.layouts.resolve(outer)
+                record = self.records.get(key.name) if isinstance(key, Named) else None
+                if record is None:
+                    raise NotConstant(f"{spell(outer)} is not a record that is defined")
+                for place in members(record, self.records, self.layouts):
+                    if place.path == name and place.member.bits is None:
+                        return place.member.type, place.offset
+                raise NotConstant(f"{record.key} has no member {name} that has an address")
+            case c_ast.StructRef(name=inner, field=field):
+                middle, offset = self._place(outer, inner)
+                found, further = self._place(middle, field)
+                return found, offset + further
+            case c_ast.ArrayRef(name=inner, subscript=subscript):
+                middle, offset = self._place(outer, inner)
+                element = self._pointee(middle)
+                index = self.evaluator.value(subscript)
+                return element, offset + index * self.layouts.of(element)[0] * 8
+        raise NotConstant(f"a {type(path).__name__} is not a member")
+
+    def cast(self, node: c_ast.Typename) -> tuple[int, bool]:
         c_type = self.named_type(node)
         match c_type:
             case Pointer():
                 return self.model.pointer, False
-            case Scalar(name) if name not in ("void", "float", "double"):
+            case Scalar(name) if name not in NOT_INTEGERS:
                 return self.layouts.of(c_type)[0], self.layouts.signed(c_type)
         raise NotConstant("casts to a type that is not an integer")
 
-    def _type(self, node: c_ast.Node, name: str | None) -> tuple[Type, Attributes]:
+    def type(self, node: c_ast.Node, name: str | None) -> tuple[Type, Attributes]:
         """A declarator's type, and what its attributes say about the thing declared.
 
         ``name`` is what an unnamed record or enum is called: a typedef's name or a member's path.
         """
-        attributes = self._attributes(node) if not _defines(node) else Attributes()
+        attributes = self.attributes(node) if not tree.defines(node) else Attributes()
         match node:
             case c_ast.TypeDecl():
-                c_type, inner = self._type(node.type, name)
+                c_type, inner = self.type(node.type, name)
                 return c_type, attributes | inner
-            case c_ast.AttributedType(type=inner_node) if _defines(inner_node):
+            case c_ast.AttributedType(type=inner_node) if tree.defines(inner_node):
                 return self._define(inner_node, name, node.attributes), Attributes()
             case c_ast.AttributedType():
-                c_type, inner = self._type(node.type, name)
+                c_type, inner = self.type(node.type, name)
                 return c_type, attributes | inner
             case c_ast.Struct() | c_ast.Union() | c_ast.Enum():
-                if _defines(node):
+                if tree.defines(node):
                     return self._define(node, name, None), Attributes()
                 key = f"{type(node).__name__.lower()} {node.name}"
-                self._incomplete.setdefault(key, _header(node))
+                self.incomplete.setdefault(key, tree.header(node))
                 return Named(key), attributes
             case c_ast.PtrDecl():
-                c_type, _ = self._type(node.type, None)
-                if "volatile" in _qualifiers(node.type):
+                c_type, _ = self.type(node.type, None)
+                if "volatile" in tree.qualifiers(node.type):
                     raise ValueError("a pointer to volatile memory cannot be said in the facts")
                 # Attributes behind the name belong to what is named; those before, to the pointee.
-                attributes |= self._attributes(_declared(node))
-                return Pointer(c_type, "const" in _qualifiers(node.type)), attributes
+                attributes |= self.attributes(tree.declared(node))
+                return Pointer(c_type, "const" in tree.qualifiers(node.type)), attributes
             case c_ast.ArrayDecl(dim=dimension):
-                c_type, inner = self._type(node.type, name)
+                c_type, inner = self.type(node.type, name)
                 count = None if dimension is None else self.evaluator.value(dimension)
                 if count is not None and count < 0:
                     raise ValueError(f"an array of {count} elements")
                 return Array(c_type, count), attributes | inner
             case c_ast.FuncDecl():
-                result, _ = self._type(node.type, None)
+                result, _ = self.type(node.type, None)
                 return Function(result, *self._parameters(node.args)), attributes
             case c_ast.IdentifierType(names=names):
                 return self._identifier(names), attributes
+            case c_ast.TypeOf(expr=c_ast.Typename() as named):
+                return self.type(named.type, None)[0], attributes
+            case c_ast.TypeOf(expr=expression):
+                return self.expression_type(expression), attributes
         raise ValueError(f"a {type(node).__name__} is not a type that is known")
 
     def _is_type(self, name: str) -> bool:
@@ -228,6 +247,10 @@ class Declarations:
     def _identifier(self, names: list[str]) -> Type:
         if len(names) == 1 and self._is_type(names[0]):
             return Named(names[0])
+        if reason := self.unreadable.get(names[0]):
+            raise ValueError(f"the type {names[0]} cannot be read: {reason}")
+        if names[0] in _INT128:
+            return Scalar(_INT128[names[0]])
         # The order of the words is free, "int" is redundant beside others, "signed" but for char.
         base = " ".join(w for w in names if w not in ("signed", "unsigned", "int")) or "int"
         base = "_Bool" if base == "bool" else base
@@ -238,6 +261,23 @@ class Declarations:
             raise ValueError(f"the type {' '.join(names)} is not known")
         return Scalar(sign + base)
 
+    def in_mode(self, c_type: Type, mode: str | None) -> Type:
+        """A type, or the integer of another size that the attribute ``mode`` makes of it."""
+        if mode is None:
+            return c_type
+        resolved = self.layouts.resolve(c_type)
+        sizes = {"QI": 1, "byte": 1, "HI": 2, "SI": 4, "DI": 8, "TI": 16}
+        size = sizes.get(mode, self.model.pointer if mode in ("word", "pointer") else 0)
+        names = ["signed char", "short", "int", "long", "long long", "__int128"]
+        if isinstance(resolved, Scalar) and resolved.name not in NOT_INTEGERS:
+            for name in names:
+                signed = Scalar(name)
+                if self.layouts.of(signed)[0] == size:
+                    if self.layouts.signed(resolved):
+                        return signed
+                    return Scalar(f"unsigned {name.removeprefix('signed ')}")
+        raise ValueError(f"the attribute mode({mode}) is not known; it changes a type")
+
     def _parameters(
         self, arguments: c_ast.ParamList | None
     ) -> tuple[tuple[tuple[str, Type], ...], bool]:
@@ -247,10 +287,12 @@ class Declarations:
             if isinstance(node, c_ast.EllipsisParam):
                 variadic = True
                 continue
-            c_type, _ = self._type(node.type, None)
-            match c_type:  # as C adjusts them
-                case Array(of):
-                    c_type = Pointer(of, "const" in _qualifiers(node.type))
+            if isinstance(node.type, c_ast.ArrayDecl):  # as C adjusts them
+                element, _ = self.type(node.type.type, None)
+                c_type: Type = Pointer(element, "const" in tree.qualifiers(node.type))
+            else:
+                c_type, _ = self.type(node.type, None)
+            match self.layouts.resolve(c_type):
                 case Function():
                     c_type = Pointer(c_type)
             if c_type != Scalar("void"):
@@ -261,13 +303,13 @@ class Declarations:
 
     def _define(
         self,
-        node: _Definition,
+        node: tree.Definition,
         name: str | None,
         trailing: Iterable[c_ast.AttributeSpecifier] | None,
     ) -> Named:
         """Define a record or enum; ``trailing`` are the attributes after its brace."""
         if id(node) not in self._defined:
-            attributes = self._attributes(node) | read_attributes(trailing, self._evaluate_text)
+            attributes = self.attributes(node) | self._read(trailing)
             if isinstance(node, c_ast.Enum):
                 self._defined[id(node)] = self._define_enum(node, name, attributes)
             else:
@@ -275,7 +317,7 @@ class Declarations:
         return Named(self._defined[id(node)])
 
     def _define_enum(self, node: c_ast.Enum, name: str | None, attributes: Attributes) -> str:
-        if attributes != Attributes():
+        if replace(attributes, packed=False) != Attributes():
             raise ValueError(f"the attributes of enum {node.name or name} change its size")
         values: list[tuple[str, int]] = []
         previous = -1
@@ -290,10 +332,10 @@ class Declarations:
         if "." in key:  # a member's own unnamed enum: its path is nothing that C can say
             key = f"enum <{values[0][0]}>"
         if node.underlying_type is not None:
-            underlying, _ = self._type(node.underlying_type.type, None)
+            underlying, _ = self.type(node.underlying_type.type, None)
             underlying = self.layouts.resolve(underlying)
         else:
-            underlying = self._underlying([value for _, value in values])
+            underlying = self._underlying([value for _, value in values], attributes.packed)
         if not isinstance(underlying, Scalar):
             raise ValueError(f"the type of {key} is not an integer")
         if not all(fits_int(value) for _, value in values):
@@ -301,15 +343,21 @@ class Declarations:
             size, signed = self.layouts.of(underlying)[0], self.layouts.signed(underlying)
             for enumerator_name, value in values:
                 self.enumerators[enumerator_name] = Integer(value, size, signed)
-        self.enums[key] = Enum(key, underlying, tuple(values), _header(node))
+        self.enums[key] = Enum(key, underlying, tuple(values), tree.header(node))
         return key
 
-    def _underlying(self, values: list[int]) -> Scalar:
+    def _underlying(self, values: list[int], packed: bool) -> Scalar:
         """The integer type that gcc and clang give an enum."""
         wide = "long" if self.model.long == 8 else "long long"
-        if min(values, default=0) >= 0:
-            return Scalar(f"unsigned {'int' if max(values, default=0) < 1 << 32 else wide}")
-        return Scalar("int" if all(map(fits_int, values)) else wide)
+        unsigned = min(values, default=0) >= 0
+        small = ["unsigned char" if unsigned else "signed char", "short"] if packed else []
+        for name in [*small, "int"]:
+            scalar = Scalar(f"unsigned {name}" if unsigned and "char" not in name else name)
+            bits = self.layouts.of(scalar)[0] * 8
+            low, high = (0, 1 << bits) if unsigned else (-1 << bits - 1, 1 << bits - 1)
+            if all(low <= value < high for value in values):
+                return scalar
+        return Scalar(f"unsigned {wide}" if unsigned else wide)
 
     def _define_record(
         self, node: c_ast.Struct | c_ast.Union, name: str | None, attributes: Attributes
@@ -327,10 +375,16 @@ class Declarations:
                 raise ValueError(f"{key} is defined twice")
             count += 1
             key = re.sub(r"\d*>$", f"{count}>", key)
-        self._keys.add(key)
+        self._keys[key] = None
         members = tuple(self._members(node, key))
         self.records[key] = Record(
-            key, kind, members, attributes.packed, attributes.aligned, _header(node)
+            key,
+            kind,
+            members,
+            attributes.packed,
+            attributes.aligned,
+            tree.header(node),
+            attributes.pack,
         )
         self.layouts.record(key)  # complains here, where the header's line is known
         return key
@@ -341,74 +395,24 @@ class Declarations:
         for node in record.decls:
             match node:
                 case c_ast.StaticAssert():
-                    self._assert(node)
-                case c_ast.Pragma():
-                    _pragma(node)
+                    self.check(node)
                 case c_ast.Decl():
-                    definition = _definition(node.type)
-                    if node.name is None and node.bitsize is None and not _unnamed(definition):
-                        self._type(node.type, None)  # a definition inside, no member
+                    definition = tree.definition(node.type)
+                    if (
+                        node.name is None
+                        and node.bitsize is None
+                        and not tree.unnamed_record(definition)
+                    ):
+                        self.type(node.type, None)  # a definition inside, no member
                         continue
                     name = node.name or ""
                     own = name or f"<{type(definition).__name__.lower()}>"
-                    c_type, attributes = self._type(node.type, f"{path}.{own}")
-                    attributes |= self._attributes(node)
+                    c_type, attributes = self.type(node.type, f"{path}.{own}")
+                    attributes |= self.attributes(node)
                     for alignment in node.align or ():
                         attributes |= Attributes(aligned=self.evaluator.value(alignment.alignment))
-                    if attributes.packed:
-                        raise ValueError(f"the attribute packed on one member, {name}")
                     bits = None if node.bitsize is None else self.evaluator.value(node.bitsize)
-                    yield Member(name, c_type, bits, attributes.aligned)
+                    c_type = self.in_mode(c_type, attributes.mode)
+                    yield Member(name, c_type, bits, attributes.aligned, attributes.packed)
                 case _:
                     raise ValueError(f"a {type(node).__name__} is not a member")
-
-
-def _defines(node: c_ast.Node) -> bool:
-    """Whether a node defines a record or an enum."""
-    match node:
-        case c_ast.Struct() | c_ast.Union():
-            return node.decls is not None
-        case c_ast.Enum():
-            return node.values is not None
-    return False
-
-
-def _declared(node: c_ast.Node) -> c_ast.Node:
-    """The innermost part of a declarator: the one with the name."""
-    while isinstance(node, c_ast.PtrDecl | c_ast.ArrayDecl | c_ast.FuncDecl):
-        node = node.type
-    return node
-
-
-def _definition(node: c_ast.Node) -> c_ast.Node | None:
-    """The record or enum that a declaration defines, if any."""
-    while not _defines(node):
-        if isinstance(node, c_ast.IdentifierType) or not hasattr(node, "type"):
-            return None
-        node = node.type
-    return node
-
-
-def _unnamed(definition: c_ast.Node | None) -> bool:
-    """Whether it is a record without a tag, whose members become those of the record around it."""
-    return isinstance(definition, c_ast.Struct | c_ast.Union) and definition.name is None
-
-
-def _qualifiers(node: c_ast.Node) -> list[str]:
-    while isinstance(node, c_ast.ArrayDecl):
-        node = node.type
-    return getattr(node, "quals", None) or []
-
-
-def _pragma(node: c_ast.Pragma) -> None:
-    text = node.string.strip('"')
-    if text.split()[:1] not in (["once"], ["GCC"], ["clang"], ["warning"], ["region"], []):
-        raise ValueError(f"#pragma {text} is not known; it may change a layout")
-
-
-def _header(node: c_ast.Node) -> str:
-    return str(node.coord.file) if node.coord else ""
-
-
-def _where(node: c_ast.Node) -> str:
-    return f"{node.coord.file}:{node.coord.line}" if node.coord else "preprocessed headers"

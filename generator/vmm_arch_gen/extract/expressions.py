@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from pycparser import c_ast
 
@@ -39,6 +40,25 @@ _ESCAPES = dict(zip("abfnrtv'\"?\\", "\a\b\f\n\r\t\v'\"?\\", strict=True))
 _CHARACTER = re.compile(r"'(?:([^\\'])|\\([abfnrtv'\"?\\])|\\([0-7]{1,3})|\\x([0-9a-fA-F]{1,2}))'")
 
 
+class Types(Protocol):
+    """What the evaluator asks about the types that an expression names."""
+
+    def sizeof(self, node: c_ast.Typename) -> int:
+        """In bytes."""
+
+    def alignof(self, node: c_ast.Typename) -> int:
+        """In bytes."""
+
+    def offsetof(self, node: c_ast.Typename, path: c_ast.Node) -> int:
+        """Of a member, in bytes."""
+
+    def sizeof_member(self, node: c_ast.Node) -> int:
+        """Of an expression such as ``((struct s *)0)->member``, in bytes."""
+
+    def cast(self, node: c_ast.Typename) -> tuple[int, bool]:
+        """Of an integer type, the bytes and the signedness."""
+
+
 class Evaluator:
     """Evaluates expressions over enumerators and types."""
 
@@ -46,15 +66,13 @@ class Evaluator:
         self,
         model: DataModel,
         enumerators: Mapping[str, Integer],
-        sizeof: Callable[[c_ast.Typename], int],
-        cast: Callable[[c_ast.Typename], tuple[int, bool]],
+        types: Types,
     ) -> None:
-        """``sizeof`` gives the bytes of a type name; ``cast`` its bytes and signedness."""
         self._sizes = {"int": 4, "long": model.long, "long long": 8}
         self._pointer = model.pointer
         self._signed_char = model.signed_char
         self._enumerators = enumerators
-        self._sizeof, self._cast = sizeof, cast
+        self._types = types
         self._numbers: dict[str, str] = {}
 
     def value(self, node: c_ast.Node, numbers: Sequence[str] | None = None) -> int:
@@ -95,12 +113,15 @@ class Evaluator:
                     return self._enumerators[name]
                 raise NotConstant(f"names {name}, which the headers do not define")
             case c_ast.UnaryOp(op="sizeof", expr=operand):
-                size = (
-                    self._sizeof(operand)
-                    if isinstance(operand, c_ast.Typename)
-                    else self._evaluate(operand).size
-                )
-                return Integer(size, self._pointer, signed=False)
+                return Integer(self._sizeof(operand), self._pointer, signed=False)
+            case c_ast.UnaryOp(op="_Alignof", expr=c_ast.Typename() as operand):
+                return Integer(self._types.alignof(operand), self._pointer, signed=False)
+            case c_ast.FuncCall(
+                name=c_ast.ID(name="offsetof"),
+                args=c_ast.ExprList(exprs=[c_ast.Typename() as record, path]),
+            ):
+                offset = self._types.offsetof(record, path)
+                return Integer(offset, self._pointer, signed=False)
             case c_ast.UnaryOp(op=op, expr=operand):
                 return self._unary(op, self._evaluate(operand))
             case c_ast.BinaryOp(op=op, left=left, right=right):
@@ -110,10 +131,18 @@ class Evaluator:
                 chosen = first if self._evaluate(condition).value else second
                 return self._make(chosen.value, *self._common(first, second))
             case c_ast.Cast(to_type=wanted, expr=operand):
-                size, signed = self._cast(wanted)
+                size, signed = self._types.cast(wanted)
                 result = self._make(self._evaluate(operand).value, size, signed)
                 return result if size >= 4 else Integer(result.value, 4, signed=True)
         raise NotConstant(f"a {type(node).__name__} is not part of an integer constant")
+
+    def _sizeof(self, operand: c_ast.Node) -> int:
+        match operand:
+            case c_ast.Typename():
+                return self._types.sizeof(operand)
+            case c_ast.StructRef() | c_ast.ArrayRef():
+                return self._types.sizeof_member(operand)
+        return self._evaluate(operand).size
 
     def constant(self, sort: str, text: str) -> Integer:
         """A number or character, as C spells it."""

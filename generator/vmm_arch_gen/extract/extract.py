@@ -11,13 +11,14 @@ from vmm_arch_gen.abi.model import Abi, Omission
 from vmm_arch_gen.abi.reader import read_abi
 from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import refuse
-from vmm_arch_gen.extract.declarations import Declarations, parse
 from vmm_arch_gen.extract.ioctls import makes_ioctl
 from vmm_arch_gen.extract.left_out import Omitted, empty, left_out
 from vmm_arch_gen.extract.macros import candidates, fold
 from vmm_arch_gen.extract.origin import describe_origin
+from vmm_arch_gen.extract.parse import parse
 from vmm_arch_gen.extract.preprocess import expand, preprocess
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
+from vmm_arch_gen.extract.translation_unit import read_declarations
 from vmm_arch_gen.extract.verify import verify
 from vmm_arch_gen.targets import Package, Target
 
@@ -26,8 +27,7 @@ def extract(target: Target, toolchain: Toolchain) -> Abi:
     """Read a target's headers; InputError lists what in them cannot be read."""
     shims = (target.shims,) if target.shims else ()
     source = preprocess(target, toolchain, shims)
-    declarations = Declarations(target.model)
-    declarations.read(parse(source.text))
+    declarations = read_declarations(parse(source.text), target.model)
     names, ioctls = candidates(source.macros), makes_ioctl(source.macros)
     expansions = expand(target, toolchain, shims, names, ioctls)
     folded = fold(source.macros, expansions, declarations)

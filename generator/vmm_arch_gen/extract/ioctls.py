@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from vmm_arch_gen.abi.model import Direction
 from vmm_arch_gen.diagnostics import Problem
-from vmm_arch_gen.extract.preprocess import IOCTL_MAKERS, Macro, split
+from vmm_arch_gen.extract.preprocess import IOCTL_MAKERS, Macro
+from vmm_arch_gen.extract.respell import split
 
 _WORD = re.compile(r"\w+")
 _CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")

@@ -21,11 +21,13 @@ from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
 from vmm_arch_gen.extract.ioctls import IoctlCall, ioctl_call, lost
 from vmm_arch_gen.extract.macro_functions import read_macros, use
 from vmm_arch_gen.extract.preprocess import Expansions, Macro
+from vmm_arch_gen.extract.respell import respell_builtins
 from vmm_arch_gen.extract.strings import string_value, unsteady
 
 _LITERAL = re.compile(r"\(*(0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)[uUlL]*\)*")
 _CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
 _WORD = re.compile(r"(?<!\w)[A-Za-z_]\w*")
+_MEMBERS = re.compile(r"(__builtin_offsetof\s*\([^,()]*),[^()]*\)|(?:\.|->)\s*[A-Za-z_]\w*")
 _SIZED = re.compile(r"\bsizeof\s*\(\s*(?:(?:struct|union|enum)\s+)?(\w+)")
 _SHAPED = re.compile(
     rf"(?P<character>{_CHARACTER.pattern})"
@@ -127,7 +129,9 @@ def _argument(call: IoctlCall | None, declarations: Declarations) -> Type | None
     return declarations.type_of(call.argument) if call and call.argument else None
 
 
-_C_WORDS = {"sizeof", "struct", "union", "enum"} | set(" ".join(SCALARS).split())
+_C_WORDS = {"sizeof", "_Alignof", "__builtin_offsetof", "struct", "union", "enum"} | set(
+    " ".join(SCALARS).split()
+)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,8 @@ def _parse_all(expansions: Mapping[str, str], declarations: Declarations) -> dic
         if _literal(text) is not None:
             continue
         plain = _CHARACTER.sub("0", text)
-        unknown = [word for word in _WORD.findall(plain) if word not in known]
+        words = _WORD.findall(_MEMBERS.sub(r"\1 ", plain))
+        unknown = [word for word in words if word not in known]
         if not text:
             parsed[name] = NotConstant("expands to nothing")
         elif _NO_EXPRESSION.search(plain) or text in types:
@@ -171,7 +176,7 @@ def _parse_all(expansions: Mapping[str, str], declarations: Declarations) -> dic
             of_types = set(unknown) <= set(_SIZED.findall(plain))
             parsed[name] = UndefinedType(what) if of_types else NotConstant(what)
         else:
-            shape, numbers = _shape(text, declarations)
+            shape, numbers = _shape(respell_builtins(text), declarations)
             shapes.setdefault(shape, {})[name] = numbers
     trees = _parse_shapes(list(shapes), declarations)
     for shape, names in shapes.items():

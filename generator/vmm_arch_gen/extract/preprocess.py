@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmm_arch_gen.diagnostics import InputError, Problem
+from vmm_arch_gen.diagnostics import InputError
+from vmm_arch_gen.extract.respell import respell, respell_numbers
 from vmm_arch_gen.extract.toolchain import Toolchain
 from vmm_arch_gen.targets import Target
 
@@ -21,6 +22,23 @@ _OPTIONS = (
     "-D__restrict=restrict",
     "-D__volatile__=volatile",
     "-D__const=const",
+    "-D__const__=const",
+    "-D__signed=signed",
+    "-D__volatile=volatile",
+    "-D__restrict__=restrict",
+    "-D__alignof__=_Alignof",
+    "-D__alignof=_Alignof",
+    "-D__typeof__=typeof",
+    "-D__typeof=typeof",
+    "-D__thread=_Thread_local",
+    "-D__complex__=_Complex",
+    "-D__forceinline=inline",
+    "-D__int8=char",
+    "-D__int16=short",
+    "-D__int32=int",
+    "-D__int64=long long",
+    "-D__ptr64=",
+    "-D__unaligned=",
 )
 
 
@@ -68,6 +86,7 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
     )
     lines: list[str] = []
     macros: dict[str, Macro] = {}
+    plain: dict[str, str] = {}
     files: dict[str, str] = {}
     names: dict[str, str] = {}
     header, at = "", 0
@@ -83,6 +102,8 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
             lines.append(f'# {number} "{header}"')
         elif define := re.match(r"#define (\w+)(\()?(.*)", line):
             name, parenthesis, rest = define.groups()
+            if not parenthesis:
+                plain[name] = rest.strip()
             if not header.startswith(_NOT_HEADERS):
                 listed, _, body = rest.partition(")") if parenthesis else ("", "", rest)
                 parameters = tuple(re.findall(r"\w*\.\.\.|\w+", listed)) if parenthesis else None
@@ -90,7 +111,11 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
             lines.append("")
         elif undefine := re.match(r"#undef (\w+)", line):
             macros.pop(undefine[1], None)
+            plain.pop(undefine[1], None)
             lines.append("")
+        elif pack := re.match(r"#pragma pack\b(.*)", line):
+            # Compilers expand macros here, but not all of them when they only preprocess.
+            lines.append(f"#pragma pack{_expanded(pack[1], plain)}")
         else:
             lines.append(line)
     headers = tuple(sorted(name for name in files if not name.startswith(_NOT_HEADERS)))
@@ -99,8 +124,16 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
         digest.update(
             f"{name} {hashlib.sha256(Path(files[name]).read_bytes()).hexdigest()}\n".encode()
         )
-    text = _standard_attributes("\n".join(lines))
-    return Source(text, macros, headers, digest.hexdigest())
+    return Source(respell("\n".join(lines)), macros, headers, digest.hexdigest())
+
+
+def _expanded(text: str, macros: Mapping[str, str]) -> str:
+    """A short text in which macros without parameters stand for what they are defined as."""
+    for _ in macros:
+        text, before = re.sub(r"\w+", lambda word: macros.get(word[0], word[0]), text), text
+        if text == before:
+            break
+    return text
 
 
 class Unexpandable(str):
@@ -142,7 +175,7 @@ def expand(
             if not wrong:
                 raise
             refused |= wrong
-    raw = re.sub(r"^#.*$", "", raw, flags=re.M)
+    raw = respell_numbers(re.sub(r"^#.*$", "", raw, flags=re.M))
     found = [_one_line(text) for text in raw.split(_PROBE)[1:]]
     return Expansions(
         dict(zip(names, found[: len(names)], strict=True)) | refused,
@@ -171,50 +204,3 @@ def _refused(error: InputError, names: Sequence[str]) -> dict[str, str]:
 
 def _probes(uses: Iterable[str]) -> str:
     return "".join(f"{_PROBE} {use}\n" for use in uses)
-
-
-_ATTRIBUTE = re.compile(r"\b__attribute(?:__)?\s*\(\s*\(")
-
-
-def _standard_attributes(text: str) -> str:
-    """Respell GNU's attributes as C23's: ``__attribute__((packed))`` as ``[[gnu::packed]]``.
-
-    C23 allows attributes in the places where headers have them, so that pycparser's C23 dialect
-    finds out what each one belongs to. Nothing is dropped here; who reads the tree decides.
-    """
-    done, at = [], 0
-    while match := _ATTRIBUTE.search(text, at):
-        end = _closing(text, match.end())
-        names = split(text[match.end() : text.rindex(")", 0, end)])
-        spelled = ", ".join(f"gnu::{name.strip()}" for name in names if name.strip())
-        newlines = "\n" * text.count("\n", match.start(), end)  # keeps the lines' numbers
-        done += [text[at : match.start()], f"[[{spelled}]]" if spelled else "", newlines]
-        at = end + 1
-    return "".join([*done, text[at:]])
-
-
-def _closing(text: str, start: int) -> int:
-    """The position of the parenthesis that closes an attribute, of which two are open."""
-    depth = 2
-    for match in re.compile(r"[()]").finditer(text, start):
-        depth += 1 if match[0] == "(" else -1
-        if depth == 0:
-            return match.start()
-    raise InputError(
-        Problem(
-            f"line {text.count(chr(10), 0, start) + 1} of the preprocessed headers",
-            "an attribute's parentheses are not closed",
-            "close them in the header that this line came from",
-        )
-    )
-
-
-def split(text: str) -> list[str]:
-    """Split C text at the commas outside its parentheses."""
-    parts, depth, begin = [], 0, 0
-    for at, character in enumerate(text):
-        depth += (character == "(") - (character == ")")
-        if character == "," and depth == 0:
-            parts.append(text[begin:at])
-            begin = at + 1
-    return [*parts, text[begin:]]

@@ -222,6 +222,7 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
     layouts = Layouts.of_abi(abi)
     model = abi.model
     yield _Fact("long", "size", model.long, "sizeof(long)", abi.target)
+    yield _Fact("long double", "size", model.long_double, "sizeof(long double)", abi.target)
     yield _Fact("void *", "size", model.pointer, "sizeof(void *)", abi.target)
     if model.pointer == 8:  # there is none where it would take four registers
         claimed = model.int128_align

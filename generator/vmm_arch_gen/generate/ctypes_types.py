@@ -111,7 +111,9 @@ class Types:
                 return integer(1, signed=False)
             case "float" | "double":
                 return CType(f"c_{type.name}", size, size)
-            case "__int128" | "unsigned __int128":
+            case "long double" if size == 8:
+                return CType("c_double", 8, 8)
+            case "long double" | "__int128" | "unsigned __int128":  # as its bytes
                 return CType("c_uint64", 16, 8, (2,))
         return integer(size, self.layouts.signed(type))
 

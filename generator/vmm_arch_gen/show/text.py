@@ -125,6 +125,7 @@ def _record(abi: Abi, key: str, expand: bool) -> Iterator[Line]:
     record, root = abi.records[key], layout(abi, key, expand=expand)
     placed = abi.layouts[key]
     packed = ", packed" if record.packed else ""
+    packed += f", pack({record.pack})" if record.pack else ""
     head = f"{key}: {placed.size} bytes, aligned {placed.align}{packed}"
     yield from _fitted(head, f", in {record.header}", "bold")
     rows = list(_rows(root.inside, 0))
