@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from requirements import require
+from scripted import ScriptedMachine, ScriptedVcpu
 from vmm_arch import kvm_x86_64 as arch
 from vmm_arch.activity import Activity
 from vmm_arch.devices.serial import REGISTERS, Serial16550
@@ -577,27 +578,6 @@ def test_an_ending_can_be_read() -> None:
 # Any hypervisor's exits: a vCPU that makes those it is given
 
 
-@dataclass
-class ScriptedVcpu:
-    exits: list[Exit]
-    index: int = 0
-
-    def run(self) -> Exit:
-        return self.exits.pop(0)
-
-    def kick(self) -> None:
-        raise AssertionError("nobody else runs")
-
-    def get_activity(self) -> Activity:
-        raise AssertionError("HLT is an exit")
-
-
-@dataclass
-class ScriptedMachine:
-    vcpus: list[ScriptedVcpu]
-    irqchip: bool = False
-
-
 def system_event() -> SystemEvent:
     event = SystemEvent()
     event.kind = 2
@@ -624,7 +604,8 @@ def other_exit() -> OtherExit:
     ids=["system event", "failure", "other exit"],
 )
 def test_exits_that_end_a_guest(bus: Bus, exit: Exit, reason: Reason, message: str) -> None:
-    vm = ScriptedMachine([ScriptedVcpu([Kicked(), EndOfInterrupt(), exit, Kicked()])])
+    exits: list[Exit] = [Kicked(), EndOfInterrupt(), exit, Kicked()]
+    vm = ScriptedMachine([ScriptedVcpu(exits)])
     ending = serve(vm, bus)
     assert (ending.reason, ending.vcpu, ending.message) == (reason, 0, message)
     assert ending.exits == {"Kicked": 1, "EndOfInterrupt": 1, type(exit).__name__: 1}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias, final
 
 import pytest
-from vmm_arch.activity import Activity
+from scripted import ScriptedMachine, ScriptedVcpu
 from vmm_arch.devices import bus
 from vmm_arch.devices.bus import Routes
 from vmm_arch.ending import Reason
@@ -65,29 +65,6 @@ class Register:
 
 
 @dataclass
-class Vcpu:
-    """Makes the exits that it is given."""
-
-    exits: list[Exit]
-    index: int = 0
-
-    def run(self) -> Exit:
-        return self.exits.pop(0)
-
-    def kick(self) -> None:
-        raise AssertionError("nobody else runs")
-
-    def get_activity(self) -> Activity:
-        raise AssertionError("the guest does not wait")
-
-
-@dataclass
-class Machine:
-    vcpus: list[Vcpu]
-    irqchip: bool = False
-
-
-@dataclass
 class Answers:
     """What the guest was answered."""
 
@@ -128,7 +105,7 @@ def test_a_guest_with_devices_in_memory_and_firmware() -> None:
     def trace(vcpu: int, exit: Exit) -> None:
         seen.append(exit)
 
-    ending = serve(Machine([Vcpu(exits)]), served, trace=trace)
+    ending = serve(ScriptedMachine([ScriptedVcpu(exits)]), served, trace=trace)
     assert (ending.reason, ending.code) == (Reason.SYSTEM_EVENT, 1)
     assert answers.given == [b"\1\2\3\4", b"\xff" * 4]
     assert (known.results, unknown.results) == ((0, 7), (-1, 0))
