@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from vmm_arch.command import doctor, run, selftest
 
 OUTPUT_CLOSED = 141
-"""The exit status where nobody reads the output any more, as a shell has it for SIGPIPE."""
+"""The exit status if the reader of the output has closed it: a shell's for SIGPIPE."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

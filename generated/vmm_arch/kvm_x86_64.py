@@ -462,14 +462,14 @@ def _cpuid_image(entries: Sequence[CpuidEntry]) -> Any:
     highest one, and each entry makes it slower.
     """
     highest = {entry.function: entry.eax for entry in entries if entry.function in CPUID_RANGES}
-    said = [
+    kept = [
         entry
         for entry in entries
         if entry.eax | entry.ebx | entry.ecx | entry.edx
         or entry.function > highest.get(entry.function & CPUID_RANGE, 0)
     ]
-    image = bytearray(kvm_cpuid2(nent=len(said)))
-    for entry in said:
+    image = bytearray(kvm_cpuid2(nent=len(kept)))
+    for entry in kept:
         image += kvm_cpuid_entry2(
             function=entry.function,
             index=entry.index or 0,
@@ -596,7 +596,7 @@ CAUSES = {
 
 
 def _call(fd: int, request: int, argument: Any = 0) -> int:
-    """Make a KVM call with a buffer of at most 1,024 bytes."""
+    """Make a KVM call with at most 1,024 bytes: with more, fcntl's would hold the GIL."""
     try:
         result: int = ioctl(fd, request, argument)
         return result
@@ -653,7 +653,7 @@ def _opened_device(device: int | None) -> AbstractContextManager[int]:
 
 
 _RESTORABLE: list[int] = []
-"""The MSRs that some guest may have changed; asked for once per process."""
+"""The MSRs that some guest may have changed; queried once per process."""
 
 
 def _restorable_msrs(device: int) -> Sequence[int]:
@@ -672,7 +672,7 @@ def _msr_indices(device: int) -> list[int]:
 
 
 _HOST_CPUID: list[CpuidEntry] = []
-"""The CPUID entries that KVM can give a guest; asked for once per process."""
+"""The CPUID entries that KVM can give a guest; queried once per process."""
 
 
 def _cpuid_of_host(device: int | None) -> Sequence[CpuidEntry]:
@@ -1005,21 +1005,21 @@ class Vcpu:
         self._page[at : at + len(data)] = data
         self._state = COMPLETION_PENDING
 
-    def _reply(self, asked: OtherExit, value: int | None) -> None:
+    def _reply(self, other: OtherExit, value: int | None) -> None:
         """Accept what is in ``kvm_run`` as the answer to an exit; None writes a refusal first."""
-        self._expect(asked)
+        self._expect(other)
         if value is None:
             _refuse_service(self)
         self._state = COMPLETION_PENDING
 
-    def _expect(self, asked: AnyExit) -> None:
+    def _expect(self, answered: AnyExit) -> None:
         """Raise UnansweredError unless this exit is the one that waits for an answer."""
-        if self._state != UNANSWERED or self._unanswered is not asked:
+        if self._state != UNANSWERED or self._unanswered is not answered:
             raise not_waiting(self.index)
 
-    def _reply_msr(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
+    def _reply_msr(self, access: MsrRead | MsrWrite, value: int | None) -> None:
         """Write the answer to an MSR exit to ``kvm_run`` for the next KVM_RUN; None raises #GP."""
-        self._expect(asked)
+        self._expect(access)
         run = self.run_context
         run.msr.error = value is None
         if value is not None:

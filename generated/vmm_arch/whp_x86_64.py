@@ -590,10 +590,10 @@ def _cpuid_of_guest() -> tuple[CpuidEntry, ...]:
 
         def ask(function: int, index: int) -> tuple[int, int, int, int]:
             vcpu.set_regs(Regs(rax=function, rcx=index, rip=entry.rip, rflags=2))
-            came = vcpu.run()
-            if not isinstance(came, Halt):
+            last = vcpu.run()
+            if not isinstance(last, Halt):
                 raise HypervisorError(
-                    "CPUID", repr(came), "a guest of two instructions did not halt"
+                    "CPUID", repr(last), "a guest of two instructions did not halt"
                 )
             regs = vcpu.get_regs()
             low = 0xFFFFFFFF
@@ -758,8 +758,9 @@ _last_existing: tuple[tuple[bool, list[CpuidEntry]], list[int]] = (False, []), [
 class _OtherState:
     """The state of a new vCPU that the arch functions do not write; a reset restores it.
 
-    It is read when the machine is created. Later no other new machine could be asked: Windows maps
-    a process's memory into one partition only, and ``prepare`` may make machines differ.
+    It is read when the machine is created. Later there would be no new machine to read it from:
+    Windows maps a process's memory into one partition only, and ``prepare`` may make machines
+    differ.
     """
 
     def __init__(self, vcpu: Vcpu) -> None:
@@ -1136,16 +1137,16 @@ class Vcpu:
             self._completion = 2
         self._state = COMPLETION_PENDING
 
-    def _reply(self, asked: MsrRead | MsrWrite, value: int | None) -> None:
+    def _reply(self, access: MsrRead | MsrWrite, value: int | None) -> None:
         """Complete an MSR access, a read with this value; None refuses it."""
-        if self._state != UNANSWERED or self._unanswered is not asked:
+        if self._state != UNANSWERED or self._unanswered is not access:
             raise not_waiting(self.index)
         if value is None:
             self._completion = REFUSED
         else:
             self._next_instruction()
             self._values[1].Reg64, self._values[2].Reg64 = value & 0xFFFFFFFF, value >> 32
-            self._completion = 3 if isinstance(asked, MsrRead) else 1
+            self._completion = 3 if isinstance(access, MsrRead) else 1
         self._state = COMPLETION_PENDING
 
     def _next_access(self) -> Exit | None:
@@ -1181,14 +1182,14 @@ class Vcpu:
             mmio_write = self._mmio_write
             mmio_write.address, mmio_write.data = access.address, access.data
             return mmio_write
-        asked = self._io_in if access.is_port else self._mmio_read
-        if isinstance(asked, IoIn):
-            asked.port = access.address
+        read = self._io_in if access.is_port else self._mmio_read
+        if isinstance(read, IoIn):
+            read.port = access.address
         else:
-            asked.address = access.address
-        asked.size, asked.count = access.size, access.count
-        self._unanswered = asked
-        return asked
+            read.address = access.address
+        read.size, read.count = access.size, access.count
+        self._unanswered = read
+        return read
 
     def _instruction(self, known: Any, count: int) -> bytes:
         """The bytes of the instruction that caused the exit, if the platform reported them."""
@@ -1245,8 +1246,10 @@ class Vcpu:
         return rare
 
     def _ask_for_window(self) -> None:
-        wish = WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(InterruptNotification=self._window_wanted)
-        value = WHV_REGISTER_VALUE(DeliverabilityNotifications=wish)
+        wanted = WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER(
+            InterruptNotification=self._window_wanted
+        )
+        value = WHV_REGISTER_VALUE(DeliverabilityNotifications=wanted)
         self.write_registers(WINDOW_REQUEST, 1, ctypes.byref(value))
 
     def _kicked(self) -> Kicked:
@@ -1314,7 +1317,7 @@ class Vcpu:
         QEMU does the same.
         """
         access = self._context.MsrAccess
-        asked: MsrRead | MsrWrite
+        waiting: MsrRead | MsrWrite
         if not self.vm.msr_exits_wanted:
             self._next_instruction()
             self._values[1].Reg64 = self._values[2].Reg64 = 0
@@ -1322,14 +1325,14 @@ class Vcpu:
             self._finish_instruction()
             return None
         if access.AccessInfo.IsWrite:
-            asked = MsrWrite(self._reply)
-            asked.value = (access.Rdx & 0xFFFFFFFF) << 32 | access.Rax & 0xFFFFFFFF
+            waiting = MsrWrite(self._reply)
+            waiting.value = (access.Rdx & 0xFFFFFFFF) << 32 | access.Rax & 0xFFFFFFFF
         else:
-            asked = MsrRead(self._reply)
-        asked.index = access.MsrNumber
-        self._unanswered = asked
+            waiting = MsrRead(self._reply)
+        waiting.index = access.MsrNumber
+        self._unanswered = waiting
         self._state = UNANSWERED
-        return asked
+        return waiting
 
     def _next_instruction(self) -> None:
         """Advance RIP past the instruction that caused the exit, in the registers to be written."""

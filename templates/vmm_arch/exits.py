@@ -26,7 +26,7 @@ class AnyExit(Protocol):
     """Any exit, of any CPU."""
 
     def ignore(self) -> None:
-        """Go on as if nobody had handled the exit; raises HypervisorError if that is impossible."""
+        """Give the default answer, if one is needed; HypervisorError if the vCPU cannot run on."""
 
 
 class PlainExit:

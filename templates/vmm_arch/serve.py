@@ -142,7 +142,7 @@ class _Service:
                 if not self.ends:
                     self.end(Reason.HALTED, self.halted[-1])
             finally:
-                # There is an ending already, unless an unexpected or a signal's exception came.
+                # There is an ending already, unless an exception was unexpected or a signal handler's.
                 self.end(Reason.STOPPED)
                 if timer is not None:
                     timer.cancel()

@@ -1,4 +1,4 @@
-"""Detects a guest in which every vCPU has halted for good, where HLT is not an exit."""
+"""Detects a guest in which every vCPU has halted for good, where a halt is not an exit."""
 
 from __future__ import annotations
 

@@ -180,9 +180,9 @@ def exit_name(reason: int, names: Mapping[str, object]) -> str:
 def _sentence(result: int) -> str:
     """Windows' own message for an HRESULT, if there is one."""
     if sys.platform == "win32":
-        said = ctypes.FormatError(result).strip()
-        if said and said != "<no description>":  # ctypes' own words
-            return said
+        text = ctypes.FormatError(result).strip()
+        if text and text != "<no description>":  # ctypes' own words
+            return text
     return "see winerror.h"
 
 

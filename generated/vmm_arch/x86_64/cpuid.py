@@ -16,7 +16,7 @@ HTT = 1 << 28
 OSXSAVE = 1 << 27
 """In ECX of leaf 1: a copy of CR4.OSXSAVE."""
 X2APIC = 1 << 21
-"""In ECX of leaf 1: decided by whoever emulates the local APIC."""
+"""In ECX of leaf 1: depends on what emulates the local APIC."""
 APIC = 1 << 9
 """In EDX of leaf 1: a copy of the enable bit in the APIC base MSR."""
 OSPKE = 1 << 4

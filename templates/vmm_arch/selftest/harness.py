@@ -142,7 +142,7 @@ class Guest:
         """Run to the next exit of any kind."""
         exit: AnyExit = self.vcpu.run()
         if self.watchdog.verdict is not None:
-            raise ScenarioFailed(f"{self.watchdog.verdict}: {self._came(exit)}")
+            raise ScenarioFailed(f"{self.watchdog.verdict}: {self._described(exit)}")
         return exit
 
     def expects_mmio_write(self, address: int, size: int, value: int) -> None:
@@ -230,25 +230,25 @@ class Guest:
 
     def failure(self, expected: str, exit: AnyExit) -> ScenarioFailed:
         """The exception for an unexpected exit."""
-        return ScenarioFailed(f"expected {expected}, but {self._came(exit)}")
+        return ScenarioFailed(f"expected {expected}, but {self._described(exit)}")
 
-    def _came(self, exit: AnyExit) -> str:
+    def _described(self, exit: AnyExit) -> str:
         """Describe the exit, and where the guest is."""
-        came = f"vCPU {self.vcpu.index} returned {exit!r}"
+        text = f"vCPU {self.vcpu.index} returned {exit!r}"
         if isinstance(exit, WriteExit):
-            came += f", value {exit.value:#x}"
+            text += f", value {exit.value:#x}"
         try:
             if isinstance(exit, ReadExit):
                 exit.ignore()  # registers cannot be read before the instruction is complete
             where = self.where()
             if where is None:
-                return came
+                return text
             place, address = where
             following = self.memory.read(address, 8).hex(" ")
         except (VcpuError, HypervisorError, MemoryAccessError) as error:
-            return f"{came}; the guest's position is unknown ({error})"
+            return f"{text}; the guest's position is unknown ({error})"
         offset = address - self.machine.entry.address
-        return f"{came}; {place} (code {offset:+#x}), next bytes {following}"
+        return f"{text}; {place} (code {offset:+#x}), next bytes {following}"
 
     def where(self) -> tuple[str, int] | None:
         """The next instruction's address as text, and as a guest-physical address.

@@ -1,7 +1,7 @@
 """Model-specific registers by index (Intel SDM volume 4, chapter 2), and the names that Linux has for them.
 
 The names are those of ``asm/msr-index.h`` and ``asm/kvm_para.h``: :mod:`vmm_arch.abi.msr_x86_64`,
-which is imported when the first name is asked for.
+which is imported when the first name is needed.
 """
 
 from __future__ import annotations

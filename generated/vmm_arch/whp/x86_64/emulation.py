@@ -143,7 +143,7 @@ class Emulation:
         self.active = False
         """Whether an instruction is incomplete."""
         self.current: EmulatedAccess | None = None
-        """The access to return next; whoever has returned it as an exit sets this to None."""
+        """The access to return next; the vCPU sets this to None once it has returned it as an exit."""
 
     def begin(self, context: WHV_RUN_VP_EXIT_CONTEXT, instruction: bytes) -> None:
         """Start with the instruction that caused an exit; `instruction` may be empty if unknown."""
@@ -438,5 +438,5 @@ class Emulation:
 
 
 def _status(status: WHV_EMULATOR_STATUS) -> str:
-    said = (name for name, *_ in WHV_EMULATOR_STATUS_struct._fields_ if getattr(status, name))
-    return ", ".join(said) or "WinHvEmulation gave no reason"
+    reasons = (name for name, *_ in WHV_EMULATOR_STATUS_struct._fields_ if getattr(status, name))
+    return ", ".join(reasons) or "WinHvEmulation gave no reason"

@@ -1,6 +1,6 @@
 """The pages that a guest has written are reported once each, and never those that the host wrote.
 
-A page that the guest only reads may be told with them the first time: KVM maps it for writing too.
+A page that the guest only reads may be among them the first time: KVM maps it for writing too.
 """
 
 from __future__ import annotations
