@@ -95,7 +95,7 @@ def generate(
     table = load_targets(paths.targets_file, more_targets)
     targets = table.select([*only, *(name for name in table.always if only)])
     if (templates or more_targets) and output is None:
-        what = "what is made with templates or targets of one's own is none of this checkout's"
+        what = "with your own templates or targets the output does not belong in this checkout"
         raise InputError(Problem("--output", what, "name the folder to write to: --output DIR"))
     root = paths.output(output, "generated")
     with overlaid(paths.templates, templates) as folder:
@@ -180,7 +180,7 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
       a git revision          HEAD~1, or v1.0:headers/abi for a folder or file in it
       folders of headers      linux-6.1/include, or /usr/include:/usr/include/x86_64-linux-gnu
 
-    Exit status: 0 nothing changed, 10 additions only, 11 a breaking change, 2 it cannot be told.
+    Exit status: 0 nothing changed, 10 additions only, 11 a breaking change, 2 an error in the input.
     """
     _keep_garbage()
     from vmm_arch_gen.compare.report import as_json, as_markdown, as_text, exit_status

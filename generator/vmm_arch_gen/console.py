@@ -72,7 +72,7 @@ def print_lines(lines: Iterable[tuple[str, str | None]]) -> None:
 def print_text(text: str) -> None:
     try:
         click.echo(text)
-    except BrokenPipeError:  # whoever reads it has seen enough
+    except BrokenPipeError:  # the reader has closed it
         _discard_output()
     except OSError as error:
         _discard_output()
@@ -101,14 +101,14 @@ def warn_left_out(missing: Mapping[str, Sequence[Problem]]) -> None:
 def progress(quiet: bool) -> Callable[[str], None]:
     def say(line: str) -> None:
         if not quiet:
-            with suppress(BrokenPipeError):  # nobody listens; the work goes on
+            with suppress(BrokenPipeError):  # the reader has closed it; the work goes on
                 click.echo(line, err=True)
 
     return say
 
 
 def finish(changes: list[Change], root: Path, mode: Mapping[str, bool]) -> None:
-    """Write the changes, or show them where that was asked for."""
+    """Write the changes, or show them with --diff or --check."""
     import shlex
 
     from vmm_arch_gen.outputs import apply, unified_diff

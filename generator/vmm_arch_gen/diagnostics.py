@@ -1,4 +1,4 @@
-"""What is said about bad input: where it is, what is wrong, what to do."""
+"""Errors in the input: where it is, what is wrong, what to do."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def did_you_mean(name: str, known: Collection[str]) -> str:
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise :class:`InputError` if there are any problems; each is said once."""
+    """Raise :class:`InputError` if there are any problems; each is reported once."""
     if unique := tuple(dict.fromkeys(problems)):
         raise InputError(*unique)
 
 
 @contextmanager
 def collecting(problems: list[Problem]) -> Iterator[None]:
-    """Add to the problems what the block finds wrong, and go on behind it."""
+    """Add what the block finds wrong to the problems, and continue after the block."""
     try:
         yield
     except InputError as error:

@@ -92,7 +92,7 @@ def _lines(text: bytes | None) -> list[str]:
 def apply(changes: Iterable[Change]) -> None:
     """Make all of the changes, or none of them.
 
-    Everything is first written beside its place. Only when that has gone well are the files moved
+    Everything is first written next to its destination. Only when that has gone well are the files moved
     into place, which needs no space and does not stop for signals.
     """
     staged: list[tuple[Path, Path | None]] = []

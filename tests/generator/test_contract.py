@@ -109,7 +109,7 @@ def test_everything_wrong_is_reported_at_once_with_file_and_line(
         f"{folder}/vcpu.py.j2: lacks the section vcpu_members",
         f"{state}:20: SLOTS: lacks the group general",
         f"{state}:4: SINKS: the sink modes is written by set_modes, which is not a macro here",
-        f"{state}:12: SINKS: nothing lies in the sink regs",
+        f"{state}:12: SINKS: no group is stored in the sink regs",
         f"{operations}:4: sing is not an operation of the contract, and nothing names it",
     ]
     assert '{% set probe = unsupported("reason") %}' in found[2]  # what to do is said too
@@ -276,7 +276,7 @@ def test_a_folder_for_every_cpu_puts_in_what_one_has(tmp_path: Path, paths: Proj
         (
             "{% macro before(vcpu) %}\n{{ on_cpu('run') }}\n{% endmacro %}",
             "",
-            "on_cpu('run') is for what lies on every CPU; this is one CPU's folder",
+            "on_cpu('run') belongs in the folder for every CPU; this is one CPU's",
         ),
         (
             "{% macro before(vcpu) %}{% endmacro %}{% set set_regs = unsupported('') %}",
@@ -387,7 +387,7 @@ def test_all_that_is_malformed_is_said_at_once_with_what_is_missing(
         (
             '"modes": ("modes", {"*": "*"})',
             '"modes": ("regs", {"*": "*"})',
-            ":3: SINKS: nothing lies in the sink modes; name it in SLOTS",
+            ":3: SINKS: no group is stored in the sink modes; name it in SLOTS",
         ),
         (
             '"general": ("regs", {"*": "*"})',

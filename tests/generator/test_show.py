@@ -426,7 +426,7 @@ def test_diff_of_files_folders_and_revisions(copy: Copy) -> None:
     )
     riscv.unlink()
     status, out, _ = copy.run("diff", "HEAD")
-    assert (status, out) == (11, "kvm_riscv64: the target is gone\n  from Linux 7.2.0 headers, ziglang 0.17.1\n")  # fmt: skip
+    assert (status, out) == (11, "kvm_riscv64: the target was removed\n  from Linux 7.2.0 headers, ziglang 0.17.1\n")  # fmt: skip
     status, out, _ = copy.run("diff", "headers/abi", "HEAD")
     assert (status, out.splitlines()[0]) == (10, "kvm_riscv64: a new target")
 

@@ -2,7 +2,7 @@
 
 The facts know every call that writes something, and every name that a call with a table takes. Each
 is in a sink of the hypervisor's ``state.py`` or, with the reason, in its table NOT_STATE. So headers
-that bring new state stop the generator until somebody has said what becomes of it.
+that bring new state stop the generator until a table says where it belongs.
 """
 
 from __future__ import annotations

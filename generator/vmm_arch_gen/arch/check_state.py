@@ -88,7 +88,7 @@ def _slot_complaints(abi: Abi, sink: Sink, element: Element, slot: str) -> Itera
 
 
 def _complaint(abi: Abi, sink: Sink, slot: str) -> str | None:
-    """What is wrong with a slot, as far as the hypervisor's headers can tell."""
+    """What is wrong with a slot, according to the hypervisor's headers."""
     _, _, path = slot.partition(".")
     match sink.shape:
         case "record":
@@ -112,7 +112,7 @@ def _sinks(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
             remedy = f"{near}write {macro} in {OPERATIONS}"
             yield table.complaint(sink.name, "operation", what=what, remedy=remedy)
         if sink.name not in used:
-            what = f"nothing lies in the sink {sink.name}"
+            what = f"no group is stored in the sink {sink.name}"
             remedy = f'name it in SLOTS, as in "group": ("{sink.name}", …), or remove it'
             yield table.complaint(sink.name, what=what, remedy=remedy)
         for slot in sink.fixed:

@@ -17,7 +17,7 @@ from vmm_arch_gen.diagnostics import InputError, Problem, collecting, did_you_me
 PROTOCOLS = {"Vcpu": "vcpu", "Vm": "vm", "Host": ""}
 # Where the contract says how a machine is made: as a backend's users make one.
 _BACKEND, _VM = "Backend", "Vm"
-# Where the contract says what a machine of this CPU alone is asked for.
+# The attributes that only machines of this CPU have.
 _REQUEST = "VmRequest"
 # What an operation of a vCPU may do beside what it is for, as the contract's table EFFECTS says it.
 COMPLETES_PENDING, CHANGES_STATE = "completes pending", "changes state"
@@ -62,7 +62,7 @@ class Contract:
     composites: Mapping[str, CompositeType]
     elements: Mapping[str, Element]
     requests: Mapping[str, str]
-    """What ``Vm`` is asked for on this CPU only: attributes by name, each with its declaration."""
+    """The attributes that only machines of this CPU have, by name, each with its declaration."""
     source: SourceFile
     vocabulary: SourceFile
     """The file with the elements."""

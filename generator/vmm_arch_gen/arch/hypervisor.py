@@ -37,7 +37,7 @@ class Hypervisor:
     slots: Mapping[str, Slots]
     """By the groups of state."""
     guaranteed: Mapping[str, str]
-    """The groups that a new vCPU has as they are to be, each with the line that says so."""
+    """The groups that creation guarantees, each with the line that says so."""
     not_state: Mapping[str, str]
     """What the interface moves and is not the guest's state: names or patterns, with the reason."""
     table_of_sinks: Table | None
@@ -52,7 +52,7 @@ class Hypervisor:
         return tuple(sorted({macro.file.rpartition("/")[0] for macro in self.macros.values()}))
 
     def slot(self, group: str, element: str) -> str | Unsupported | None:
-        """Where an element lies in its group's sink; None if the table does not say."""
+        """An element's slot in its group's sink; None if the table does not say."""
         return self.slots[group].slot(element)
 
     @property
@@ -70,7 +70,7 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
     homes = SECTIONS
     if any((templates / "hypervisors" / name).glob("*.j2")):
         everywhere = read_macros(templates, f"hypervisors/{name}", SECTIONS, OPERATIONS)
-        # What a file asks for lies in the file of its name.
+        # What on_cpu() inserts is in the CPU's file of the same name.
         homes = {**SECTIONS, **{request.name: request.file for request in everywhere.requests}}
     macros = read_macros(templates, folder, homes, OPERATIONS)
     problems += macros.problems
@@ -120,8 +120,8 @@ def _together(everywhere: Macros, here: Macros, problems: list[Problem]) -> Macr
         remedy = f"remove one of the two; the other is in {everywhere.unsupported[name][1]}"
         problems.append(Problem(here.unsupported[name][1], what, remedy))
     for request in here.requests:
-        what = f"on_cpu({request.name!r}) is for what lies on every CPU; this is one CPU's folder"
-        problems.append(Problem(request.where, what, "write what it stands for"))
+        what = f"on_cpu({request.name!r}) belongs in the folder for every CPU; this is one CPU's"
+        problems.append(Problem(request.where, what, "write the lines themselves"))
     return Macros(
         there={**everywhere.there, **here.there},
         requests=everywhere.requests,

@@ -34,7 +34,7 @@ class Macro:
         return f"templates/{self.file}:{self.line}"
 
     def where_of(self, text: str) -> str:
-        """Where a line of what the macro makes is written, as far as that can be told."""
+        """Where a line of the macro's output is written; the macro itself if that is unknown."""
         best, where = 0, self.where
         for number, line in enumerate(self.source, self.line + 1):
             literal = re.split(r"\{\{.*?\}\}", line.strip())
@@ -50,7 +50,7 @@ class Request:
 
     name: str
     arguments: tuple[str, ...]
-    """What it is given, as far as that has a name; what a missing one is to be written with."""
+    """The names of its arguments, for the remedy if it is missing; "value" for expressions."""
     where: str
 
     @property
@@ -66,7 +66,7 @@ class Macros:
     there: Mapping[str, Macro]
     requests: tuple[Request, ...]
     unsupported: Mapping[str, tuple[str, str]]
-    """What is declared unsupported: the reason, and where that is said."""
+    """What is declared unsupported: the reason, and the file and line of the declaration."""
     problems: tuple[Problem, ...]
 
 
@@ -137,7 +137,7 @@ def _read(templates: Path, file: str) -> tuple[list[Macro], list[tuple[str, str,
 
 
 def _requests(templates: Path, file: str) -> list[Request]:
-    """What a file asks of the folder for a CPU; InputError for what is not asked as it has to be."""
+    """The calls of on_cpu() in a file; InputError for malformed ones."""
     lines = read_text(templates, file).splitlines()
     requests = []
     problems = []

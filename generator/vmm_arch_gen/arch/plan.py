@@ -87,7 +87,7 @@ def plan(
 
 
 def _member(sink: Sink, type: CompositeType, part: str, element: str) -> str:
-    """Where a part of a value lies that is filled in at run time."""
+    """The member for a part that is filled in at run time."""
     layout = sink.composites.get(type.name)
     if layout is None or part not in layout.members:
         what = f"the {part} of {element} is filled in at run time"

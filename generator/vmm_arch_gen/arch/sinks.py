@@ -72,7 +72,7 @@ class Sink:
 
 @dataclass(frozen=True)
 class Slots:
-    """Where the elements of a group lie: in which sink, and at which slot of it."""
+    """Where the elements of a group are stored: in which sink, and in which slot of it."""
 
     sink: str
     patterns: Mapping[str, str | Unsupported]
@@ -85,7 +85,7 @@ class Slots:
         return next((p for p in self.patterns if fnmatchcase(element, p)), None)
 
     def slot(self, element: str) -> str | Unsupported | None:
-        """Where an element lies; None if the table does not say."""
+        """An element's slot; None if the table does not say."""
         pattern = self.pattern(element)
         if pattern is None:
             return None

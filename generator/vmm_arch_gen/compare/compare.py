@@ -127,7 +127,7 @@ def _value_change(before: _Thing, after: _Thing) -> Kind | None:
 
 
 def _values(before: _Version, after: _Version) -> Iterator[Change]:
-    """Macros and enumerators: a program cannot tell an enumerator from a macro that is a number."""
+    """Macros and enumerators together: in a program they are the same, a number with a name."""
     old, new = before.values(), after.values()
     gone = {name: thing for name, thing in old.items() if name not in new}
     fresh = {name: thing for name, thing in new.items() if name not in old}
@@ -318,7 +318,7 @@ def _record_kind(
     if renamed:
         kinds.add(Kind.RENAMED)
     if any(old.facts[measure] != new.facts[measure] for measure in ("size", "align")):
-        # Whatever became of its members; but one that is gone is worse.
+        # A change of size is what matters, unless a member was removed or renamed.
         return min(kinds & {Kind.RENAMED, Kind.REMOVED}, key=list(Kind).index, default=Kind.RESIZED)
     if old.what != new.what:
         kinds.add(Kind.RETYPED)
@@ -328,7 +328,7 @@ def _record_kind(
 
 
 def _renamed_records(old: Abi, new: Abi) -> dict[str, str]:
-    """The records that are gone and have the layout of a new one."""
+    """The removed records that have the layout of a new one."""
 
     def shapes(abi: Abi, other: Abi) -> dict[str, Hashable]:
         meaning = Meaning(abi, {})
@@ -337,7 +337,7 @@ def _renamed_records(old: Abi, new: Abi) -> dict[str, str]:
             if not record.unnamed and key not in other.records:
                 layout = abi.layouts[key]
                 fields = shape(fields_of(record, abi, meaning))
-                if fields:  # of those without any, nothing tells one from the other
+                if fields:  # without members all of one size look the same
                     found[key] = (record.kind, layout.size, layout.align, fields)
         return found
 

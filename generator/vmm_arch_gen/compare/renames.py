@@ -1,4 +1,4 @@
-"""Which of the names that are gone live on as which of the new ones."""
+"""Which removed names continue under which new ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 def renames(
     gone: Mapping[str, Hashable], fresh: Mapping[str, Hashable], *, alike: float
 ) -> dict[str, str]:
-    """Pair names that are gone with new ones for what is the same but for its name.
+    """Pair removed names with new ones for what is the same except for its name.
 
     The values are what has to be the same. ``alike`` is how alike two names have to be, from 0
     where sameness alone is proof enough, to 1. The most alike are paired first.

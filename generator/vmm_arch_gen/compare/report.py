@@ -130,7 +130,7 @@ def _summary(comparison: Comparison) -> str:
     if comparison.old is None:
         return "a new target"
     if comparison.new is None:
-        return "the target is gone"
+        return "the target was removed"
     parts = []
     for count, what in ((comparison.breaking, "breaking"), (comparison.compatible, "compatible")):
         if count:

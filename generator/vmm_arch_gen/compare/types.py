@@ -30,7 +30,7 @@ class Meaning:
     def of(self, type: Type) -> str:
         """A spelling that differs exactly where the meaning does.
 
-        Of a record it is the name: how the record changed is said of the record. Members of a
+        For a record it is the name, since a change of the record is reported there. Members of a
         record without a name are compared one by one.
         """
         resolved = self.layouts.resolve(type)

@@ -80,7 +80,7 @@ def _comparisons(old: Texts, new: Texts, targets: Sequence[str]) -> Iterator[Com
         for version in (before, after):
             if version is None:
                 continue
-            _check_format(version)  # one is as outdated as the next: said once is enough
+            _check_format(version)  # if one is outdated, all are: report one
             try:
                 versions.append(read_abi(version.text, version.where, name, exact=False))
             except InputError as error:

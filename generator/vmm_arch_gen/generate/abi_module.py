@@ -65,7 +65,7 @@ class AbiModule:
     enums: tuple[Enum, ...]
     ioctls: tuple[Ioctl, ...]
     records: tuple[CtypesRecord, ...]
-    """Each behind those that it contains."""
+    """Each after those that it contains."""
     types: tuple[Alias, ...]
     """Typedefs and enum types."""
     prototypes: tuple[tuple[str, tuple[Prototype, ...]], ...]

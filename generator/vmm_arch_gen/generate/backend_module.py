@@ -114,7 +114,7 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
 
 
 def _problems(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Iterator[Problem]:
-    """What is wrong with a rendered module, said of the line that it came from."""
+    """What is wrong with a rendered module, with the file and line that it came from."""
     wrong = list(_of_names(templates, inputs, rendered))
     yield from wrong
     if not wrong:

@@ -33,7 +33,7 @@ class _Module:
         self._bound = dict(_bindings(tree))
 
     def copies(self, name: str) -> bool:
-        """Whether a class can copy an image; true as well where that cannot be told."""
+        """Whether a class can copy an image; true also if that is unknown."""
         match self._bound.get(name):
             case ast.ClassDef(body=body, bases=bases):
                 methods = {node.name for node in body if isinstance(node, ast.FunctionDef)}

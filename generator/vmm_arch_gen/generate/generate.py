@@ -52,7 +52,7 @@ def generate(
 ) -> dict[PurePosixPath, bytes]:
     """The generated files of some targets, and those that belong to none.
 
-    The files' names are relative to the output folder. ``progress`` is told of each target done.
+    The files' names are relative to the output folder. ``progress`` is called with the name of each target that is done.
     """
     files = copies(inputs.templates)
     table = PurePosixPath(_TABLE_TEMPLATE).with_suffix("")
@@ -88,7 +88,7 @@ def _modules(inputs: Inputs, target: Target) -> dict[PurePosixPath, bytes]:
 
 
 def _against_package(inputs: Inputs, target: Target, draft: Draft) -> Iterator[Problem]:
-    """What is used of facts that the package has and a user's own, of older headers, do not.
+    """Facts in use that a user's own, older headers lack and the package's have.
 
     What the templates name needs to be there only in the facts that they were written for.
     """

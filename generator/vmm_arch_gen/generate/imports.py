@@ -18,11 +18,11 @@ def import_statements(
     more: str,
     user: str,
 ) -> str:
-    """Import names from the modules that offer them, sorted as ruff sorts.
+    """The import statements for names, from the modules that define them, sorted as ruff sorts.
 
-    ``exports`` says by module what is handed on: those names are meant wherever they are used.
-    ``more`` are import statements, a line each: what they bind is looked for nowhere. A name that
-    nobody offers is left out; InputError for one that two offer to the module ``user``.
+    ``exports`` are the names that are re-exported, by module; they decide between two definitions.
+    So does ``more``, import statements that are written out, a line each. A name that no module
+    defines is left out; InputError for one that two define. ``user`` is the importing module.
     """
     explicit = {alias.asname or alias.name for alias in _aliases(more)}
     wanted = set(names) - explicit - set(chain.from_iterable(exports.values()))

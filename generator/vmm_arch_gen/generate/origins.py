@@ -1,4 +1,4 @@
-"""Which macro each line of a rendered module came from, so that what is wrong can be said there.
+"""Which macro each line of a rendered module came from, so that errors name the template.
 
 While a module is rendered, comments mark where the text of a macro begins and ends. They are taken
 out again before anything else looks at the module.

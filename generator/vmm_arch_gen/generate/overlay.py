@@ -1,4 +1,4 @@
-"""Templates of a user's own, laid over the package's."""
+"""A user's own templates, overlaid on the package's."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from vmm_arch_gen.generate.refused import kept
 
 
 class Templates:
-    """The templates of a folder; what goes wrong in them is said with file and line."""
+    """The templates of a folder; errors in them have a file and line."""
 
     def __init__(self, folder: Path, facts: Container[str] = ()) -> None:
         """``facts`` is what templates may ask for what only newer headers have."""

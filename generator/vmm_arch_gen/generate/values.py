@@ -16,12 +16,12 @@ MAKERS = ("one_of", "any_of")
 
 @dataclass(frozen=True)
 class Values:
-    """For a member's path what tells its values: one_of or any_of, and how the names begin."""
+    """For a member's path what its values are: one_of or any_of, and how their names begin."""
 
     table: Mapping[str, tuple[str, str]]
 
     def of(self, abi: Abi, record: Record, member: str) -> tuple[str, str] | None:
-        """What tells the values of a record's member, if that is known and the target has them."""
+        """What the values of a record's member are, if that is known and the target has them."""
         path = f"{record.key.rpartition(' ')[2]}.{member}"
         if path in self.table:
             maker, prefix = self.table[path]

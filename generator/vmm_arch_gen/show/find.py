@@ -123,7 +123,7 @@ def defined(text: str) -> set[str]:
 
 
 def _defines(text: str, plain: str, pattern: re.Pattern[str]) -> bool:
-    if plain.isidentifier() and plain not in text:  # quicker to tell
+    if plain.isidentifier() and plain not in text:  # quicker
         return False
     return any(map(pattern.fullmatch, defined(text)))
 

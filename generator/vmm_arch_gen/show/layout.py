@@ -1,4 +1,4 @@
-"""A record as a tree of what lies where: members, those inside them, holes."""
+"""A record as a tree: its members by offset, those inside them, holes."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def _widest(node: Node, byte: int) -> float:
 
 
 def _lines(node: Node, width: float, *, broken: bool) -> list[str]:
-    """What stands in a box: its name, and its type if there is room; nothing if there is none."""
+    """The text of a box: its name, its type if there is room, or nothing if there is none."""
     room = int(width / _LETTER)
     said = f"{node.type}, {_bytes(node)}" if broken or node.union else node.type
     lines = _wrapped(node.name, room) if node.name else [said]
@@ -249,7 +249,7 @@ def _label(lines: list[str], node: Node, x: float, y: float) -> Iterator[str]:
 
 
 def _wrapped(name: str, room: int) -> list[str]:
-    """A name in lines, broken behind underscores and dots."""
+    """A name in lines, broken after underscores and dots."""
     lines = [""]
     for part in name.replace("_", "_\0").replace(".", ".\0").split("\0"):
         if lines[-1] and len(lines[-1]) + len(part) > room:
