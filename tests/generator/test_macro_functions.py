@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from macro_mutations import mutate
+from macro_trees import NAMES, TREES, build
 from vmm_arch_gen.abi import expressions
 from vmm_arch_gen.abi.evaluate import function
 from vmm_arch_gen.abi.expression_text import canonical, parse, spell
-from vmm_arch_gen.abi.expressions import Argument, Expression, Number
-from vmm_arch_gen.abi.integers import S32, TYPES, U32, U64, Undefined, literal_type
+from vmm_arch_gen.abi.expressions import Argument
+from vmm_arch_gen.abi.integers import U64, Undefined
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi
 from vmm_arch_gen.abi.reader import read_abi_file
@@ -194,43 +195,6 @@ def test_what_is_no_value_is_left_out_with_the_reason(
 
 
 # -- the canonical form ------------------------------------------------------------------------
-
-NAMES = ("a", "b")
-LEAVES = st.one_of(
-    st.sampled_from(NAMES).map(Argument),
-    st.builds(lambda v: Number(v, literal_type(v) or U64), st.integers(0, (1 << 64) - 1)),
-    st.sampled_from([Number(0, S32), Number(1, S32), Number(-1, S32), Number(3, U32), Number(63, U64)]),
-)  # fmt: skip
-OPERATORS = [
-    *expressions.ARITHMETIC,
-    *expressions.COMPARISONS,
-    *expressions.LOGICAL,
-    *expressions.SHIFTS,
-]
-
-
-TREES = st.recursive(
-    LEAVES,
-    lambda inner: st.one_of(
-        st.tuples(st.just("binary"), st.sampled_from(OPERATORS), inner, inner),
-        st.tuples(st.just("unary"), st.sampled_from("-~!+"), inner),
-        st.tuples(st.just("cast"), st.sampled_from(list(TYPES.values())), inner),
-        st.tuples(st.just("choice"), inner, inner, inner),
-    ),
-    max_leaves=8,
-)
-
-
-def build(tree: object) -> Expression:
-    if not isinstance(tree, tuple):
-        assert isinstance(tree, Number | Argument)
-        return tree
-    make, *parts = tree
-    trees = [
-        part if isinstance(part, str) or part in TYPES.values() else build(part) for part in parts
-    ]
-    value: Expression = getattr(expressions, make)(*trees)
-    return value
 
 
 @given(TREES, st.lists(st.tuples(st.integers(0, 70), st.integers(0, (1 << 64) - 1)), min_size=4))

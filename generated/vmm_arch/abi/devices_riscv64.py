@@ -8,6 +8,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
+- Macros with arguments are functions. A number among the arguments means what C makes of it as an
+  ``unsigned long long``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,13 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    sizeof,
 )
 
+from vmm_arch.abi.macros import (
+    CType,
+    shift_count,
+)
 from vmm_arch.abi.records import (
     LittleStruct,
     LittleUnion,
@@ -7862,3 +7869,360 @@ vring_avail_t = vring_avail
 vring_desc_t = vring_desc
 vring_used_elem_t = vring_used_elem
 vring_used_t = vring_used
+
+# asm-generic/ioctl.h: macros with arguments
+
+
+def _IO(type: int, nr: int) -> int:
+    return ((type << 8) | nr) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC(dir: int, type: int, nr: int, size: int) -> int:
+    return ((dir << 30) | (type << 8) | nr | (size << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC_DIR(nr: int) -> int:
+    return (nr >> 30) & 3
+
+
+def _IOC_NR(nr: int) -> int:
+    return nr & 0xFF
+
+
+def _IOC_SIZE(nr: int) -> int:
+    return (nr >> 16) & 0x3FFF
+
+
+def _IOC_TYPE(nr: int) -> int:
+    return (nr >> 8) & 0xFF
+
+
+def _IOC_TYPECHECK(t: CType) -> int:
+    """``t`` is a ctypes type."""
+    return sizeof(t)
+
+
+def _IOR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+# linux/bits.h: macros with arguments
+
+
+def __GENMASK(h: int, l: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return (
+        (0xFFFFFFFFFFFFFFFF << shift_count(l & 0xFFFFFFFFFFFFFFFF, 64))
+        & (0xFFFFFFFFFFFFFFFF >> shift_count((63 - h) & 0xFFFFFFFFFFFFFFFF, 64))
+        & 0xFFFFFFFFFFFFFFFF
+    )
+
+
+def __GENMASK_U128(h: int, l: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return (
+        ((1 << shift_count(h & 0xFFFFFFFFFFFFFFFF, 128)) << 1)
+        - (1 << shift_count(l & 0xFFFFFFFFFFFFFFFF, 128))
+    ) & 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF
+
+
+def __GENMASK_ULL(h: int, l: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return (
+        (0xFFFFFFFFFFFFFFFF << shift_count(l & 0xFFFFFFFFFFFFFFFF, 64))
+        & (0xFFFFFFFFFFFFFFFF >> shift_count((63 - h) & 0xFFFFFFFFFFFFFFFF, 64))
+        & 0xFFFFFFFFFFFFFFFF
+    )
+
+
+# linux/bpf_common.h: macros with arguments
+
+
+def BPF_CLASS(code: int) -> int:
+    return code & 7
+
+
+def BPF_MODE(code: int) -> int:
+    return code & 0xE0
+
+
+def BPF_OP(code: int) -> int:
+    return code & 0xF0
+
+
+def BPF_SIZE(code: int) -> int:
+    return code & 0x18
+
+
+def BPF_SRC(code: int) -> int:
+    return code & 8
+
+
+# linux/const.h: macros with arguments
+
+
+def _BIT128(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 128)
+
+
+def _BITUL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def _BITULL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def __ALIGN_KERNEL(x: int, a: int) -> int:
+    return (x + a - 1) & ~(a - 1) & 0xFFFFFFFFFFFFFFFF
+
+
+def __ALIGN_KERNEL_MASK(x: int, mask: int) -> int:
+    return (x + mask) & ~mask & 0xFFFFFFFFFFFFFFFF
+
+
+def __KERNEL_DIV_ROUND_CLOSEST(x: int, divisor: int) -> int:
+    divisor &= 0xFFFFFFFFFFFFFFFF
+    return ((x + divisor // 2) & 0xFFFFFFFFFFFFFFFF) // divisor
+
+
+def __KERNEL_DIV_ROUND_UP(n: int, d: int) -> int:
+    return ((n + d - 1) & 0xFFFFFFFFFFFFFFFF) // (d & 0xFFFFFFFFFFFFFFFF)
+
+
+# linux/filter.h: macros with arguments
+
+
+def BPF_MISCOP(code: int) -> int:
+    return code & 0xF8
+
+
+def BPF_RVAL(code: int) -> int:
+    return code & 0x18
+
+
+# linux/pci_regs.h: macros with arguments
+
+
+def PCI_ARI_CAP_NFN(x: int) -> int:
+    return (x >> 8) & 0xFF
+
+
+def PCI_ARI_CTRL_FG(x: int) -> int:
+    return (x >> 4) & 7
+
+
+def PCI_ATS_CAP_QDEP(x: int) -> int:
+    return x & 0x1F
+
+
+def PCI_ATS_CTRL_STU(x: int) -> int:
+    return x & 0x1F
+
+
+def PCI_DVSEC_CXL_RANGE_BASE_HIGH(i: int) -> int:
+    return (32 + i * 16) & 0xFFFFFFFFFFFFFFFF
+
+
+def PCI_DVSEC_CXL_RANGE_BASE_LOW(i: int) -> int:
+    return (36 + i * 16) & 0xFFFFFFFFFFFFFFFF
+
+
+def PCI_DVSEC_CXL_RANGE_SIZE_HIGH(i: int) -> int:
+    return (24 + i * 16) & 0xFFFFFFFFFFFFFFFF
+
+
+def PCI_DVSEC_CXL_RANGE_SIZE_LOW(i: int) -> int:
+    return (28 + i * 16) & 0xFFFFFFFFFFFFFFFF
+
+
+def PCI_DVSEC_HEADER1_LEN(x: int) -> int:
+    return (x >> 20) & 0xFFF
+
+
+def PCI_DVSEC_HEADER1_REV(x: int) -> int:
+    return (x >> 16) & 0xF
+
+
+def PCI_DVSEC_HEADER1_VID(x: int) -> int:
+    return x & 0xFFFF
+
+
+def PCI_DVSEC_HEADER2_ID(x: int) -> int:
+    return x & 0xFFFF
+
+
+def PCI_ERR_CAP_FEP(x: int) -> int:
+    return x & 0x1F
+
+
+def PCI_EXT_CAP_ID(header: int) -> int:
+    return header & 0xFFFF
+
+
+def PCI_EXT_CAP_NEXT(header: int) -> int:
+    return (header >> 20) & 0xFFC
+
+
+def PCI_EXT_CAP_VER(header: int) -> int:
+    return (header >> 16) & 0xF
+
+
+def PCI_IDE_SEL_ADDR_1(x: int) -> int:
+    return (20 + x * 12) & 0xFFFFFFFFFFFFFFFF
+
+
+def PCI_IDE_SEL_ADDR_2(x: int) -> int:
+    return (24 + x * 12) & 0xFFFFFFFFFFFFFFFF
+
+
+def PCI_IDE_SEL_ADDR_3(x: int) -> int:
+    return (28 + x * 12) & 0xFFFFFFFFFFFFFFFF
+
+
+def PCI_IDE_SEL_BLOCK_SIZE(nr_assoc: int) -> int:
+    return (20 + nr_assoc * 12) & 0xFFFFFFFFFFFFFFFF
+
+
+def PCI_PWR_CAP_BUDGET(x: int) -> int:
+    return x & 1
+
+
+def PCI_PWR_DATA_BASE(x: int) -> int:
+    return x & 0xFF
+
+
+def PCI_PWR_DATA_PM_STATE(x: int) -> int:
+    return (x >> 13) & 3
+
+
+def PCI_PWR_DATA_PM_SUB(x: int) -> int:
+    return (x >> 10) & 7
+
+
+def PCI_PWR_DATA_RAIL(x: int) -> int:
+    return (x >> 18) & 7
+
+
+def PCI_PWR_DATA_SCALE(x: int) -> int:
+    return (x >> 8) & 3
+
+
+def PCI_PWR_DATA_TYPE(x: int) -> int:
+    return (x >> 15) & 7
+
+
+def PCI_RCEC_BUSN_LAST(x: int) -> int:
+    return (x >> 16) & 0xFF
+
+
+def PCI_RCEC_BUSN_NEXT(x: int) -> int:
+    return (x >> 8) & 0xFF
+
+
+def PCI_SRIOV_CAP_INTR(x: int) -> int:
+    return (x & 0xFFFFFFFFFFFFFFFF) >> 21
+
+
+def PCI_SRIOV_VFM_BIR(x: int) -> int:
+    return x & 7
+
+
+def PCI_SRIOV_VFM_OFFSET(x: int) -> int:
+    return x & 0xFFFFFFFFFFFFFFF8
+
+
+def PCI_VNDR_HEADER_ID(x: int) -> int:
+    return x & 0xFFFF
+
+
+def PCI_VNDR_HEADER_LEN(x: int) -> int:
+    return (x >> 20) & 0xFFF
+
+
+def PCI_VNDR_HEADER_REV(x: int) -> int:
+    return (x >> 16) & 0xF
+
+
+def PCI_X_CMD_VERSION(x: int) -> int:
+    return (x >> 12) & 3
+
+
+# linux/serial_reg.h: macros with arguments
+
+
+def UART_FCR_R_TRIG_BITS(x: int) -> int:
+    return (x & 0xC0) >> 6
+
+
+# linux/vfio.h: macros with arguments
+
+
+def VFIO_DEVICE_STATE_IS_ERROR(state: int) -> int:
+    return int((state & 7) == 6)
+
+
+def VFIO_DEVICE_STATE_SET_ERROR(state: int) -> int:
+    return (state & 0xFFFFFFFFFFFFFFF8) | 6
+
+
+def VFIO_DEVICE_STATE_VALID(state: int) -> int:
+    return int((state & 7) == 4) if (state & 4) != 0 else 1
+
+
+# linux/virtio_crypto.h: macros with arguments
+
+
+def VIRTIO_CRYPTO_OPCODE(service: int, op: int) -> int:
+    return ((service << 8) | op) & 0xFFFFFFFFFFFFFFFF
+
+
+# linux/virtio_pci.h: macros with arguments
+
+
+def VIRTIO_PCI_CONFIG_OFF(msix_enabled: int) -> int:
+    return 0x18 if (msix_enabled & 0xFFFFFFFFFFFFFFFF) != 0 else 0x14
+
+
+# linux/vm_sockets.h: macros with arguments
+
+
+def VM_SOCKETS_VERSION_EPOCH(_v: int) -> int:
+    return (_v & 0xFF000000) >> 24
+
+
+def VM_SOCKETS_VERSION_MAJOR(_v: int) -> int:
+    return (_v & 0xFF0000) >> 16
+
+
+def VM_SOCKETS_VERSION_MINOR(_v: int) -> int:
+    return _v & 0xFFFF

@@ -8,6 +8,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
+- Macros with arguments are functions. A number among the arguments means what C makes of it as an
+  ``unsigned long long``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,14 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    sizeof,
 )
 
+from vmm_arch.abi.macros import (
+    CType,
+    offset_of,
+    shift_count,
+)
 from vmm_arch.abi.records import (
     LittleStruct,
     LittleUnion,
@@ -2392,3 +2400,321 @@ __u64 = c_uint64
 __u8 = c_uint8
 __uint128_t = c_uint64 * 2
 __wsum = c_uint32
+
+# asm-generic/ioctl.h: macros with arguments
+
+
+def _IO(type: int, nr: int) -> int:
+    return ((type << 8) | nr) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC(dir: int, type: int, nr: int, size: int) -> int:
+    return ((dir << 30) | (type << 8) | nr | (size << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC_DIR(nr: int) -> int:
+    return (nr >> 30) & 3
+
+
+def _IOC_NR(nr: int) -> int:
+    return nr & 0xFF
+
+
+def _IOC_SIZE(nr: int) -> int:
+    return (nr >> 16) & 0x3FFF
+
+
+def _IOC_TYPE(nr: int) -> int:
+    return (nr >> 8) & 0xFF
+
+
+def _IOC_TYPECHECK(t: CType) -> int:
+    """``t`` is a ctypes type."""
+    return sizeof(t)
+
+
+def _IOR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+# asm/kvm.h: macros with arguments
+
+
+def ARM64_SYS_REG(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
+    return (
+        0x6030000000130000
+        | ((op0 << 14) & 0xC000)
+        | ((op1 << 11) & 0x3800)
+        | ((crn << 7) & 0x780)
+        | ((crm << 3) & 0x78)
+        | (op2 & 7)
+    )
+
+
+def KVM_ARM_FEATURE_ID_RANGE_IDX(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
+    return ((((op1 & 3) - int((op1 & 3) == 3)) << 6) | ((crm & 7) << 3) | op2) & 0xFFFFFFFFFFFFFFFF
+
+
+def KVM_PSCI_FN(n: int) -> int:
+    return (0x95C1BA5E + n) & 0xFFFFFFFFFFFFFFFF
+
+
+def KVM_REG_ARM64_SVE_FFR(i: int) -> int:
+    return 0x6050000000150600 | (i & 0x1F)
+
+
+def KVM_REG_ARM64_SVE_PREG(n: int, i: int) -> int:
+    return 0x6050000000150400 | ((n & 0xF) << 5) | (i & 0x1F)
+
+
+def KVM_REG_ARM64_SVE_ZREG(n: int, i: int) -> int:
+    return 0x6080000000150000 | ((n & 0x1F) << 5) | (i & 0x1F)
+
+
+def KVM_REG_ARM_CORE_REG(name: str) -> int:
+    """``name`` is a member of kvm_regs: ``regs.regs[0]``."""
+    return offset_of(kvm_regs, name) // 4
+
+
+def KVM_REG_ARM_FW_FEAT_BMAP_REG(r: int) -> int:
+    return 0x6030000000160000 | (r & 0xFFFF)
+
+
+def KVM_REG_ARM_FW_REG(r: int) -> int:
+    return 0x6030000000140000 | (r & 0xFFFF)
+
+
+def __ARM64_SYS_REG(op0: int, op1: int, crn: int, crm: int, op2: int) -> int:
+    return (
+        0x6000000000130000
+        | ((op0 << 14) & 0xC000)
+        | ((op1 << 11) & 0x3800)
+        | ((crn << 7) & 0x780)
+        | ((crm << 3) & 0x78)
+        | (op2 & 7)
+    )
+
+
+# asm/ptrace.h: macros with arguments
+
+
+def SVE_PT_FPSIMD_SIZE(vq: int, flags: int) -> int:
+    return 0x210
+
+
+def SVE_PT_SIZE(vq: int, flags: int) -> int:
+    return (
+        16
+        + ((((31 + ((vq * 544) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF)) // 16) * 16 + 7) // 16) * 16
+        if (flags & 1) == 1
+        else 0x220 if (flags & 1) == 0 else 0x10
+    )
+
+
+def SVE_PT_SVE_FFR_OFFSET(vq: int) -> int:
+    return 16 + ((vq * 544) & 0xFFFFFFFF)
+
+
+def SVE_PT_SVE_FFR_SIZE(vq: int) -> int:
+    return (vq * 2) & 0xFFFFFFFF
+
+
+def SVE_PT_SVE_FPCR_OFFSET(vq: int) -> int:
+    return ((31 + ((vq * 544) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF)) // 16) * 16 + 4
+
+
+def SVE_PT_SVE_FPSR_OFFSET(vq: int) -> int:
+    return ((31 + ((vq * 544) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF)) // 16) * 16
+
+
+def SVE_PT_SVE_PREGS_OFFSET(vq: int) -> int:
+    return 16 + ((vq * 512) & 0xFFFFFFFF)
+
+
+def SVE_PT_SVE_PREGS_SIZE(vq: int) -> int:
+    return (((vq * 544) & 0xFFFFFFFF) - ((vq * 512) & 0xFFFFFFFF)) & 0xFFFFFFFFFFFFFFFF
+
+
+def SVE_PT_SVE_PREG_OFFSET(vq: int, n: int) -> int:
+    return (16 + ((vq * 512) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF) * n) & 0xFFFFFFFFFFFFFFFF
+
+
+def SVE_PT_SVE_PREG_SIZE(vq: int) -> int:
+    return (vq * 2) & 0xFFFFFFFF
+
+
+def SVE_PT_SVE_SIZE(vq: int, flags: int) -> int:
+    return (
+        (((31 + ((vq * 544) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF)) // 16) * 16 + 7) // 16
+    ) * 16
+
+
+def SVE_PT_SVE_ZREGS_SIZE(vq: int) -> int:
+    return (vq * 512) & 0xFFFFFFFF
+
+
+def SVE_PT_SVE_ZREG_OFFSET(vq: int, n: int) -> int:
+    return (16 + ((vq * 16) & 0xFFFFFFFF) * n) & 0xFFFFFFFFFFFFFFFF
+
+
+def SVE_PT_SVE_ZREG_SIZE(vq: int) -> int:
+    return (vq * 16) & 0xFFFFFFFF
+
+
+def ZA_PT_SIZE(vq: int) -> int:
+    return (16 + vq * vq * 256) & 0xFFFFFFFFFFFFFFFF
+
+
+def ZA_PT_ZAV_OFFSET(vq: int, n: int) -> int:
+    return (16 + vq * n * 16) & 0xFFFFFFFFFFFFFFFF
+
+
+def ZA_PT_ZA_SIZE(vq: int) -> int:
+    return (vq * vq * 256) & 0xFFFFFFFFFFFFFFFF
+
+
+# asm/sve_context.h: macros with arguments
+
+
+def __SVE_FFR_OFFSET(vq: int) -> int:
+    return (vq * 544) & 0xFFFFFFFF
+
+
+def __SVE_FFR_SIZE(vq: int) -> int:
+    return (vq * 2) & 0xFFFFFFFF
+
+
+def __SVE_PREGS_OFFSET(vq: int) -> int:
+    return (vq * 512) & 0xFFFFFFFF
+
+
+def __SVE_PREGS_SIZE(vq: int) -> int:
+    return (vq * 32) & 0xFFFFFFFF
+
+
+def __SVE_PREG_OFFSET(vq: int, n: int) -> int:
+    return (((vq * 512) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF) * n) & 0xFFFFFFFFFFFFFFFF
+
+
+def __SVE_PREG_SIZE(vq: int) -> int:
+    return (vq * 2) & 0xFFFFFFFF
+
+
+def __SVE_ZREGS_SIZE(vq: int) -> int:
+    return (vq * 512) & 0xFFFFFFFF
+
+
+def __SVE_ZREG_OFFSET(vq: int, n: int) -> int:
+    return (((vq * 16) & 0xFFFFFFFF) * n) & 0xFFFFFFFFFFFFFFFF
+
+
+def __SVE_ZREG_SIZE(vq: int) -> int:
+    return (vq * 16) & 0xFFFFFFFF
+
+
+def __sve_vl_from_vq(vq: int) -> int:
+    return (vq * 16) & 0xFFFFFFFFFFFFFFFF
+
+
+def __sve_vl_valid(vl: int) -> int:
+    vl &= 0xFFFFFFFFFFFFFFFF
+    return int(vl % 16 == 0 and vl >= 16 and vl <= 0x2000)
+
+
+def __sve_vq_from_vl(vl: int) -> int:
+    return (vl & 0xFFFFFFFFFFFFFFFF) // 16
+
+
+# linux/const.h: macros with arguments
+
+
+def _BIT128(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 128)
+
+
+def _BITUL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def _BITULL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def __ALIGN_KERNEL(x: int, a: int) -> int:
+    return (x + a - 1) & ~(a - 1) & 0xFFFFFFFFFFFFFFFF
+
+
+def __ALIGN_KERNEL_MASK(x: int, mask: int) -> int:
+    return (x + mask) & ~mask & 0xFFFFFFFFFFFFFFFF
+
+
+def __KERNEL_DIV_ROUND_CLOSEST(x: int, divisor: int) -> int:
+    divisor &= 0xFFFFFFFFFFFFFFFF
+    return ((x + divisor // 2) & 0xFFFFFFFFFFFFFFFF) // divisor
+
+
+def __KERNEL_DIV_ROUND_UP(n: int, d: int) -> int:
+    return ((n + d - 1) & 0xFFFFFFFFFFFFFFFF) // (d & 0xFFFFFFFFFFFFFFFF)
+
+
+# linux/kvm.h: macros with arguments
+
+
+def KVM_REG_SIZE(id: int) -> int:
+    return 1 << ((id & 0xF0000000000000) >> 52)
+
+
+def KVM_VM_TYPE_ARM_IPA_SIZE(x: int) -> int:
+    return x & 0xFF
+
+
+# linux/psci.h: macros with arguments
+
+
+def PSCI_0_2_FN(n: int) -> int:
+    return (0x84000000 + n) & 0xFFFFFFFFFFFFFFFF
+
+
+def PSCI_0_2_FN64(n: int) -> int:
+    return (0xC4000000 + n) & 0xFFFFFFFFFFFFFFFF
+
+
+def PSCI_VERSION(maj: int, min: int) -> int:
+    return ((maj << 16) & 0xFFFF0000) | (min & 0xFFFF)
+
+
+def PSCI_VERSION_MAJOR(ver: int) -> int:
+    return (ver & 0xFFFF0000) >> 16
+
+
+def PSCI_VERSION_MINOR(ver: int) -> int:
+    return ver & 0xFFFF

@@ -8,6 +8,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
+- Macros with arguments are functions. A number among the arguments means what C makes of it as an
+  ``unsigned long long``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,13 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    sizeof,
 )
 
+from vmm_arch.abi.macros import (
+    CType,
+    shift_count,
+)
 from vmm_arch.abi.records import (
     LittleStruct,
     LittleUnion,
@@ -1836,3 +1843,125 @@ __u32 = c_uint32
 __u64 = c_uint64
 __u8 = c_uint8
 __wsum = c_uint32
+
+# asm-generic/ioctl.h: macros with arguments
+
+
+def _IO(type: int, nr: int) -> int:
+    return ((type << 8) | nr) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC(dir: int, type: int, nr: int, size: int) -> int:
+    return ((dir << 30) | (type << 8) | nr | (size << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC_DIR(nr: int) -> int:
+    return (nr >> 30) & 3
+
+
+def _IOC_NR(nr: int) -> int:
+    return nr & 0xFF
+
+
+def _IOC_SIZE(nr: int) -> int:
+    return (nr >> 16) & 0x3FFF
+
+
+def _IOC_TYPE(nr: int) -> int:
+    return (nr >> 8) & 0xFF
+
+
+def _IOC_TYPECHECK(t: CType) -> int:
+    """``t`` is a ctypes type."""
+    return sizeof(t)
+
+
+def _IOR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+# asm/kvm.h: macros with arguments
+
+
+def KVM_IOC_CPUCFG(REG: int) -> int:
+    return (0x9030000000040000 | (REG << 3)) & 0xFFFFFFFFFFFFFFFF
+
+
+def KVM_IOC_CSRID(REG: int) -> int:
+    return (0x9030000000010000 | (REG << 3)) & 0xFFFFFFFFFFFFFFFF
+
+
+def LOONGARCH_REG_64(TYPE: int, REG: int) -> int:
+    return (TYPE | 0x30000000000000 | (REG << 3)) & 0xFFFFFFFFFFFFFFFF
+
+
+# linux/const.h: macros with arguments
+
+
+def _BIT128(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 128)
+
+
+def _BITUL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def _BITULL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def __ALIGN_KERNEL(x: int, a: int) -> int:
+    return (x + a - 1) & ~(a - 1) & 0xFFFFFFFFFFFFFFFF
+
+
+def __ALIGN_KERNEL_MASK(x: int, mask: int) -> int:
+    return (x + mask) & ~mask & 0xFFFFFFFFFFFFFFFF
+
+
+def __KERNEL_DIV_ROUND_CLOSEST(x: int, divisor: int) -> int:
+    divisor &= 0xFFFFFFFFFFFFFFFF
+    return ((x + divisor // 2) & 0xFFFFFFFFFFFFFFFF) // divisor
+
+
+def __KERNEL_DIV_ROUND_UP(n: int, d: int) -> int:
+    return ((n + d - 1) & 0xFFFFFFFFFFFFFFFF) // (d & 0xFFFFFFFFFFFFFFFF)
+
+
+# linux/kvm.h: macros with arguments
+
+
+def KVM_REG_SIZE(id: int) -> int:
+    return 1 << ((id & 0xF0000000000000) >> 52)
+
+
+def KVM_VM_TYPE_ARM_IPA_SIZE(x: int) -> int:
+    return x & 0xFF

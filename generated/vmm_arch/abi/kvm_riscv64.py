@@ -8,6 +8,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
+- Macros with arguments are functions. A number among the arguments means what C makes of it as an
+  ``unsigned long long``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,14 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    sizeof,
 )
 
+from vmm_arch.abi.macros import (
+    CType,
+    offset_of,
+    shift_count,
+)
 from vmm_arch.abi.records import (
     LittleStruct,
     LittleUnion,
@@ -2147,3 +2155,204 @@ __u32 = c_uint32
 __u64 = c_uint64
 __u8 = c_uint8
 __wsum = c_uint32
+
+# asm-generic/ioctl.h: macros with arguments
+
+
+def _IO(type: int, nr: int) -> int:
+    return ((type << 8) | nr) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC(dir: int, type: int, nr: int, size: int) -> int:
+    return ((dir << 30) | (type << 8) | nr | (size << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC_DIR(nr: int) -> int:
+    return (nr >> 30) & 3
+
+
+def _IOC_NR(nr: int) -> int:
+    return nr & 0xFF
+
+
+def _IOC_SIZE(nr: int) -> int:
+    return (nr >> 16) & 0x3FFF
+
+
+def _IOC_TYPE(nr: int) -> int:
+    return (nr >> 8) & 0xFF
+
+
+def _IOC_TYPECHECK(t: CType) -> int:
+    """``t`` is a ctypes type."""
+    return sizeof(t)
+
+
+def _IOR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+# asm/kvm.h: macros with arguments
+
+
+def KVM_DEV_RISCV_AIA_ADDR_IMSIC(__vcpu: int) -> int:
+    return (1 + __vcpu) & 0xFFFFFFFFFFFFFFFF
+
+
+def KVM_DEV_RISCV_AIA_IMSIC_GET_ISEL(__attr: int) -> int:
+    return __attr & 0xFFF
+
+
+def KVM_DEV_RISCV_AIA_IMSIC_GET_VCPU(__attr: int) -> int:
+    return (__attr & 0xFFFFFFFFFFFFFFFF) >> 12
+
+
+def KVM_DEV_RISCV_AIA_IMSIC_MKATTR(__vcpu: int, __isel: int) -> int:
+    return ((__vcpu << 12) | (__isel & 0xFFF)) & 0xFFFFFFFFFFFFFFFF
+
+
+def KVM_REG_RISCV_CONFIG_REG(name: str) -> int:
+    """``name`` is a member of kvm_riscv_config: ``isa``."""
+    return offset_of(kvm_riscv_config, name) // 8
+
+
+def KVM_REG_RISCV_CORE_REG(name: str) -> int:
+    """``name`` is a member of kvm_riscv_core: ``regs.pc``."""
+    return offset_of(kvm_riscv_core, name) // 8
+
+
+def KVM_REG_RISCV_CSR_AIA_REG(name: str) -> int:
+    """``name`` is a member of kvm_riscv_aia_csr: ``siselect``."""
+    return offset_of(kvm_riscv_aia_csr, name) // 8
+
+
+def KVM_REG_RISCV_CSR_REG(name: str) -> int:
+    """``name`` is a member of kvm_riscv_csr: ``sstatus``."""
+    return offset_of(kvm_riscv_csr, name) // 8
+
+
+def KVM_REG_RISCV_CSR_SMSTATEEN_REG(name: str) -> int:
+    """``name`` is a member of kvm_riscv_smstateen_csr: ``sstateen0``."""
+    return offset_of(kvm_riscv_smstateen_csr, name) // 8
+
+
+def KVM_REG_RISCV_FP_D_REG(name: str) -> int:
+    """``name`` is a member of __riscv_d_ext_state: ``f[0]``."""
+    return offset_of(__riscv_d_ext_state, name) // 8
+
+
+def KVM_REG_RISCV_FP_F_REG(name: str) -> int:
+    """``name`` is a member of __riscv_f_ext_state: ``f[0]``."""
+    return offset_of(__riscv_f_ext_state, name) // 4
+
+
+def KVM_REG_RISCV_ISA_MULTI_MASK(__ext_id: int) -> int:
+    return 1 << (__ext_id % 64)
+
+
+def KVM_REG_RISCV_ISA_MULTI_REG(__ext_id: int) -> int:
+    return (__ext_id & 0xFFFFFFFFFFFFFFFF) // 64
+
+
+def KVM_REG_RISCV_SBI_FWFT_REG(name: str) -> int:
+    """``name`` is a member of kvm_riscv_sbi_fwft: ``misaligned_deleg.enable``."""
+    return offset_of(kvm_riscv_sbi_fwft, name) // 8
+
+
+def KVM_REG_RISCV_SBI_MULTI_MASK(__ext_id: int) -> int:
+    return 1 << (__ext_id % 64)
+
+
+def KVM_REG_RISCV_SBI_MULTI_REG(__ext_id: int) -> int:
+    return (__ext_id & 0xFFFFFFFFFFFFFFFF) // 64
+
+
+def KVM_REG_RISCV_SBI_STA_REG(name: str) -> int:
+    """``name`` is a member of kvm_riscv_sbi_sta: ``shmem_lo``."""
+    return offset_of(kvm_riscv_sbi_sta, name) // 8
+
+
+def KVM_REG_RISCV_TIMER_REG(name: str) -> int:
+    """``name`` is a member of kvm_riscv_timer: ``frequency``."""
+    return offset_of(kvm_riscv_timer, name) // 8
+
+
+def KVM_REG_RISCV_VECTOR_CSR_REG(name: str) -> int:
+    """``name`` is a member of __riscv_v_ext_state: ``vstart``."""
+    return offset_of(__riscv_v_ext_state, name) // 8
+
+
+def KVM_REG_RISCV_VECTOR_REG(n: int) -> int:
+    return (n + 6) & 0xFFFFFFFFFFFFFFFF
+
+
+# linux/const.h: macros with arguments
+
+
+def _BIT128(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 128)
+
+
+def _BITUL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def _BITULL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def __ALIGN_KERNEL(x: int, a: int) -> int:
+    return (x + a - 1) & ~(a - 1) & 0xFFFFFFFFFFFFFFFF
+
+
+def __ALIGN_KERNEL_MASK(x: int, mask: int) -> int:
+    return (x + mask) & ~mask & 0xFFFFFFFFFFFFFFFF
+
+
+def __KERNEL_DIV_ROUND_CLOSEST(x: int, divisor: int) -> int:
+    divisor &= 0xFFFFFFFFFFFFFFFF
+    return ((x + divisor // 2) & 0xFFFFFFFFFFFFFFFF) // divisor
+
+
+def __KERNEL_DIV_ROUND_UP(n: int, d: int) -> int:
+    return ((n + d - 1) & 0xFFFFFFFFFFFFFFFF) // (d & 0xFFFFFFFFFFFFFFFF)
+
+
+# linux/kvm.h: macros with arguments
+
+
+def KVM_REG_SIZE(id: int) -> int:
+    return 1 << ((id & 0xF0000000000000) >> 52)
+
+
+def KVM_VM_TYPE_ARM_IPA_SIZE(x: int) -> int:
+    return x & 0xFF

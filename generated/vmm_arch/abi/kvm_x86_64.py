@@ -8,6 +8,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
+- Macros with arguments are functions. A number among the arguments means what C makes of it as an
+  ``unsigned long long``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,13 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    sizeof,
 )
 
+from vmm_arch.abi.macros import (
+    CType,
+    shift_count,
+)
 from vmm_arch.abi.records import (
     LittleStruct,
     LittleUnion,
@@ -3050,3 +3057,199 @@ __u32 = c_uint32
 __u64 = c_uint64
 __u8 = c_uint8
 __wsum = c_uint32
+
+# asm-generic/ioctl.h: macros with arguments
+
+
+def _IO(type: int, nr: int) -> int:
+    return ((type << 8) | nr) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC(dir: int, type: int, nr: int, size: int) -> int:
+    return ((dir << 30) | (type << 8) | nr | (size << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC_DIR(nr: int) -> int:
+    return (nr >> 30) & 3
+
+
+def _IOC_NR(nr: int) -> int:
+    return nr & 0xFF
+
+
+def _IOC_SIZE(nr: int) -> int:
+    return (nr >> 16) & 0x3FFF
+
+
+def _IOC_TYPE(nr: int) -> int:
+    return (nr >> 8) & 0xFF
+
+
+def _IOC_TYPECHECK(t: CType) -> int:
+    """``t`` is a ctypes type."""
+    return sizeof(t)
+
+
+def _IOR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+# asm/kvm.h: macros with arguments
+
+
+def KVM_PMU_ENCODE_MASKED_ENTRY(event_select: int, mask: int, match: int, exclude: int) -> int:
+    return (
+        (event_select & 0xFF)
+        | ((event_select & 0xF00) << 24)
+        | ((mask & 0xFF) << 56)
+        | ((match & 0xFF) << 8)
+        | (int((exclude & 0xFFFFFFFFFFFFFFFF) != 0) << 55)
+    )
+
+
+def KVM_X86_KVM_REG_SIZE(reg: int) -> int:
+    return 0x30000000000000 if (reg & 0xFFFFFFFFFFFFFFFF) == 0 else 0
+
+
+def KVM_X86_REG_ID(type: int, index: int) -> int:
+    type &= 0xFFFFFFFFFFFFFFFF
+    return (
+        0x2000000000000000
+        | (type << 32)
+        | (
+            0x30000000000000
+            if type == 2
+            else (0x30000000000000 if (index & 0xFFFFFFFFFFFFFFFF) == 0 else 0) if type == 3 else 0
+        )
+        | index
+    ) & 0xFFFFFFFFFFFFFFFF
+
+
+def KVM_X86_REG_KVM(index: int) -> int:
+    return (
+        0x2000000300000000 | (0x30000000000000 if (index & 0xFFFFFFFFFFFFFFFF) == 0 else 0) | index
+    ) & 0xFFFFFFFFFFFFFFFF
+
+
+def KVM_X86_REG_MSR(index: int) -> int:
+    return (0x2030000200000000 | index) & 0xFFFFFFFFFFFFFFFF
+
+
+def KVM_X86_REG_TYPE_SIZE(type: int, reg: int) -> int:
+    type &= 0xFFFFFFFFFFFFFFFF
+    return (
+        (type << 32)
+        | (
+            0x30000000000000
+            if type == 2
+            else (0x30000000000000 if (reg & 0xFFFFFFFFFFFFFFFF) == 0 else 0) if type == 3 else 0
+        )
+    ) & 0xFFFFFFFFFFFFFFFF
+
+
+# asm/kvm_para.h: macros with arguments
+
+
+def KVM_MAP_GPA_RANGE_ENC_STAT(n: int) -> int:
+    return (n << 4) & 0xFFFFFFFFFFFFFFFF
+
+
+# linux/bits.h: macros with arguments
+
+
+def __GENMASK(h: int, l: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return (
+        (0xFFFFFFFFFFFFFFFF << shift_count(l & 0xFFFFFFFFFFFFFFFF, 64))
+        & (0xFFFFFFFFFFFFFFFF >> shift_count((63 - h) & 0xFFFFFFFFFFFFFFFF, 64))
+        & 0xFFFFFFFFFFFFFFFF
+    )
+
+
+def __GENMASK_U128(h: int, l: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return (
+        ((1 << shift_count(h & 0xFFFFFFFFFFFFFFFF, 128)) << 1)
+        - (1 << shift_count(l & 0xFFFFFFFFFFFFFFFF, 128))
+    ) & 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF
+
+
+def __GENMASK_ULL(h: int, l: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return (
+        (0xFFFFFFFFFFFFFFFF << shift_count(l & 0xFFFFFFFFFFFFFFFF, 64))
+        & (0xFFFFFFFFFFFFFFFF >> shift_count((63 - h) & 0xFFFFFFFFFFFFFFFF, 64))
+        & 0xFFFFFFFFFFFFFFFF
+    )
+
+
+# linux/const.h: macros with arguments
+
+
+def _BIT128(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 128)
+
+
+def _BITUL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def _BITULL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def __ALIGN_KERNEL(x: int, a: int) -> int:
+    return (x + a - 1) & ~(a - 1) & 0xFFFFFFFFFFFFFFFF
+
+
+def __ALIGN_KERNEL_MASK(x: int, mask: int) -> int:
+    return (x + mask) & ~mask & 0xFFFFFFFFFFFFFFFF
+
+
+def __KERNEL_DIV_ROUND_CLOSEST(x: int, divisor: int) -> int:
+    divisor &= 0xFFFFFFFFFFFFFFFF
+    return ((x + divisor // 2) & 0xFFFFFFFFFFFFFFFF) // divisor
+
+
+def __KERNEL_DIV_ROUND_UP(n: int, d: int) -> int:
+    return ((n + d - 1) & 0xFFFFFFFFFFFFFFFF) // (d & 0xFFFFFFFFFFFFFFFF)
+
+
+# linux/kvm.h: macros with arguments
+
+
+def KVM_REG_SIZE(id: int) -> int:
+    return 1 << ((id & 0xF0000000000000) >> 52)
+
+
+def KVM_VM_TYPE_ARM_IPA_SIZE(x: int) -> int:
+    return x & 0xFF

@@ -8,6 +8,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
+- Macros with arguments are functions. A number among the arguments means what C makes of it as an
+  ``unsigned long long``.
 """
 
 from __future__ import annotations
@@ -1121,3 +1123,96 @@ __u16 = c_uint16
 __u32 = c_uint32
 __u64 = c_uint64
 __u8 = c_uint8
+
+# asm/kvm_para.h: macros with arguments
+
+
+def KVM_MAP_GPA_RANGE_ENC_STAT(n: int) -> int:
+    return (n << 4) & 0xFFFFFFFFFFFFFFFF
+
+
+# asm/msr-index.h: macros with arguments
+
+
+def HWP_ACTIVITY_WINDOW(x: int) -> int:
+    return (x & 0xFF3) << 32
+
+
+def HWP_CHANGE_TO_GUARANTEED_INT(x: int) -> int:
+    return x & 1
+
+
+def HWP_DESIRED_PERF(x: int) -> int:
+    return (x & 0xFF) << 16
+
+
+def HWP_ENERGY_PERF_PREFERENCE(x: int) -> int:
+    return (x & 0xFF) << 24
+
+
+def HWP_EXCURSION_TO_MINIMUM(x: int) -> int:
+    return x & 4
+
+
+def HWP_EXCURSION_TO_MINIMUM_INT(x: int) -> int:
+    return x & 2
+
+
+def HWP_GUARANTEED_CHANGE(x: int) -> int:
+    return x & 1
+
+
+def HWP_GUARANTEED_PERF(x: int) -> int:
+    return (x >> 8) & 0xFF
+
+
+def HWP_HIGHEST_PERF(x: int) -> int:
+    return x & 0xFF
+
+
+def HWP_LOWEST_PERF(x: int) -> int:
+    return (x >> 24) & 0xFF
+
+
+def HWP_MAX_PERF(x: int) -> int:
+    return (x & 0xFF) << 8
+
+
+def HWP_MIN_PERF(x: int) -> int:
+    return x & 0xFF
+
+
+def HWP_MOSTEFFICIENT_PERF(x: int) -> int:
+    return (x >> 16) & 0xFF
+
+
+def HWP_PACKAGE_CONTROL(x: int) -> int:
+    return (x & 1) << 42
+
+
+def MSR_AMD64_MCx_MASK(x: int) -> int:
+    return (0xC0010044 + x) & 0xFFFFFFFFFFFFFFFF
+
+
+def MSR_AMD64_RMP_SEGMENT_SHIFT(x: int) -> int:
+    return (x & 0x3F00) >> 8
+
+
+def MSR_IA32_MCx_ADDR(x: int) -> int:
+    return (0x402 + x * 4) & 0xFFFFFFFFFFFFFFFF
+
+
+def MSR_IA32_MCx_CTL(x: int) -> int:
+    return (0x400 + x * 4) & 0xFFFFFFFFFFFFFFFF
+
+
+def MSR_IA32_MCx_CTL2(x: int) -> int:
+    return (0x280 + x) & 0xFFFFFFFFFFFFFFFF
+
+
+def MSR_IA32_MCx_MISC(x: int) -> int:
+    return (0x403 + x * 4) & 0xFFFFFFFFFFFFFFFF
+
+
+def MSR_IA32_MCx_STATUS(x: int) -> int:
+    return (0x401 + x * 4) & 0xFFFFFFFFFFFFFFFF

@@ -8,6 +8,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
+- Macros with arguments are functions. A number among the arguments means what C makes of it as an
+  ``unsigned long long``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,14 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    sizeof,
 )
 
+from vmm_arch.abi.macros import (
+    CType,
+    in_range,
+    shift_count,
+)
 from vmm_arch.abi.records import (
     LittleStruct,
     LittleUnion,
@@ -1546,3 +1554,195 @@ __u8 = c_uint8
 __wsum = c_uint32
 cap_user_data_t = c_void_p
 cap_user_header_t = c_void_p
+
+# asm-generic/ioctl.h: macros with arguments
+
+
+def _IO(type: int, nr: int) -> int:
+    return ((type << 8) | nr) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC(dir: int, type: int, nr: int, size: int) -> int:
+    return ((dir << 30) | (type << 8) | nr | (size << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC_DIR(nr: int) -> int:
+    return (nr >> 30) & 3
+
+
+def _IOC_NR(nr: int) -> int:
+    return nr & 0xFF
+
+
+def _IOC_SIZE(nr: int) -> int:
+    return (nr >> 16) & 0x3FFF
+
+
+def _IOC_TYPE(nr: int) -> int:
+    return (nr >> 8) & 0xFF
+
+
+def _IOC_TYPECHECK(t: CType) -> int:
+    """``t`` is a ctypes type."""
+    return sizeof(t)
+
+
+def _IOR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+# linux/audit.h: macros with arguments
+
+
+def AUDIT_BIT(nr: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(
+        (nr - ((((nr & 0xFFFFFFFFFFFFFFFF) // 32) * 32) & 0xFFFFFFFF)) & 0xFFFFFFFFFFFFFFFF, 32
+    )
+
+
+def AUDIT_FEATURE_TO_MASK(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return in_range(1 << (x & 0x1F), 32)
+
+
+def AUDIT_WORD(nr: int) -> int:
+    return ((nr & 0xFFFFFFFFFFFFFFFF) // 32) & 0xFFFFFFFF
+
+
+def audit_feature_valid(x: int) -> int:
+    x &= 0xFFFFFFFFFFFFFFFF
+    return int(x >= 0 and x <= 1)
+
+
+# linux/bpf_common.h: macros with arguments
+
+
+def BPF_CLASS(code: int) -> int:
+    return code & 7
+
+
+def BPF_MODE(code: int) -> int:
+    return code & 0xE0
+
+
+def BPF_OP(code: int) -> int:
+    return code & 0xF0
+
+
+def BPF_SIZE(code: int) -> int:
+    return code & 0x18
+
+
+def BPF_SRC(code: int) -> int:
+    return code & 8
+
+
+# linux/capability.h: macros with arguments
+
+
+def CAP_TO_INDEX(x: int) -> int:
+    return (x & 0xFFFFFFFFFFFFFFFF) >> 5
+
+
+def CAP_TO_MASK(x: int) -> int:
+    return 1 << (x & 0x1F)
+
+
+def cap_valid(x: int) -> int:
+    x &= 0xFFFFFFFFFFFFFFFF
+    return int(x >= 0 and x <= 40)
+
+
+# linux/const.h: macros with arguments
+
+
+def _BIT128(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 128)
+
+
+def _BITUL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def _BITULL(x: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count(x & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def __ALIGN_KERNEL(x: int, a: int) -> int:
+    return (x + a - 1) & ~(a - 1) & 0xFFFFFFFFFFFFFFFF
+
+
+def __ALIGN_KERNEL_MASK(x: int, mask: int) -> int:
+    return (x + mask) & ~mask & 0xFFFFFFFFFFFFFFFF
+
+
+def __KERNEL_DIV_ROUND_CLOSEST(x: int, divisor: int) -> int:
+    divisor &= 0xFFFFFFFFFFFFFFFF
+    return ((x + divisor // 2) & 0xFFFFFFFFFFFFFFFF) // divisor
+
+
+def __KERNEL_DIV_ROUND_UP(n: int, d: int) -> int:
+    return ((n + d - 1) & 0xFFFFFFFFFFFFFFFF) // (d & 0xFFFFFFFFFFFFFFFF)
+
+
+# linux/filter.h: macros with arguments
+
+
+def BPF_MISCOP(code: int) -> int:
+    return code & 0xF8
+
+
+def BPF_RVAL(code: int) -> int:
+    return code & 0x18
+
+
+# linux/seccomp.h: macros with arguments
+
+
+def SECCOMP_IO(nr: int) -> int:
+    return (0x2100 | nr) & 0xFFFFFFFFFFFFFFFF
+
+
+def SECCOMP_IOR(nr: int, type: CType) -> int:
+    """``type`` is a ctypes type."""
+    return (0x80002100 | nr | (sizeof(type) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def SECCOMP_IOW(nr: int, type: CType) -> int:
+    """``type`` is a ctypes type."""
+    return (0x40002100 | nr | (sizeof(type) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def SECCOMP_IOWR(nr: int, type: CType) -> int:
+    """``type`` is a ctypes type."""
+    return (0xC0002100 | nr | (sizeof(type) << 16)) & 0xFFFFFFFFFFFFFFFF

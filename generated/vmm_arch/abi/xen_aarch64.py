@@ -8,6 +8,8 @@ A C compiler for the target has agreed to every value and every layout here. Nam
 - Records are ctypes records with the target's layout on every machine; a pointer in a record is an
   integer, an array of chars is bytes. The type of a member without a type name is called after the
   member's path.
+- Macros with arguments are functions. A number among the arguments means what C makes of it as an
+  ``unsigned long long``.
 """
 
 from __future__ import annotations
@@ -25,8 +27,14 @@ from ctypes import (
     c_uint32,
     c_uint64,
     c_void_p,
+    sizeof,
 )
 
+from vmm_arch.abi.macros import (
+    CType,
+    in_range,
+    shift_count,
+)
 from vmm_arch.abi.records import (
     LittleStruct,
     LittleUnion,
@@ -11647,3 +11655,316 @@ xenpf_settime64_t = xenpf_settime64
 xenpf_settime_t = xenpf_settime64
 xenpf_symdata_t = xenpf_symdata
 xenpf_ucode_revision_t = xenpf_ucode_revision
+
+# asm-generic/ioctl.h: macros with arguments
+
+
+def _IO(type: int, nr: int) -> int:
+    return ((type << 8) | nr) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC(dir: int, type: int, nr: int, size: int) -> int:
+    return ((dir << 30) | (type << 8) | nr | (size << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOC_DIR(nr: int) -> int:
+    return (nr >> 30) & 3
+
+
+def _IOC_NR(nr: int) -> int:
+    return nr & 0xFF
+
+
+def _IOC_SIZE(nr: int) -> int:
+    return (nr >> 16) & 0x3FFF
+
+
+def _IOC_TYPE(nr: int) -> int:
+    return (nr >> 8) & 0xFF
+
+
+def _IOC_TYPECHECK(t: CType) -> int:
+    """``t`` is a ctypes type."""
+    return sizeof(t)
+
+
+def _IOR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x80000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOWR_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0xC0000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+def _IOW_BAD(type: int, nr: int, argtype: CType) -> int:
+    """``argtype`` is a ctypes type."""
+    return (0x40000000 | (type << 8) | nr | (sizeof(argtype) << 16)) & 0xFFFFFFFFFFFFFFFF
+
+
+# xen/domctl.h: macros with arguments
+
+
+def XEN_DOMCTL_ALTP2M_mode(m: int) -> int:
+    return m & 3
+
+
+def XEN_DOMCTL_GRANT_version(v: int) -> int:
+    return v & 0xF
+
+
+# xen/hvm/../trace.h: macros with arguments
+
+
+def TRC_HD_EXTRA(x: int) -> int:
+    return (x >> 28) & 7
+
+
+def TRC_HD_INCLUDES_CYCLE_COUNT(x: int) -> int:
+    return int((x & 0x80000000) != 0)
+
+
+def TRC_HD_TO_EVENT(x: int) -> int:
+    return x & 0xFFFFFFF
+
+
+def TRC_PV_HYPERCALL_V2_ARG_32(i: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return in_range(1 << shift_count((20 + i * 2) & 0xFFFFFFFFFFFFFFFF, 32), 32)
+
+
+def TRC_PV_HYPERCALL_V2_ARG_64(i: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return in_range(2 << shift_count((20 + i * 2) & 0xFFFFFFFFFFFFFFFF, 32), 32)
+
+
+# xen/hvm/dm_op.h: macros with arguments
+
+
+def XEN_DMOP_PCI_SBDF(s: int, b: int, d: int, f: int) -> int:
+    return ((s & 0xFFFF) << 16) | ((b & 0xFF) << 8) | ((d & 0x1F) << 3) | (f & 7)
+
+
+# xen/io/console.h: macros with arguments
+
+
+def MASK_XENCONS_IDX(idx: int, ring: CType) -> int:
+    """``ring`` is a ctypes type."""
+    return idx & (sizeof(ring) - 1) & 0xFFFFFFFFFFFFFFFF
+
+
+# xen/io/ring.h: macros with arguments
+
+
+def XEN_FLEX_RING_SIZE(order: int) -> int:
+    """OverflowError where C leaves the value undefined."""
+    return 1 << shift_count((order + 11) & 0xFFFFFFFFFFFFFFFF, 64)
+
+
+def __RD16(x: int) -> int:
+    return (
+        (
+            (
+                (2 if ((((x >> 8) >> 4) >> 2) & 2) != 0 else (((x >> 8) >> 4) >> 2) & 1) << 2
+                if (((x >> 8) >> 4) & 0xC) != 0
+                else 2 if (((x >> 8) >> 4) & 2) != 0 else ((x >> 8) >> 4) & 1
+            )
+            << 4
+            if ((x >> 8) & 0xF0) != 0
+            else (
+                (2 if (((x >> 8) >> 2) & 2) != 0 else ((x >> 8) >> 2) & 1) << 2
+                if ((x >> 8) & 0xC) != 0
+                else 2 if ((x >> 8) & 2) != 0 else (x >> 8) & 1
+            )
+        )
+        << 8
+        if (x & 0xFF00) != 0
+        else (
+            (
+                (2 if (((x >> 4) >> 2) & 2) != 0 else ((x >> 4) >> 2) & 1) << 2
+                if ((x >> 4) & 0xC) != 0
+                else 2 if ((x >> 4) & 2) != 0 else (x >> 4) & 1
+            )
+            << 4
+            if (x & 0xF0) != 0
+            else (
+                (2 if ((x >> 2) & 2) != 0 else (x >> 2) & 1) << 2
+                if (x & 0xC) != 0
+                else 2 if (x & 2) != 0 else x & 1
+            )
+        )
+    )
+
+
+def __RD2(x: int) -> int:
+    return 2 if (x & 2) != 0 else x & 1
+
+
+def __RD32(x: int) -> int:
+    return (
+        (
+            (
+                (
+                    (
+                        2
+                        if (((((x >> 16) >> 8) >> 4) >> 2) & 2) != 0
+                        else ((((x >> 16) >> 8) >> 4) >> 2) & 1
+                    )
+                    << 2
+                    if ((((x >> 16) >> 8) >> 4) & 0xC) != 0
+                    else 2 if ((((x >> 16) >> 8) >> 4) & 2) != 0 else (((x >> 16) >> 8) >> 4) & 1
+                )
+                << 4
+                if (((x >> 16) >> 8) & 0xF0) != 0
+                else (
+                    (2 if ((((x >> 16) >> 8) >> 2) & 2) != 0 else (((x >> 16) >> 8) >> 2) & 1) << 2
+                    if (((x >> 16) >> 8) & 0xC) != 0
+                    else 2 if (((x >> 16) >> 8) & 2) != 0 else ((x >> 16) >> 8) & 1
+                )
+            )
+            << 8
+            if ((x >> 16) & 0xFF00) != 0
+            else (
+                (
+                    (2 if ((((x >> 16) >> 4) >> 2) & 2) != 0 else (((x >> 16) >> 4) >> 2) & 1) << 2
+                    if (((x >> 16) >> 4) & 0xC) != 0
+                    else 2 if (((x >> 16) >> 4) & 2) != 0 else ((x >> 16) >> 4) & 1
+                )
+                << 4
+                if ((x >> 16) & 0xF0) != 0
+                else (
+                    (2 if (((x >> 16) >> 2) & 2) != 0 else ((x >> 16) >> 2) & 1) << 2
+                    if ((x >> 16) & 0xC) != 0
+                    else 2 if ((x >> 16) & 2) != 0 else (x >> 16) & 1
+                )
+            )
+        )
+        << 16
+        if (x & 0xFFFF0000) != 0
+        else (
+            (
+                (
+                    (2 if ((((x >> 8) >> 4) >> 2) & 2) != 0 else (((x >> 8) >> 4) >> 2) & 1) << 2
+                    if (((x >> 8) >> 4) & 0xC) != 0
+                    else 2 if (((x >> 8) >> 4) & 2) != 0 else ((x >> 8) >> 4) & 1
+                )
+                << 4
+                if ((x >> 8) & 0xF0) != 0
+                else (
+                    (2 if (((x >> 8) >> 2) & 2) != 0 else ((x >> 8) >> 2) & 1) << 2
+                    if ((x >> 8) & 0xC) != 0
+                    else 2 if ((x >> 8) & 2) != 0 else (x >> 8) & 1
+                )
+            )
+            << 8
+            if (x & 0xFF00) != 0
+            else (
+                (
+                    (2 if (((x >> 4) >> 2) & 2) != 0 else ((x >> 4) >> 2) & 1) << 2
+                    if ((x >> 4) & 0xC) != 0
+                    else 2 if ((x >> 4) & 2) != 0 else (x >> 4) & 1
+                )
+                << 4
+                if (x & 0xF0) != 0
+                else (
+                    (2 if ((x >> 2) & 2) != 0 else (x >> 2) & 1) << 2
+                    if (x & 0xC) != 0
+                    else 2 if (x & 2) != 0 else x & 1
+                )
+            )
+        )
+    )
+
+
+def __RD4(x: int) -> int:
+    return (
+        (2 if ((x >> 2) & 2) != 0 else (x >> 2) & 1) << 2
+        if (x & 0xC) != 0
+        else 2 if (x & 2) != 0 else x & 1
+    )
+
+
+def __RD8(x: int) -> int:
+    return (
+        (
+            (2 if (((x >> 4) >> 2) & 2) != 0 else ((x >> 4) >> 2) & 1) << 2
+            if ((x >> 4) & 0xC) != 0
+            else 2 if ((x >> 4) & 2) != 0 else (x >> 4) & 1
+        )
+        << 4
+        if (x & 0xF0) != 0
+        else (
+            (2 if ((x >> 2) & 2) != 0 else (x >> 2) & 1) << 2
+            if (x & 0xC) != 0
+            else 2 if (x & 2) != 0 else x & 1
+        )
+    )
+
+
+# xen/io/xs_wire.h: macros with arguments
+
+
+def MASK_XENSTORE_IDX(idx: int) -> int:
+    return idx & 0x3FF
+
+
+# xen/memory.h: macros with arguments
+
+
+def XENMEMF_address_bits(x: int) -> int:
+    return x & 0xFFFFFFFFFFFFFFFF
+
+
+def XENMEMF_exact_node(n: int) -> int:
+    return (((n + 1) << 8) | 0x20000) & 0xFFFFFFFFFFFFFFFF
+
+
+def XENMEMF_get_address_bits(x: int) -> int:
+    return x & 0xFF
+
+
+def XENMEMF_get_node(x: int) -> int:
+    return ((x >> 8) - 1) & 0xFF
+
+
+def XENMEMF_node(x: int) -> int:
+    return ((x + 1) << 8) & 0xFFFFFFFFFFFFFFFF
+
+
+def XENMEM_SHARING_OP_FIELD_GET_GREF(field: int) -> int:
+    return field & 0xBFFFFFFFFFFFFFFF
+
+
+def XENMEM_SHARING_OP_FIELD_IS_GREF(field: int) -> int:
+    return field & 0x4000000000000000
+
+
+def XENMEM_resource_ioreq_server_frame_ioreq(n: int) -> int:
+    return (1 + n) & 0xFFFFFFFFFFFFFFFF
+
+
+# xen/vcpu.h: macros with arguments
+
+
+def xen_vcpu_physid_to_x86_acpiid(physid: int) -> int:
+    return (physid & 0xFFFFFFFFFFFFFFFF) >> 32
+
+
+def xen_vcpu_physid_to_x86_apicid(physid: int) -> int:
+    return physid & 0xFFFFFFFF

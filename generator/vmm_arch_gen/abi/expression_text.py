@@ -77,6 +77,13 @@ def spell_number(number: Number, *, decimal: int) -> str:
     return (str(value) if value < decimal else hex(value)) + suffix
 
 
+def decimal_below(op: str, *, left: bool) -> int:
+    """Below this a number beside an operator is written in decimal."""
+    if op in BITWISE or (op in SHIFTS and left):
+        return 10
+    return _DECIMAL.get(op, _COUNTED)
+
+
 def _operand(value: Expression) -> str:
     """An operand of an operator that binds most tightly."""
     text = spell(value)
@@ -92,14 +99,13 @@ def _branch(value: Expression) -> str:
 def _beside(op: str, value: Expression, *, left: bool = False) -> str:
     """An operand of ``op``, in parentheses unless everybody knows what comes first."""
     if isinstance(value, Number):
-        bits = op in BITWISE or (op in SHIFTS and left)
-        return spell_number(value, decimal=10 if bits else _DECIMAL.get(op, _COUNTED))
+        return spell_number(value, decimal=decimal_below(op, left=left))
     text = spell(value)
     if not isinstance(value, Binary | Choice):
         return text
     inner = value.op if isinstance(value, Binary) else "?"
     chained = left and (inner == op or {inner, op} == {"+", "-"}) and op not in COMPARISONS
-    product = op in ("+", "-") and inner == "*"
+    product = op in ("+", "-") and inner in ("*", "/")
     compared = op in COMPARISONS and inner in ("+", "-", "*", "/", "%")
     joined = op in LOGICAL and inner in COMPARISONS
     return text if chained or product or compared or joined else f"({text})"

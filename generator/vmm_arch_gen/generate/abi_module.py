@@ -13,15 +13,22 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypeVar
 
+from vmm_arch_gen.abi.expressions import Offset, uses
+from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Constant, Enum, FunctionPrototype, Ioctl, String, VerifiedAbi
+from vmm_arch_gen.abi.samples import Sampler
 from vmm_arch_gen.abi.types import Function, Named, declare
 from vmm_arch_gen.diagnostics import Problem, refuse
 from vmm_arch_gen.generate.ctypes_records import CtypesRecord, ctypes_records
 from vmm_arch_gen.generate.ctypes_types import CType, Types
+from vmm_arch_gen.generate.macro_functions import PythonFunction, python_function
 from vmm_arch_gen.generate.names import python_name
 from vmm_arch_gen.generate.values import Values
 
 T = TypeVar("T")
+
+_OPERATORS = ("CType", "as_signed", "in_range", "offset_of", "quotient", "remainder", "shift_count")
+"""What templates/vmm_arch/abi/macros.py has."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class AbiModule:
     """From ctypes."""
     makers: tuple[str, ...]
     """From templates/vmm_arch/abi/records.py."""
+    operators: tuple[str, ...]
+    """From templates/vmm_arch/abi/macros.py."""
     constants: tuple[tuple[str, tuple[Constant, ...]], ...]
     """By header."""
     strings: tuple[String, ...]
@@ -68,6 +77,8 @@ class AbiModule:
     """Each after those that it contains."""
     types: tuple[Alias, ...]
     """Typedefs and enum types."""
+    functions: tuple[tuple[str, tuple[PythonFunction, ...]], ...]
+    """Macros with arguments, by header."""
     prototypes: tuple[tuple[str, tuple[Prototype, ...]], ...]
     """By header."""
 
@@ -94,12 +105,14 @@ def abi_module(abi: VerifiedAbi, values: Values | None = None) -> AbiModule:
         _prototype(types, function)
         for function in sorted(abi.functions, key=lambda f: (f.header, f.name))
     ]
+    functions = _functions(abi)
     refuse(problems)
     module = AbiModule(
         target=abi.target,
         origin=abi.origin,
-        imports=_imports(records, aliases, prototypes),
+        imports=_imports(records, aliases, prototypes, functions),
         makers=_makers(records),
+        operators=_operators(functions),
         constants=tuple(
             _by(sorted(abi.constants, key=lambda c: (c.header, c.name)), lambda c: c.header)
         ),
@@ -108,6 +121,7 @@ def abi_module(abi: VerifiedAbi, values: Values | None = None) -> AbiModule:
         ioctls=abi.ioctls,
         records=records,
         types=tuple(aliases),
+        functions=tuple(_by(functions, lambda f: f.header)),
         prototypes=tuple(_by(prototypes, lambda p: p.header)),
     )
     refuse(_clashes(module))
@@ -129,10 +143,36 @@ def _prototype(types: Types, function: FunctionPrototype) -> Prototype:
     return Prototype(function.name, result, arguments, function.header)
 
 
+def _functions(abi: VerifiedAbi) -> list[PythonFunction]:
+    """The macros with arguments, by header and name."""
+    sampler = Sampler(Layouts.of_abi(abi))
+    examples: dict[str, str] = {}
+    for macro in abi.macros:
+        for use in uses(macro.value).values():
+            if isinstance(use, Offset) and use.record not in examples:
+                paths = [path for path, _ in sampler.members(use.record)]
+                examples[use.record] = next(path for path in paths if not _has_parts(path, paths))
+    taken = {python_name(key) for key in abi.records} | set(_OPERATORS) | {"int", "sizeof"}
+    listed = sorted(abi.macros, key=lambda m: (m.header, m.name))
+    return [python_function(macro, taken, examples) for macro in listed]
+
+
+def _has_parts(path: str, paths: Iterable[str]) -> bool:
+    """Whether a member is a record or an array, of whose members there are paths, too."""
+    return any(other.startswith((f"{path}.", f"{path}[")) for other in paths)
+
+
+def _operators(functions: Iterable[PythonFunction]) -> tuple[str, ...]:
+    """The names of templates/vmm_arch/abi/macros.py that the module uses."""
+    names = {name for function in functions for name in function.imports} - {"sizeof"}
+    return tuple(sorted(names, key=_import_order))
+
+
 def _imports(
     records: Iterable[CtypesRecord],
     aliases: Iterable[Alias],
     prototypes: Iterable[Prototype],
+    functions: Iterable[PythonFunction],
 ) -> tuple[str, ...]:
     """The names of ctypes that the module uses."""
     names: set[str] = set()
@@ -145,7 +185,8 @@ def _imports(
         names.update(
             type.name for type in (prototype.result, *(a.type for a in prototype.arguments))
         )
-    ours = (n for n in names if n in ("Array", "CFUNCTYPE") or n.startswith("c_"))
+    names.update(name for function in functions for name in function.imports)
+    ours = (n for n in names if n in ("Array", "CFUNCTYPE", "sizeof") or n.startswith("c_"))
     return tuple(sorted(ours, key=_import_order))
 
 
@@ -175,9 +216,11 @@ def _clashes(module: AbiModule) -> Iterator[Problem]:
     names += [ioctl.name for ioctl in module.ioctls]
     names += [record.name for record in module.records]
     names += [alias.name for alias in module.types]
+    names += [function.name for _, functions in module.functions for function in functions]
     reserved = {
         *module.imports,
         *module.makers,
+        *module.operators,
         "PROTOTYPES",
         "annotations",
         "bool",
