@@ -16,7 +16,7 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from mmap import mmap
 from pathlib import Path
@@ -29,8 +29,6 @@ from vmm_arch.report import Check
 
 DEVICE = Path("/dev/kvm")
 MODULES = Path("/sys/module")
-_PARAMETERS = ("nested", "npt", "avic", "ept", "unrestricted_guest", "enable_apicv")
-"""Parameters of kvm_amd and kvm_intel."""
 
 NUMBERS = (
     *(ctypes.c_byte, ctypes.c_short, ctypes.c_int, ctypes.c_long, ctypes.c_longlong),
@@ -202,7 +200,7 @@ def open_device() -> int:
         return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         code, cause = "ENOENT", (
-            "there is no such device: load the module kvm_intel or kvm_amd, enable virtualization"
+            "there is no such device: load the processor's module, such as kvm_intel, enable virtualization"
             " in the firmware, or, in a virtual machine or container, have /dev/kvm passed in"
         )
     except PermissionError as error:
@@ -256,12 +254,12 @@ def check_capabilities(
     return tuple(checks)
 
 
-def check_module() -> Check:
-    """The vendor module, kvm_amd or kvm_intel, with the parameters in which hosts differ."""
+def check_modules(parameters: Sequence[str]) -> Check:
+    """The kernel's modules for the processor, with these of their parameters, in which hosts differ."""
     found = []
     for module in sorted(MODULES.glob("kvm_*")):
         values = []
-        for name in _PARAMETERS:
+        for name in parameters:
             try:
                 values.append(f"{name}={(module / 'parameters' / name).read_text().strip()}")
             except OSError:  # the module has no such parameter
@@ -281,7 +279,7 @@ def require(checks: tuple[Check, ...]) -> None:
 __all__ = [
     "DEVICE",
     "check_capabilities",
-    "check_module",
+    "check_modules",
     "device_name",
     "enter_guest",
     "exit_name",

@@ -652,6 +652,8 @@ def _opened_device(device: int | None) -> AbstractContextManager[int]:
     return kvm.opened_device(device, KVM_GET_API_VERSION, KVM_API_VERSION)
 
 
+MODULE_PARAMETERS: Final = ("nested", "npt", "avic", "ept", "unrestricted_guest", "enable_apicv")
+"""Parameters of kvm_amd and kvm_intel."""
 _RESTORABLE: list[int] = []
 """The MSRs that some guest may have changed; queried once per process."""
 
@@ -842,11 +844,11 @@ def _write_tsc(fd: int, value: int) -> None:
 # From templates/hypervisors/kvm/exits.py.j2, exits
 COMPLETE_EXITS: Final = (
     KVM_EXIT_DEBUG,
-    KVM_EXIT_HLT,
     KVM_EXIT_SHUTDOWN,
     KVM_EXIT_SYSTEM_EVENT,
     KVM_EXIT_FAIL_ENTRY,
     KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_HLT,
     KVM_EXIT_IRQ_WINDOW_OPEN,
     KVM_EXIT_IOAPIC_EOI,
 )
@@ -1030,10 +1032,10 @@ class Vcpu:
         """Make the exit object for an exit that is not an access."""
         run = self.run_context
         match reason:
-            case abi.KVM_EXIT_HLT:
-                return Halt()
             case abi.KVM_EXIT_SHUTDOWN:
                 return Shutdown()
+            case abi.KVM_EXIT_HLT:
+                return Halt()
             case abi.KVM_EXIT_X86_RDMSR:
                 msr_read = MsrRead(self._reply_msr)
                 msr_read.index = run.msr.index
@@ -1722,7 +1724,8 @@ def probe(*, device: int | None = None) -> Report:
             checks = kvm.check_capabilities(opened, KVM_CHECK_EXTENSION, CAPABILITIES | OPTIONAL)
     except HypervisorUnavailableError as error:
         return Report("KVM", (Check(name, False, str(error)),))
-    return Report("KVM", (Check(name, True, "can be used"), kvm.check_module(), *checks))
+    checks = (kvm.check_modules(MODULE_PARAMETERS), *checks)
+    return Report("KVM", (Check(name, True, "can be used"), *checks))
 
 
 def install_kick_signal() -> None:

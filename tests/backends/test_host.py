@@ -83,14 +83,14 @@ def test_kvms_module_is_named_with_what_tells_hosts_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kvm, "MODULES", tmp_path)
-    check = kvm.check_module()
+    check = kvm.check_modules(["nested", "npt"])
     assert (check.available, check.required) == (False, False)
     parameters = tmp_path / "kvm_amd" / "parameters"
     parameters.mkdir(parents=True)
     for name, value in {"npt": "Y", "nested": "1", "sev": "N"}.items():
         (parameters / name).write_text(f"{value}\n")
     (tmp_path / "kvm").mkdir()
-    check = kvm.check_module()
+    check = kvm.check_modules(["nested", "npt"])
     assert check.available
     assert check.detail == "kvm_amd nested=1 npt=Y"
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
+import re
+import tokenize
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
@@ -90,6 +93,39 @@ def test_every_cpu_has_what_the_commands_and_the_self_test_leave_to_it(cpu: str)
         assert wanted <= vars(import_module(f"vmm_arch.command.{cpu}")).keys()
     if find_spec(f"vmm_arch.selftest.{cpu}") is not None:
         assert Suite(cpu).names
+
+
+OF_ONE_CPU = re.compile(
+    r"msrs?|cpuid|lapic|apic|ioapic|pit2?|xsave2?|xcrs?|[gi]dt|rip|rflags|tsc|hlt|nmi|smi|sipi|ports?"
+    r"|xen|hyperv|tdx|sev|snp|amd|intel|psci|smccc|gic|vgic|mpidr|pstate|sbi|csr|plic|aia"
+)
+"""Words that belong to one CPU or another."""
+FOR_EVERY_CPU = [
+    TEMPLATES / "backend.py.j2",
+    *sorted((TEMPLATES / "hypervisors").glob("*/*.j2")),
+    *(path for module, path in MODULES.items() if not owned_by(module) & {"x86_64", "whp"}),
+]
+
+
+@pytest.mark.parametrize("path", FOR_EVERY_CPU, ids=lambda path: str(path.relative_to(TEMPLATES)))
+def test_what_is_for_every_cpu_uses_no_names_of_one(path: Path) -> None:
+    """Names only: a comment or message may give an example."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".j2":
+        text = (
+            re.sub(r"\{#.*?#\}|\{%.*?%\}", "", text, flags=re.S).replace("{{", "").replace("}}", "")
+        )
+        text = re.sub(r'\{#.*?#\}|\{%.*?%\}|""".*?"""', "", text, flags=re.S)
+        text = re.sub(r'"[^"\n]*"|#.*', "", text)
+        names = set(re.findall(r"[A-Za-z_]\w*", text))
+    else:
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        names = {token.string for token in tokens if token.type == tokenize.NAME}
+    words = {word: name for name in names for word in name.lower().split("_")}
+    found = {name for word, name in words.items() if OF_ONE_CPU.fullmatch(word)}
+    if path.name == "serial.py":
+        found = {name for name in found if "msr" not in name.lower()}  # the modem status register
+    assert not found
 
 
 def test_there_is_something_of_each_kind() -> None:

@@ -172,7 +172,7 @@ class Guest:
             raise self.failure("a halt", exit)
 
     def shuts_down(self) -> None:
-        """The guest triple-faults: it cannot even deliver a double fault."""
+        """The guest cannot continue, on x86_64 after a triple fault."""
         exit = self.run()
         if not isinstance(exit, Shutdown):
             raise self.failure("a shutdown", exit)
