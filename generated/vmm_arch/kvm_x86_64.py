@@ -571,7 +571,7 @@ READING_CALLS: Final = frozenset(
     }
 )
 """The calls that do not change a vCPU, whatever direction their numbers encode."""
-CAUSES = {
+CAUSES: Final[Mapping[tuple[str, str], str]] = {
     ("KVM_SET_SREGS", "EINVAL"): "the registers contradict each other, such as LME without LMA",
     ("KVM_GET_LAPIC", "EINVAL"): "the machine was created without an irqchip",
     (

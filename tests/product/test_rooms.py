@@ -35,6 +35,7 @@ def owners() -> set[str]:
 
 
 OWNERS = owners()
+CPUS = {path.name for path in (TEMPLATES / "cpu").iterdir()}
 
 
 def module_name(path: Path) -> str:
@@ -103,7 +104,7 @@ OF_ONE_CPU = re.compile(
 FOR_EVERY_CPU = [
     TEMPLATES / "backend.py.j2",
     *sorted((TEMPLATES / "hypervisors").glob("*/*.j2")),
-    *(path for module, path in MODULES.items() if not owned_by(module) & {"x86_64", "whp"}),
+    *(path for module, path in MODULES.items() if not owned_by(module) & CPUS),
 ]
 
 
