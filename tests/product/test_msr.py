@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from requirements import require
-from vmm_arch.abi import msr_x86_64
+from vmm_arch.abi import hyperv_x86_64, msr_x86_64
 from vmm_arch.x86_64 import msr
 from vmm_arch.x86_64.exits import MsrRead, MsrWrite
 from vmm_arch.x86_64.msr import msr_name, msr_names, msr_text
@@ -44,6 +44,12 @@ from vmm_arch_gen.targets import TargetTable
         (0x11, ["MSR_KVM_WALL_CLOCK"]),
         (0x4B564D00, ["MSR_KVM_WALL_CLOCK_NEW"]),
         (0x4B564D06, ["MSR_KVM_ASYNC_PF_INT"]),
+        (0x40000000, ["HV_X64_MSR_GUEST_OS_ID"]),
+        (0x40000002, ["HV_X64_MSR_VP_INDEX"]),
+        (0x40000020, ["HV_X64_MSR_TIME_REF_COUNT"]),
+        (0x400000B1, ["HV_X64_MSR_STIMER0_COUNT"]),
+        (0x40001080, ["HV_X64_MSR_NESTED_SCONTROL"]),
+        (0x40001FFF, []),
         # Several: an architectural name first, one of a single processor last.
         (0x10A, ["MSR_IA32_ARCH_CAPABILITIES", "MSR_IDT_FCR4"]),
         (0x8B, ["MSR_IA32_UCODE_REV", "MSR_AMD64_PATCH_LEVEL"]),
@@ -115,6 +121,23 @@ def test_the_rule_finds_what_the_header_numbers(table: TargetTable) -> None:
     assert (ours - written, written - ours) == (set(), {"MSR_IA32_BNDCFGS_RSVD"})
 
 
+def test_hyper_vs_constants_are_numbers_of_registers_where_its_registers_are() -> None:
+    constants = {
+        name: value for name, value in vars(hyperv_x86_64).items() if name.startswith("HV_X64_MSR_")
+    }
+    others = {name for name, value in constants.items() if name not in msr_names(value)}
+    parts = re.compile(r"\w+_(ENABLE|SHIFT|MASK)|HV_X64_MSR_CRASH_PARAMS")
+    assert len(constants) - len(others) == 60
+    assert {name for name in others if not parts.fullmatch(name)} == set()
+
+
+@pytest.mark.parametrize("register", ["CTL", "STATUS", "ADDR", "MISC", "CTL2"])
+def test_banks_are_numbered_as_linux_macros_number_them(register: str) -> None:
+    macro = getattr(msr_x86_64, f"MSR_IA32_MCx_{register}")
+    for bank in range(1, 32):
+        assert msr_names(macro(bank)) == (f"MSR_IA32_MCx_{register}({bank})",)
+
+
 def test_exits_show_the_names() -> None:
     read = MsrRead(lambda exit, value: None)
     read.index = 0xC0000080
@@ -128,7 +151,8 @@ def test_exits_show_the_names() -> None:
 def test_names_are_loaded_when_the_first_is_asked_for(backend: str) -> None:
     code = (
         f"import sys; from vmm_arch import {backend} as arch;"
-        "names = lambda: [n for n in sys.modules if n.startswith('vmm_arch.abi.msr')];"
+        "msr = ('vmm_arch.abi.msr', 'vmm_arch.abi.hyperv');"
+        "names = lambda: [n for n in sys.modules if n.startswith(msr)];"
         "before = names(); print(before, arch.msr_name(0xC0000080), names())"
     )
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

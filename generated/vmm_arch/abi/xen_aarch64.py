@@ -6784,6 +6784,15 @@ class ioreq(LittleStruct):
     type: int = u8
 
 
+class max_align_t(LittleStruct):
+    """max_align_t, 32 bytes (cc:__stddef_max_align_t.h)."""
+
+    _align_ = 16
+    __clang_max_align_nonce1: int = i64
+    _pad_8 = u8 * 8
+    __clang_max_align_nonce2: Array[c_uint64] = u64 * 2
+
+
 class mem_sharing_op_debug_u(LittleUnion):
     """union mem_sharing_op_debug.u, 8 bytes (xen/memory.h)."""
 
@@ -11490,6 +11499,7 @@ privcmd_mmap_t = privcmd_mmap
 privcmd_mmapbatch_t = privcmd_mmapbatch
 privcmd_mmapbatch_v2_t = privcmd_mmapbatch_v2
 privcmd_pcidev_get_gsi_t = privcmd_pcidev_get_gsi
+ptrdiff_t = c_int64
 sched_pin_override_t = sched_pin_override
 sched_poll_t = sched_poll
 sched_remote_shutdown_t = sched_remote_shutdown
@@ -11529,6 +11539,7 @@ vm_event_front_ring_t = vm_event_front_ring
 vm_event_request_t = vm_event_st
 vm_event_response_t = vm_event_st
 vm_event_sring_t = vm_event_sring
+wchar_t = c_uint32
 xen_add_to_physmap_batch_t = xen_add_to_physmap_batch
 xen_add_to_physmap_t = xen_add_to_physmap
 xen_argo_addr_t = xen_argo_addr

@@ -1,7 +1,8 @@
 """Model-specific registers by index (Intel SDM volume 4, chapter 2), and the names that Linux has for them.
 
-The names are those of ``asm/msr-index.h`` and ``asm/kvm_para.h``: :mod:`vmm_arch.abi.msr_x86_64`,
-which is imported when the first name is needed.
+The names are those of ``asm/msr-index.h``, ``asm/kvm_para.h`` and ``hyperv/hvgdk_mini.h``: of
+:mod:`vmm_arch.abi.msr_x86_64` and :mod:`vmm_arch.abi.hyperv_x86_64`, which are imported when the
+first of their names is needed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ MTRR_TYPE_WRITE_BACK = 0x6
 IA32_TSC_DEADLINE = 0x6E0
 X2APIC = 0x800
 IA32_XSS = 0xDA0
-HV_X64_MSR_VP_INDEX = 0x40000002  # Hypervisor Top Level Functional Specification
+HYPERV_MSRS = range(0x40000000, 0x40002000)  # Hypervisor Top Level Functional Specification
+HV_X64_MSR_VP_INDEX = 0x40000002
 IA32_EFER = 0xC0000080
 EFER_LME = 0x100
 EFER_LMA = 0x400
@@ -62,14 +64,16 @@ def msr_names(index: int) -> tuple[str, ...]:
     Registers that there are several of have the names of Linux' macros: ``MSR_IA32_MCx_CTL(3)``,
     ``MTRRphysBase_MSR(0)``; those of the local APIC their offset in its page: ``x2APIC 0x80``.
 
-    The header also defines bits and fields of MSRs, under names of the same form. What begins with
-    ``MSR_`` is the number of a register unless
+    The headers also define bits and fields of MSRs, under names of the same form. What begins with
+    ``MSR_``, or with ``HV_X64_MSR_`` and is no smaller than Hyper-V's first MSR, is the number of a
+    register unless
 
     - a word of the name is BIT (``MSR_TEST_CTRL_SPLIT_LOCK_DETECT_BIT``), or
     - the value is a run of ones, so a bit or a mask, and the name continues another one
       (``MSR_IA32_APICBASE_ENABLE``), has a twin in ``_BIT``, or has the word MASK, COUNT or STEP.
     """
-    return _names().get(index) or tuple(_numbered(index))
+    names = _hyperv_names() if index in HYPERV_MSRS else _linux_names()
+    return names.get(index) or tuple(_numbered(index))
 
 
 def msr_text(index: int) -> str:
@@ -83,13 +87,27 @@ _ONE_PROCESSORS = frozenset({"ATOM", "GEODE", "IDT", "K6", "K7", "K8", "P4", "P6
 
 
 @cache
-def _names() -> Mapping[int, tuple[str, ...]]:
+def _linux_names() -> Mapping[int, tuple[str, ...]]:
     from vmm_arch.abi import msr_x86_64  # only here: who meets no MSR has no use for its names
 
-    constants = {name: value for name, value in vars(msr_x86_64).items() if isinstance(value, int)}
+    return _registers(vars(msr_x86_64), "MSR_", range(1 << 32))
+
+
+@cache
+def _hyperv_names() -> Mapping[int, tuple[str, ...]]:
+    from vmm_arch.abi import hyperv_x86_64
+
+    return _registers(vars(hyperv_x86_64), "HV_X64_MSR_", HYPERV_MSRS)
+
+
+def _registers(
+    names: Mapping[str, object], prefix: str, possible: range
+) -> dict[int, tuple[str, ...]]:
+    """The constants with a prefix that are numbers of registers, by number."""
+    constants = {name: value for name, value in names.items() if isinstance(value, int)}
     found: dict[int, list[str]] = {}
     for name, value in constants.items():
-        if name.startswith("MSR_") and 0 <= value < 1 << 32 and not _is_part(name, constants):
+        if name.startswith(prefix) and value in possible and not _is_part(name, constants):
             found.setdefault(value, []).append(name)
     return {index: tuple(sorted(names, key=_rank)) for index, names in found.items()}
 

@@ -40,7 +40,6 @@ typedef unsigned long long __u64;
 #define __aligned(bytes) __attribute__((aligned(bytes)))
 
 /* linux/stddef.h */
-#define offsetof(type, member) __builtin_offsetof(type, member)
 #define DECLARE_FLEX_ARRAY(type, name) \
 	struct { struct { } __empty_##name; type name[]; }
 #define __TRAILING_OVERLAP(type, name, member, attributes, members) \
@@ -51,8 +50,5 @@ typedef unsigned long long __u64;
 			members \
 		} attributes; \
 	}
-
-/* linux/build_bug.h */
-#define static_assert _Static_assert
 
 #endif
