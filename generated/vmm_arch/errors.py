@@ -7,6 +7,7 @@ Every message names the operation, what is wrong, and the usual cause or remedy.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
 
 class HypervisorError(OSError):
@@ -55,6 +56,18 @@ class UnansweredError(VcpuError):
 
 UnansweredReadError = UnansweredError
 """The former name, from when only reads waited for answers."""
+
+
+class StateError(ValueError):
+    """A state is malformed or cannot be restored; ``problems`` lists everything that is wrong."""
+
+    def __init__(self, operation: str, problems: Sequence[str]) -> None:
+        super().__init__(f"{operation}: " + "\n".join(problems))
+        self.operation = operation
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[StateError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.operation, self.problems)
 
 
 class NotFreshError(VcpuError):

@@ -26,6 +26,8 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
@@ -39,11 +41,15 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CAP_IMMEDIATE_EXIT,
     KVM_CAP_IRQCHIP,
     KVM_CAP_MAX_VCPUS,
+    KVM_CAP_NESTED_STATE,
+    KVM_CAP_ONE_REG,
     KVM_CAP_READONLY_MEM,
     KVM_CAP_SET_TSS_ADDR,
     KVM_CAP_USER_MEMORY,
+    KVM_CAP_VCPU_ATTRIBUTES,
     KVM_CAP_XCRS,
     KVM_CAP_XSAVE,
+    KVM_CAP_XSAVE2,
     KVM_CHECK_EXTENSION,
     KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
     KVM_CREATE_IRQCHIP,
@@ -70,17 +76,20 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_EXIT_TDX,
     KVM_EXIT_XEN,
     KVM_GET_API_VERSION,
+    KVM_GET_CLOCK,
     KVM_GET_CPUID2,
     KVM_GET_DEBUGREGS,
     KVM_GET_DEVICE_ATTR,
     KVM_GET_DIRTY_LOG,
     KVM_GET_FPU,
+    KVM_GET_IRQCHIP,
     KVM_GET_LAPIC,
     KVM_GET_MP_STATE,
     KVM_GET_MSR_INDEX_LIST,
     KVM_GET_MSRS,
     KVM_GET_NESTED_STATE,
     KVM_GET_ONE_REG,
+    KVM_GET_PIT2,
     KVM_GET_REG_LIST,
     KVM_GET_REGS,
     KVM_GET_SREGS,
@@ -101,6 +110,9 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
     KVM_INTERRUPT,
     KVM_IRQ_LINE,
+    KVM_IRQCHIP_IOAPIC,
+    KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
     KVM_MP_STATE_HALTED,
@@ -108,7 +120,11 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_MP_STATE_UNINITIALIZED,
     KVM_NMI,
     KVM_PIT_SPEAKER_DUMMY,
+    KVM_REG_GUEST_SSP,
+    KVM_REG_SIZE_U64,
+    KVM_REG_X86,
     KVM_RUN,
+    KVM_SET_CLOCK,
     KVM_SET_CPUID2,
     KVM_SET_DEBUGREGS,
     KVM_SET_DEVICE_ATTR,
@@ -118,8 +134,13 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SET_LAPIC,
     KVM_SET_MP_STATE,
     KVM_SET_MSRS,
+    KVM_SET_NESTED_STATE,
+    KVM_SET_ONE_REG,
+    KVM_SET_PIT2,
     KVM_SET_REGS,
     KVM_SET_SREGS,
+    KVM_SET_SREGS2,
+    KVM_SET_TSC_KHZ,
     KVM_SET_TSS_ADDR,
     KVM_SET_USER_MEMORY_REGION,
     KVM_SET_VCPU_EVENTS,
@@ -130,7 +151,9 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_VCPU_TSC_OFFSET,
     KVM_VCPUEVENT_VALID_NMI_PENDING,
     KVM_VCPUEVENT_VALID_SHADOW,
+    KVM_X86_REG_TYPE_KVM,
     KVM_XEN_VCPU_GET_ATTR,
+    kvm_clock_data,
     kvm_cpuid2,
     kvm_cpuid_entry2,
     kvm_debugregs,
@@ -146,16 +169,21 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_msr_entry,
     kvm_msr_list,
     kvm_msrs,
+    kvm_nested_state,
+    kvm_one_reg,
     kvm_pic_state,
     kvm_pit_config,
+    kvm_pit_state2,
     kvm_regs,
     kvm_run,
     kvm_run_mmio,
     kvm_segment,
     kvm_sregs,
+    kvm_sregs2,
     kvm_translation,
     kvm_userspace_memory_region,
     kvm_vcpu_events,
+    kvm_xcr,
     kvm_xcrs,
 )
 from vmm_arch.activity import Activity
@@ -172,6 +200,7 @@ from vmm_arch.errors import (
     HypervisorError,
     HypervisorUnavailableError,
     NotFreshError,
+    StateError,
     UnansweredError,
     UnansweredReadError,
     VcpuError,
@@ -206,6 +235,16 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
+from vmm_arch.state import (
+    Diff,
+    Difference,
+    Refusals,
+    SavedMachineState,
+    SavedState,
+    StateSink,
+    restore,
+)
+from vmm_arch.state_forms import BytesForm, Element, NumbersForm, RecordForm, SequenceForm
 from vmm_arch.x86_64.boot.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
@@ -275,6 +314,7 @@ from vmm_arch.x86_64.msr import (
 from vmm_arch.x86_64.platform.ioapic import check_line
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.state_forms import CpuidForm, LapicForm, XsaveForm, msr_element, msr_of_element
 from vmm_arch.x86_64.system import configure_system
 from vmm_arch.x86_64.tables import (
     CODE32_ATTRIBUTES,
@@ -295,6 +335,7 @@ from vmm_arch.x86_64.tables import (
     TSS_SELECTOR,
 )
 from vmm_arch.x86_64.tsc import check_moved
+from vmm_arch.x86_64.vocabulary import BITS
 
 __all__ = [
     "MACHINES_PER_PROCESS",
@@ -307,6 +348,8 @@ __all__ = [
     "CpuidEntry",
     "DebugExit",
     "Device",
+    "Diff",
+    "Difference",
     "EndOfInterrupt",
     "Ending",
     "Entry",
@@ -343,16 +386,20 @@ __all__ = [
     "Region",
     "Regs",
     "Report",
+    "SavedState",
     "Serial16550",
     "Shutdown",
     "SingleStep",
     "Sregs",
+    "StateError",
     "SystemEvent",
     "UnansweredError",
     "UnansweredReadError",
     "Vcpu",
     "VcpuError",
+    "VcpuState",
     "Vm",
+    "VmState",
     "attach_pc_devices",
     "configure_long64",
     "configure_protected32",
@@ -422,20 +469,6 @@ def _segment_image(selector: int, base: int, limit: int, attributes: int) -> kvm
         db=attributes >> 14 & 1,
         g=attributes >> 15 & 1,
     )
-
-
-def _xcrs_image(*, xcr0: int) -> kvm_xcrs:
-    """Make the argument of KVM_SET_XCRS."""
-    image = kvm_xcrs(nr_xcrs=1)
-    image.xcrs[0].value = xcr0
-    return image
-
-
-def _debugregs_image(
-    *, dr0: int = 0, dr1: int = 0, dr2: int = 0, dr3: int = 0, dr6: int, dr7: int
-) -> kvm_debugregs:
-    """Make the argument of KVM_SET_DEBUGREGS."""
-    return kvm_debugregs(db=(dr0, dr1, dr2, dr3), dr6=dr6, dr7=dr7)
 
 
 def _msrs_image(msrs: Mapping[int, int]) -> bytearray:
@@ -526,6 +559,10 @@ KVM_ENOSYS: Final = 1000
 """The result for an unknown hypercall (linux/kvm_para.h)."""
 HV_STATUS_INVALID_HYPERCALL_CODE: Final = 2
 """Hyper-V's result for one (Hypervisor Top Level Functional Specification, appendix B)."""
+XSAVE_SIZE: Final = 4096
+"""What KVM_GET_XSAVE returns: all components but AMX's."""
+GUEST_SSP: Final = KVM_REG_X86 | KVM_REG_SIZE_U64 | KVM_X86_REG_TYPE_KVM << 32 | KVM_REG_GUEST_SSP
+"""The register number of the shadow stack's pointer (KVM_X86_REG_KVM in asm/kvm.h)."""
 DEBUG_REGISTERS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
 MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
 MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
@@ -534,6 +571,7 @@ MSRS_AT_ONCE: Final = 255
 UNLISTED_MSRS: Final = (
     *range(IA32_MTRR_PHYSBASE0, IA32_MTRR_PHYSBASE0 + 16),
     *IA32_MTRR_FIXED,
+    IA32_MTRR_DEF_TYPE,
     *range(IA32_MC0_CTL2, IA32_MC0_CTL2 + 32),
     *range(IA32_MC0_CTL, IA32_MC0_CTL + 4 * 32),
     *AMD_OSVW,
@@ -730,8 +768,13 @@ def _activity(vcpu: Vcpu) -> Activity:
 def _write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
     """Write segments, descriptor tables and control registers."""
     _call(vcpu.fd, KVM_SET_SREGS, sregs)
-    if not vcpu.vm.irqchip:  # the next KVM_RUN takes CR8 from the page
-        vcpu._page[CR8_AT : CR8_AT + 8] = sregs.cr8.to_bytes(8, "little")
+    _set_cr8(vcpu, sregs.cr8)
+
+
+def _set_cr8(vcpu: Vcpu, value: int) -> None:
+    """Without an irqchip the next KVM_RUN takes CR8 from the page."""
+    if not vcpu.vm.irqchip:
+        vcpu._page[CR8_AT : CR8_AT + 8] = value.to_bytes(8, "little")
 
 
 def _read_msrs(fd: int, indices: Iterable[int]) -> dict[int, int]:
@@ -786,6 +829,130 @@ def _existing_msrs(fd: int, indices: Sequence[int]) -> dict[int, int]:
     return values
 
 
+@dataclass(frozen=True)
+class _Abilities:
+    """What of the state this kernel has, for a machine with this CPUID."""
+
+    xsave_size: int
+    tsc_offset: bool
+    nested_size: int
+    """0 if there is no state of nested guests."""
+    shadow_stack: bool
+
+
+def _abilities(vm: Vm) -> _Abilities:
+    """What the state of a machine's vCPUs consists of; asked for once."""
+    if vm._known_abilities is None:
+        has_cet = any(e.function == 7 and e.index == 0 and e.ecx >> 7 & 1 for e in vm.cpuid)
+        vm._known_abilities = _Abilities(
+            _call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) or XSAVE_SIZE,
+            bool(_call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_VCPU_ATTRIBUTES)),
+            _call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE),
+            has_cet and bool(_call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_ONE_REG)),
+        )
+    return vm._known_abilities
+
+
+def _read_register(fd: int, register: int) -> tuple[int]:
+    """Read a register by KVM's number."""
+    value = ctypes.c_uint64()
+    _call(fd, KVM_GET_ONE_REG, kvm_one_reg(id=register, addr=ctypes.addressof(value)))
+    return (value.value,)
+
+
+def _write_register(fd: int, register: int, value: int) -> None:
+    """Write a register by KVM's number."""
+    number = ctypes.c_uint64(value)
+    _call(fd, KVM_SET_ONE_REG, kvm_one_reg(id=register, addr=ctypes.addressof(number)))
+
+
+def _read_chip(vm: Vm, chip: int) -> kvm_irqchip:
+    """Read the state of an interrupt controller of the machine."""
+    state = kvm_irqchip(chip_id=chip)
+    _call(vm.fd, KVM_GET_IRQCHIP, state)
+    return state
+
+
+def _write_chip(vm: Vm, chip: int, state: kvm_irqchip) -> None:
+    """Write the state of an interrupt controller of the machine."""
+    _call(vm.fd, KVM_SET_IRQCHIP, kvm_irqchip(chip_id=chip, chip=state.chip))
+
+
+class _MsrsForm:
+    """Arguments of KVM_SET_MSRS, one after the other, each with at most 255 MSRs."""
+
+    def elements(self, saved: Sequence[bytearray]) -> dict[str, Element]:
+        entries = (e for image in saved for e in struct.iter_unpack("<IIQ", image[MSR_HEADER:]))
+        return {msr_element(index): Element(value, 64) for index, _, value in entries}
+
+    def shape(self, saved: Sequence[bytearray]) -> object:
+        at = range(MSR_HEADER, MSR_HEADER + 4)  # of the first index
+        return [image[byte::MSR_ENTRY] for image in saved for byte in at]
+
+    def width(self, name: str) -> int | None:
+        return None if msr_of_element(name) is None else 64
+
+    def blank(self) -> tuple[bytearray, ...]:
+        return ()
+
+    def changed(
+        self, saved: Sequence[bytearray], changes: Mapping[str, Element]
+    ) -> tuple[bytearray, ...]:
+        values = {
+            msr_of_element(name): e.value for name, e in {**self.elements(saved), **changes}.items()
+        }
+        return tuple(_msr_images({i: value for i, value in values.items() if i is not None}))
+
+
+def _msr_images(msrs: Mapping[int, int]) -> Iterator[bytearray]:
+    """Arguments of KVM_SET_MSRS for any number of MSRs."""
+    rest = list(msrs.items())
+    while rest:
+        yield _msrs_image(dict(rest[:MSRS_AT_ONCE]))
+        del rest[:MSRS_AT_ONCE]
+
+
+def _read_whole_msrs(vcpu: Vcpu) -> tuple[bytearray, ...]:
+    """Read all MSRs of a vCPU that can be restored."""
+    return tuple(_read_image(vcpu.fd, bytearray(image)) for image in vcpu.vm._other_state.templates)
+
+
+def _read_image(fd: int, image: bytearray) -> bytearray:
+    """Read the MSRs that an argument of KVM_GET_MSRS names."""
+    count = _call_any(fd, KVM_GET_MSRS, image)
+    at = MSR_HEADER + count * MSR_ENTRY
+    if at < len(image):
+        cause = (
+            f"{msr_element(int.from_bytes(image[at : at + 4], 'little'))} cannot be read any more"
+        )
+        raise HypervisorError("KVM_GET_MSRS", "EINVAL", cause)
+    return image
+
+
+def _restore_msrs(vcpu: Vcpu, images: Sequence[bytearray]) -> None:
+    """Write MSRs; the error names all that were refused. Those that are as they shall be already,
+    and that KVM does not accept even so, are no reason for an error: some are read-only."""
+    problems = []
+    present: dict[int, int] = {}
+    for image in images:
+        rest = image
+        while (at := MSR_HEADER + _msrs_taken(vcpu.fd, rest) * MSR_ENTRY) < len(rest):
+            index, _, value = struct.unpack_from("<IIQ", rest, at)
+            present = present or {
+                i: v
+                for now in _read_whole_msrs(vcpu)
+                for i, _, v in struct.iter_unpack("<IIQ", now[MSR_HEADER:])
+            }
+            if present.get(index) != value:
+                problems.append(f"{msr_element(index)} cannot be {value:#x}")
+            rest = _with_msr_header(rest[at + MSR_ENTRY :])
+            if len(rest) == MSR_HEADER:
+                break
+    if problems:
+        cause = f"{', '.join(problems)} on this host or with this CPUID"
+        raise HypervisorError("KVM_SET_MSRS", "EINVAL", cause)
+
+
 class _OtherState:
     """The MSRs that the arch functions do not write, as a new vCPU has them.
 
@@ -794,7 +961,10 @@ class _OtherState:
     """
 
     def __init__(self, fd: int, indices: Sequence[int]) -> None:
-        self._image = _msrs_image(_existing_msrs(fd, indices))
+        existing = _existing_msrs(fd, indices)
+        self._image = _msrs_image(existing)
+        self.templates = tuple(_msr_images(dict.fromkeys(existing, 0)))
+        """Arguments of KVM_GET_MSRS for all of them."""
 
     def restore(self, fd: int) -> None:
         """Write these MSRs to a vCPU.
@@ -831,14 +1001,56 @@ def _write_tsc(fd: int, value: int) -> None:
     the vCPUs. The counter is the host's, scaled, plus an offset, which is what this changes.
     """
     offset = ctypes.c_uint64()
-    attribute = kvm_device_attr(
-        group=KVM_VCPU_TSC_CTRL, attr=KVM_VCPU_TSC_OFFSET, addr=ctypes.addressof(offset)
-    )
+    attribute = _offset_attribute(offset)
     _call(fd, KVM_GET_DEVICE_ATTR, attribute)
     before = _read_msrs(fd, [IA32_TSC])[IA32_TSC]
     offset.value += value - before
     _call(fd, KVM_SET_DEVICE_ATTR, attribute)
     check_moved("KVM_VCPU_TSC_OFFSET", before, value, _read_msrs(fd, [IA32_TSC])[IA32_TSC])
+
+
+def _read_counter(fd: int) -> tuple[int, int]:
+    """The time stamp counter, and its offset from the host's."""
+    offset = ctypes.c_uint64()
+    _call(fd, KVM_GET_DEVICE_ATTR, _offset_attribute(offset))
+    return _read_msrs(fd, [IA32_TSC])[IA32_TSC], offset.value
+
+
+def _restore_counter(fd: int, saved: tuple[int, int]) -> None:
+    """Let the counter continue from its saved value."""
+    value, offset = saved
+    now, present = _read_counter(fd)
+    moved = (value - offset) - (now - present)  # of the host's counter, between then and now
+    _write_offset(fd, offset + moved)
+
+
+def _write_offset(fd: int, offset: int) -> None:
+    number = ctypes.c_uint64(offset & (1 << 64) - 1)
+    _call(fd, KVM_SET_DEVICE_ATTR, _offset_attribute(number))
+
+
+def _read_offsets(vm: Vm) -> tuple[int, ...]:
+    """The offsets of all vCPUs' time stamp counters."""
+    offsets = []
+    for vcpu in vm.vcpus:
+        offset = ctypes.c_uint64()
+        _call(vcpu.fd, KVM_GET_DEVICE_ATTR, _offset_attribute(offset))
+        offsets.append(offset.value)
+    return tuple(offsets)
+
+
+def _restore_offsets(vm: Vm, saved: tuple[int, ...]) -> None:
+    """Let the vCPUs' counters be as far apart as they were, from what the first one has by now."""
+    first = _read_offsets(vm)[0]
+    for vcpu, offset in zip(vm.vcpus, saved, strict=True):
+        _write_offset(vcpu.fd, first + offset - saved[0])
+
+
+def _offset_attribute(offset: ctypes.c_uint64) -> kvm_device_attr:
+    """The argument of the calls for a vCPU's offset; the number must outlive it."""
+    return kvm_device_attr(
+        group=KVM_VCPU_TSC_CTRL, attr=KVM_VCPU_TSC_OFFSET, addr=ctypes.addressof(offset)
+    )
 
 
 # From templates/hypervisors/kvm/exits.py.j2, exits
@@ -923,6 +1135,7 @@ class Vcpu:
         "fd",
         "_io_in",
         "_io_out",
+        "cpuid",
     )
     vm: Vm
     index: int
@@ -936,6 +1149,8 @@ class Vcpu:
     fd: int
     _unanswered: AnyExit
     """The last exit that needed an answer."""
+    cpuid: list[CpuidEntry]
+    """The results of its CPUID instruction."""
 
     def __init__(self, vm: Vm, index: int, run_size: int) -> None:
         """Create a vCPU; for :class:`Vm`, which also closes it."""
@@ -948,6 +1163,7 @@ class Vcpu:
         self._mmio_write = MmioWrite()
         self._unanswered = self._mmio_read
         try:
+            self.cpuid = vm._cpuid_of[index]
             self._io_in = IoIn(self._answer)
             self._io_out = IoOut()
             _call_large(self.fd, KVM_SET_CPUID2, vm._cpuid_images[index])
@@ -1130,6 +1346,11 @@ class Vcpu:
             else:
                 with suppress(UnansweredError):
                     self._complete_pending()
+
+    def _check_stopped(self) -> None:
+        """Raise BusyError while a thread runs it, or ClosedError."""
+        if self._state in (RUNNING, CLOSED):
+            raise refusal(self._state, self.index)
 
     def _runs_here(self) -> bool:
         """Whether the current thread is in run() of this vCPU."""
@@ -1348,6 +1569,40 @@ class Vcpu:
             bool(interrupt.shadow),
         )
 
+    def save(self) -> VcpuState:
+        """Return the whole state of the vCPU, as the backend's ``VcpuState``.
+
+        That is everything that the hypervisor can read and write, which is more than the guest can;
+        guest memory and what the machine's vCPUs share are not part of it. In the middle of an exit
+        the instruction is completed first; if it waits for an answer, or makes another access,
+        UnansweredError says so. For a state that fits its neighbours' save the machine
+        (:meth:`Vm.save`) while no vCPU runs.
+        """
+        if self._state:
+            self._complete_pending()
+        return _read_vcpu(self)
+
+    def restore(self, state: SavedState) -> None:
+        """Write a whole state, of the same backend, and check that the vCPU then has it.
+
+        The machine must be alike: CPUID, irqchip, and the vCPU's index. A pending exit is discarded,
+        ignoring what it waits for. The time stamp counter continues from its saved value.
+
+        Raises :class:`~vmm_arch.errors.StateError`, which lists everything that is wrong. The vCPU
+        is then as it was: what can be compared beforehand is, before anything is touched; if the
+        hypervisor refuses a part later, the former state is written back.
+        """
+        if not isinstance(state, VcpuState):
+            raise TypeError(f"expected VcpuState, got {type(state).__name__}")
+        self._check_stopped()
+        restore(
+            state,
+            partial(_read_vcpu, self),
+            self._discard_pending,
+            partial(_write_vcpu, self),
+        )
+        self._fresh = False
+
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
         if self._state:
@@ -1428,7 +1683,9 @@ class Vm:
         "_slots",
         "fd",
         "_cpuid_images",
+        "_cpuid_of",
         "_has_xcrs",
+        "_known_abilities",
         "_other_state",
     )
     memory: GuestMemory
@@ -1455,6 +1712,10 @@ class Vm:
     """For each KVM memory slot its region, and the region's host address."""
     _cpuid_images: list[Any]
     """The argument of KVM_SET_CPUID2 for each vCPU."""
+    _cpuid_of: list[list[CpuidEntry]]
+    """What CPUID says, for each vCPU."""
+    _known_abilities: _Abilities | None
+    """Once the state was saved or restored."""
     _other_state: _OtherState
     _has_xcrs: bool
     """Whether there are extended control registers, that is, the processor has XSAVE."""
@@ -1501,9 +1762,9 @@ class Vm:
                 _call(self.fd, KVM_SET_IRQCHIP, state)
             # Without the dummy each access to the speaker's port would be an exit.
             _call(self.fd, KVM_CREATE_PIT2, kvm_pit_config(flags=KVM_PIT_SPEAKER_DUMMY))
-        self._cpuid_images = [
-            _cpuid_image(for_vcpu(self.cpuid, index, vcpus)) for index in range(vcpus)
-        ]
+        self._known_abilities = None
+        self._cpuid_of = [for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)]
+        self._cpuid_images = [_cpuid_image(entries) for entries in self._cpuid_of]
         for index in range(vcpus):
             self.vcpus.append(Vcpu(self, index, run_size))
             opened.callback(self.vcpus[-1]._close)
@@ -1609,6 +1870,22 @@ class Vm:
         if self._opened is None:
             raise ClosedError("the machine is closed")
 
+    def _check_stopped(self) -> None:
+        """Raise BusyError if a thread runs a vCPU."""
+        for vcpu in self.vcpus:
+            vcpu._check_stopped()
+
+    def _complete_all(self) -> None:
+        """Complete the last instruction of every vCPU, or raise the first one's reason."""
+        for vcpu in self.vcpus:
+            if vcpu._state:
+                vcpu._complete_pending()
+
+    def _discard_all(self) -> None:
+        """Complete the last instruction of every vCPU, ignoring what it waits for."""
+        for vcpu in self.vcpus:
+            vcpu._discard_pending()
+
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
@@ -1638,6 +1915,34 @@ class Vm:
             _call(self.fd, KVM_GET_DIRTY_LOG, log)
             found += pages_of(bitmap, region.address)
         return found
+
+    def save(self) -> VmState:
+        """Return the state of the machine, as the backend's ``VmState``: vCPUs and what they share.
+
+        No vCPU may be running, and none may wait for an answer. Guest memory is not part of it.
+        """
+        self._check_open()
+        self._complete_all()
+        return _read_vm(self)
+
+    def restore(self, state: SavedState) -> None:
+        """Write the state of a machine, in an order that fits, and check that it is there.
+
+        Restore guest memory before. As with a vCPU, StateError leaves the machine as it was. The
+        guest's clocks continue from their saved values.
+        """
+        self._check_open()
+        if not isinstance(state, VmState):
+            raise TypeError(f"expected VmState, got {type(state).__name__}")
+        self._check_stopped()
+        restore(
+            state,
+            partial(_read_vm, self),
+            self._discard_all,
+            partial(_write_vm, self),
+        )
+        for vcpu in self.vcpus:
+            vcpu._fresh = False
 
     def suspend_time(self) -> None:
         """Stop the guest's clocks until :meth:`resume_time`."""
@@ -1824,8 +2129,8 @@ _LAPIC = _lapic_image(
     }
 )
 _ACTIVITY = kvm_mp_state()
-_XCRS = _xcrs_image(xcr0=1)
-_DEBUGREGS = _debugregs_image(dr6=0xFFFF0FF0, dr7=0x400)
+_XCRS = kvm_xcrs(nr_xcrs=1, xcrs=(kvm_xcr(value=1),))
+_DEBUGREGS = kvm_debugregs(dr6=0xFFFF0FF0, dr7=0x400)
 _EVENTS = kvm_vcpu_events(flags=KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW)
 _SECONDARY_ACTIVITY = kvm_mp_state(mp_state=1)
 _SECONDARY_SREGS = kvm_sregs(
@@ -2187,3 +2492,325 @@ def _mode_of(entry: Entry) -> type[Entry]:
             raise TypeError(f"expected one of {expected}, got {kind.__name__}")
         _MODES[kind] = mode
     return _MODES[kind]
+
+
+# Whole state
+
+_SINKS_OF_VCPU: Final[Mapping[str, StateSink]] = {
+    "cpuid": StateSink(CpuidForm(), fixed=True),
+    "tsc_khz": StateSink(NumbersForm("tsc_khz")),
+    "tsc": StateSink(
+        NumbersForm("tsc", "tsc_offset"),
+        running=(
+            "tsc",
+            "tsc_offset",
+        ),
+    ),
+    "activity": StateSink(RecordForm("activity", kvm_mp_state, {"mp_state": "waits_for_sipi"})),
+    "sregs": StateSink(
+        RecordForm(
+            "sregs",
+            kvm_sregs2,
+            {
+                "cs": "cs",
+                "ds": "ds",
+                "es": "es",
+                "fs": "fs",
+                "gs": "gs",
+                "ss": "ss",
+                "tr": "tr",
+                "ldt": "ldt",
+                "gdt.base": "gdt.base",
+                "gdt.limit": "gdt.limit",
+                "idt.base": "idt.base",
+                "idt.limit": "idt.limit",
+                "cr0": "cr0",
+                "cr2": "cr2",
+                "cr3": "cr3",
+                "cr4": "cr4",
+                "cr8": "cr8",
+                "efer": "efer",
+                "apic_base": "apic_base",
+            },
+        )
+    ),
+    "regs": StateSink(
+        RecordForm(
+            "regs",
+            kvm_regs,
+            {
+                "rax": "rax",
+                "rbx": "rbx",
+                "rcx": "rcx",
+                "rdx": "rdx",
+                "rsi": "rsi",
+                "rdi": "rdi",
+                "rsp": "rsp",
+                "rbp": "rbp",
+                "r8": "r8",
+                "r9": "r9",
+                "r10": "r10",
+                "r11": "r11",
+                "r12": "r12",
+                "r13": "r13",
+                "r14": "r14",
+                "r15": "r15",
+                "rip": "rip",
+                "rflags": "rflags",
+            },
+        )
+    ),
+    "xsave": StateSink(XsaveForm(), running=("xstate_bv",)),
+    "xcrs": StateSink(RecordForm("xcrs", kvm_xcrs, {"xcrs[0].value": "xcr0"})),
+    "debugregs": StateSink(
+        RecordForm(
+            "debugregs",
+            kvm_debugregs,
+            {
+                "db[0]": "dr0",
+                "db[1]": "dr1",
+                "db[2]": "dr2",
+                "db[3]": "dr3",
+                "dr6": "dr6",
+                "dr7": "dr7",
+            },
+        )
+    ),
+    "lapic": StateSink(
+        LapicForm(Lapic),
+        running=(
+            "APIC_TIMER_CURRENT",
+            "APIC_PPR",
+        ),
+    ),
+    "msrs": StateSink(_MsrsForm()),
+    "shadow_stack": StateSink(NumbersForm("ssp")),
+    "nested": StateSink(BytesForm("nested")),
+    "events": StateSink(
+        RecordForm(
+            "events",
+            kvm_vcpu_events,
+            {
+                "exception.injected": "pending_exception",
+                "interrupt.injected": "pending_interrupt",
+                "nmi.pending": "pending_nmi",
+                "nmi.masked": "nmi_masked",
+                "interrupt.shadow": "interrupt_shadow",
+            },
+        )
+    ),
+}
+
+
+class VcpuState(SavedState):
+    """The whole state of a vCPU; see :class:`SavedState`."""
+
+    __slots__ = ()
+    _what = "vCPU"
+    _backend = "kvm_x86_64"
+    _bits = BITS
+    _sinks = _SINKS_OF_VCPU
+
+
+_SINKS_OF_MACHINE: Final[Mapping[str, StateSink]] = {
+    "pic": StateSink(RecordForm("pic", kvm_irqchip, inside="chip.pic")),
+    "second_pic": StateSink(RecordForm("second_pic", kvm_irqchip, inside="chip.pic")),
+    "ioapic": StateSink(RecordForm("ioapic", kvm_irqchip, inside="chip.ioapic")),
+    "pit": StateSink(RecordForm("pit", kvm_pit_state2), running=("pit.*.count_load_time",)),
+    "counters": StateSink(SequenceForm("tsc_offset"), running=("tsc_offset*",)),
+    "clock": StateSink(RecordForm("clock", kvm_clock_data), running=("clock.*",)),
+}
+
+
+class VmState(SavedMachineState):
+    """The whole state of a machine; see :class:`SavedMachineState`."""
+
+    __slots__ = ()
+    _what = "machine"
+    _backend = "kvm_x86_64"
+    _bits = BITS
+    _sinks = _SINKS_OF_MACHINE
+    _vcpu = VcpuState
+
+
+def _read_vcpu(vcpu: Vcpu) -> VcpuState:
+    """Read all state of a vCPU as it is, without completing anything."""
+    entries = vcpu.cpuid
+    frequency = (_call(vcpu.fd, KVM_GET_TSC_KHZ),)
+    tsc: Any = None
+    if _abilities(vcpu.vm).tsc_offset:
+        tsc = _read_counter(vcpu.fd)
+    activity = kvm_mp_state()
+    _call(vcpu.fd, KVM_GET_MP_STATE, activity)
+    # After activity: reading it accepts a latched INIT or SIPI, which sets all registers.
+    sregs = kvm_sregs2()
+    _call(vcpu.fd, KVM_GET_SREGS2, sregs)
+    # After activity: as above.
+    regs = Regs()
+    _call(vcpu.fd, KVM_GET_REGS, regs)
+    size = _abilities(vcpu.vm).xsave_size
+    fpu = bytearray(size)
+    _call_any(vcpu.fd, KVM_GET_XSAVE if size == XSAVE_SIZE else KVM_GET_XSAVE2, fpu)
+    xcrs: Any = None
+    if vcpu.vm._has_xcrs:
+        xcrs = kvm_xcrs()
+        _call(vcpu.fd, KVM_GET_XCRS, xcrs)
+    debugregs = kvm_debugregs()
+    _call(vcpu.fd, KVM_GET_DEBUGREGS, debugregs)
+    # After activity: as above: INIT resets the local APIC too.
+    lapic: Any = None
+    if vcpu.vm.irqchip:
+        lapic = Lapic()
+        _call(vcpu.fd, KVM_GET_LAPIC, lapic)
+    msrs = _read_whole_msrs(vcpu)
+    shadow_stack: Any = None
+    if _abilities(vcpu.vm).shadow_stack:
+        shadow_stack = _read_register(vcpu.fd, GUEST_SSP)
+    nested: Any = None
+    if _abilities(vcpu.vm).nested_size:
+        nested = bytearray(_abilities(vcpu.vm).nested_size)
+        kvm_nested_state.from_buffer(nested).size = len(nested)
+        _call_any(vcpu.fd, KVM_GET_NESTED_STATE, nested)
+    events = kvm_vcpu_events()
+    _call(vcpu.fd, KVM_GET_VCPU_EVENTS, events)
+    return VcpuState(
+        {
+            "cpuid": entries,
+            "tsc_khz": frequency,
+            "tsc": tsc,
+            "activity": activity,
+            "sregs": sregs,
+            "regs": regs,
+            "xsave": fpu,
+            "xcrs": xcrs,
+            "debugregs": debugregs,
+            "lapic": lapic,
+            "msrs": msrs,
+            "shadow_stack": shadow_stack,
+            "nested": nested,
+            "events": events,
+        }
+    )
+
+
+def _write_vcpu(vcpu: Vcpu, state: VcpuState, refusals: Refusals) -> None:
+    """Write a saved state; what the hypervisor refuses is noted, and the rest written."""
+    saved = state._saved
+    frequency = saved["tsc_khz"]
+    with refusals:
+        if _call(vcpu.fd, KVM_GET_TSC_KHZ) != frequency[0]:
+            _call(vcpu.fd, KVM_SET_TSC_KHZ, frequency[0])
+    tsc = saved["tsc"]
+    if tsc is not None:
+        with refusals:
+            _restore_counter(vcpu.fd, tsc)
+    activity = saved["activity"]
+    with refusals:
+        _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
+        _call(vcpu.fd, KVM_SET_MP_STATE, activity)
+    # After activity: it accepts an INIT or SIPI that is latched, which sets registers.
+    sregs = saved["sregs"]
+    with refusals:
+        _call(vcpu.fd, KVM_SET_SREGS2, sregs)
+        _set_cr8(vcpu, sregs.cr8)
+    regs = saved["regs"]
+    with refusals:
+        _call(vcpu.fd, KVM_SET_REGS, regs)
+    fpu = saved["xsave"]
+    with refusals:
+        _call_any(vcpu.fd, KVM_SET_XSAVE, bytearray(fpu))
+    xcrs = saved["xcrs"]
+    if xcrs is not None:
+        with refusals:
+            _call(vcpu.fd, KVM_SET_XCRS, xcrs)
+    debugregs = saved["debugregs"]
+    with refusals:
+        _call(vcpu.fd, KVM_SET_DEBUGREGS, debugregs)
+    # After sregs: they have the APIC's base and mode, by which its page is understood.
+    lapic = saved["lapic"]
+    if lapic is not None:
+        with refusals:
+            _call(vcpu.fd, KVM_SET_LAPIC, lapic)
+    # After lapic: the timer's mode decides whether the TSC deadline can be set.
+    # After tsc: the TSC deadline is compared with the counter when it is set.
+    msrs = saved["msrs"]
+    with refusals:
+        _restore_msrs(vcpu, msrs)
+    shadow_stack = saved["shadow_stack"]
+    if shadow_stack is not None:
+        with refusals:
+            _write_register(vcpu.fd, GUEST_SSP, shadow_stack[0])
+    nested = saved["nested"]
+    if nested is not None:
+        with refusals:
+            _call_any(vcpu.fd, KVM_SET_NESTED_STATE, bytearray(nested))
+    # After regs: they clear a pending exception.
+    events = saved["events"]
+    with refusals:
+        _call(vcpu.fd, KVM_SET_VCPU_EVENTS, events)
+
+
+def _read_vm(vm: Vm) -> VmState:
+    """Read all state of a machine and its vCPUs as it is, without completing anything."""
+    pic: Any = None
+    if vm.irqchip:
+        pic = _read_chip(vm, KVM_IRQCHIP_PIC_MASTER)
+    second_pic: Any = None
+    if vm.irqchip:
+        second_pic = _read_chip(vm, KVM_IRQCHIP_PIC_SLAVE)
+    ioapic: Any = None
+    if vm.irqchip:
+        ioapic = _read_chip(vm, KVM_IRQCHIP_IOAPIC)
+    pit: Any = None
+    if vm.irqchip:
+        pit = kvm_pit_state2()
+        _call(vm.fd, KVM_GET_PIT2, pit)
+    counters: Any = None
+    if _abilities(vm).tsc_offset:
+        counters = _read_offsets(vm)
+    clock = kvm_clock_data()
+    _call(vm.fd, KVM_GET_CLOCK, clock)
+    vcpus = [_read_vcpu(vcpu) for vcpu in vm.vcpus]
+    return VmState(
+        {
+            "pic": pic,
+            "second_pic": second_pic,
+            "ioapic": ioapic,
+            "pit": pit,
+            "counters": counters,
+            "clock": clock,
+        },
+        vcpus,
+    )
+
+
+def _write_vm(vm: Vm, state: VmState, refusals: Refusals) -> None:
+    """Write a saved state; what the hypervisor refuses is noted, and the rest written."""
+    saved = state._saved
+    pic = saved["pic"]
+    if pic is not None:
+        with refusals:
+            _write_chip(vm, KVM_IRQCHIP_PIC_MASTER, pic)
+    second_pic = saved["second_pic"]
+    if second_pic is not None:
+        with refusals:
+            _write_chip(vm, KVM_IRQCHIP_PIC_SLAVE, second_pic)
+    ioapic = saved["ioapic"]
+    if ioapic is not None:
+        with refusals:
+            _write_chip(vm, KVM_IRQCHIP_IOAPIC, ioapic)
+    pit = saved["pit"]
+    if pit is not None:
+        with refusals:
+            _call(vm.fd, KVM_SET_PIT2, pit)
+    clock = saved["clock"]
+    with refusals:
+        _call(vm.fd, KVM_SET_CLOCK, kvm_clock_data(clock=clock.clock))
+    for vcpu, of_vcpu in zip(vm.vcpus, state.vcpus, strict=True):
+        _write_vcpu(vcpu, of_vcpu, refusals)
+    # After vcpus: each vCPU's counter continues from when it is written, and so apart from the
+    # others.
+    counters = saved["counters"]
+    if counters is not None:
+        with refusals:
+            _restore_offsets(vm, counters)

@@ -23,7 +23,7 @@ import ctypes
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from functools import cache
+from functools import cache, partial
 from types import TracebackType
 from typing import Any, Final, TypeAlias
 
@@ -154,7 +154,9 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterSysenterEip,
     WHvX64RegisterSysenterEsp,
     WHvX64RegisterTr,
+    WHvX64RegisterTsc,
     WHvX64RegisterTscAux,
+    WHvX64RegisterTscDeadline,
     WHvX64RegisterXCr0,
     WHvX64RegisterXmm0,
     WHvX64RegisterXmm1,
@@ -188,6 +190,7 @@ from vmm_arch.errors import (
     HypervisorError,
     HypervisorUnavailableError,
     NotFreshError,
+    StateError,
     UnansweredError,
     UnansweredReadError,
     VcpuError,
@@ -219,6 +222,16 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
+from vmm_arch.state import (
+    Diff,
+    Difference,
+    Refusals,
+    SavedMachineState,
+    SavedState,
+    StateSink,
+    restore,
+)
+from vmm_arch.state_forms import NumbersForm, SequenceForm
 from vmm_arch.whp.x86_64.emulation import (
     WRITE,
     EmulatedAccess,
@@ -242,6 +255,7 @@ from vmm_arch.whp.x86_64.registers import (
     names_array,
     segment_image,
 )
+from vmm_arch.whp.x86_64.state_forms import ExtendedForm, RegistersForm
 from vmm_arch.x86_64.boot.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import (
@@ -281,9 +295,10 @@ from vmm_arch.x86_64.msr import (
     msr_name,
     msr_text,
 )
-from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, IoApic
+from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, SAVED, IoApic
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.state_forms import CpuidForm, LapicForm
 from vmm_arch.x86_64.system import configure_system
 from vmm_arch.x86_64.tables import (
     CODE32_ATTRIBUTES,
@@ -304,6 +319,7 @@ from vmm_arch.x86_64.tables import (
     TSS_SELECTOR,
 )
 from vmm_arch.x86_64.tsc import check_moved
+from vmm_arch.x86_64.vocabulary import BITS
 
 __all__ = [
     "MACHINES_PER_PROCESS",
@@ -316,6 +332,8 @@ __all__ = [
     "CpuidEntry",
     "DebugExit",
     "Device",
+    "Diff",
+    "Difference",
     "EndOfInterrupt",
     "Ending",
     "Entry",
@@ -352,16 +370,20 @@ __all__ = [
     "Region",
     "Regs",
     "Report",
+    "SavedState",
     "Serial16550",
     "Shutdown",
     "SingleStep",
     "Sregs",
+    "StateError",
     "SystemEvent",
     "UnansweredError",
     "UnansweredReadError",
     "Vcpu",
     "VcpuError",
+    "VcpuState",
     "Vm",
+    "VmState",
     "attach_pc_devices",
     "configure_long64",
     "configure_protected32",
@@ -437,6 +459,8 @@ DELIVERED: Final = (
     WHvX64InterruptTypeInit,
 )
 """The delivery modes of an I/O APIC that the platform supports."""
+ELSEWHERE: Final = frozenset({*LAPIC.values(), WHvX64RegisterTsc, WHvX64RegisterTscDeadline})
+"""Registers whose state is saved with the local APIC's page, or by itself."""
 APIC_ID: Final = 0x20
 ACTIVITY: Final = names_array(
     [WHvRegisterInternalActivityState, WHvX64RegisterRflags, WHvRegisterPendingInterruption]
@@ -782,9 +806,7 @@ class _OtherState:
         except HypervisorError:  # some are read-only, which shows at the first attempt
             self._registers = self._registers.without(self._read_only(vcpu))
             self._write_registers(vcpu)
-        platform.WHvSetVirtualProcessorXsaveState(
-            vcpu.vm.partition, vcpu.index, self._xsave, len(self._xsave)
-        )
+        _write_xsave(vcpu, self._xsave)
         if vcpu.vm.irqchip:
             lapic = Lapic.from_buffer_copy(self._lapic)
             lapic[APIC_ID] = vcpu.index << 24
@@ -825,6 +847,92 @@ def _read_xsave(vcpu: Vcpu) -> bytes:
         except HypervisorError as error:
             if error.code != "WHV_E_INSUFFICIENT_BUFFER" or size.value <= len(state):
                 raise
+
+
+def _write_xsave(vcpu: Vcpu, area: bytes | bytearray) -> None:
+    """Write the extended state, in the format in which it was read."""
+    platform.WHvSetVirtualProcessorXsaveState(vcpu.vm.partition, vcpu.index, bytes(area), len(area))
+
+
+def _whole_registers(vm: Vm) -> RegisterImage:
+    """The registers that are state and that this machine has; asked for once."""
+    if vm._known_registers is None:
+        form = VcpuState._sinks["registers"].form
+        assert isinstance(form, RegistersForm)
+        there = _readable(vm.vcpus[0], [n for n in form.numbers if n not in ELSEWHERE])
+        vm._known_registers = RegisterImage(dict.fromkeys(there, 0))
+    return vm._known_registers
+
+
+def _read_whole_registers(vcpu: Vcpu) -> RegisterImage:
+    """Read all registers that are state."""
+    image = RegisterImage.from_buffer_copy(_whole_registers(vcpu.vm))
+    vcpu.read_registers(image.names, len(image), image.values)
+    return image
+
+
+def _restore_registers(vcpu: Vcpu, image: RegisterImage) -> None:
+    """Write registers; the error names all that were refused.
+
+    A register that has its value already and refuses it even so is read-only, which is no error.
+    """
+    vm = vcpu.vm
+    writable = image.without(vm._read_only) if vm._read_only else image
+    try:
+        vcpu.write_registers(writable.names, len(writable), writable.values)
+        return
+    except HypervisorError:  # some of them: find out which
+        present = _read_whole_registers(vcpu)
+    problems = []
+    for number in writable.names:
+        one = RegisterImage({number: writable[number]})
+        try:
+            platform.WHvSetVirtualProcessorRegisters(
+                vm.partition, vcpu.index, one.names, 1, one.values
+            )
+        except HypervisorError as error:
+            if bytes(present[number]) == bytes(writable[number]):
+                vm._read_only |= {number}
+            else:
+                value = int.from_bytes(bytes(writable[number]), "little")
+                problems.append(f"{_register_name(number)} cannot be {value:#x} ({error.code})")
+    if problems:
+        cause = f"{', '.join(problems)} on this host"
+        raise HypervisorError(
+            "WHvSetVirtualProcessorRegisters", "WHV_E_INVALID_VP_REGISTER_NAME", cause
+        )
+
+
+def _has_lapic_page(vm: Vm) -> bool:
+    return vm.irqchip and platform.has("WHvGetVirtualProcessorInterruptControllerState2")
+
+
+def _has_deadline(vm: Vm) -> bool:
+    """Whether the local APIC's timer can have a deadline; asked for once."""
+    if vm._known_deadline is None:
+        vm._known_deadline = bool(_readable(vm.vcpus[0], [WHvX64RegisterTscDeadline]))
+    return vm.irqchip and vm._known_deadline
+
+
+def _read_counters(vm: Vm) -> tuple[int, ...]:
+    """The vCPUs' time stamp counters at one moment."""
+    platform.WHvSuspendPartitionTime(vm.partition)
+    try:
+        return tuple(_read_msrs(vcpu, [IA32_TSC])[IA32_TSC] for vcpu in vm.vcpus)
+    finally:
+        if not vm._time_suspended:
+            platform.WHvResumePartitionTime(vm.partition)
+
+
+def _restore_counters(vm: Vm, saved: tuple[int, ...]) -> None:
+    """Let all counters continue from their saved values at one moment."""
+    platform.WHvSuspendPartitionTime(vm.partition)
+    try:
+        for vcpu, value in zip(vm.vcpus, saved, strict=True):
+            _write_msrs(vcpu, {IA32_TSC: value})
+    finally:
+        if not vm._time_suspended:
+            platform.WHvResumePartitionTime(vm.partition)
 
 
 def _inject(vcpu: Vcpu, kind: int, vector: int) -> None:
@@ -1382,6 +1490,11 @@ class Vcpu:
                 with suppress(UnansweredError):
                     self._complete_pending()
 
+    def _check_stopped(self) -> None:
+        """Raise BusyError while a thread runs it, or ClosedError."""
+        if self._state in (RUNNING, CLOSED):
+            raise refusal(self._state, self.index)
+
     def _runs_here(self) -> bool:
         """Whether the current thread is in run() of this vCPU."""
         return self._state == RUNNING and self._owner == THIS_THREAD.id
@@ -1549,6 +1662,40 @@ class Vcpu:
             self._complete_pending()
         return _pending_events(self)
 
+    def save(self) -> VcpuState:
+        """Return the whole state of the vCPU, as the backend's ``VcpuState``.
+
+        That is everything that the hypervisor can read and write, which is more than the guest can;
+        guest memory and what the machine's vCPUs share are not part of it. In the middle of an exit
+        the instruction is completed first; if it waits for an answer, or makes another access,
+        UnansweredError says so. For a state that fits its neighbours' save the machine
+        (:meth:`Vm.save`) while no vCPU runs.
+        """
+        if self._state:
+            self._complete_pending()
+        return _read_vcpu(self)
+
+    def restore(self, state: SavedState) -> None:
+        """Write a whole state, of the same backend, and check that the vCPU then has it.
+
+        The machine must be alike: CPUID, irqchip, and the vCPU's index. A pending exit is discarded,
+        ignoring what it waits for. The time stamp counter continues from its saved value.
+
+        Raises :class:`~vmm_arch.errors.StateError`, which lists everything that is wrong. The vCPU
+        is then as it was: what can be compared beforehand is, before anything is touched; if the
+        hypervisor refuses a part later, the former state is written back.
+        """
+        if not isinstance(state, VcpuState):
+            raise TypeError(f"expected VcpuState, got {type(state).__name__}")
+        self._check_stopped()
+        restore(
+            state,
+            partial(_read_vcpu, self),
+            self._discard_pending,
+            partial(_write_vcpu, self),
+        )
+        self._fresh = False
+
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
         if self._state:
@@ -1621,8 +1768,12 @@ class Vm:
         "track_dirty",
         "vcpus",
         "cpuid",
+        "_known_deadline",
+        "_known_registers",
         "_other_state",
         "_own_exits",
+        "_read_only",
+        "_time_suspended",
         "devices",
         "ioapic",
         "lacking",
@@ -1665,6 +1816,13 @@ class Vm:
     """The pages written by instructions that were emulated here, not executed by the platform."""
     _other_state: _OtherState
     """All state that the arch functions do not write, as a new vCPU of this machine has it."""
+    _known_registers: RegisterImage | None
+    _known_deadline: bool | None
+    """What the state consists of, once it was saved or restored."""
+    _read_only: frozenset[int]
+    """The registers that have been found to be read-only."""
+    _time_suspended: bool
+    """Whether suspend_time() was the last call of the two; running a vCPU ends it as well."""
 
     def note_written(self, address: int, size: int) -> None:
         """Track pages that the guest wrote through the emulator."""
@@ -1701,6 +1859,9 @@ class Vm:
         self._own_exits = 0
         self.msr_exits_wanted = False
         self.written = set()
+        self._known_registers = self._known_deadline = None
+        self._read_only = frozenset()
+        self._time_suspended = False
         self.ioapic = IoApic(self._deliver)
         self.devices = {IO_APIC_ADDRESSES: self.ioapic} if self.irqchip else {}
         _require_whp()
@@ -1860,6 +2021,22 @@ class Vm:
         if self._opened is None:
             raise ClosedError("the machine is closed")
 
+    def _check_stopped(self) -> None:
+        """Raise BusyError if a thread runs a vCPU."""
+        for vcpu in self.vcpus:
+            vcpu._check_stopped()
+
+    def _complete_all(self) -> None:
+        """Complete the last instruction of every vCPU, or raise the first one's reason."""
+        for vcpu in self.vcpus:
+            if vcpu._state:
+                vcpu._complete_pending()
+
+    def _discard_all(self) -> None:
+        """Complete the last instruction of every vCPU, ignoring what it waits for."""
+        for vcpu in self.vcpus:
+            vcpu._discard_pending()
+
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
 
@@ -1892,15 +2069,45 @@ class Vm:
             found.update(pages_of(bitmap, region.address))
         return sorted(found)
 
+    def save(self) -> VmState:
+        """Return the state of the machine, as the backend's ``VmState``: vCPUs and what they share.
+
+        No vCPU may be running, and none may wait for an answer. Guest memory is not part of it.
+        """
+        self._check_open()
+        self._complete_all()
+        return _read_vm(self)
+
+    def restore(self, state: SavedState) -> None:
+        """Write the state of a machine, in an order that fits, and check that it is there.
+
+        Restore guest memory before. As with a vCPU, StateError leaves the machine as it was. The
+        guest's clocks continue from their saved values.
+        """
+        self._check_open()
+        if not isinstance(state, VmState):
+            raise TypeError(f"expected VmState, got {type(state).__name__}")
+        self._check_stopped()
+        restore(
+            state,
+            partial(_read_vm, self),
+            self._discard_all,
+            partial(_write_vm, self),
+        )
+        for vcpu in self.vcpus:
+            vcpu._fresh = False
+
     def suspend_time(self) -> None:
         """Stop the guest's clocks until :meth:`resume_time`."""
         self._check_open()
         platform.WHvSuspendPartitionTime(self.partition)
+        self._time_suspended = True
 
     def resume_time(self) -> None:
         """Restart the guest's clocks as if no time had passed."""
         self._check_open()
         platform.WHvResumePartitionTime(self.partition)
+        self._time_suspended = False
 
     def _forget_threads(self) -> None:
         """In a forked child: forget what threads of the parent were doing, which are not here."""
@@ -2500,3 +2707,355 @@ def _mode_of(entry: Entry) -> type[Entry]:
             raise TypeError(f"expected one of {expected}, got {kind.__name__}")
         _MODES[kind] = mode
     return _MODES[kind]
+
+
+# Whole state
+
+_SINKS_OF_VCPU: Final[Mapping[str, StateSink]] = {
+    "cpuid": StateSink(CpuidForm(), fixed=True),
+    "xsave": StateSink(ExtendedForm(), running=("xstate_bv",)),
+    "registers": StateSink(
+        RegistersForm(
+            {
+                "WHvX64RegisterRax": "rax",
+                "WHvX64RegisterRbx": "rbx",
+                "WHvX64RegisterRcx": "rcx",
+                "WHvX64RegisterRdx": "rdx",
+                "WHvX64RegisterRsi": "rsi",
+                "WHvX64RegisterRdi": "rdi",
+                "WHvX64RegisterRsp": "rsp",
+                "WHvX64RegisterRbp": "rbp",
+                "WHvX64RegisterR8": "r8",
+                "WHvX64RegisterR9": "r9",
+                "WHvX64RegisterR10": "r10",
+                "WHvX64RegisterR11": "r11",
+                "WHvX64RegisterR12": "r12",
+                "WHvX64RegisterR13": "r13",
+                "WHvX64RegisterR14": "r14",
+                "WHvX64RegisterR15": "r15",
+                "WHvX64RegisterRip": "rip",
+                "WHvX64RegisterRflags": "rflags",
+                "WHvX64RegisterCs.Segment": "cs",
+                "WHvX64RegisterCs.Segment.Selector": "cs.selector",
+                "WHvX64RegisterCs.Segment.Base": "cs.base",
+                "WHvX64RegisterCs.Segment.Limit": "cs.limit",
+                "WHvX64RegisterDs.Segment": "ds",
+                "WHvX64RegisterDs.Segment.Selector": "ds.selector",
+                "WHvX64RegisterDs.Segment.Base": "ds.base",
+                "WHvX64RegisterDs.Segment.Limit": "ds.limit",
+                "WHvX64RegisterEs.Segment": "es",
+                "WHvX64RegisterEs.Segment.Selector": "es.selector",
+                "WHvX64RegisterEs.Segment.Base": "es.base",
+                "WHvX64RegisterEs.Segment.Limit": "es.limit",
+                "WHvX64RegisterFs.Segment": "fs",
+                "WHvX64RegisterFs.Segment.Selector": "fs.selector",
+                "WHvX64RegisterFs.Segment.Base": "fs.base",
+                "WHvX64RegisterFs.Segment.Limit": "fs.limit",
+                "WHvX64RegisterGs.Segment": "gs",
+                "WHvX64RegisterGs.Segment.Selector": "gs.selector",
+                "WHvX64RegisterGs.Segment.Base": "gs.base",
+                "WHvX64RegisterGs.Segment.Limit": "gs.limit",
+                "WHvX64RegisterSs.Segment": "ss",
+                "WHvX64RegisterSs.Segment.Selector": "ss.selector",
+                "WHvX64RegisterSs.Segment.Base": "ss.base",
+                "WHvX64RegisterSs.Segment.Limit": "ss.limit",
+                "WHvX64RegisterTr.Segment": "tr",
+                "WHvX64RegisterTr.Segment.Selector": "tr.selector",
+                "WHvX64RegisterTr.Segment.Base": "tr.base",
+                "WHvX64RegisterTr.Segment.Limit": "tr.limit",
+                "WHvX64RegisterLdtr.Segment": "ldt",
+                "WHvX64RegisterLdtr.Segment.Selector": "ldt.selector",
+                "WHvX64RegisterLdtr.Segment.Base": "ldt.base",
+                "WHvX64RegisterLdtr.Segment.Limit": "ldt.limit",
+                "WHvX64RegisterGdtr.Table.Base": "gdt.base",
+                "WHvX64RegisterGdtr.Table.Limit": "gdt.limit",
+                "WHvX64RegisterIdtr.Table.Base": "idt.base",
+                "WHvX64RegisterIdtr.Table.Limit": "idt.limit",
+                "WHvX64RegisterCr0": "cr0",
+                "WHvX64RegisterCr2": "cr2",
+                "WHvX64RegisterCr3": "cr3",
+                "WHvX64RegisterCr4": "cr4",
+                "WHvX64RegisterCr8": "cr8",
+                "WHvX64RegisterEfer": "efer",
+                "WHvX64RegisterApicBase": "apic_base",
+                "WHvX64RegisterFpControlStatus.FpControlStatus.FpControl": "fcw",
+                "WHvX64RegisterFpControlStatus.FpControlStatus.FpStatus": "fsw",
+                "WHvX64RegisterFpControlStatus.FpControlStatus.FpTag": "ftw",
+                "WHvX64RegisterFpControlStatus.FpControlStatus.LastFpOp": "fop",
+                "WHvX64RegisterFpControlStatus.FpControlStatus.LastFpRip": "fip",
+                "WHvX64RegisterXmmControlStatus.XmmControlStatus.LastFpRdp": "fdp",
+                "WHvX64RegisterXmmControlStatus.XmmControlStatus.XmmStatusControl": "mxcsr",
+                "WHvX64RegisterFpMmx0": "st0",
+                "WHvX64RegisterFpMmx1": "st1",
+                "WHvX64RegisterFpMmx2": "st2",
+                "WHvX64RegisterFpMmx3": "st3",
+                "WHvX64RegisterFpMmx4": "st4",
+                "WHvX64RegisterFpMmx5": "st5",
+                "WHvX64RegisterFpMmx6": "st6",
+                "WHvX64RegisterFpMmx7": "st7",
+                "WHvX64RegisterXmm0": "xmm0",
+                "WHvX64RegisterXmm1": "xmm1",
+                "WHvX64RegisterXmm2": "xmm2",
+                "WHvX64RegisterXmm3": "xmm3",
+                "WHvX64RegisterXmm4": "xmm4",
+                "WHvX64RegisterXmm5": "xmm5",
+                "WHvX64RegisterXmm6": "xmm6",
+                "WHvX64RegisterXmm7": "xmm7",
+                "WHvX64RegisterXmm8": "xmm8",
+                "WHvX64RegisterXmm9": "xmm9",
+                "WHvX64RegisterXmm10": "xmm10",
+                "WHvX64RegisterXmm11": "xmm11",
+                "WHvX64RegisterXmm12": "xmm12",
+                "WHvX64RegisterXmm13": "xmm13",
+                "WHvX64RegisterXmm14": "xmm14",
+                "WHvX64RegisterXmm15": "xmm15",
+                "WHvX64RegisterSysenterCs": "IA32_SYSENTER_CS",
+                "WHvX64RegisterSysenterEsp": "IA32_SYSENTER_ESP",
+                "WHvX64RegisterSysenterEip": "IA32_SYSENTER_EIP",
+                "WHvX64RegisterMsrIa32MiscEnable": "IA32_MISC_ENABLE",
+                "WHvX64RegisterPat": "IA32_PAT",
+                "WHvX64RegisterMsrMtrrDefType": "IA32_MTRR_DEF_TYPE",
+                "WHvX64RegisterStar": "IA32_STAR",
+                "WHvX64RegisterLstar": "IA32_LSTAR",
+                "WHvX64RegisterCstar": "IA32_CSTAR",
+                "WHvX64RegisterSfmask": "IA32_FMASK",
+                "WHvX64RegisterKernelGsBase": "IA32_KERNEL_GS_BASE",
+                "WHvX64RegisterTscAux": "IA32_TSC_AUX",
+                "WHvX64RegisterApicTpr": "APIC_TPR",
+                "WHvX64RegisterApicLdr": "APIC_LDR",
+                "WHvX64RegisterApicSpurious": "APIC_SVR",
+                "WHvX64RegisterApicLvtTimer": "APIC_LVT_TIMER",
+                "WHvX64RegisterApicLvtThermal": "APIC_LVT_THERMAL",
+                "WHvX64RegisterApicLvtPerfmon": "APIC_LVT_PERFORMANCE",
+                "WHvX64RegisterApicLvtLint0": "APIC_LVT_LINT0",
+                "WHvX64RegisterApicLvtLint1": "APIC_LVT_LINT1",
+                "WHvX64RegisterApicLvtError": "APIC_LVT_ERROR",
+                "WHvX64RegisterDr0": "dr0",
+                "WHvX64RegisterDr1": "dr1",
+                "WHvX64RegisterDr2": "dr2",
+                "WHvX64RegisterDr3": "dr3",
+                "WHvX64RegisterDr6": "dr6",
+                "WHvX64RegisterDr7": "dr7",
+                "WHvX64RegisterXCr0": "xcr0",
+                "WHvRegisterPendingEvent.ExceptionEvent.EventPending": "pending_exception",
+                "WHvRegisterPendingInterruption.PendingInterruption.InterruptionPending": "pending_interrupt",
+                "WHvRegisterInterruptState.InterruptState.NmiMasked": "nmi_masked",
+                "WHvRegisterInterruptState.InterruptState.InterruptShadow": "interrupt_shadow",
+                "WHvRegisterInternalActivityState.InternalActivity.StartupSuspend": "waits_for_sipi",
+            },
+            (
+                "WHvX64RegisterTsc",
+                "WHvX64RegisterMsrMtrrPhysBase0",
+                "WHvX64RegisterMsrMtrrPhysBase1",
+                "WHvX64RegisterMsrMtrrPhysBase2",
+                "WHvX64RegisterMsrMtrrPhysBase3",
+                "WHvX64RegisterMsrMtrrPhysBase4",
+                "WHvX64RegisterMsrMtrrPhysBase5",
+                "WHvX64RegisterMsrMtrrPhysBase6",
+                "WHvX64RegisterMsrMtrrPhysBase7",
+                "WHvX64RegisterMsrMtrrPhysBase8",
+                "WHvX64RegisterMsrMtrrPhysBase9",
+                "WHvX64RegisterMsrMtrrPhysBaseA",
+                "WHvX64RegisterMsrMtrrPhysBaseB",
+                "WHvX64RegisterMsrMtrrPhysBaseC",
+                "WHvX64RegisterMsrMtrrPhysBaseD",
+                "WHvX64RegisterMsrMtrrPhysBaseE",
+                "WHvX64RegisterMsrMtrrPhysBaseF",
+                "WHvX64RegisterMsrMtrrPhysMask0",
+                "WHvX64RegisterMsrMtrrPhysMask1",
+                "WHvX64RegisterMsrMtrrPhysMask2",
+                "WHvX64RegisterMsrMtrrPhysMask3",
+                "WHvX64RegisterMsrMtrrPhysMask4",
+                "WHvX64RegisterMsrMtrrPhysMask5",
+                "WHvX64RegisterMsrMtrrPhysMask6",
+                "WHvX64RegisterMsrMtrrPhysMask7",
+                "WHvX64RegisterMsrMtrrPhysMask8",
+                "WHvX64RegisterMsrMtrrPhysMask9",
+                "WHvX64RegisterMsrMtrrPhysMaskA",
+                "WHvX64RegisterMsrMtrrPhysMaskB",
+                "WHvX64RegisterMsrMtrrPhysMaskC",
+                "WHvX64RegisterMsrMtrrPhysMaskD",
+                "WHvX64RegisterMsrMtrrPhysMaskE",
+                "WHvX64RegisterMsrMtrrPhysMaskF",
+                "WHvX64RegisterMsrMtrrFix64k00000",
+                "WHvX64RegisterMsrMtrrFix16k80000",
+                "WHvX64RegisterMsrMtrrFix16kA0000",
+                "WHvX64RegisterMsrMtrrFix4kC0000",
+                "WHvX64RegisterMsrMtrrFix4kC8000",
+                "WHvX64RegisterMsrMtrrFix4kD0000",
+                "WHvX64RegisterMsrMtrrFix4kD8000",
+                "WHvX64RegisterMsrMtrrFix4kE0000",
+                "WHvX64RegisterMsrMtrrFix4kE8000",
+                "WHvX64RegisterMsrMtrrFix4kF0000",
+                "WHvX64RegisterMsrMtrrFix4kF8000",
+                "WHvX64RegisterBndcfgs",
+                "WHvX64RegisterSpecCtrl",
+                "WHvX64RegisterTsxCtrl",
+                "WHvX64RegisterXss",
+                "WHvX64RegisterUCet",
+                "WHvX64RegisterSCet",
+                "WHvX64RegisterSsp",
+                "WHvX64RegisterPl0Ssp",
+                "WHvX64RegisterPl1Ssp",
+                "WHvX64RegisterPl2Ssp",
+                "WHvX64RegisterPl3Ssp",
+                "WHvX64RegisterInterruptSspTableAddr",
+                "WHvX64RegisterTscDeadline",
+                "WHvX64RegisterTscAdjust",
+                "WHvX64RegisterUmwaitControl",
+                "WHvX64RegisterXfd",
+                "WHvX64RegisterXfdErr",
+                "WHvX64RegisterIa32FeatureControl",
+                "WHvX64RegisterAmdVmHsavePa",
+                "WHvX64RegisterAmdVmCr",
+                "WHvRegisterSint0",
+                "WHvRegisterSint1",
+                "WHvRegisterSint2",
+                "WHvRegisterSint3",
+                "WHvRegisterSint4",
+                "WHvRegisterSint5",
+                "WHvRegisterSint6",
+                "WHvRegisterSint7",
+                "WHvRegisterSint8",
+                "WHvRegisterSint9",
+                "WHvRegisterSint10",
+                "WHvRegisterSint11",
+                "WHvRegisterSint12",
+                "WHvRegisterSint13",
+                "WHvRegisterSint14",
+                "WHvRegisterSint15",
+                "WHvRegisterScontrol",
+                "WHvRegisterSiefp",
+                "WHvRegisterSimp",
+                "WHvX64RegisterHypercall",
+                "WHvRegisterGuestOsId",
+                "WHvRegisterVpAssistPage",
+                "WHvRegisterReferenceTsc",
+                "WHvRegisterPendingEvent1",
+                "WHvX64RegisterDeliverabilityNotifications",
+                "WHvX64RegisterPendingDebugException",
+                "WHvRegisterPendingEvent2",
+                "WHvRegisterPendingEvent3",
+            ),
+        ),
+        running=("WHvX64RegisterXmmControlStatus.XmmStatusControlMask",),
+    ),
+    "lapic": StateSink(
+        LapicForm(Lapic),
+        running=(
+            "APIC_TIMER_CURRENT",
+            "APIC_PPR",
+        ),
+    ),
+    "tsc": StateSink(NumbersForm("tsc"), running=("tsc",)),
+    "deadline": StateSink(NumbersForm("IA32_TSC_DEADLINE")),
+}
+
+
+class VcpuState(SavedState):
+    """The whole state of a vCPU; see :class:`SavedState`."""
+
+    __slots__ = ()
+    _what = "vCPU"
+    _backend = "whp_x86_64"
+    _bits = BITS
+    _sinks = _SINKS_OF_VCPU
+
+
+_SINKS_OF_MACHINE: Final[Mapping[str, StateSink]] = {
+    "ioapic": StateSink(NumbersForm(*SAVED)),
+    "counters": StateSink(SequenceForm("tsc"), running=("tsc*",)),
+}
+
+
+class VmState(SavedMachineState):
+    """The whole state of a machine; see :class:`SavedMachineState`."""
+
+    __slots__ = ()
+    _what = "machine"
+    _backend = "whp_x86_64"
+    _bits = BITS
+    _sinks = _SINKS_OF_MACHINE
+    _vcpu = VcpuState
+
+
+def _read_vcpu(vcpu: Vcpu) -> VcpuState:
+    """Read all state of a vCPU as it is, without completing anything."""
+    entries = vcpu.cpuid
+    extended: Any = None
+    if platform.has("WHvGetVirtualProcessorXsaveState"):
+        extended = _read_xsave(vcpu)
+    registers = _read_whole_registers(vcpu)
+    lapic: Any = None
+    if _has_lapic_page(vcpu.vm):
+        lapic = _read_lapic(vcpu)
+    tsc = (_read_msrs(vcpu, [IA32_TSC])[IA32_TSC],)
+    deadline: Any = None
+    if _has_deadline(vcpu.vm):
+        deadline = (_read_msrs(vcpu, [IA32_TSC_DEADLINE])[IA32_TSC_DEADLINE],)
+    return VcpuState(
+        {
+            "cpuid": entries,
+            "xsave": extended,
+            "registers": registers,
+            "lapic": lapic,
+            "tsc": tsc,
+            "deadline": deadline,
+        }
+    )
+
+
+def _write_vcpu(vcpu: Vcpu, state: VcpuState, refusals: Refusals) -> None:
+    """Write a saved state; what the hypervisor refuses is noted, and the rest written."""
+    saved = state._saved
+    extended = saved["xsave"]
+    if extended is not None:
+        with refusals:
+            _write_xsave(vcpu, extended)
+    # After xsave: it has x87 and SSE registers too, and those by name count.
+    registers = saved["registers"]
+    with refusals:
+        _restore_registers(vcpu, registers)
+    # After registers: they have the APIC's base and mode.
+    lapic = saved["lapic"]
+    if lapic is not None:
+        with refusals:
+            _write_lapic(vcpu, lapic)
+    tsc = saved["tsc"]
+    with refusals:
+        _write_msrs(vcpu, {IA32_TSC: tsc[0]})
+    # After lapic: the timer's mode decides whether the deadline can be set.
+    # After tsc: the deadline is compared with the counter when it is set.
+    deadline = saved["deadline"]
+    if deadline is not None:
+        with refusals:
+            _write_msrs(vcpu, {IA32_TSC_DEADLINE: deadline[0]})
+
+
+def _read_vm(vm: Vm) -> VmState:
+    """Read all state of a machine and its vCPUs as it is, without completing anything."""
+    ioapic: Any = None
+    if vm.irqchip:
+        ioapic = vm.ioapic.save()
+    counters: Any = None
+    if platform.has("WHvSuspendPartitionTime"):
+        counters = _read_counters(vm)
+    vcpus = [_read_vcpu(vcpu) for vcpu in vm.vcpus]
+    return VmState({"ioapic": ioapic, "counters": counters}, vcpus)
+
+
+def _write_vm(vm: Vm, state: VmState, refusals: Refusals) -> None:
+    """Write a saved state; what the hypervisor refuses is noted, and the rest written."""
+    saved = state._saved
+    ioapic = saved["ioapic"]
+    if ioapic is not None:
+        with refusals:
+            vm.ioapic.restore(ioapic)
+    for vcpu, of_vcpu in zip(vm.vcpus, state.vcpus, strict=True):
+        _write_vcpu(vcpu, of_vcpu, refusals)
+    # After vcpus: each vCPU's counter continues from when it is written, and so apart from the
+    # others.
+    counters = saved["counters"]
+    if counters is not None:
+        with refusals:
+            _restore_counters(vm, counters)

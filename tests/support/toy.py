@@ -112,6 +112,7 @@ SINKS = {
 SLOTS = {"general": ("regs", {"*": "*"}), "modes": ("modes", {"*": "*"})}
 NOT_STATE = {}
 CREATION_GUARANTEES = ()
+ORDER = ()
 """,
 }
 
@@ -137,6 +138,7 @@ SLOTS = {
 }
 NOT_STATE = {}
 CREATION_GUARANTEES = ("modes",)
+ORDER = ()
 """,
 }
 

@@ -19,6 +19,7 @@ from vmm_arch.activity import Activity
 from vmm_arch.memory import Region
 from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
 from vmm_arch.report import Report
+from vmm_arch.state import SavedState
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.events import Events
@@ -121,6 +122,27 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
     def get_events(self) -> Events:
         """Read pending exceptions, interrupts and NMIs, and what blocks them."""
 
+    def save(self) -> SavedState:
+        """Return the whole state of the vCPU, as the backend's ``VcpuState``.
+
+        That is everything that the hypervisor can read and write, which is more than the guest can;
+        guest memory and what the machine's vCPUs share are not part of it. In the middle of an exit
+        the instruction is completed first; if it waits for an answer, or makes another access,
+        UnansweredError says so. For a state that fits its neighbours' save the machine
+        (:meth:`Vm.save`) while no vCPU runs.
+        """
+
+    def restore(self, state: SavedState) -> None:
+        """Write a whole state, of the same backend, and check that the vCPU then has it.
+
+        The machine must be alike: CPUID, irqchip, and the vCPU's index. A pending exit is discarded,
+        ignoring what it waits for. The time stamp counter continues from its saved value.
+
+        Raises :class:`~vmm_arch.errors.StateError`, which lists everything that is wrong. The vCPU
+        is then as it was: what can be compared beforehand is, before anything is touched; if the
+        hypervisor refuses a part later, the former state is written back.
+        """
+
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
 
@@ -172,6 +194,8 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
     "get_activity": ("completes pending",),
     "get_debugregs": ("completes pending",),
     "get_events": ("completes pending",),
+    "save": ("completes pending",),
+    "restore": (),  # it discards what is pending, once it has looked at the state
     "translate": ("completes pending",),
     "inject_interrupt": ("completes pending", "changes state"),
     "inject_nmi": ("completes pending", "changes state"),
@@ -221,6 +245,19 @@ class Vm(Protocol[VcpuT_co]):
         Guest-physical addresses in ascending order. A page that the guest reads for the first time
         may be among them; the host's writes are not. Needs a VM with ``track_dirty``, and no vCPU
         may be running.
+        """
+
+    def save(self) -> SavedState:
+        """Return the state of the machine, as the backend's ``VmState``: vCPUs and what they share.
+
+        No vCPU may be running, and none may wait for an answer. Guest memory is not part of it.
+        """
+
+    def restore(self, state: SavedState) -> None:
+        """Write the state of a machine, in an order that fits, and check that it is there.
+
+        Restore guest memory before. As with a vCPU, StateError leaves the machine as it was. The
+        guest's clocks continue from their saved values.
         """
 
     def suspend_time(self) -> None:
@@ -322,6 +359,14 @@ class Backend(Host, Protocol[VcpuT]):
 
         Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if this host cannot run it.
         """
+
+    @property
+    def VcpuState(self) -> type[SavedState]:
+        """What :meth:`Vcpu.save` returns; it has ``from_json``."""
+
+    @property
+    def VmState(self) -> type[SavedState]:
+        """What :meth:`Vm.save` returns."""
 
     def GuestMemory(self, size_or_regions: int | Iterable[Region], /) -> Memory:
         """Allocate guest memory: a size in bytes, or exact regions."""

@@ -10,7 +10,7 @@ from jinja2 import nodes
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.arch.check_complete import check_complete
 from vmm_arch_gen.arch.check_state import check_state
-from vmm_arch_gen.arch.contract import PROTOCOLS, Contract
+from vmm_arch_gen.arch.contract import PROTOCOLS, Contract, Operation
 from vmm_arch_gen.arch.hypervisor import Hypervisor
 from vmm_arch_gen.arch.macros import parse_template
 from vmm_arch_gen.arch.sections import OPERATIONS, OPTIONAL, SECTIONS
@@ -48,7 +48,9 @@ def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]
     file = f"{folder}/{OPERATIONS}"
     for macro, operation in contract.operations.items():
         wanted = f"{{% macro {macro}({', '.join(operation.parameters)}) %}}"
-        if macro in hypervisor.macros and macro in hypervisor.unsupported:
+        if operation.planned:
+            yield from _planned(operation, hypervisor)
+        elif macro in hypervisor.macros and macro in hypervisor.unsupported:
             what = f"{macro} is both there and unsupported"
             remedy = f"remove one of the two; it is declared unsupported in {hypervisor.unsupported_where[macro]}"
             yield Problem(hypervisor.macros[macro].where, what, remedy)
@@ -66,13 +68,35 @@ def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]
             yield Problem(f"{folder}/{where}", what, f"write {{% macro {section}() %}}")
 
 
+def _planned(operation: Operation, hypervisor: Hypervisor) -> Iterator[Problem]:
+    """What stands against planning an operation: saving takes that every sink can be read."""
+    macro = operation.macro
+    if macro in hypervisor.macros:
+        what = f"{macro} is planned from SINKS and ORDER"
+        yield Problem(hypervisor.macros[macro].where, what, "remove the macro")
+    table = hypervisor.table_of_sinks
+    if macro in hypervisor.unsupported or table is None:
+        return
+    for sink in hypervisor.of("vcpu" if operation.protocol == "Vcpu" else "machine"):
+        if sink.reads is None:
+            what = f"{sink.name} cannot be read, so that {operation.where} is not possible"
+            remedy = f'add "reads": "read_{sink.name}" and write {{% macro read_{sink.name}('
+            remedy += f"{PROTOCOLS[operation.protocol]}, {sink.variable}) %}}, "
+            yield table.complaint(
+                sink.name, what=what, remedy=remedy + _UNSUPPORTED.replace("NAME", macro)
+            )
+
+
 def _private_macros(
     contract: Contract, hypervisor: Hypervisor, calls: Iterable[nodes.Call], template: str
 ) -> Iterator[Problem]:
     """The operations that are no methods: those of sinks, and those that arch functions inline."""
     folder = f"templates/{hypervisor.folder}"
     own: dict[str, tuple[str, ...]] = {
-        sink.operation: (PROTOCOLS["Vcpu"], sink.variable) for sink in hypervisor.sinks.values()
+        macro: (PROTOCOLS["Vcpu" if sink.scope == "vcpu" else "Vm"], sink.variable)
+        for sink in hypervisor.sinks.values()
+        for macro in (sink.operation, sink.reads, sink.restores)
+        if macro
     }
     yield from _requests(hypervisor)
     own |= {request.name: request.arguments for request in hypervisor.requests.values()}

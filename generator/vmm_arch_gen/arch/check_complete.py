@@ -18,6 +18,9 @@ from vmm_arch_gen.arch.sinks import Sink
 from vmm_arch_gen.arch.tables import Table
 from vmm_arch_gen.diagnostics import Problem, did_you_mean
 
+_FORMERLY = "formerly"
+"""How the reason begins for what only older headers have."""
+
 
 def check_complete(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Problem]:
     """Yield the calls and names of the interface that are not declared, or twice."""
@@ -51,11 +54,18 @@ def check_spelling(hypervisor: Hypervisor, abi: Abi) -> Iterator[Problem]:
                 what = f"{sink.name}: no enumerator of {sink.names} is called {pattern}"
                 remedy = f"{did_you_mean(pattern, names)}remove it"
                 yield sinks.complaint(sink.name, "own", what=what, remedy=remedy)
-    for pattern in hypervisor.not_state:
-        if not any(fnmatchcase(name, pattern) for name in calls | names):
+    for pattern, reason in hypervisor.not_state.items():
+        if not reason.startswith(_FORMERLY) and not any(
+            fnmatchcase(name, pattern) for name in calls | names
+        ):
             what = f"no call that sets or gets, and no name in a sink, is called {pattern}"
             remedy = f"{did_you_mean(pattern, calls | names)}remove it"
             yield others.complaint(pattern, what=what, remedy=remedy)
+
+
+def own_names(abi: Abi, sink: Sink) -> list[str]:
+    """The names in a sink whose state is the hypervisor's own."""
+    return [name for name in _enumerators(abi, sink) if _pattern(name, sink.own) is not None]
 
 
 def _calls(hypervisor: Hypervisor, abi: Abi, table: Table) -> Iterator[Problem]:

@@ -105,13 +105,31 @@ def _sinks(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
     used = {slots.sink for slots in hypervisor.slots.values()}
     for sink in hypervisor.sinks.values():
         assert table is not None
-        if sink.operation not in hypervisor.macros or sink.operation in SECTIONS:
-            what = f"the sink {sink.name} is written by {sink.operation}, which is not a macro here"
-            near = did_you_mean(sink.operation, list(hypervisor.macros))
-            macro = f"{{% macro {sink.operation}(vcpu, {sink.variable}) %}}"
-            remedy = f"{near}write {macro} in {OPERATIONS}"
-            yield table.complaint(sink.name, "operation", what=what, remedy=remedy)
-        if sink.name not in used:
+        owner = "vcpu" if sink.scope == "vcpu" else "vm"
+        for entry, verb, macro in (
+            ("operation", "written", sink.operation),
+            ("reads", "read", sink.reads or ""),
+            ("restores", "restored", sink.restores or ""),
+        ):
+            if macro and (macro not in hypervisor.macros or macro in SECTIONS):
+                if entry == "restores" and macro == sink.operation:
+                    continue
+                what = f"the sink {sink.name} is {verb} by {macro}, which is not a macro here"
+                near = did_you_mean(macro, list(hypervisor.macros))
+                remedy = (
+                    f"{near}write {{% macro {macro}({owner}, {sink.variable}) %}} in {OPERATIONS}"
+                )
+                yield table.complaint(sink.name, entry, what=what, remedy=remedy)
+        if sink.saved is not None and record_key(abi, sink.saved) is None:
+            what = f"the record that {sink.name} is read into is not in the headers: {sink.saved}"
+            remedy = f'see {abi.target}.abi, of {abi.origin}, or say in "form" what takes it apart'
+            yield table.complaint(sink.name, "saved", what=what, remedy=remedy)
+        if sink.shape == "whole":
+            if sink.name in used:
+                what = f"{sink.name} is only read and written whole, and has slots"
+                remedy = 'choose another "shape"'
+                yield table.complaint(sink.name, "shape", what=what, remedy=remedy)
+        elif sink.name not in used:
             what = f"no group is stored in the sink {sink.name}"
             remedy = f'name it in SLOTS, as in "group": ("{sink.name}", …), or remove it'
             yield table.complaint(sink.name, what=what, remedy=remedy)
@@ -126,6 +144,11 @@ def _sinks(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
             remedy = f"{near}see {abi.target}.abi, of {abi.origin}"
             yield table.complaint(sink.name, "value", what=what, remedy=remedy)
         yield from _composites(contract, hypervisor, sink)
+
+
+def record_key(abi: Abi, name: str) -> str | None:
+    """The record that a C name means."""
+    return next((key for key in (f"struct {name}", name) if key in abi.records), None)
 
 
 def _composites(contract: Contract, hypervisor: Hypervisor, sink: Sink) -> Iterator[Problem]:

@@ -24,6 +24,13 @@ COMPLETES_PENDING, CHANGES_STATE = "completes pending", "changes state"
 _EFFECTS = (COMPLETES_PENDING, CHANGES_STATE)
 # What the arch functions' template has for every hypervisor.
 _WRITTEN_ONCE = ("close", "__enter__", "__exit__")
+# Operations that are planned, not written: what they are called among all operations.
+PLANNED = {
+    ("Vcpu", "save"): "save_vcpu",
+    ("Vcpu", "restore"): "restore_vcpu",
+    ("Vm", "save"): "save_vm",
+    ("Vm", "restore"): "restore_vm",
+}
 # What the frame of every backend module calls, by protocol, and the arguments that it keeps.
 _CALLED = (("Vcpu", "run"), ("Vcpu", "kick"), ("Host", "install_kick_signal"))
 _KEPT = ("memory", "vcpus", "irqchip", "track_dirty", "device", "prepare")
@@ -34,7 +41,7 @@ class Operation:
     """Something that every hypervisor can do, in its own way."""
 
     macro: str
-    """The macro of a hypervisor's folder that has its body."""
+    """The macro of a hypervisor's folder that has its body, unless that is planned."""
     name: str
     protocol: str
     parameters: tuple[str, ...]
@@ -50,6 +57,11 @@ class Operation:
     changes_state: bool = False
     """Whether a vCPU is not a new one afterwards."""
 
+    @property
+    def planned(self) -> bool:
+        """Whether its body follows from the tables of state."""
+        return (self.protocol, self.name) in PLANNED
+
 
 @dataclass(frozen=True)
 class Contract:
@@ -63,6 +75,8 @@ class Contract:
     elements: Mapping[str, Element]
     requests: Mapping[str, str]
     """The attributes that only machines of this CPU have, by name, each with its declaration."""
+    bits: bool
+    """Whether the vocabulary names the bits of elements."""
     source: SourceFile
     vocabulary: SourceFile
     """The file with the elements."""
@@ -92,7 +106,8 @@ def read_contract(templates: Path, cpu: str) -> Contract:
             match node:
                 case ast.FunctionDef(name=name, decorator_list=[]) if name not in _WRITTEN_ONCE:
                     with collecting(problems):
-                        operations[name] = _operation(source, protocol, node, types)
+                        operation = _operation(source, protocol, node, types)
+                        operations[operation.macro] = operation
     with collecting(problems):
         operations |= _with_effects(source, operations)
     with collecting(problems):
@@ -113,6 +128,7 @@ def read_contract(templates: Path, cpu: str) -> Contract:
         vocabulary.composites,
         vocabulary.elements,
         _requests(classes),
+        vocabulary.has_bits,
         source,
         vocabulary.source,
         cpu,
@@ -153,7 +169,7 @@ def frame_problems(contract: Contract) -> Iterator[Problem]:
 def _with_effects(source: SourceFile, operations: Mapping[str, Operation]) -> dict[str, Operation]:
     """The vCPU's operations with their effects, which the table EFFECTS gives for each of them."""
     table = read_table(source, "EFFECTS")
-    wanted = {name: o for name, o in operations.items() if o.protocol == "Vcpu"}
+    wanted = {o.name: o for o in operations.values() if o.protocol == "Vcpu"}
     problems = []
     for name, effects in table.entries.items():
         if name not in wanted:
@@ -168,7 +184,7 @@ def _with_effects(source: SourceFile, operations: Mapping[str, Operation]) -> di
     refuse(problems)
     found = {name: effects for name, effects in table.entries.items() if isinstance(effects, tuple)}
     return {
-        name: replace(
+        operation.macro: replace(
             operation,
             completes_pending=COMPLETES_PENDING in found[name],
             changes_state=CHANGES_STATE in found[name],
@@ -234,7 +250,7 @@ def _operation(
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     annotated = [(a.arg, ast.unparse(a.annotation)) for a in node.args.args if a.annotation]
     return Operation(
-        macro=node.name,
+        macro=PLANNED.get((protocol, node.name), node.name),
         name=node.name,
         protocol=protocol,
         parameters=tuple([owner] * bool(owner) + own),
@@ -243,10 +259,19 @@ def _operation(
             for name, annotation in annotated
             if annotation.removesuffix("T") in types and annotation.endswith("T")
         ),
-        signature=_own_types(f"({ast.unparse(node.args)}){returns}", types),
+        signature=_own_types(
+            f"({ast.unparse(node.args)}){_planned(protocol, node, returns)}", types
+        ),
         doc=doc,
         where=where,
     )
+
+
+def _planned(protocol: str, node: ast.FunctionDef, returns: str) -> str:
+    """What a planned operation returns, by the backend's name for it."""
+    if (protocol, node.name) in PLANNED and returns.endswith("State"):
+        return f" -> {protocol}State"
+    return returns
 
 
 def _types(vcpu: ast.ClassDef) -> Iterator[str]:

@@ -7,18 +7,29 @@ has one home; those of the first folder put in macros of the second with ``on_cp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vmm_arch_gen.arch.macros import Macro, Macros, Request, read_macros
+from vmm_arch_gen.arch.order import Rule, make_rules, ordered
 from vmm_arch_gen.arch.sections import OPERATIONS, SECTIONS, TABLES, unread_files
 from vmm_arch_gen.arch.sinks import Sink, Slots, make_sinks, make_slots
 from vmm_arch_gen.arch.sources import read_python
-from vmm_arch_gen.arch.tables import Table, Unsupported, closed, read_names, read_table
+from vmm_arch_gen.arch.tables import (
+    Rows,
+    Table,
+    Unsupported,
+    closed,
+    read_names,
+    read_rows,
+    read_table,
+)
 from vmm_arch_gen.diagnostics import Problem, collecting
 
-_TABLES = ("SINKS", "SLOTS", "NOT_STATE", "CREATION_GUARANTEES")
+_TABLES = ("SINKS", "SLOTS", "ORDER", "NOT_STATE", "CREATION_GUARANTEES")
+VCPUS = "vcpus"
+"""The step of a machine's that is all of its vCPUs."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,8 @@ class Hypervisor:
     """By the groups of state."""
     guaranteed: Mapping[str, str]
     """The groups that creation guarantees, each with the line that says so."""
+    rules: tuple[Rule, ...]
+    """In which order sinks are read and written."""
     not_state: Mapping[str, str]
     """What the interface moves and is not the guest's state: names or patterns, with the reason."""
     table_of_sinks: Table | None
@@ -57,9 +70,23 @@ class Hypervisor:
 
     @property
     def operations_of_sinks(self) -> set[str]:
-        """The operations that write sinks, malformed ones included."""
+        """The operations that read and write sinks, malformed ones included."""
         rows = self.table_of_sinks.entries.values() if self.table_of_sinks else ()
-        return {str(row.get("operation")) for row in rows if isinstance(row, Mapping)}
+        return {
+            str(row.get(key))
+            for row in rows
+            if isinstance(row, Mapping)
+            for key in ("operation", "reads", "restores")
+        }
+
+    def of(self, scope: str) -> list[Sink]:
+        """The sinks of a vCPU, or of a machine, in the table's order."""
+        return [sink for sink in self.sinks.values() if sink.scope == scope]
+
+    def steps(self, verb: str, scope: str) -> list[str]:
+        """The sinks that are read or restored, and a machine's vCPUs, in the order to do so."""
+        names = [s.name for s in self.of(scope) if (s.reads if verb == "read" else s.restores)]
+        return ordered(verb, [*names, *([VCPUS] if scope == "machine" else [])], self.rules)
 
 
 def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
@@ -79,6 +106,7 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
     sinks_table: Table | None = None
     slots_table: Table | None = None
     others_table: Table | None = None
+    rows: Rows = ()
     guaranteed: Mapping[str, str] = {}
     with collecting(problems):
         source = read_python(templates, *folder.split("/"), TABLES)
@@ -88,18 +116,25 @@ def read_hypervisor(templates: Path, name: str, cpu: str) -> Hypervisor:
         with collecting(problems):
             slots_table = read_table(source, "SLOTS")
         with collecting(problems):
+            rows = read_rows(source, "ORDER")
+        with collecting(problems):
             others_table = read_table(source, "NOT_STATE")
         with collecting(problems):
             guaranteed = read_names(source, "CREATION_GUARANTEES")
+    sinks = make_sinks(sinks_table, problems) if sinks_table else {}
+    rules = make_rules(rows, _scopes(sinks), problems) if sinks_table else []
+    with collecting(problems):
+        sinks = _in_order(sinks, rules)
     return Hypervisor(
         folder=folder,
         macros=macros.there,
         requests={request.name: request for request in macros.requests},
         unsupported={name: reason for name, (reason, _) in macros.unsupported.items()},
         unsupported_where={name: where for name, (_, where) in macros.unsupported.items()},
-        sinks=make_sinks(sinks_table, problems) if sinks_table else {},
+        sinks=sinks,
         slots=make_slots(slots_table, sinks_table, problems) if slots_table else {},
         guaranteed=guaranteed,
+        rules=tuple(rules),
         not_state=_reasons(others_table, problems) if others_table else {},
         table_of_sinks=sinks_table,
         table_of_slots=slots_table,
@@ -128,6 +163,21 @@ def _together(everywhere: Macros, here: Macros, problems: list[Problem]) -> Macr
         unsupported={**everywhere.unsupported, **here.unsupported},
         problems=(),
     )
+
+
+def _scopes(sinks: Mapping[str, Sink]) -> dict[str, str]:
+    return {**{name: sink.scope for name, sink in sinks.items()}, VCPUS: "machine"}
+
+
+def _in_order(sinks: Mapping[str, Sink], rules: Sequence[Rule]) -> dict[str, Sink]:
+    """The sinks with the order of their writes; InputError if the rules contradict each other."""
+    for scope in ("vcpu", "machine"):
+        names = [name for name, of in _scopes(sinks).items() if of == scope]
+        ordered("read", names, rules)
+        for order, name in enumerate(ordered("write", names, rules)):
+            if name in sinks:
+                sinks = {**sinks, name: replace(sinks[name], order=order)}
+    return dict(sinks)
 
 
 def _reasons(table: Table, problems: list[Problem]) -> dict[str, str]:

@@ -6,16 +6,28 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from vmm_arch_gen.arch.tables import Table, Unsupported
 from vmm_arch_gen.diagnostics import Problem, did_you_mean
 
-Shape = Literal["record", "keywords", "table"]
+Shape = Literal["record", "keywords", "table", "whole"]
+"""How the argument of a sink's call is made; a whole one is only read, and written as it was."""
+Scope = Literal["vcpu", "machine"]
 
 # The entries of a sink: whether it must have one, and what one looks like.
 _ENTRIES = {
     "operation": (True, '"set_regs"'),
+    "reads": (False, '"read_regs", the macro that reads it'),
+    "restores": (
+        False,
+        '"restore_regs", the macro that writes what was read, if not the operation',
+    ),
+    "of": (False, '"machine", if it is not a vCPU\'s'),
+    "saved": (False, '"kvm_sregs2", the record that is read, if not the constructor'),
+    "form": (False, '"MsrForm()", what takes apart what is read, if it is not a record'),
+    "inside": (False, '"chip.pic", the part of the record that is state'),
+    "running": (False, '("IA32_TSC",), elements that change by themselves'),
     "shape": (True, " or ".join(f'"{shape}"' for shape in get_args(Shape))),
     "constructor": (True, '"kvm_regs", a record or a function'),
     "variable": (True, '"regs"'),
@@ -28,7 +40,9 @@ _ENTRIES = {
     "names": (False, '"enum WHV_REGISTER_NAME", the enumerators that its keys are'),
     "own": (False, '("WHvRegisterSint*",), names that no element has'),
 }
-_IDENTIFIERS = ("operation", "constructor", "variable", "type")
+_IDENTIFIERS = ("operation", "reads", "restores", "saved", "constructor", "variable", "type")
+# What a sink needs that is only read and written as it was.
+_NEEDED_OF_WHOLE = ("shape", "variable", "reads")
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,22 @@ class Sink:
 
     name: str
     order: int
+    """Of its write among all, which the rules decide."""
+    scope: Scope
     operation: str
+    """Empty for a whole one that is given at creation."""
+    reads: str | None
+    """The macro that reads it; None if its state cannot be saved."""
+    restores: str | None
+    """The macro that writes what was read; None if that is given at creation."""
+    saved: str | None
+    """The record that is read."""
+    form: str | None
+    """Else an expression for the form of what is read."""
+    inside: str
+    """The path of the record's part that is state."""
+    running: tuple[str, ...]
+    """Elements, or patterns, that change by themselves."""
     shape: Shape
     """How ``constructor`` is called: with nested records, flat keywords, or one dictionary."""
     constructor: str
@@ -123,11 +152,16 @@ def _wrong_entries(table: Table, name: str) -> list[Problem]:
             what = f"the {key} of {name} is {_shown(value)}"
             remedy = f"write, for example, {_ENTRIES[key][1]}"
             problems.append(table.complaint(name, key, what=what, remedy=remedy))
+    whole = row.get("shape") == "whole"
     for key, (needed, example) in _ENTRIES.items():
-        if needed and key not in row:
+        if (key in _NEEDED_OF_WHOLE if whole else needed) and key not in row:
             what = f"{name} lacks the entry {key!r}"
             remedy = f'add, for example, "{key}": {example}'
             problems.append(table.complaint(name, what=what, remedy=remedy))
+    if "reads" in row and row.get("shape") != "record" and not {"form", "saved"} & row.keys():
+        what = f"{name} is read, and is not a record"
+        remedy = f'add "form": {_ENTRIES["form"][1]}'
+        problems.append(table.complaint(name, "reads", what=what, remedy=remedy))
     for key, needs, what in (
         ("value", "shape", f"{name} has a value, but is not a table"),
         ("names", "shape", f"{name} names an enum, but is not a table"),
@@ -147,11 +181,13 @@ def _well_formed(key: str, value: object) -> bool:
             return all(_layout(row) is not None for row in value.values())
         case "shape", str():
             return value in get_args(Shape)
-        case "when", str():
+        case "when" | "form", str():
             return _expression(value)
-        case "value" | "names", str():
+        case "value" | "names" | "inside", str():
             return True
-        case "calls" | "own", tuple():
+        case "of", str():
+            return value in get_args(Scope)
+        case "calls" | "own" | "running", tuple():
             return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
         case _, str() if key in _IDENTIFIERS:
             return value.isidentifier()
@@ -177,17 +213,26 @@ def _sink(table: Table, name: str, order: int, row: Mapping[str, object]) -> Sin
         value = row.get(key)
         return value if isinstance(value, str) else None
 
-    shape = row["shape"]
+    shape: Any = row["shape"]
     fixed, composites = row.get("fixed"), row.get("composites")
     layouts = {type: _layout(given) for type, given in _entries(composites).items()}
-    assert shape == "record" or shape == "keywords" or shape == "table"
+    assert shape in ("record", "keywords", "table", "whole")
+    operation = text("operation") or ""
+    record = text("constructor") if shape == "record" else None
     return Sink(
         name=name,
         order=order,
-        operation=str(row["operation"]),
+        scope="machine" if row.get("of") == "machine" else "vcpu",
+        operation=operation,
+        reads=text("reads"),
+        restores=text("restores") or operation or None,
+        saved=text("saved") or (None if text("form") else record),
+        form=text("form"),
+        inside=text("inside") or "",
+        running=_texts(row.get("running")),
         shape=shape,
-        constructor=str(row["constructor"]),
-        type=text("type") or (text("constructor") if shape == "record" else None),
+        constructor=text("constructor") or "",
+        type=text("type") or record,
         variable=str(row["variable"]),
         value=text("value"),
         when=text("when"),

@@ -81,6 +81,22 @@ def read_names(source: SourceFile, name: str) -> Mapping[str, str]:
     return {text: source.where(reader.lines[(str(i),)]) for i, text in enumerate(texts)}
 
 
+Rows = tuple[tuple[Literal, str], ...]
+"""The items of a tuple, each with its file and line."""
+
+
+def read_rows(source: SourceFile, name: str) -> Rows:
+    """Read the tuple of rows assigned to a name; InputError says everything that is wrong."""
+    value = _assigned(source, name)
+    reader = _Reader(source, name)
+    items = reader.literal(value, ())
+    refuse(reader.problems)
+    if not isinstance(items, tuple):
+        what, remedy = f"{name} is not a tuple", f"write {name} = ((…), (…)), or ()"
+        raise InputError(Problem(source.where(value.lineno), what, remedy))
+    return tuple((item, source.where(reader.lines[(str(i),)])) for i, item in enumerate(items))
+
+
 def closed(source: SourceFile, names: Collection[str]) -> Iterator[Problem]:
     """Yield what a file of tables has beside its tables and what they say of themselves."""
     assigned: set[str] = set()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vmm_arch_gen.arch.sources import SourceFile, read_python
 from vmm_arch_gen.arch.tables import Composite, read_table
-from vmm_arch_gen.diagnostics import refuse
+from vmm_arch_gen.diagnostics import did_you_mean, refuse
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class Element:
 class Vocabulary:
     elements: Mapping[str, Element]
     composites: Mapping[str, CompositeType]
+    has_bits: bool
+    """Whether the file names the bits of elements, in its table BITS."""
     source: SourceFile
 
 
@@ -43,7 +45,36 @@ def read_vocabulary(templates: Path, cpu: str) -> Vocabulary:
     """Read the elements of a CPU's state; InputError says everything that is wrong."""
     source = read_python(templates, "vmm_arch", cpu, "vocabulary.py")
     composites = {type.name: type for type in _composite_types(source)}
-    return Vocabulary(_elements(source, composites), composites, source)
+    elements = _elements(source, composites)
+    return Vocabulary(elements, composites, _has_bits(source, elements), source)
+
+
+def _has_bits(source: SourceFile, elements: Mapping[str, Element]) -> bool:
+    """Whether there is a table BITS; InputError says everything that is wrong with it."""
+    if not any(_assigns(node, "BITS") for node in source.tree.body):
+        return False
+    table = read_table(source, "BITS")
+    problems = []
+    for name, bits in table.entries.items():
+        what, remedy = "", 'write {"element": {"NAME": 0, "OTHER": 5}}, bit numbers by their names'
+        if name not in elements:
+            what = f"there is no element {name}"
+            remedy = f"{did_you_mean(name, list(elements))}see STATE"
+        elif not isinstance(bits, Mapping) or not all(isinstance(b, int) for b in bits.values()):
+            what = f"the bits of {name} are not numbers by their names"
+        elif len(set(map(str, bits.values()))) < len(bits):
+            what = f"two bits of {name} have the same number"
+        if what:
+            problems.append(table.complaint(name, what=what, remedy=remedy))
+    refuse(problems)
+    return True
+
+
+def _assigns(node: ast.stmt, name: str) -> bool:
+    match node:
+        case ast.Assign(targets=[ast.Name(id=target)]) | ast.AnnAssign(target=ast.Name(id=target)):
+            return target == name
+    return False
 
 
 def _composite_types(source: SourceFile) -> Iterator[CompositeType]:

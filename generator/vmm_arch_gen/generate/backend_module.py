@@ -32,6 +32,7 @@ from vmm_arch_gen.generate.providers import Provider
 from vmm_arch_gen.generate.refused import kept
 from vmm_arch_gen.generate.render import Templates
 from vmm_arch_gen.generate.scopes import Complaint, complaints, unbound
+from vmm_arch_gen.generate.whole_state import WholeState
 
 SKELETON = "backend.py.j2"
 """The template of every backend module."""
@@ -73,13 +74,16 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
         public = contract.operations.get(operation)
         parameters = public.parameters if public else ()
         if reason := hypervisor.unsupported.get(operation):
-            return f"raise unsupported({operation!r}, {reason!r})"
+            return f"raise unsupported({(public.name if public else operation)!r}, {reason!r})"
+        if public and public.planned:
+            return whole.body(operation)
         return body(operation, *arguments, *parameters[len(arguments) :])
 
     def section(name: str) -> str:
         return body(name) if name in hypervisor.macros else ""
 
     emitter = Emitter(contract, states, hypervisor, inputs.abi, inline)
+    whole = WholeState(contract, hypervisor, inputs.abi, inline)
     heading = (
         f"{marker} from templates/{SKELETON}, the arch functions of\n"
         f"# {inputs.functions} and the hypervisor's operations: a method's body is the macro\n"
@@ -98,6 +102,7 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
         configure=emitter.configure,
         reset=emitter.reset,
         images=emitter.images,
+        whole=whole,
         has=lambda operation: operation in hypervisor.macros,
         lacking={
             operation.name: hypervisor.unsupported[operation.macro]
@@ -109,7 +114,9 @@ def _rendered(rendering: Templates, inputs: BackendInputs, marker: str) -> str:
         imports=partial(
             _imports, offered=inputs.offered, exports=inputs.exports, user=f"{target}.py"
         ),
-        exported=partial(_exported, contract=contract, exports=inputs.exports),
+        exported=partial(
+            _exported, contract=contract, exports=inputs.exports, states=whole.names()
+        ),
     )
 
 
@@ -118,28 +125,7 @@ def _problems(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Ite
     wrong = list(_of_names(templates, inputs, rendered))
     yield from wrong
     if not wrong:
-        yield from _calls_not_made(inputs.hypervisor, rendered.text)
         yield from uncopied(templates, rendered.text, inputs.hypervisor.sinks.values())
-
-
-def _calls_not_made(hypervisor: Hypervisor, text: str) -> Iterator[Problem]:
-    """Calls that are declared as state of a sink, so that a snapshot has it, and never made."""
-    made: set[str] = set()
-    for node in ast.walk(ast.parse(text)):
-        match node:
-            case ast.Call(args=arguments):
-                made |= {argument.id for argument in arguments if isinstance(argument, ast.Name)}
-            case ast.Attribute(attr=name):
-                made.add(name)
-    for sink in hypervisor.sinks.values():
-        for call in sink.calls:
-            if call not in made:
-                what = f"{sink.name}: the module never makes the call {call}"
-                remedy = f"make it in a macro that reads or writes {sink.name}, or say in NOT_STATE"
-                assert hypervisor.table_of_sinks is not None
-                yield hypervisor.table_of_sinks.complaint(
-                    sink.name, "calls", what=what, remedy=f"{remedy} why it is not its state"
-                )
 
 
 def _of_names(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Iterator[Problem]:
@@ -163,6 +149,27 @@ def _of_names(templates: Path, inputs: BackendInputs, rendered: Rendered) -> Ite
                 newer = f"; if newer headers than those of {inputs.abi.origin} have it, extract from them"
         place = kept(f"{inputs.abi.target}.py", rendered.text, complaint.line)
         yield Problem(where, complaint.what, f"{near}{complaint.remedy}{newer}; {place}")
+
+
+def calls_not_made(hypervisor: Hypervisor, text: str) -> Iterator[Problem]:
+    """Calls that are declared as state of a sink, so that a snapshot has it, and never made."""
+    made: set[str] = set()
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Call(args=[*arguments]) if not any(isinstance(a, ast.Set) for a in arguments):
+                names = (name for argument in arguments for name in ast.walk(argument))
+                made |= {name.id for name in names if isinstance(name, ast.Name)}
+            case ast.Attribute(attr=name):
+                made.add(name)
+    for sink in hypervisor.sinks.values():
+        for call in sink.calls:
+            if call not in made:
+                what = f"{sink.name}: the module never makes the call {call}"
+                remedy = f"make it in a macro that reads or writes {sink.name}, or say in NOT_STATE"
+                assert hypervisor.table_of_sinks is not None
+                yield hypervisor.table_of_sinks.complaint(
+                    sink.name, "calls", what=what, remedy=f"{remedy} why it is not its state"
+                )
 
 
 def _beyond_the_abi(text: str, inputs: BackendInputs) -> Iterator[Complaint]:
@@ -206,12 +213,25 @@ def _imports(
 
 
 def _exported(
-    functions: str, *, contract: Contract, exports: Mapping[str, Sequence[str]]
+    functions: str,
+    *,
+    contract: Contract,
+    exports: Mapping[str, Sequence[str]],
+    states: Iterable[str],
 ) -> list[str]:
     """What the module is for: what it hands on, and the contract's classes and functions."""
     arch = [node.name for node in ast.parse(functions).body if isinstance(node, ast.FunctionDef)]
     host = [operation.name for operation in contract.of("Host")]
-    own = ["UNSUPPORTED", "MACHINES_PER_PROCESS", *contract.types, "Vcpu", "Vm", *host, *arch]
+    own = [
+        "UNSUPPORTED",
+        "MACHINES_PER_PROCESS",
+        *contract.types,
+        "Vcpu",
+        "Vm",
+        *states,
+        *host,
+        *arch,
+    ]
     names = {*chain.from_iterable(exports.values()), *own}
     # ruff compares the names of __all__ with their case, and those of imports without.
     public = (name for name in names if not name.startswith("_"))

@@ -12,7 +12,7 @@ from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.arch.check_complete import check_spelling
 from vmm_arch_gen.diagnostics import InputError, Problem, collecting, refuse
 from vmm_arch_gen.generate.abi_module import abi_module
-from vmm_arch_gen.generate.backend_module import Draft, render_backend_module
+from vmm_arch_gen.generate.backend_module import Draft, calls_not_made, render_backend_module
 from vmm_arch_gen.generate.guests import check_guests
 from vmm_arch_gen.generate.outdated import Used, outdated
 from vmm_arch_gen.generate.render import Templates
@@ -95,6 +95,7 @@ def _against_package(inputs: Inputs, target: Target, draft: Draft) -> Iterator[P
     own, package = inputs.facts(target), inputs.package_abi / f"{target.name}.abi"
     if own == package or not package.exists():
         yield from check_spelling(draft.inputs.hypervisor, draft.inputs.abi)
+        yield from calls_not_made(draft.inputs.hypervisor, draft.rendered.text)
     else:
         beside = (inputs.templates / "vmm_arch").rglob("*.py")
         texts = [draft.rendered.text, *(path.read_text(encoding="utf-8") for path in beside)]

@@ -11,6 +11,7 @@ EXPORTS = {
         "HypervisorError",
         "HypervisorUnavailableError",
         "NotFreshError",
+        "StateError",
         "UnansweredError",
         "UnansweredReadError",
         "VcpuError",
@@ -30,6 +31,7 @@ EXPORTS = {
     "vmm_arch.report": ["Check", "Report"],
     "vmm_arch.devices.serial": ["Serial16550"],
     "vmm_arch.serve": ["serve"],
+    "vmm_arch.state": ["Diff", "Difference", "SavedState"],
     "vmm_arch.x86_64.bus": ["Bus"],
     "vmm_arch.x86_64.events": ["Events"],
     "vmm_arch.x86_64.exits": [

@@ -1,30 +1,50 @@
-"""Where KVM keeps the state of an x86_64 vCPU.
+"""Where KVM keeps the state of an x86_64 vCPU and machine, and in which order it is read and written.
 
-``SINKS``: the calls that write state, in the order that KVM requires. ``constructor`` makes the
-argument: a record of the raw ABI (shape "record"), a function with a keyword for each slot
-("keywords"), or one that takes a dictionary ("table"). ``variable`` is the argument's name in a
-function, ``type`` the type that copies prepared state before run-time values are filled in.
-``composites`` gives, for each type of value with several parts, the function that makes one and
-the member that each part is. ``calls`` are the interface's that read or write what is in the sink.
-
-``SLOTS``: for each group of the vocabulary its sink, and patterns that map each element to its slot;
-``*`` stands for the same text on both sides. A slot of a record is a path: ``gdt.base``,
-``interrupt_bitmap[0]``, ``gprs[SOME_INDEX].low``.
+docs/templates.md explains the tables' syntax.
 """
 
 SINKS = {
+    # Given at creation: KVM refuses another one once the guest has run.
+    "cpuid": {
+        "reads": "read_cpuid",
+        "shape": "whole",
+        "form": "CpuidForm()",
+        "variable": "entries",
+    },
+    # Before the offset, which is added to the counter once that is scaled.
+    "tsc_khz": {
+        "reads": "read_tsc_khz",
+        "restores": "restore_tsc_khz",
+        "shape": "whole",
+        "form": 'NumbersForm("tsc_khz")',
+        "variable": "frequency",
+        "calls": ("KVM_GET_TSC_KHZ", "KVM_SET_TSC_KHZ"),
+    },
+    "tsc": {
+        "reads": "read_tsc",
+        "restores": "restore_tsc",
+        "shape": "whole",
+        "form": 'NumbersForm("tsc", "tsc_offset")',
+        "variable": "tsc",
+        "running": ("tsc", "tsc_offset"),
+        "when": "_abilities(vcpu.vm).tsc_offset",
+        "calls": ("KVM_GET_DEVICE_ATTR", "KVM_SET_DEVICE_ATTR"),
+    },
     "activity": {
         "operation": "set_activity",
+        "reads": "read_activity",
         "shape": "record",
         "constructor": "kvm_mp_state",
         "variable": "activity",
         "calls": ("KVM_GET_MP_STATE", "KVM_SET_MP_STATE"),
     },
-    # Before the LAPIC, because it has the APIC's base.
     "sregs": {
         "operation": "set_sregs",
+        "reads": "read_sregs",
+        "restores": "restore_sregs",
         "shape": "record",
         "constructor": "kvm_sregs",
+        "saved": "kvm_sregs2",
         "variable": "sregs",
         "composites": {
             "SegmentValue": (
@@ -32,11 +52,11 @@ SINKS = {
                 {"selector": "selector", "base": "base", "limit": "limit"},
             )
         },
-        "calls": ("KVM_GET_SREGS", "KVM_SET_SREGS"),
+        "calls": ("KVM_SET_SREGS", "KVM_GET_SREGS2", "KVM_SET_SREGS2"),
     },
-    # Before the events, because it clears pending exceptions.
     "regs": {
         "operation": "set_regs",
+        "reads": "read_regs",
         "shape": "record",
         "constructor": "kvm_regs",
         "variable": "regs",
@@ -45,52 +65,151 @@ SINKS = {
     # Not KVM_SET_FPU, which has no effect on a new vCPU and never sets MXCSR.
     "xsave": {
         "operation": "set_fpu",
+        "reads": "read_xsave",
+        "restores": "restore_xsave",
         "shape": "keywords",
         "constructor": "Fpu",
+        "form": "XsaveForm()",
         "variable": "fpu",
-        "calls": ("KVM_GET_XSAVE", "KVM_SET_XSAVE"),
+        "running": ("xstate_bv",),
+        "calls": ("KVM_GET_XSAVE", "KVM_GET_XSAVE2", "KVM_SET_XSAVE"),
     },
     "xcrs": {
         "operation": "set_xcrs",
-        "shape": "keywords",
-        "constructor": "_xcrs_image",
+        "reads": "read_xcrs",
+        "shape": "record",
+        "constructor": "kvm_xcrs",
         "variable": "xcrs",
         "when": "vcpu.vm._has_xcrs",
-        "calls": ("KVM_SET_XCRS",),
+        "fixed": {"nr_xcrs": "1"},
+        "calls": ("KVM_GET_XCRS", "KVM_SET_XCRS"),
     },
     "debugregs": {
         "operation": "set_debugregs",
-        "shape": "keywords",
-        "constructor": "_debugregs_image",
+        "reads": "read_debugregs",
+        "shape": "record",
+        "constructor": "kvm_debugregs",
         "variable": "debugregs",
         "calls": ("KVM_GET_DEBUGREGS", "KVM_SET_DEBUGREGS"),
     },
-    # Before the MSRs, because the timer's mode decides whether the TSC deadline can be set.
     "lapic": {
         "operation": "set_lapic",
+        "reads": "read_lapic",
         "shape": "table",
         "constructor": "_lapic_image",
         "type": "Lapic",
+        "form": "LapicForm(Lapic)",
         "variable": "lapic",
         "when": "vcpu.vm.irqchip",
+        "running": ("APIC_TIMER_CURRENT", "APIC_PPR"),
         "calls": ("KVM_GET_LAPIC", "KVM_SET_LAPIC"),
     },
     "msrs": {
         "operation": "set_msr_image",
+        "reads": "read_msr_image",
+        "restores": "restore_msr_image",
         "shape": "table",
         "constructor": "_msrs_image",
+        "form": "_MsrsForm()",
         "variable": "msrs",
         "calls": ("KVM_GET_MSRS", "KVM_SET_MSRS"),
     },
+    "shadow_stack": {
+        "reads": "read_shadow_stack",
+        "restores": "restore_shadow_stack",
+        "shape": "whole",
+        "form": 'NumbersForm("ssp")',
+        "variable": "shadow_stack",
+        "when": "_abilities(vcpu.vm).shadow_stack",
+        "calls": ("KVM_GET_ONE_REG", "KVM_SET_ONE_REG"),
+    },
+    "nested": {
+        "reads": "read_nested",
+        "restores": "restore_nested",
+        "shape": "whole",
+        "form": 'BytesForm("nested")',
+        "variable": "nested",
+        "when": "_abilities(vcpu.vm).nested_size",
+        "calls": ("KVM_GET_NESTED_STATE", "KVM_SET_NESTED_STATE"),
+    },
     "events": {
         "operation": "set_events",
+        "reads": "read_events",
         "shape": "record",
         "constructor": "kvm_vcpu_events",
         "variable": "events",
         "fixed": {"flags": "KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW"},
         "calls": ("KVM_GET_VCPU_EVENTS", "KVM_SET_VCPU_EVENTS"),
     },
+    # The machine's: two 8259s, the I/O APIC, the 8254, and the paravirtual clock.
+    "pic": {
+        "of": "machine",
+        "reads": "read_pic",
+        "restores": "restore_pic",
+        "shape": "whole",
+        "saved": "kvm_irqchip",
+        "inside": "chip.pic",
+        "variable": "pic",
+        "when": "vm.irqchip",
+        "calls": ("KVM_GET_IRQCHIP", "KVM_SET_IRQCHIP"),
+    },
+    "second_pic": {
+        "of": "machine",
+        "reads": "read_second_pic",
+        "restores": "restore_second_pic",
+        "shape": "whole",
+        "saved": "kvm_irqchip",
+        "inside": "chip.pic",
+        "variable": "second_pic",
+        "when": "vm.irqchip",
+        "calls": ("KVM_GET_IRQCHIP", "KVM_SET_IRQCHIP"),
+    },
+    "ioapic": {
+        "of": "machine",
+        "reads": "read_ioapic",
+        "restores": "restore_ioapic",
+        "shape": "whole",
+        "saved": "kvm_irqchip",
+        "inside": "chip.ioapic",
+        "variable": "ioapic",
+        "when": "vm.irqchip",
+        "calls": ("KVM_GET_IRQCHIP", "KVM_SET_IRQCHIP"),
+    },
+    "pit": {
+        "of": "machine",
+        "reads": "read_pit",
+        "restores": "restore_pit",
+        "shape": "whole",
+        "saved": "kvm_pit_state2",
+        "variable": "pit",
+        "when": "vm.irqchip",
+        "running": ("pit.*.count_load_time",),
+        "calls": ("KVM_GET_PIT2", "KVM_SET_PIT2"),
+    },
+    # So that the vCPUs' counters stay as far apart as they were.
+    "counters": {
+        "of": "machine",
+        "reads": "read_counters",
+        "restores": "restore_counters",
+        "shape": "whole",
+        "form": 'SequenceForm("tsc_offset")',
+        "variable": "counters",
+        "when": "_abilities(vm).tsc_offset",
+        "running": ("tsc_offset*",),
+        "calls": ("KVM_GET_DEVICE_ATTR", "KVM_SET_DEVICE_ATTR"),
+    },
+    "clock": {
+        "of": "machine",
+        "reads": "read_clock",
+        "restores": "restore_clock",
+        "shape": "whole",
+        "saved": "kvm_clock_data",
+        "variable": "clock",
+        "running": ("clock.*",),
+        "calls": ("KVM_GET_CLOCK", "KVM_SET_CLOCK"),
+    },
 }
+"""What is read and written by a call. The table's order is that of the elements when printed."""
 
 SLOTS = {
     "general": ("regs", {"*": "*"}),
@@ -98,8 +217,8 @@ SLOTS = {
     "fpu": ("xsave", {"*": "*"}),
     "msrs": ("msrs", {"*": "*"}),
     "lapic": ("lapic", {"*": "*"}),
-    "debug": ("debugregs", {"*": "*"}),
-    "extended_control": ("xcrs", {"*": "*"}),
+    "debug": ("debugregs", {"dr6": "dr6", "dr7": "dr7", "dr*": "db[*]"}),
+    "extended_control": ("xcrs", {"xcr0": "xcrs[0].value"}),
     "events": (
         "events",
         {
@@ -113,6 +232,73 @@ SLOTS = {
     # KVM_MP_STATE_RUNNABLE is 0, KVM_MP_STATE_UNINITIALIZED 1.
     "activity": ("activity", {"waits_for_sipi": "mp_state"}),
 }
+
+ORDER = (
+    (
+        "write activity",
+        "before",
+        "write sregs",
+        "it accepts an INIT or SIPI that is latched, which sets registers",
+        "arch/x86/kvm/lapic.c, kvm_apic_accept_events",
+    ),
+    (
+        "write sregs",
+        "before",
+        "write lapic",
+        "they have the APIC's base and mode, by which its page is understood",
+        "arch/x86/kvm/lapic.c, kvm_apic_state_fixup",
+    ),
+    (
+        "write regs",
+        "before",
+        "write events",
+        "they clear a pending exception",
+        "arch/x86/kvm/x86.c, __set_regs",
+    ),
+    (
+        "write lapic",
+        "before",
+        "write msrs",
+        "the timer's mode decides whether the TSC deadline can be set",
+        "arch/x86/kvm/lapic.c, kvm_set_lapic_tscdeadline_msr",
+    ),
+    (
+        "write tsc",
+        "before",
+        "write msrs",
+        "the TSC deadline is compared with the counter when it is set",
+        "arch/x86/kvm/lapic.c, start_sw_tscdeadline",
+    ),
+    (
+        "read activity",
+        "before",
+        "read sregs",
+        "reading it accepts a latched INIT or SIPI, which sets all registers",
+        "arch/x86/kvm/x86.c, kvm_arch_vcpu_ioctl_get_mpstate",
+    ),
+    (
+        "read activity",
+        "before",
+        "read regs",
+        "as above",
+        "arch/x86/kvm/x86.c, kvm_arch_vcpu_ioctl_get_mpstate",
+    ),
+    (
+        "read activity",
+        "before",
+        "read lapic",
+        "as above: INIT resets the local APIC too",
+        "arch/x86/kvm/x86.c, kvm_arch_vcpu_ioctl_get_mpstate",
+    ),
+    (
+        "write vcpus",
+        "before",
+        "write counters",
+        "each vCPU's counter continues from when it is written, and so apart from the others",
+        "arch/x86/kvm/x86.c, kvm_arch_tsc_set_attr",
+    ),
+)
+"""Which of two steps comes first, why, and where that can be read. Otherwise the order is SINKS'."""
 
 NOT_STATE = {
     "KVM_[GS]ET_FPU": "x87 and SSE registers: a part of what KVM_GET_XSAVE has",
@@ -134,17 +320,12 @@ NOT_STATE = {
     "KVM_SET_VAPIC_ADDR": "for guests that patch accesses to the TPR (32-bit Windows); not used here",
     "KVM_X86_SET_MCE": "injects a machine check; its banks are MSRs",
     "KVM_ARM_*": "Arm's",
-    "KVM_[GS]ET_CPUID2": "the machine's argument, which Vm keeps: not read back yet",
-    "KVM_[GS]ET_SREGS2": "KVM_GET_SREGS, and PDPTRs: not saved yet",
-    "KVM_GET_XSAVE2": "KVM_GET_XSAVE of any size: not saved yet",
-    "KVM_[GS]ET_ONE_REG": "the MSRs again, and the shadow stack's pointer: not saved yet",
-    "KVM_[GS]ET_DEVICE_ATTR": "the time stamp counter's offset: not saved yet",
-    "KVM_[GS]ET_TSC_KHZ": "not saved yet",
-    "KVM_GET_XCRS": "not saved yet",
-    "KVM_[GS]ET_NESTED_STATE": "not saved yet: hide nested virtualization from the guest's CPUID",
-    "KVM_[GS]ET_CLOCK": "the machine's: not saved yet",
-    "KVM_[GS]ET_IRQCHIP": "the machine's: not saved yet",
-    "KVM_[GS]ET_PIT2": "the machine's: not saved yet",
+    "KVM_S390_*": "formerly in the header of every CPU: s390's",
+    "KVM_ASSIGN_*": "formerly for devices of the host that are passed through",
+    "KVM_SET_MEMORY_ALIAS": "formerly: guest memory is GuestMemory's",
+    "KVM_SET_MEMORY_REGION": "formerly: guest memory is GuestMemory's",
+    "KVM_GET_SREGS": "KVM_GET_SREGS2 has it all but the interrupt, which is among the events",
+    "KVM_[GS]ET_CPUID2": "the machine's argument: a state is compared with it",
 }
 """Calls that set something that is not the guest's state, by name or pattern, and why it is not."""
 

@@ -1,12 +1,34 @@
-"""Where WHP keeps the state of an x86_64 vCPU: all of it in registers, which one call writes.
+"""Where WHP keeps the state of an x86_64 vCPU: most of it in registers, which one call writes.
 
 KVM's file of this name explains the tables' syntax. A slot with dots is a member of a register's
 value, ``WHV_REGISTER_VALUE``.
 """
 
 SINKS = {
+    # Given at creation.
+    "cpuid": {
+        "reads": "read_cpuid",
+        "shape": "whole",
+        "form": "CpuidForm()",
+        "variable": "entries",
+    },
+    "xsave": {
+        "reads": "read_extended",
+        "restores": "restore_extended",
+        "shape": "whole",
+        "form": "ExtendedForm()",
+        "variable": "extended",
+        "running": ("xstate_bv",),
+        "when": 'platform.has("WHvGetVirtualProcessorXsaveState")',
+        "calls": ("WHvGetVirtualProcessorXsaveState", "WHvSetVirtualProcessorXsaveState"),
+    },
     "registers": {
         "operation": "set_registers",
+        "reads": "read_registers",
+        "restores": "restore_registers",
+        "form": "RegistersForm",
+        # What the processor can, not what is set.
+        "running": ("WHvX64RegisterXmmControlStatus.XmmStatusControlMask",),
         "shape": "table",
         "constructor": "RegisterImage",
         "type": "RegisterImage",
@@ -51,6 +73,55 @@ SINKS = {
             "WHvX64RegisterPendingDebugException",
             "WHvX64RegisterDeliverabilityNotifications",
         ),
+    },
+    "lapic": {
+        "reads": "read_lapic_page",
+        "restores": "restore_lapic_page",
+        "shape": "whole",
+        "form": "LapicForm(Lapic)",
+        "variable": "lapic",
+        "when": "_has_lapic_page(vcpu.vm)",
+        "running": ("APIC_TIMER_CURRENT", "APIC_PPR"),
+        "calls": (
+            "WHvGetVirtualProcessorInterruptControllerState2",
+            "WHvSetVirtualProcessorInterruptControllerState2",
+        ),
+    },
+    "tsc": {
+        "reads": "read_tsc",
+        "restores": "restore_tsc",
+        "shape": "whole",
+        "form": 'NumbersForm("tsc")',
+        "variable": "tsc",
+        "running": ("tsc",),
+    },
+    "deadline": {
+        "reads": "read_deadline",
+        "restores": "restore_deadline",
+        "shape": "whole",
+        "form": 'NumbersForm("IA32_TSC_DEADLINE")',
+        "variable": "deadline",
+        "when": "_has_deadline(vcpu.vm)",
+    },
+    # The machine's: the I/O APIC, which is this package's, and the vCPUs' counters together.
+    "ioapic": {
+        "of": "machine",
+        "reads": "read_ioapic",
+        "restores": "restore_ioapic",
+        "shape": "whole",
+        "form": "NumbersForm(*SAVED)",
+        "variable": "ioapic",
+        "when": "vm.irqchip",
+    },
+    "counters": {
+        "of": "machine",
+        "reads": "read_counters",
+        "restores": "restore_counters",
+        "shape": "whole",
+        "form": 'SequenceForm("tsc")',
+        "variable": "counters",
+        "running": ("tsc*",),
+        "when": 'platform.has("WHvSuspendPartitionTime")',
     },
 }
 
@@ -172,14 +243,51 @@ SLOTS = {
     ),
 }
 
+ORDER = (
+    (
+        "write xsave",
+        "before",
+        "write registers",
+        "it has x87 and SSE registers too, and those by name count",
+        "WHvSetVirtualProcessorXsaveState",
+    ),
+    (
+        "write registers",
+        "before",
+        "write lapic",
+        "they have the APIC's base and mode",
+        "Intel SDM volume 3, 13.4.3",
+    ),
+    (
+        "write lapic",
+        "before",
+        "write deadline",
+        "the timer's mode decides whether the deadline can be set",
+        "Intel SDM volume 3, 13.5.4.1",
+    ),
+    (
+        "write tsc",
+        "before",
+        "write deadline",
+        "the deadline is compared with the counter when it is set",
+        "Intel SDM volume 3, 13.5.4.1",
+    ),
+    (
+        "write vcpus",
+        "before",
+        "write counters",
+        "each vCPU's counter continues from when it is written, and so apart from the others",
+        "WHvSuspendPartitionTime",
+    ),
+)
+"""Which of two steps comes first, why, and where that can be read. Otherwise the order is SINKS'."""
+
 NOT_STATE = {
     "IsWHv*Present": "whether the library has a function",
     "WHv[GS]etPartitionProperty": "the machine's configuration, which its constructor sets",
     "WHv[GS]etVirtualProcessorState": "the same state as the calls for XSAVE and the local APIC,"
     " and that of nested guests, which are not supported",
     "WHv[GS]etVirtualProcessorInterruptControllerState": "an older form, without the whole page",
-    "WHv[GS]etVirtualProcessorInterruptControllerState2": "not saved yet, but reset",
-    "WHv[GS]etVirtualProcessorXsaveState": "not saved yet, but reset",
     "WHvSetNotificationPortProperty": "notifications to the VMM",
     "WHvSetVpciDevicePowerState": "devices of the host that are passed through: not supported",
     "WHvX64RegisterVirtualCr*": "what the guest reads of CR0 to CR8, which follows from those",

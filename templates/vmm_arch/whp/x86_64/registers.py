@@ -53,6 +53,10 @@ class RegisterImage:
         copy._at, copy._parts = image._at, image._parts
         return copy
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Support for copying and pickling."""
+        return _image_of, (list(self.names), bytes(self.values))
+
     def __or__(self, other: RegisterImage) -> RegisterImage:
         """An image with the registers of both."""
         return RegisterImage({name: image[name] for image in (self, other) for name in image._at})
@@ -82,6 +86,12 @@ class RegisterImage:
         rest.names, rest._at, rest._parts = like.names, like._at, like._parts
         rest.values = type(like.values).from_buffer_copy(b"".join([values[run] for run in runs]))
         return rest
+
+
+def _image_of(names: Sequence[int], values: bytes) -> RegisterImage:
+    image = RegisterImage(dict.fromkeys(names, 0))
+    image.values = type(image.values).from_buffer_copy(values)
+    return image
 
 
 def _runs(places: Sequence[int]) -> list[slice]:
@@ -281,6 +291,18 @@ LAPIC: Final[Mapping[int, int]] = {
     for name in range(abi.WHvX64RegisterApicId, abi.WHvX64RegisterApicSelfIpi + 1)
 }
 """The local APIC's registers by their offset in its page."""
+
+WIDE: Final = frozenset(
+    {
+        *range(abi.WHvX64RegisterXmm0, abi.WHvX64RegisterXmm0 + 16),
+        *range(abi.WHvX64RegisterFpMmx0, abi.WHvX64RegisterFpMmx0 + 8),
+        abi.WHvRegisterPendingEvent,
+        abi.WHvRegisterPendingEvent1,
+        abi.WHvRegisterPendingEvent2,
+        abi.WHvRegisterPendingEvent3,
+    }
+)
+"""The registers of more than 64 bits, apart from those of several members."""
 
 OPTIONAL: Final = frozenset(
     {

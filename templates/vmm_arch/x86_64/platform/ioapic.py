@@ -24,6 +24,12 @@ REMOTE_IRR: Final = 1 << 14
 _DELIVERY_STATUS: Final = 1 << 12
 _READ_ONLY: Final = REMOTE_IRR | _DELIVERY_STATUS
 
+SAVED: Final = (
+    *("ioapic.selected", "ioapic.id", "ioapic.active"),
+    *(f"ioapic.redirtbl[{line}]" for line in range(LINES)),
+)
+"""What the numbers of a saved state are called."""
+
 Deliver: TypeAlias = Callable[[int], object]
 """Sends the interrupt that an entry of the redirection table, 64 bits, describes."""
 
@@ -44,6 +50,18 @@ class IoApic:
         self._id = 0
         self._active = [False] * LINES
         self._table = [MASKED] * LINES
+
+    def save(self) -> tuple[int, ...]:
+        """Return its state: the selected register, the id, the active lines, and the table."""
+        with self._lock:
+            active = sum(1 << line for line, level in enumerate(self._active) if level)
+            return self._selected, self._id, active, *self._table
+
+    def restore(self, state: tuple[int, ...]) -> None:
+        """Set its state, without sending an interrupt."""
+        with self._lock:
+            self._selected, self._id, active, *self._table = state
+            self._active = [bool(active >> line & 1) for line in range(LINES)]
 
     def set_line(self, line: int, active: bool) -> None:
         """Raise or lower a line. Raises ValueError if there is no such line."""

@@ -1,0 +1,225 @@
+"""From the tables of state to Python: the classes of saved state, and how it is read and written.
+
+Reads the contract, a hypervisor's sinks and their order; writes text. A macro has one call; which
+calls are made, and in which order, is said here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from textwrap import indent, wrap
+
+from vmm_arch_gen.abi.model import Abi
+from vmm_arch_gen.arch.check_complete import own_names
+from vmm_arch_gen.arch.contract import Contract
+from vmm_arch_gen.arch.hypervisor import VCPUS, Hypervisor
+from vmm_arch_gen.arch.sinks import Sink
+from vmm_arch_gen.arch.vocabulary import Element
+
+_SCOPES = {"vcpu": ("Vcpu", "VcpuState"), "machine": ("Vm", "VmState")}
+_SAVES = {"vcpu": "save_vcpu", "machine": "save_vm"}
+_OWNERS = {"vcpu": "vcpu", "machine": "vm"}
+
+
+class WholeState:
+    """Writes what saves and restores the state of one backend."""
+
+    def __init__(
+        self,
+        contract: Contract,
+        hypervisor: Hypervisor,
+        abi: Abi,
+        inline: Callable[..., str],
+    ) -> None:
+        self._abi = abi
+        self._contract = contract
+        self._hypervisor = hypervisor
+        self._target = abi.target
+        self._inline = inline
+
+    def promised(self) -> list[str]:
+        """Whose state the contract wants to be saved: a vCPU's, a machine's, both, or neither."""
+        return [scope for scope, name in _SAVES.items() if name in self._contract.operations]
+
+    def scopes(self) -> list[str]:
+        """Whose state can be saved on this hypervisor."""
+        lacking = self._hypervisor.unsupported
+        return [scope for scope in self.promised() if _SAVES[scope] not in lacking]
+
+    def names(self) -> list[str]:
+        """The classes of saved state."""
+        return [_SCOPES[scope][1] for scope in self.promised()]
+
+    def body(self, macro: str) -> str:
+        """The body of a planned operation."""
+        match macro:
+            case "save_vcpu":
+                return "return _read_vcpu(self)"
+            case "restore_vcpu":
+                return (
+                    "if not isinstance(state, VcpuState):\n"
+                    '    raise TypeError(f"expected VcpuState, got {type(state).__name__}")\n'
+                    "self._check_stopped()\nrestore(\n    state,\n    partial(_read_vcpu, self),\n    self._discard_pending,"
+                    "\n    partial(_write_vcpu, self),\n)\nself._fresh = False"
+                )
+            case "save_vm":
+                return "self._complete_all()\nreturn _read_vm(self)"
+        return (
+            "if not isinstance(state, VmState):\n"
+            '    raise TypeError(f"expected VmState, got {type(state).__name__}")\n'
+            "self._check_stopped()\n"
+            "restore(\n    state,\n    partial(_read_vm, self),\n    self._discard_all,"
+            "\n    partial(_write_vm, self),\n)\n"
+            "for vcpu in self.vcpus:\n    vcpu._fresh = False"
+        )
+
+    def classes(self) -> str:
+        """The classes of saved state, with the forms of all sinks."""
+        return "\n\n".join(self._class(scope) for scope in self.promised())
+
+    def functions(self) -> str:
+        """The functions that read and write all state, in the order that the rules ask for."""
+        return "\n\n".join(
+            text for scope in self.scopes() for text in (self._read(scope), self._write(scope))
+        )
+
+    def _class(self, scope: str) -> str:
+        _, name = _SCOPES[scope]
+        base = "SavedState" if scope == "vcpu" else "SavedMachineState"
+        what = "vCPU" if scope == "vcpu" else "machine"
+        bits = "BITS" if self._contract.bits else "{}"
+        saved = self._hypervisor.of(scope) if scope in self.scopes() else []
+        sinks = "\n".join(f'        "{sink.name}": {self._sink(sink)},' for sink in saved)
+        constant = f"_SINKS_OF_{scope.upper()}"
+        lines = [
+            f"{constant}: Final[Mapping[str, StateSink]] = {{\n{sinks}\n}}",
+            "",
+            "",
+            f"class {name}({base}):",
+            f'    """The whole state of a {what}; see :class:`{base}`."""',
+            "",
+            "    __slots__ = ()",
+            f'    _what = "{what}"',
+            f'    _backend = "{self._target}"',
+            f"    _bits = {bits}",
+            f"    _sinks = {constant}",
+        ]
+        if scope == "machine":
+            lines.append("    _vcpu = VcpuState")
+        return "\n".join(lines)
+
+    def _sink(self, sink: Sink) -> str:
+        arguments = [self._form(sink)]
+        if sink.running:
+            arguments.append(f"running=({', '.join(map(_quoted, sink.running))},)")
+        if sink.restores is None:
+            arguments.append("fixed=True")
+        return f"StateSink({', '.join(arguments)})"
+
+    def _form(self, sink: Sink) -> str:
+        names = dict(self._names(sink))
+        if sink.form is not None and sink.names is not None:
+            given = ", ".join(f"{_quoted(slot)}: {_quoted(name)}" for slot, name in names.items())
+            own = "".join(f"{_quoted(name)}, " for name in own_names(self._abi, sink))
+            return f"{sink.form}({{{given}}}, ({own}))"
+        if sink.form is not None:
+            return sink.form
+        inside = f", inside={_quoted(sink.inside)}" if sink.inside else ""
+        given = ", ".join(f"{_quoted(slot)}: {_quoted(name)}" for slot, name in names.items())
+        mapping = f", {{{given}}}" if given else ""
+        return f"RecordForm({_quoted(sink.name)}, {sink.saved}{mapping}{inside})"
+
+    def _names(self, sink: Sink) -> Iterator[tuple[str, str]]:
+        """The elements of a sink, by their slots."""
+        for element in self._contract.elements.values():
+            slots = self._hypervisor.slots.get(element.group)
+            if slots is not None and slots.sink == sink.name:
+                slot = slots.slot(element.name)
+                if isinstance(slot, str):
+                    yield f"{slot}{_variant(sink, element)}", element.name
+                    for part, member in _parts(sink, element):
+                        yield f"{slot}.{member}", f"{element.name}.{part}"
+
+    def _sinks(self, verb: str, scope: str) -> list[Sink | None]:
+        """In the order of their steps; None for a machine's vCPUs."""
+        steps = self._hypervisor.steps(verb, scope)
+        return [None if name == VCPUS else self._hypervisor.sinks[name] for name in steps]
+
+    def _read(self, scope: str) -> str:
+        owner, state = _SCOPES[scope]
+        name = _OWNERS[scope]
+        what = "vCPU" if scope == "vcpu" else "machine and its vCPUs"
+        lines = [
+            f"def _read_{name}({name}: {owner}) -> {state}:",
+            f'    """Read all state of a {what} as it is, without completing anything."""',
+        ]
+        read = self._sinks("read", scope)
+        for sink in read:
+            lines += self._reasons("read", sink.name if sink else VCPUS)
+            if sink is None:
+                lines.append("    vcpus = [_read_vcpu(vcpu) for vcpu in vm.vcpus]")
+                continue
+            assert sink.reads is not None
+            text = self._inline(sink.reads, name, sink.variable)
+            if sink.when is not None:
+                lines.append(f"    {sink.variable}: Any = None\n    if {sink.when}:")
+                text = indent(text, "    ")
+            lines.append(indent(text, "    "))
+        table = [sink for sink in self._hypervisor.of(scope) if sink in read]
+        saved = ", ".join(f"{_quoted(sink.name)}: {sink.variable}" for sink in table)
+        more = "" if scope == "vcpu" else ", vcpus"
+        return "\n".join([*lines, f"    return {state}({{{saved}}}{more})"])
+
+    def _write(self, scope: str) -> str:
+        owner, state = _SCOPES[scope]
+        name = _OWNERS[scope]
+        lines = [
+            f"def _write_{name}({name}: {owner}, state: {state}, refusals: Refusals) -> None:",
+            '    """Write a saved state; what the hypervisor refuses is noted, and the rest written."""',
+            "    saved = state._saved",
+        ]
+        for sink in self._sinks("write", scope):
+            lines += self._reasons("write", sink.name if sink else VCPUS)
+            if sink is None:
+                lines.append(
+                    "    for vcpu, of_vcpu in zip(vm.vcpus, state.vcpus, strict=True):\n"
+                    "        _write_vcpu(vcpu, of_vcpu, refusals)"
+                )
+                continue
+            assert sink.restores is not None
+            text = self._inline(sink.restores, name, sink.variable)
+            lines.append(f"    {sink.variable} = saved[{_quoted(sink.name)}]")
+            within = "with refusals:"
+            if sink.when is not None:
+                lines.append(f"    if {sink.variable} is not None:")
+                within, text = f"    {within}", indent(text, "    ")
+            lines += [f"    {within}", indent(text, "        ")]
+        return "\n".join(lines)
+
+    def _reasons(self, verb: str, name: str) -> Iterator[str]:
+        """Why a step comes after others, as comments."""
+        for rule in self._hypervisor.rules:
+            if rule.verb == verb and rule.second == name:
+                yield from (
+                    f"    # {line}" for line in wrap(f"After {rule.first}: {rule.because}.", 92)
+                )
+
+
+def _parts(sink: Sink, element: Element) -> Iterator[tuple[str, str]]:
+    """The parts of an element that are members with other names, each with its member."""
+    if element.composite is not None:
+        for part, member in sink.composites[element.composite.name].members.items():
+            if part != member:
+                yield part, member
+
+
+def _variant(sink: Sink, element: Element) -> str:
+    """The member of a table's value that an element of several parts is."""
+    if sink.value is None or element.composite is None:
+        return ""
+    members = sink.composites[element.composite.name].members.values()
+    return f".{next(iter(members)).partition('.')[0]}"
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
