@@ -10,6 +10,8 @@ The member types have the same size on every machine, and all padding is explici
 An array of chars is ``bytes``, and always all of it: reading does not stop at a zero; what is
 assigned is followed by zeros to the end of the array, and refused if it is longer than that.
 
+The classes here are for class statements alone; a record's own bases are ctypes'.
+
 A record's ``repr`` shows numbers in hexadecimal, and constants by name where a member's constants
 are known.
 
@@ -37,7 +39,6 @@ u32: Any = ctypes.c_uint32
 u64: Any = ctypes.c_uint64
 f32: Any = ctypes.c_float
 f64: Any = ctypes.c_double
-char: Any = ctypes.c_char
 boolean: Any = ctypes.c_bool
 
 
@@ -51,7 +52,7 @@ def of(kind: Any, *counts: int) -> Any:
 
 def bit_field(kind: Any, width: int) -> Any:
     """A bit-field; it shares its integer with its neighbours."""
-    return _BitField(kind, width)
+    return _Member(kind, width)
 
 
 def bits_at(start: int, width: int) -> Any:
@@ -70,23 +71,24 @@ def signed_bits_at(start: int, width: int) -> Any:
 
 def unnamed(kind: Any) -> Any:
     """An anonymous member, whose members are also members of the enclosing record."""
-    return _Unnamed(kind)
+    return _Member(kind, anonymous=True)
 
 
 def one_of(kind: Any, prefix: str) -> Any:
     """A member whose value is one of the constants with this prefix."""
-    return _Constants(kind, prefix, False)
+    return _Member(kind, names=(prefix, False))
 
 
 def any_of(kind: Any, prefix: str) -> Any:
     """A member whose bits are constants with this prefix."""
-    return _Constants(kind, prefix, True)
+    return _Member(kind, names=(prefix, True))
 
 
 class _Named:
+    """A type whose name the class body rebinds."""
+
     def __init__(self, name: str, counts: tuple[int, ...]) -> None:
         self.name, self.counts = name, counts
-        self.field = (self,)
 
     def resolve(self, names: Mapping[str, Any]) -> Any:
         kind = names[self.name]
@@ -95,25 +97,40 @@ class _Named:
         return kind
 
 
-class _BitField:
-    def __init__(self, kind: Any, width: int) -> None:
-        self.field = (kind, width)
+class _Chars:
+    """A char, or an array of them."""
+
+    def __init__(self, *counts: int) -> None:
+        self.counts = counts
+
+    def __mul__(self, count: int) -> _Chars:
+        return _Chars(count, *self.counts)
+
+    def kind(self) -> Any:
+        """What ctypes has in the record: an array is bytes, whose innermost rows are read whole."""
+        if len(self.counts) < 2:
+            return ctypes.c_uint8 * self.counts[0] if self.counts else ctypes.c_char
+        *outer, count, size = self.counts
+        kind = _rows(count, size)
+        for count in reversed(outer):
+            kind *= count
+        return kind
 
 
-class _Unnamed:
-    def __init__(self, kind: Any) -> None:
-        self.field = (kind,)
+char: Any = _Chars()
 
 
-class _Constants:
-    def __init__(self, kind: Any, prefix: str, flags: bool) -> None:
-        self.field = (kind,)
-        self.names = (prefix, flags)
+class _Member:
+    """A member of which there is more to say than its type."""
 
-
-_MADE = frozenset((_BitField, _Unnamed, _Constants, _Named))
-_Simple: Any = type(ctypes.c_uint8)
-_Array: Any = type(ctypes.Array)
+    def __init__(
+        self,
+        kind: Any,
+        width: int | None = None,
+        anonymous: bool = False,
+        names: tuple[str, bool] | None = None,
+    ) -> None:
+        self.kind, self.width, self.anonymous, self.names = kind, width, anonymous, names
 
 
 class _Bits:
@@ -134,7 +151,7 @@ class _Bits:
     def __get__(self, record: Any, owner: Any = None) -> Any:
         if record is None:
             return self
-        order = record._order_
+        order = type(record)._order_
         data = self._bytes.from_buffer(record, self.offset)
         value = int.from_bytes(data, order) >> self._shifts[order] & self._ones
         return value - self._ones - 1 if self.signed and value >> self.width - 1 else value
@@ -142,7 +159,7 @@ class _Bits:
     def __set__(self, record: Any, value: int) -> None:
         if not isinstance(value, int):  # as ctypes has it; and larger numbers lose their high bits
             raise TypeError(f"int expected instead of {type(value).__name__} instance")
-        order = record._order_
+        order = type(record)._order_
         shift = self._shifts[order]
         data = self._bytes.from_buffer(record, self.offset)
         others = int.from_bytes(data, order) & ~(self._ones << shift)
@@ -176,14 +193,9 @@ def _filled(value: bytes, size: int, where: str) -> bytes:
     return chars.ljust(size, b"\0")
 
 
-def _with_rows(kind: Any) -> Any:
-    """An array with more than one dimension; of chars, its innermost rows are bytes."""
-    row = kind._type_
-    if type(row) is not _Array:
-        return kind
-    if row._type_ is not ctypes.c_char:
-        inner = _with_rows(row)
-        return kind if inner is row else inner * kind._length_
+def _rows(count: int, size: int) -> Any:
+    """An array of arrays of chars, which are bytes."""
+    kind = ctypes.c_char * size * count
     rows: Any = type("Rows", (kind,), {"__getitem__": _get_row, "__setitem__": _set_row})
     rows.__ctype_le__ = rows.__ctype_be__ = rows  # else ctypes makes another array of it
     return rows
@@ -201,80 +213,132 @@ def _set_row(rows: Any, index: Any, value: Any) -> None:
     ctypes.memmove(row, _filled(value, len(row), f"row {index}"), len(row))
 
 
+_OF_THE_CLASS = (
+    *("__module__", "__qualname__", "__doc__", "__annotations__"),
+    *("__firstlineno__", "__static_attributes__"),
+)
+"""What Python itself puts into the body of a class that has no methods."""
+_PLAIN: set[Any] = {type(ctypes.c_uint8), type(ctypes.Array)}
+"""The types of types that are a member as they stand; those of records are added below."""
+
+
 def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
-    """Make a record from a class body. There are hundreds, so this is written for speed."""
+    """Make a record from a class body. There are hundreds, so this is written for speed.
+
+    The base class is left out of the record's own bases, for Python looks some 90 names up in each.
+    """
+    namespace: dict[str, Any] = metaclass._common.copy()
+    for key in _OF_THE_CLASS:
+        if key in body:
+            namespace[key] = body.pop(key)
+    bases = metaclass._bases.get(bases, bases)
+    if _PLAIN.issuperset(map(type, body.values())) and f"_{name}__" not in " ".join(body):
+        namespace["_fields_"] = list(body.items())
+        return metaclass._ctypes.__new__(metaclass, name, bases, namespace)
+    return _elaborate(metaclass, name, bases, body, namespace)
+
+
+def _elaborate(
+    metaclass: Any,
+    name: str,
+    bases: tuple[type, ...],
+    body: dict[str, Any],
+    namespace: dict[str, Any],
+) -> Any:
+    """The same where some members are more than a name and a type."""
+    pack, align = body.pop("_pack_", None), body.pop("_align_", None)
     fields: list[tuple[Any, ...]] = []
-    anonymous: list[str] = []
+    names: dict[str, tuple[str, bool]] = {}
+    lenders: dict[str, Any] = {}
     chars: list[str] = []
     bits: dict[str, _Bits] = {}
-    lent: list[tuple[str, dict[str, Any]]] = []
-    align, most = None, 8
-    namespace: dict[str, Any] = {"__slots__": ()}  # so that there are no other attributes
+    mangled = f"_{name.lstrip('_')}__"  # what Python makes of two underscores
+    most = 8
     for member, value in body.items():
-        if member[0] == "_":
-            if member[:2] == "__":
-                namespace[member] = value
-                continue
-            if member == "_pack_":  # Python 3.14 wants the name of rules that allow it
-                namespace |= {"_pack_": value, "_layout_": "ms"}
-                continue
-            if member == "_align_":  # not for newer ctypes to see, which would add padding
-                align = value
-                continue
-            mangled = f"_{name.lstrip('_')}"  # what Python puts before two underscores
-            if member.startswith(f"{mangled}__"):
-                member = member[len(mangled) :]
         how = type(value)
-        if how is _Simple:
-            fields.append((member, value))
+        if member[:2] == "__":  # a method
+            namespace[member] = value
             continue
-        if how in _MADE:
-            kind, *width = value.field
-            if type(kind) is _Named:
-                kind = kind.resolve(sys._getframe(1).f_globals)
-            if how is _Unnamed:
-                anonymous.append(member)
-                if kind._views_:
-                    lent.append((member, kind._views_))
-            elif how is _Constants:
-                namespace.setdefault("_names_", {})[member] = value.names
+        if member.startswith(mangled):
+            member = member[len(mangled) - 2 :]
+        if how in _PLAIN:
+            fields.append((member, value))
+        elif how is _Member:
+            kind = _resolved(value.kind)
+            fields.append((member, kind, value.width) if value.width else (member, kind))
+            most = max(most, getattr(kind, "_aligned_", 8))
+            if value.names:
+                names[member] = value.names
+            if value.anonymous:
+                lenders[member] = kind
         elif how is _Bits:
             bits[member] = value
-            continue
         else:
-            kind, width = value, []
-        if type(kind) is _Array:
-            if kind._type_ is ctypes.c_char:
-                chars.append(member)
-                kind = ctypes.c_uint8 * kind._length_
-            else:
-                kind = _with_rows(kind)
-        else:
+            kind = _resolved(value)
+            if type(kind) is _Chars:
+                if len(kind.counts) == 1:
+                    chars.append(member)
+                kind = kind.kind()
+            fields.append((member, kind))
             most = max(most, getattr(kind, "_aligned_", 8))
-        fields.append((member, kind, *width))
-    if anonymous:
-        namespace["_anonymous_"] = anonymous
-    if type(bases[0]) is metaclass:  # else it is one of the classes below
-        namespace["_fields_"] = fields
-    if align is None and "_pack_" not in namespace:  # then it is its members', as in C
+    namespace["_fields_"] = fields
+    if names:
+        namespace["_names_"] = names
+    if lenders:
+        namespace["_anonymous_"] = tuple(lenders)
+    if pack is not None:  # Python 3.14 wants the name of rules that allow it
+        namespace |= {"_pack_": pack, "_layout_": "ms"}
+    elif align is None:  # then it is its members', as in C
         align = most
-    if align and align > 8:
+    # ctypes is not told: newer versions would add padding.
+    if align is not None and align > 8:
         from vmm_arch.abi.alignment import aligned
 
         metaclass, more = aligned(metaclass, align)
         namespace |= more
-    record: Any = metaclass._ctypes.__new__(metaclass, name, bases, namespace)
-    if metaclass._is_union:  # Python 3.11 knows not that it can be in another byte order
-        record.__ctype_le__ = record.__ctype_be__ = record
-    if chars or bits or lent:
-        record._pending_ = chars, bits, lent
-        if not _SET_UP_LATER:
-            _add_views(record)
+    lent = {member: kind._views_ for member, kind in lenders.items() if kind._views_}
+    if not (chars or bits or lent):
+        return metaclass._ctypes.__new__(metaclass, name, bases, namespace)
+    namespace["_pending_"] = chars, bits, lent
+    if _SET_UP_LATER:
+        metaclass = _with_views(metaclass)
+    record = metaclass._ctypes.__new__(metaclass, name, bases, namespace)
+    if not _SET_UP_LATER:
+        _add_views(record)
+    return record
+
+
+def _resolved(kind: Any) -> Any:
+    """A type that may be given by its name."""
+    if type(kind) is not _Named:
+        return kind
+    frame: Any = sys._getframe(1)
+    names: dict[str, Any] = frame.f_globals
+    while names is globals():  # until where the class body stands
+        frame = frame.f_back
+        names = frame.f_globals
+    return kind.resolve(names)
+
+
+def _swapped_union(*arguments: Any) -> Any:
+    """A union in the byte order that is not this machine's, which Python 3.11 has in no record."""
+    record = _record(*arguments)
+    record.__ctype_le__ = record.__ctype_be__ = record
     return record
 
 
 _SET_UP_LATER = sys.version_info >= (3, 13)
 """Whether ctypes makes a record's members only when the class is initialised."""
+
+
+def _with_views(metaclass: Any) -> Any:
+    """The metaclass for records of which some members are properties."""
+    if "_viewed" not in vars(metaclass):
+        viewed = type(metaclass.__name__, (metaclass,), {"__init__": _set_up})
+        metaclass._viewed = viewed._viewed = viewed  # type: ignore[attr-defined]
+        if metaclass in _PLAIN:
+            _PLAIN.add(viewed)
+    return metaclass._viewed
 
 
 def _set_up(record: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> None:
@@ -288,7 +352,7 @@ def _add_views(record: Any) -> None:
     chars, bits, lent = record._pending_
     del record._pending_
     views: dict[str, Any] = {name: _Bytes(record, name) for name in chars} | bits
-    for member, inner in lent:
+    for member, inner in lent.items():
         begin = vars(record)[member].offset * 8
         for name, view in inner.items():
             bit_field = isinstance(view, _Bits)
@@ -309,20 +373,21 @@ def _reduce(record: Any) -> tuple[Any, ...]:
     return type(record).from_buffer_copy, (bytes(record),)
 
 
-def _base(name: str, kind: type, order: str) -> Any:
+def _base(name: str, kind: Any, order: str) -> Any:
     """A base class of records: ``kind``, with class bodies that are read as above."""
-    is_union = issubclass(kind, ctypes.Union)
-    body: dict[str, Any] = {"__new__": _record, "_ctypes": type(kind), "_is_union": is_union}
-    if _SET_UP_LATER:
-        body["__init__"] = _set_up
-    metaclass: Any = type(f"_{name}", (type(kind),), body)
-    methods = {"__repr__": _repr, "__reduce__": _reduce}
-    base = metaclass(name, (kind,), {"__module__": __name__, **methods})
-    base._order_ = order
-    base._aligned_ = 8  # as everything that Python allocates is
-    base._names_ = {}  # of members, what their constants' names begin with; records add theirs
-    base._views_ = {}  # members that are properties, also those of anonymous members
-    base._bits_ = ()  # those that are bit-fields of its own
+    swapped_union = issubclass(kind, ctypes.Union) and order != sys.byteorder
+    metaclass: Any = type(f"_{name}", (type(kind),), {})
+    base = type(kind).__new__(metaclass, name, (kind,), {"__module__": __name__})
+    metaclass.__new__ = _swapped_union if swapped_union else _record
+    metaclass._ctypes = type(kind)
+    metaclass._bases = {(base,): (kind,)}
+    metaclass._common = {"__slots__": (), "__repr__": _repr, "__reduce__": _reduce}
+    metaclass._order_ = order
+    metaclass._aligned_ = 8  # as everything that Python allocates is
+    metaclass._names_ = {}  # of members, what their constants' names begin with
+    metaclass._views_ = {}  # members that are properties, also those of anonymous members
+    metaclass._bits_ = ()  # those that are bit-fields of its own
+    _PLAIN.add(metaclass)
     return base
 
 

@@ -59,7 +59,7 @@ class Field:
             yield maker
         if self.hidden:
             yield "of"
-        elif self.type.plain and not self.view:
+        if self.type.plain and not self.view:
             yield SHORT[self.type.name]
 
     @property
