@@ -7870,6 +7870,7 @@ vring_desc_t = vring_desc
 vring_used_elem_t = vring_used_elem
 vring_used_t = vring_used
 
+
 # asm-generic/ioctl.h: macros with arguments
 
 

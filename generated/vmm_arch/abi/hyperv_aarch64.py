@@ -3686,6 +3686,7 @@ hv_logical_device_id = c_uint64
 hv_pci_rid = c_uint16
 hv_pci_segment = c_uint16
 
+
 # hyperv/hvhdk.h: macros with arguments
 
 

@@ -2401,6 +2401,7 @@ __u8 = c_uint8
 __uint128_t = c_uint64 * 2
 __wsum = c_uint32
 
+
 # asm-generic/ioctl.h: macros with arguments
 
 

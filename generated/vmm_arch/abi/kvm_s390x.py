@@ -2464,6 +2464,7 @@ __wsum = c_uint32
 addr_t = c_uint64
 saddr_t = c_int64
 
+
 # asm-generic/ioctl.h: macros with arguments
 
 

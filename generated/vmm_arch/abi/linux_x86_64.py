@@ -1401,6 +1401,7 @@ __wsum = c_uint32
 apm_event_t = c_uint16
 apm_eventinfo_t = c_uint16
 
+
 # asm-generic/ioctl.h: macros with arguments
 
 

@@ -421,6 +421,7 @@ __u64 = c_uint64
 __u8 = c_uint8
 __wsum = c_uint32
 
+
 # asm-generic/ioctl.h: macros with arguments
 
 

@@ -1125,6 +1125,7 @@ __u32 = c_uint32
 __u64 = c_uint64
 __u8 = c_uint8
 
+
 # asm/kvm_para.h: macros with arguments
 
 

@@ -1494,6 +1494,7 @@ __wsum = c_uint32
 cap_user_data_t = c_void_p
 cap_user_header_t = c_void_p
 
+
 # asm-generic/ioctl.h: macros with arguments
 
 

@@ -3624,6 +3624,7 @@ uint_least8_t = c_uint8
 uintmax_t = c_uint64
 uintptr_t = c_uint64
 
+
 # asm-generic/ioctl.h: macros with arguments
 
 

@@ -10499,6 +10499,7 @@ xenpf_settime_t = xenpf_settime64
 xenpf_symdata_t = xenpf_symdata
 xenpf_ucode_revision_t = xenpf_ucode_revision
 
+
 # asm-generic/ioctl.h: macros with arguments
 
 

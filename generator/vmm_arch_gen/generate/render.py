@@ -35,6 +35,7 @@ class Templates:
         self._environment.filters["number"] = _number
         self._environment.filters["bytes"] = _bytes
         self._environment.filters["wrapped"] = _wrapped
+        self._environment.filters["fitted"] = _fitted
         self._environment.filters["tuple"] = _tuple
         self._environment.filters["docstring"] = _docstring
         self._environment.filters["quoted"] = lambda items: [f'"{item}"' for item in items]
@@ -114,6 +115,13 @@ def _wrapped(statement: str, width: int) -> str:
         return statement
     head, _, arguments = statement.removesuffix(")").rpartition("(")
     return f"{head}(\n{' ' * (width + 4)}{arguments}\n{' ' * width})"
+
+
+def _fitted(text: str) -> str:
+    """Whole statements, in the form that black gives them if a line of theirs is too long."""
+    if max(map(len, text.splitlines())) <= LINE_LENGTH:
+        return text
+    return format_source(text)
 
 
 def _tuple(items: Sequence[str]) -> str:
