@@ -475,7 +475,9 @@ def _msrs_image(msrs: Mapping[int, int]) -> bytearray:
     """Make the argument of KVM_SET_MSRS from MSRs by index."""
     for index, value in msrs.items():
         if not (0 <= index < 1 << 32 and 0 <= value < 1 << 64):
-            raise ValueError(f"MSR {index:#x} = {value:#x}: an index has 32 bits, a value 64")
+            raise ValueError(
+                f"MSR {msr_text(index)} = {value:#x}: an index has 32 bits, a value 64"
+            )
     entries = (bytes(kvm_msr_entry(index=index, data=value)) for index, value in msrs.items())
     return bytearray(kvm_msrs(nmsrs=len(msrs))) + b"".join(entries)
 

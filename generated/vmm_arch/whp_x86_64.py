@@ -976,7 +976,7 @@ def _write_msrs(vcpu: Vcpu, msrs: Mapping[int, int]) -> None:
     """Write MSRs in one call."""
     for index, value in msrs.items():
         if not 0 <= value < 1 << 64:
-            raise ValueError(f"MSR {index:#x} = {value:#x}: a value has 64 bits")
+            raise ValueError(f"MSR {msr_text(index)} = {value:#x}: a value has 64 bits")
     names = [_msr_register(index, "WHvSetVirtualProcessorRegisters") for index in msrs]
     image = RegisterImage(dict.fromkeys(names, 0))
     if not len(image):

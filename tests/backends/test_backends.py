@@ -355,7 +355,7 @@ class TestRefusals:
                 getattr(vcpu, f"set_{name}")(None)
         with pytest.raises(TypeError, match="expected Regs, got"):
             vcpu.set_regs(vcpu.get_sregs())
-        with pytest.raises(ValueError, match=r"MSR 0x174.* 64"):
+        with pytest.raises(ValueError, match=r"MSR 0x174 \(MSR_IA32_SYSENTER_CS\) = 0x1.*: .* 64"):
             vcpu.set_msrs({0x174: 1 << 64})
         with pytest.raises(TypeError, match="memory: expected GuestMemory, got NoneType"):
             arch.Vm(None)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from requirements import require
 from test_cli import Copy, copy, edit  # noqa: F401 - a fixture
 from test_outputs import snapshot
 from vmm_arch_gen.diagnostics import InputError
+from vmm_arch_gen.fetch import debian
 from vmm_arch_gen.fetch.packages import unpacked
 from vmm_arch_gen.project import Project
 from vmm_arch_gen.targets import DebianPackage, TargetTable, load_targets
@@ -208,6 +209,27 @@ def test_debian_has_a_package_that_the_table_pins(
         unpacked.cache_clear()
     assert (folder / "include/generated/autoconf.h").is_file()
     assert sorted(path.name for path in folder.iterdir()) == ["arch", "include"]
+
+
+@pytest.mark.parametrize(
+    ("text", "archive"),
+    [
+        ("deb http://example.org/debian bookworm main\n", "http://example.org/debian"),
+        ("deb [arch=amd64] file:/srv/debian/ sid main\n", "file:/srv/debian/"),
+        ("Types: deb\nURIs: https://example.org/debian\nSuites: sid\n", "https://example.org/debian"),
+        ("URIs: mirror+file:///etc/apt/mirrors/debian.list\n", "mirror+file:///etc/apt/mirrors/debian.list"),
+        ("# deb http://example.org/debian sid main\n", None),
+        ("deb http://example.org/debian-security sid main\n", None),
+        ("deb http://example.org/ubuntu noble main\n", None),
+    ],
+)  # fmt: skip
+def test_the_archive_is_where_the_systems_apt_has_it(
+    text: str, archive: str | None, tmp_path: Path
+) -> None:
+    unreadable, folder, file = (tmp_path / name for name in ("none.list", "folder", "a.sources"))
+    folder.mkdir()
+    file.write_text(text)
+    assert debian.archive_of([unreadable, folder, file]) == archive
 
 
 # -- The command --------------------------------------------------------------------------------

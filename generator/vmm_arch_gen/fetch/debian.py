@@ -110,16 +110,16 @@ def suite(name: str, architecture: str = "amd64") -> Iterator[Suite]:
 
 def _configure(folder: Path, suite: str, architecture: str) -> None:
     """Make a folder in which apt knows one suite and nothing of this system."""
-    sources = [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
-    text = "\n".join(path.read_text() for path in sources if path.is_file())
-    archive = re.search(r"^(?:URIs:|deb(?: \[.*?\])?) *(\S+/debian/?)(?:\s|$)", text, re.M)
+    archive = archive_of(
+        [Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")]
+    )
     if archive is None:
         raise Unavailable("this system's apt knows no Debian archive")
     for below in ("state/lists/partial", "cache/archives/partial", "etc"):
         (folder / below).mkdir(parents=True)
     (folder / "status").touch()
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    source = f"deb [signed-by={keyring}] {archive[1]} {suite} main\n"
+    source = f"deb [signed-by={keyring}] {archive} {suite} main\n"
     (folder / "etc/sources.list").write_text(source)
     (folder / "apt.conf").write_text(
         f'Dir::State "{folder}/state"; Dir::State::status "{folder}/status";\n'
@@ -128,3 +128,16 @@ def _configure(folder: Path, suite: str, architecture: str) -> None:
         f'APT::Architecture "{architecture}"; APT::Architectures {{ "{architecture}"; }};\n'
         'Acquire::Retries "1";\n'
     )
+
+
+def archive_of(sources: Iterable[Path]) -> str | None:
+    """Where the archive is by apt's lists of sources; ``mirror+file:`` names a list of mirrors."""
+    for path in sources:
+        try:
+            text = path.read_text(errors="replace")
+        except OSError:  # one with a password, say, which is root's alone
+            continue
+        line = r"^(?:URIs:|deb(?: \[.*?\])?)[ \t]*(\S+/debian(?:\.list)?/?)(?:\s|$)"
+        if archive := re.search(line, text, re.M):
+            return archive[1]
+    return None
