@@ -17,8 +17,10 @@ from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
 
 GUESTS = Path(__file__).parent
-TEMPLATE = "vmm_arch/selftest/x86_64/code.py"
-"""The file of the code, below the templates."""
+LINKER = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux", "riscv64": "elf64lriscv"}
+"""What the linker calls each CPU's format; the compiler is that of KVM's target."""
+CPUS = sorted(path.name for path in GUESTS.iterdir() if path.name in LINKER)
+"""The CPUs with guests, each with a folder of its name."""
 
 
 class AssemblyError(Exception):
@@ -26,27 +28,27 @@ class AssemblyError(Exception):
 
 
 @cache
-def assemble(source: Path, origin: int) -> bytes:
+def assemble(source: Path, origin: int, cpu: str = "x86_64") -> bytes:
     """Assemble one file, all of it in the section .text, for an address it will be loaded to.
 
     In 16-bit code the address is the offset in the code segment.
     """
-    zig, *clang = _compiler()
+    zig, *clang = _compiler(cpu)
     with tempfile.TemporaryDirectory(prefix="vmm-arch-") as folder:
         linkable, code = Path(folder, "guest.o"), Path(folder, "guest.bin")
         _run(zig, *clang, "-c", "-o", str(linkable), str(source))
         # Without the image's base the linker wants everything above 2 MiB. An entry point means
         # nothing to a flat binary; without one there would be a warning.
         layout = ["--image-base=0", f"-Ttext={origin:#x}", "--entry=0", "--oformat=binary"]
-        linker = ["ld.lld", "-m", "elf_x86_64", "--fatal-warnings"]
+        linker = ["ld.lld", "-m", LINKER[cpu], "--fatal-warnings"]
         _run(zig, *linker, *layout, "-o", str(code), str(linkable))
         return code.read_bytes()
 
 
 @cache
-def _compiler() -> tuple[str, ...]:
+def _compiler(cpu: str) -> tuple[str, ...]:
     table = load_targets(project().targets_file)
-    return find_toolchain(table.targets["kvm_x86_64"], table.package).command
+    return find_toolchain(table.targets[f"kvm_{cpu}"], table.package).command
 
 
 def _run(*command: str) -> None:
@@ -55,15 +57,20 @@ def _run(*command: str) -> None:
         raise AssemblyError(done.stderr)
 
 
-def sources() -> dict[str, Path]:
-    """The guests of scenarios by their names."""
-    return {source.stem: source for source in sorted(GUESTS.glob("*.S"))}
+def sources(cpu: str) -> dict[str, Path]:
+    """The guests of a CPU's scenarios by their names."""
+    return {source.stem: source for source in sorted((GUESTS / cpu).glob("*.S"))}
 
 
-def code_module(code: Mapping[str, bytes]) -> str:
-    """The text of the module that has the guests' code."""
+def code_file(cpu: str) -> Path:
+    """The template with the code of a CPU's guests."""
+    return project().templates / f"vmm_arch/selftest/{cpu}/code.py"
+
+
+def code_module(cpu: str, code: Mapping[str, bytes]) -> str:
+    """The text of that file."""
     lines = [
-        '"""The code of the scenarios\' guests, assembled from tests/guests: do not edit."""',
+        f'"""The code of the scenarios\' guests, assembled from tests/guests/{cpu}: do not edit."""',
         "",
         "CODE = {",
     ]
@@ -76,21 +83,22 @@ def code_module(code: Mapping[str, bytes]) -> str:
     return "\n".join([*lines, "}", '"""In hexadecimal, by the scenario\'s name."""', ""])
 
 
-def origin(name: str) -> int:
-    """What the code of a scenario's guest is linked to."""
+def assembled(cpu: str) -> dict[str, bytes]:
+    """The code of a CPU's guests by their names, each linked to where its machine loads it."""
     from vmm_arch.selftest.play import Suite
-    from vmm_arch.selftest.x86_64.harness import Machine
 
-    machine = Suite("x86_64").scenario(name).MACHINE
-    assert isinstance(machine, Machine)
-    return machine.origin
+    suite = Suite(cpu)
+    return {
+        name: assemble(source, suite.scenario(name).MACHINE.origin, cpu)
+        for name, source in sources(cpu).items()
+    }
 
 
 def main() -> None:
-    code = {name: assemble(source, origin(name)) for name, source in sources().items()}
-    file = project().templates / TEMPLATE
-    file.write_text(code_module(code))
-    print(f"{len(code)} guests written to {file}; now: vmm-arch-gen generate")
+    for cpu in CPUS:
+        code, file = assembled(cpu), code_file(cpu)
+        file.write_text(code_module(cpu, code))
+        print(f"{len(code)} guests written to {file}; now: vmm-arch-gen generate")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,11 @@ class Machine:
     """The time limit in seconds, enough for a slow and busy host."""
 
     @property
+    def origin(self) -> int:
+        """The address that the guest's code is linked to."""
+        return self.entry.address
+
+    @property
     def GUEST(self) -> type[Guest]:
         """The guest that is passed to the scenario."""
         return Guest

@@ -1,4 +1,4 @@
-"""The code of the scenarios' guests, assembled from tests/guests: do not edit."""
+"""The code of the scenarios' guests, assembled from tests/guests/x86_64: do not edit."""
 
 CODE = {
     "control_registers": (
