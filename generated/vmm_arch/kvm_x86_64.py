@@ -146,6 +146,9 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SET_VCPU_EVENTS,
     KVM_SET_XCRS,
     KVM_SET_XSAVE,
+    KVM_SYSTEM_EVENT_CRASH,
+    KVM_SYSTEM_EVENT_RESET,
+    KVM_SYSTEM_EVENT_SHUTDOWN,
     KVM_TRANSLATE,
     KVM_VCPU_TSC_CTRL,
     KVM_VCPU_TSC_OFFSET,
@@ -1067,6 +1070,12 @@ COMPLETE_EXITS: Final = (
     KVM_EXIT_IOAPIC_EOI,
 )
 """The exits that leave no pending completion."""
+SYSTEM_EVENTS: Final = {
+    KVM_SYSTEM_EVENT_SHUTDOWN: Reason.POWER_OFF,
+    KVM_SYSTEM_EVENT_RESET: Reason.RESET,
+    KVM_SYSTEM_EVENT_CRASH: Reason.PANIC,
+}
+"""The events that end a guest in a usual way."""
 ANSWERED_EXITS: Final = (
     KVM_EXIT_HYPERCALL,
     KVM_EXIT_XEN,
@@ -1276,9 +1285,8 @@ class Vcpu:
                 step.pc = run.debug.arch.pc
                 return step
             case abi.KVM_EXIT_SYSTEM_EVENT:
-                event = SystemEvent()
-                event.kind = run.system_event.type
-                return event
+                kind = run.system_event.type
+                return SystemEvent(kind, SYSTEM_EVENTS.get(kind))
             case abi.KVM_EXIT_FAIL_ENTRY:
                 failure = Failure()
                 failure.code = (

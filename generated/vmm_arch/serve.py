@@ -200,7 +200,7 @@ class _Service:
             case Shutdown():
                 self.end(Reason.SHUTDOWN, index)
             case SystemEvent():
-                self.end(Reason.SYSTEM_EVENT, index, repr(exit), exit.kind)
+                self.end(exit.reason or Reason.SYSTEM_EVENT, index, repr(exit), exit.kind)
             case Failure():
                 self.end(Reason.FAILED, index, f"{exit.operation}: {exit.code}: {exit.message}")
             case _:  # running on might return the same exit forever

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, final
 
+from vmm_arch.ending import Reason
 from vmm_arch.errors import HypervisorError
 
 Answer: TypeAlias = Callable[[Any, bytes], None]
@@ -158,17 +159,24 @@ class SingleStep(Notice):
 
 @final
 class SystemEvent(PlainExit):
-    """The guest called its firmware interface for a shutdown, a reset or the like.
+    """The guest called its firmware, or its hypervisor, for a shutdown, a reset or the like.
 
-    ``kind`` is the hypervisor's number for it.
+    ``reason`` is what it means for the guest; None if it is none of the usual events.
     """
 
-    __slots__ = ("kind",)
+    __slots__ = ("kind", "reason")
     __match_args__ = ("kind",)
     kind: int
+    """The hypervisor's number for it."""
+    reason: Reason | None
+
+    def __init__(self, kind: int, reason: Reason | None = None) -> None:
+        self.kind = kind
+        self.reason = reason
 
     def __repr__(self) -> str:
-        return f"SystemEvent(kind={self.kind})"
+        reason = "" if self.reason is None else f", reason={str(self.reason)!r}"
+        return f"SystemEvent(kind={self.kind}{reason})"
 
 
 @final

@@ -480,6 +480,20 @@ class TestRefusals:
         assert failure.code.startswith("KVM_EXIT_INTERNAL_ERROR")
         assert vcpu.run_context.exit_reason == abi.KVM_EXIT_INTERNAL_ERROR
 
+    @pytest.mark.parametrize(
+        ("name", "shown"),
+        [
+            ("SHUTDOWN", "SystemEvent(kind=1, reason='power off')"),
+            ("RESET", "SystemEvent(kind=2, reason='reset')"),
+            ("CRASH", "SystemEvent(kind=3, reason='panic')"),
+            ("SEV_TERM", "SystemEvent(kind=6)"),
+        ],
+    )
+    def test_what_an_event_means(self, guest: Guest, name: str, shown: str) -> None:
+        vcpu = guest(SPIN)
+        vcpu.run_context.system_event.type = vars(abi)[f"KVM_SYSTEM_EVENT_{name}"]
+        assert repr(vcpu._rare_exit(abi.KVM_EXIT_SYSTEM_EVENT)) == shown
+
     def test_a_forked_child(self, guest: Guest) -> None:
         vcpu = guest(SPIN)
         readable, writable = os.pipe()

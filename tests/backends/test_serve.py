@@ -578,12 +578,6 @@ def test_an_ending_can_be_read() -> None:
 # Any hypervisor's exits: a vCPU that makes those it is given
 
 
-def system_event() -> SystemEvent:
-    event = SystemEvent()
-    event.kind = 2
-    return event
-
-
 def failure() -> Failure:
     failed = Failure()
     failed.operation, failed.code, failed.message = "run", "BAD", "cannot"
@@ -597,11 +591,12 @@ def other_exit() -> OtherExit:
 @pytest.mark.parametrize(
     ("exit", "reason", "message"),
     [
-        (system_event(), Reason.SYSTEM_EVENT, "SystemEvent(kind=2)"),
+        (SystemEvent(9), Reason.SYSTEM_EVENT, "SystemEvent(kind=9)"),
+        (SystemEvent(2, Reason.RESET), Reason.RESET, "SystemEvent(kind=2, reason='reset')"),
         (failure(), Reason.FAILED, "run: BAD: cannot"),
         (other_exit(), Reason.FAILED, "unhandled exit OtherExit(reason=AN_EXIT)"),
     ],
-    ids=["system event", "failure", "other exit"],
+    ids=["system event", "reset", "failure", "other exit"],
 )
 def test_exits_that_end_a_guest(bus: Bus, exit: Exit, reason: Reason, message: str) -> None:
     exits: list[Exit] = [Kicked(), EndOfInterrupt(), exit, Kicked()]

@@ -209,7 +209,7 @@ def test_unclaimed_accesses_are_shown() -> None:
         Kicked(),
         InterruptWindow(),
         EndOfInterrupt(),
-        SystemEvent(),
+        SystemEvent(1),
         Failure(),
         OtherExit(99, "AN_EXIT"),
         MsrRead(lambda exit, value: None),

@@ -82,12 +82,6 @@ def written(address: int, data: bytes) -> MmioWrite:
     return exit
 
 
-def powered_off() -> SystemEvent:
-    event = SystemEvent()
-    event.kind = 1
-    return event
-
-
 def test_a_guest_with_devices_in_memory_and_firmware() -> None:
     answers, device, served = Answers(), Register(), Bus()
     served.attach_memory(DEVICE, device)
@@ -98,7 +92,7 @@ def test_a_guest_with_devices_in_memory_and_firmware() -> None:
         answers.read(DEVICE.stop),
         known,
         unknown,
-        powered_off(),
+        SystemEvent(1, Reason.POWER_OFF),
     ]
     seen: list[Exit] = []
 
@@ -106,7 +100,7 @@ def test_a_guest_with_devices_in_memory_and_firmware() -> None:
         seen.append(exit)
 
     ending = serve(ScriptedMachine([ScriptedVcpu(exits)]), served, trace=trace)
-    assert (ending.reason, ending.code) == (Reason.SYSTEM_EVENT, 1)
+    assert (ending.reason, ending.code) == (Reason.POWER_OFF, 1)
     assert answers.given == [b"\1\2\3\4", b"\xff" * 4]
     assert (known.results, unknown.results) == ((0, 7), (-1, 0))
     assert len(seen) == 6
