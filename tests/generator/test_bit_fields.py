@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from interpreters import Unavailable, interpreter
 from requirements import PYTHON, require
-from test_generated_abi import facts
+from test_generated_abi import facts, read
 from vmm_arch_gen.abi.model import VerifiedAbi
 from vmm_arch_gen.generate.generate import render_abi_module
-from vmm_arch_gen.project import project
+from vmm_arch_gen.project import Project, project
 from vmm_arch_gen.targets import TargetTable
+from whp.wine import run, windows_path, windows_python
 
 import headers
 
@@ -179,3 +180,23 @@ def test_every_python_has_them_in_the_same_places(
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == len(RULES) * len(SEEDS)
+
+
+def test_windows_python_has_them_in_the_same_places(
+    many: tuple[Path, str], table: TargetTable, paths: Project, checkout: Path
+) -> None:
+    """Whose ctypes places bit-fields by Microsoft's rules, in the random records and in ours."""
+    folder, everything = many
+    try:
+        windows_python()
+    except Unavailable as reason:
+        require(False, str(reason))
+    ours = {f"vmm_arch.abi.{name}": facts(read(name, paths)) for name in table.targets}
+    known = folder / "facts.json"
+    known.write_text(json.dumps(json.loads(everything) | ours))
+    done = run(
+        [windows_path(checkout / "tests/support/abi_check.py"), windows_path(known)],
+        paths=[folder, checkout / "generated"],
+    )
+    assert done.returncode == 0, done.stdout
+    assert len(done.stdout.splitlines()) == len(RULES) * len(SEEDS) + len(ours)

@@ -1,6 +1,6 @@
 """Compares imported ABI modules with the facts: a script, so that any Python can run it.
 
-Reads JSON from standard input: for each module the names that are integers, and for each record
+Reads JSON from standard input, or from a file that is named: for each module the names that are integers, and for each record
 its size, its alignment and its members as (name, offset in bits, width of a bit-field or null, size in bytes or null,
 whether it is a signed integer, or null if it is none).
 Prints how much it compared. Needs only the standard library. With the argument ``ms`` ctypes places
@@ -14,6 +14,7 @@ import ctypes
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 Members = list[tuple[str, int, int | None, int | None, bool | None]]
@@ -68,11 +69,12 @@ def _ones(record: Any) -> list[int]:
 
 
 def main() -> None:
-    if sys.argv[1:] == ["ms"]:
+    if "ms" in sys.argv[1:]:
         records = importlib.import_module("vmm_arch.abi.records")
         for base in ("LittleStruct", "LittleUnion", "BigStruct", "BigUnion"):
             getattr(records, base)._layout_ = "ms"
-    facts = json.load(sys.stdin)
+    options = [argument for argument in sys.argv[1:] if argument != "ms"]
+    facts = json.loads(Path(options[0]).read_text() if options else sys.stdin.read())
     for name, (integers, records) in facts.items():
         count = compare(importlib.import_module(name), integers, records)
         print(name, count)
