@@ -270,8 +270,8 @@ def _value(name: str, value: int, header: str) -> Iterator[_Fact]:
 
 def _text(string: String) -> Iterator[_Fact]:
     name, header = string.name, string.header
-    kind = Array(Scalar("char"), len(string.value) + 1)
-    yield _agreement(name, kind, name, header)
+    type = Array(Scalar("char"), len(string.value) + 1)
+    yield _agreement(name, type, name, header)
     for at, char in enumerate(string.value):
         yield _Fact(name, f"char {at}", char, f"(unsigned char)({name})[{at}]", header)
 
