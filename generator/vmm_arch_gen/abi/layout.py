@@ -15,6 +15,10 @@ class LayoutError(ValueError):
 class UndefinedType(LayoutError):
     """A type is named, and perhaps declared, but not defined."""
 
+    def __init__(self, name: str, message: str = "") -> None:
+        super().__init__(message or f"{name} is not defined")
+        self.name = name.rpartition(" ")[2]
+
 
 class Layouts:
     """Sizes and alignments, in bytes, of the types that a set of declarations defines.
@@ -109,7 +113,7 @@ class Layouts:
                     finally:
                         self._open.discard(name)
                     return size, typedef.aligned or align
-                raise UndefinedType(f"{name} is not defined")
+                raise UndefinedType(name)
 
     def record(self, key: str) -> Layout:
         """The layout of a record."""

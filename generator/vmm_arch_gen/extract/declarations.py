@@ -39,6 +39,14 @@ from vmm_arch_gen.extract.parse import BUILT_IN
 _INT128 = {"__int128_t": "__int128", "__uint128_t": "unsigned __int128"}
 
 
+class UnreadableType(ValueError):
+    """A type is named that cannot be read."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"the type {name} cannot be read: {reason}")
+        self.name = name
+
+
 class Declarations:
     """What a translation unit declares, collected declaration by declaration."""
 
@@ -60,6 +68,8 @@ class Declarations:
         """The records and enums that are named before they are defined, each with its header."""
         self.unreadable: dict[str, str] = dict.fromkeys(BUILT_IN, "it is the compiler's own")
         """The types that cannot be read, with the reason."""
+        self.refused: set[str] = set()
+        """Tags and names of those of them that are facts, so that they are refused already."""
 
     def mark(self) -> tuple[int, ...]:
         """How much was read so far."""
@@ -248,7 +258,7 @@ class Declarations:
         if len(names) == 1 and self._is_type(names[0]):
             return Named(names[0])
         if reason := self.unreadable.get(names[0]):
-            raise ValueError(f"the type {names[0]} cannot be read: {reason}")
+            raise UnreadableType(names[0], reason)
         if names[0] in _INT128:
             return Scalar(_INT128[names[0]])
         # The order of the words is free, "int" is redundant beside others, "signed" but for char.

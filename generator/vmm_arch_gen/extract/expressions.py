@@ -19,6 +19,14 @@ class NotConstant(ValueError):
     """The expression is not an integer constant; the message says why."""
 
 
+class UndefinedName(NotConstant):
+    """The expression names something that is not declared."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"names {name}, which the headers do not define")
+        self.name = name
+
+
 @dataclass(frozen=True)
 class Integer:
     """A value of an integer type that no longer promotes: int or wider.
@@ -111,7 +119,7 @@ class Evaluator:
                     return self.constant("int", self._numbers[name])
                 if name in self._enumerators:
                     return self._enumerators[name]
-                raise NotConstant(f"names {name}, which the headers do not define")
+                raise UndefinedName(name)
             case c_ast.UnaryOp(op="sizeof", expr=operand):
                 return Integer(self._sizeof(operand), self._pointer, signed=False)
             case c_ast.UnaryOp(op="_Alignof", expr=c_ast.Typename() as operand):

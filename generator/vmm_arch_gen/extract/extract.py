@@ -14,6 +14,7 @@ from vmm_arch_gen.diagnostics import refuse
 from vmm_arch_gen.extract.ioctls import makes_ioctl
 from vmm_arch_gen.extract.left_out import Omitted, empty, left_out
 from vmm_arch_gen.extract.macros import candidates, fold
+from vmm_arch_gen.extract.missing import suggesting
 from vmm_arch_gen.extract.origin import describe_origin
 from vmm_arch_gen.extract.parse import parse
 from vmm_arch_gen.extract.preprocess import expand, preprocess
@@ -25,6 +26,11 @@ from vmm_arch_gen.targets import Package, Target
 
 def extract(target: Target, toolchain: Toolchain) -> Abi:
     """Read a target's headers; InputError lists what in them cannot be read."""
+    with suggesting(toolchain.searched):
+        return _extract(target, toolchain)
+
+
+def _extract(target: Target, toolchain: Toolchain) -> Abi:
     shims = (target.shims,) if target.shims else ()
     source = preprocess(target, toolchain, shims)
     declarations = read_declarations(parse(source.text), target.model)
@@ -68,7 +74,9 @@ def extract_and_prove(
     """Extract and prove one target: its .abi file, and lines that say what is in it and what not."""
     start = time.perf_counter()
     toolchain = find_toolchain(target, package, include=include, cc=cc)
-    abi = verify(extract(target, toolchain), target, toolchain)
+    read = extract(target, toolchain)
+    with suggesting(toolchain.searched):
+        abi = verify(read, target, toolchain)
     refuse(empty(abi, target))
     seconds = time.perf_counter() - start
     enumerators = sum(len(enum.enumerators) for enum in abi.enums.values())

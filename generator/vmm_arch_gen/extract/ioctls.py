@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vmm_arch_gen.abi.model import Direction
 from vmm_arch_gen.diagnostics import Problem
+from vmm_arch_gen.extract.expressions import UndefinedName
+from vmm_arch_gen.extract.missing import MissingName
 from vmm_arch_gen.extract.preprocess import IOCTL_MAKERS, Macro
 from vmm_arch_gen.extract.respell import split
 
 _WORD = re.compile(r"\w+")
 _CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
 _CALL = re.compile(r"_IO(?P<direction>R|W|WR|)\s*\((?P<arguments>.*)\)")
+_NAMES = 3
+"""As many are named of those that are lost for one reason."""
 _DIRECTIONS: dict[str, Direction] = {
     "": "none",
     "R": "read",
@@ -54,14 +58,24 @@ def ioctl_call(text: str) -> IoctlCall | None:
     return IoctlCall(direction, arguments[2].strip() if len(arguments) > 2 else None)
 
 
-def lost(macro: Macro, reason: str) -> Problem:
-    """What is said where an ioctl number cannot be computed: it is never merely left out."""
-    return Problem(
-        f"{macro.header}:{macro.line}",
-        f"the ioctl number {macro.name} cannot be computed: {reason}",
+def lost(macros: Sequence[Macro], why: Exception) -> Problem:
+    """What is said of a header's ioctl numbers that cannot be computed for one and the same reason.
+
+    They are never merely left out.
+    """
+    first = min(macros, key=lambda macro: macro.line)
+    where = f"{first.header}:{first.line}"
+    named = ", ".join(macro.name for macro in macros[:_NAMES])
+    more = f" and {len(macros) - _NAMES} more" if len(macros) > _NAMES else ""
+    plural = "s" * (len(macros) > 1)
+    what = f"the ioctl number{plural} {named}{more} cannot be computed: {why}"
+    remedy = (
         "have the target include the header that it needs before this one, define what is missing"
-        " in the target's prelude, or correct the header",
+        " in the target's prelude, or correct the header"
     )
+    if isinstance(why, UndefinedName):
+        return MissingName(where, what, remedy, why.name)
+    return Problem(where, what, remedy)
 
 
 def balanced(text: str) -> bool:

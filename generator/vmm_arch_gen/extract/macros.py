@@ -17,7 +17,7 @@ from vmm_arch_gen.abi.model import Constant, Ioctl, MacroFunction, Omission, Str
 from vmm_arch_gen.abi.types import SCALARS, Type
 from vmm_arch_gen.diagnostics import refuse
 from vmm_arch_gen.extract.declarations import Declarations
-from vmm_arch_gen.extract.expressions import NUMBER, NotConstant
+from vmm_arch_gen.extract.expressions import NUMBER, NotConstant, UndefinedName
 from vmm_arch_gen.extract.ioctls import IoctlCall, ioctl_call, lost
 from vmm_arch_gen.extract.macro_functions import read_macros, use
 from vmm_arch_gen.extract.preprocess import Expansions, Macro
@@ -34,7 +34,10 @@ _SHAPED = re.compile(
     r"|sizeof\s*\(\s*(?P<type>(?:struct |union )?\w+(?:\s*\*)?)\s*\)"
     r"|(?<!\w)\.?[0-9](?:[eEpP][+-]|[\w.])*"
 )
-_NO_EXPRESSION = re.compile(r"[\"{};]|\b(__attribute__|inline|extern|static|const|volatile)\b")
+_NO_EXPRESSION = re.compile(
+    r"[\"{};]|\b(?:__attribute__|inline|extern|static)\b"
+    r"|\b(?:const|volatile)\b(?![\w\s*]*\*\s*\))"  # but for sizeof(const char *)
+)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
     An ioctl number is left out, as any macro may be, where its argument is a type that the headers
     do not define: it is another CPU's.
     """
-    constants, ioctls, strings, problems = [], [], [], []
+    constants, ioctls, strings = [], [], []
+    lost_ioctls: dict[tuple[str, str], tuple[list[Macro], Exception]] = {}
     changing = unsteady(macros)
     with_arguments, omissions = read_macros(macros, expansions.texts, changing, declarations)
     plain = {name: macro for name, macro in macros.items() if macro.parameters is None}
@@ -84,13 +88,8 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
             argument = _argument(call, declarations)
         except (NotConstant, LayoutError) as error:
             if name in expansions.ioctls and not isinstance(error, UndefinedType):
-                problems.append(lost(macro, str(error)))
+                lost_ioctls.setdefault((macro.header, str(error)), ([], error))[0].append(macro)
             omissions.append(Omission("macro", name, macro.header, str(error)))
-            continue
-        except RecursionError:
-            if name in expansions.ioctls:
-                problems.append(lost(macro, "is nested too deeply"))
-            omissions.append(Omission("macro", name, macro.header, "is nested too deeply"))
             continue
         if call:
             ioctls.append(Ioctl(name, value, call.direction, argument, macro.header))
@@ -98,7 +97,7 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
             bits = re.search(r"0[xX]|<<|[~|&]", expansion)
             radix: Literal[10, 16] = 16 if bits else 10
             constants.append(Constant(name, value, radix, macro.header))
-    refuse(problems)
+    refuse(lost(macros_of, why) for macros_of, why in lost_ioctls.values())
     return Folded(
         tuple(constants), tuple(ioctls), tuple(strings), tuple(with_arguments), tuple(omissions)
     )
@@ -114,7 +113,10 @@ def _value(macro: Macro, expansion: str, parsed: _Parsed | None, declarations: D
             raise parsed
         case None:
             raise NotConstant("is not an integer")
-    return declarations.evaluator.value(parsed.tree, parsed.numbers)
+    try:
+        return declarations.evaluator.value(parsed.tree, parsed.numbers)
+    except RecursionError:
+        raise NotConstant("is nested too deeply") from None
 
 
 def _literal(text: str) -> int | None:
@@ -129,9 +131,16 @@ def _argument(call: IoctlCall | None, declarations: Declarations) -> Type | None
     return declarations.type_of(call.argument) if call and call.argument else None
 
 
-_C_WORDS = {"sizeof", "_Alignof", "__builtin_offsetof", "struct", "union", "enum"} | set(
-    " ".join(SCALARS).split()
-)
+_C_WORDS = {
+    "sizeof",
+    "const",
+    "volatile",
+    "_Alignof",
+    "__builtin_offsetof",
+    "struct",
+    "union",
+    "enum",
+} | set(" ".join(SCALARS).split())
 
 
 @dataclass(frozen=True)
@@ -174,7 +183,8 @@ def _parse_all(expansions: Mapping[str, str], declarations: Declarations) -> dic
         elif unknown:
             what = f"names {unknown[0]}, which the headers do not define"
             of_types = set(unknown) <= set(_SIZED.findall(plain))
-            parsed[name] = UndefinedType(what) if of_types else NotConstant(what)
+            first = unknown[0]
+            parsed[name] = UndefinedType(first, what) if of_types else UndefinedName(first)
         else:
             shape, numbers = _shape(respell_builtins(text), declarations)
             shapes.setdefault(shape, {})[name] = numbers

@@ -16,7 +16,7 @@ _ATTRIBUTES = re.compile(rf"\[\[(?:{_LITERAL}|(?!\]\]).)*\]\]", re.S)
 _DIRECTIVE = re.compile(r"^#.*$", re.M)
 _WORD = re.compile(r"[A-Za-z_$][\w$]*")
 _TYPE_NAME = re.compile(
-    r"(?:^|[;{(,]|\b(?:const|volatile|extern|static|typedef|inline)\b)\s*"
+    r"(?:^|[;{(,])\s*(?:(?:const|volatile|extern|static|typedef|inline)\s+)*"
     r"(?P<name>[A-Za-z_]\w*)\b(?=\s+\**\s*[A-Za-z_]|\s*\*)"
 )
 
@@ -121,7 +121,7 @@ def _one_by_one(text: str) -> Iterator[c_ast.Node | Unparsed]:
             tree = parser.parse(f'{known}\n# {piece.line} "{piece.file}"\n{piece.text}')
         except (c_parser.ParseError, RecursionError) as error:
             unparsed = _unparsed(piece, plain, types, error)
-            types |= set(unparsed.names) if unparsed.kind == "typedef" else set()
+            types |= set(unparsed.names) if unparsed.kind in ("record", "typedef") else set()
             yield unparsed
         else:
             nodes = tree.ext[len(used) :]
@@ -130,15 +130,8 @@ def _one_by_one(text: str) -> Iterator[c_ast.Node | Unparsed]:
 
 
 def _unparsed(piece: _Piece, plain: str, types: set[str], error: Exception) -> Unparsed:
-    file, line = piece.file, piece.line
-    for text in piece.text.split("\n"):  # up to where the declaration itself begins
-        if marker := _MARKER.match(text):
-            file, line = marker["file"], int(marker["line"])
-        elif text.strip():
-            break
-        else:
-            line += 1
-    where = f"{file}:{line}"
+    begin = re.search(r"^(?!#).*\S", piece.text, re.M)
+    file, where = _place(piece, begin.start() if begin else 0)
     reason = "is nested too deeply to be read"
     if isinstance(error, c_parser.ParseError):
         place, _, what = str(error).partition(": ")
@@ -147,8 +140,18 @@ def _unparsed(piece: _Piece, plain: str, types: set[str], error: Exception) -> U
         reason = f"pycparser cannot read this: {what}"
     names = (match["name"] for match in _TYPE_NAME.finditer(plain))
     unknown = next((name for name in names if name not in types | _NO_TYPES), None)
+    if unknown and (use := re.search(rf"\b{unknown}\b", piece.text)):
+        _, where = _place(piece, use.start())
     kind, declared = _declared(plain.strip())
     return Unparsed(kind, declared, file, where, reason, unknown)
+
+
+def _place(piece: _Piece, at: int) -> tuple[str, str]:
+    """The header of a position in a piece, and header and line as errors give them."""
+    file, line, begin = piece.file, piece.line, 0
+    for marker in _MARKER.finditer(piece.text, 0, at):
+        file, line, begin = marker["file"], int(marker["line"]) - 1, marker.start()
+    return file, f"{file}:{line + piece.text.count(chr(10), begin, at)}"
 
 
 def _declared(text: str) -> tuple[Kind, tuple[str, ...]]:

@@ -33,6 +33,11 @@ class Toolchain:
     package: str
     """The package that the others are of, with its version; empty if there are none."""
 
+    @property
+    def searched(self) -> tuple[Path, ...]:
+        """All the folders that headers are searched in."""
+        return (*([self.own_headers] if self.own_headers else []), *self.folders)
+
     def preprocess(
         self, text: str, *, options: Sequence[str] = (), shims: Sequence[Path] = ()
     ) -> str:

@@ -7,19 +7,21 @@ refused where it does. The compiler's own headers are read for what others need 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from pycparser import c_ast, c_parser
 
-from vmm_arch_gen.abi.layout import LayoutError
+from vmm_arch_gen.abi.layout import LayoutError, UndefinedType
 from vmm_arch_gen.abi.model import DataModel, FunctionPrototype, Omission, Typedef
 from vmm_arch_gen.abi.types import Function, Named
 from vmm_arch_gen.diagnostics import Problem, refuse
 from vmm_arch_gen.extract import tree
-from vmm_arch_gen.extract.declarations import Declarations
-from vmm_arch_gen.extract.expressions import NotConstant
+from vmm_arch_gen.extract.declarations import Declarations, UnreadableType
+from vmm_arch_gen.extract.expressions import NotConstant, UndefinedName
+from vmm_arch_gen.extract.missing import MissingName
 from vmm_arch_gen.extract.parse import Unparsed
 
+_Missing = UndefinedType | UndefinedName | UnreadableType
 _REMEDY = "give the target a shim for what cannot be read, or correct the header"
 _WITH_A_BODY = "a function with a body: no part of a binary interface"
 _VARIABLE = "a variable: no hypervisor's interface has any"
@@ -38,17 +40,29 @@ def read_declarations(nodes: Iterable[c_ast.Node | Unparsed], model: DataModel) 
             _external(declarations, node)
         except (LayoutError, NotConstant, ValueError, c_parser.ParseError) as error:
             declarations.forget_since(read_before)
-            problems += _unreadable(declarations, node, str(error))
+            problems += _unreadable(declarations, node, error)
         except RecursionError:
             declarations.forget_since(read_before)
-            problems += _unreadable(declarations, node, "is nested too deeply")
-    refuse(problems)
+            problems += _unreadable(declarations, node, ValueError("is nested too deeply"))
+    refuse(_first_uses(problems))
     declarations.omissions += [
         Omission("record", key.replace(" ", ":"), header, "declared, but defined nowhere")
         for key, header in declarations.incomplete.items()
         if key not in declarations.records and key not in declarations.enums
     ]
     return declarations
+
+
+def _first_uses(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """The problems, of those that one name is missing in one header the first."""
+    seen = set()
+    for problem in problems:
+        if isinstance(problem, MissingName):
+            use = problem.where.rpartition(":")[0], problem.name
+            if use in seen:
+                continue
+            seen.add(use)
+        yield problem
 
 
 def _external(declarations: Declarations, node: c_ast.Node) -> None:
@@ -90,15 +104,17 @@ def _external(declarations: Declarations, node: c_ast.Node) -> None:
             raise ValueError(f"a {type(node).__name__} is not expected here")
 
 
-def _unreadable(declarations: Declarations, node: c_ast.Node, why: str) -> list[Problem]:
+def _unreadable(declarations: Declarations, node: c_ast.Node, error: Exception) -> list[Problem]:
     """Take note of a declaration that cannot be read; a problem if it is a fact."""
+    why = str(error)
+    missing = error.name if isinstance(error, _Missing) else None
     where, header = tree.where(node), tree.header(node)
     match node:
         case c_ast.Typedef() | c_ast.Decl() if (defined := tree.definition(node.type)) is not None:
             names = [node.name] if isinstance(node, c_ast.Typedef) else []
             if defined.name:
                 names.append(f"{type(defined).__name__.lower()} {defined.name}")
-            return _definition(declarations, names, header, where, why)
+            return _definition(declarations, names, header, where, why, missing)
         case c_ast.Typedef(name=name):
             _left_out(declarations, "typedef", name, header, f"{why} ({where})")
         case c_ast.Decl(name=name, type=c_ast.FuncDecl()):
@@ -123,16 +139,28 @@ def _unparsed(declarations: Declarations, node: Unparsed) -> list[Problem]:
         case "assertion":
             return []  # the compiler evaluates it, too, when it proves the facts
         case "record":
-            return _definition(declarations, node.names, node.header, node.where, why)
+            return _definition(declarations, node.names, node.header, node.where, why, node.unknown)
     return [Problem(node.where, why, _REMEDY)]
 
 
 def _definition(
-    declarations: Declarations, names: Iterable[str], header: str, where: str, why: str
+    declarations: Declarations,
+    names: Iterable[str],
+    header: str,
+    where: str,
+    why: str,
+    missing: str | None,
 ) -> list[Problem]:
     """A record or enum that cannot be read: refused, but for those of the compiler's headers."""
     if not header.startswith("cc:"):
-        return [Problem(where, why, _REMEDY)]
+        said_already = missing in declarations.refused
+        declarations.refused.update(name.rpartition(" ")[2] for name in names)
+        declarations.unreadable |= dict.fromkeys(names, f"{why} ({where})")
+        if said_already:
+            return []
+        return [
+            MissingName(where, why, _REMEDY, missing) if missing else Problem(where, why, _REMEDY)
+        ]
     for name in names:
         _left_out(declarations, "record", name.replace(" ", ":"), header, why)
         declarations.unreadable[name] = f"{why} ({where})"
