@@ -209,6 +209,20 @@ struct s is 56 bytes aligned 8
 function f is int(int* a, int* b, char const* c, int(int)* g)
 """,
         ),
+        (
+            "struct s; typedef unsigned char plain; typedef volatile plain lock; typedef const struct s fixed;"
+            "typedef const int numbers[2]; struct t { lock a; const plain b; };",
+            """\
+struct t is 2 bytes aligned 1
+  @ 0 a lock
+  @ 1 b plain
+typedef fixed is struct s
+typedef lock is plain
+typedef numbers is int[2]
+typedef plain is unsigned char
+omitted record struct:s: declared, but defined nowhere
+""",
+        ),
     ],
 )  # fmt: skip
 def test_facts(text: str, expected: str, kvm: Target, table: TargetTable, tmp_path: Path) -> None:

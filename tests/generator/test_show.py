@@ -180,14 +180,19 @@ def test_a_target_with_another_systems_ioctl_rules_is_refused(
 
 
 def test_systems_have_the_rules_of_their_headers(paths: Project) -> None:
-    for target, value in (("kvm_x86_64", "0x4090ae82"), ("kvm_powerpc64le", "0x8188ae82")):
-        for name in ("KVM_SET_REGS", value):
-            found, _ = find(paths.abi, name, (target,))
-            (line,) = [
-                t for t, _ in as_text(found, (), expand=False) if t.startswith("KVM_SET_REGS")
-            ]
-            size = int(value, 16) >> 16 & 0x1FFF
-            assert line == f"KVM_SET_REGS  {value} = write 0xae/0x82, {size} bytes: struct kvm_regs"
+    for target, name, value, parts in (
+        ("kvm_x86_64", "KVM_SET_REGS", "0x4090ae82", "write 0xae/0x82, 144 bytes: struct kvm_regs"),
+        ("kvm_powerpc64le", "KVM_SET_REGS", "0x8188ae82", "write 0xae/0x82, 392 bytes: struct kvm_regs"),
+        ("bhyve_x86_64", "VM_RUN", "0x80207601", "write 0x76/0x1, 32 bytes: struct vm_run"),
+        ("bhyve_riscv64", "VM_REINIT", "0x20007605", "none 0x76/0x5"),
+        ("nvmm_x86_64", "NVMM_IOC_CAPABILITY", "0x40684e00", "read 0x4e/0x0, 104 bytes : struct nvmm_ioc_capability"),
+        ("openbsd_vmm_x86_64", "VMM_IOC_INTR", "0x800c5606", "write 0x56/0x6, 12 bytes: struct vm_intr_params"),
+    ):  # fmt: skip
+        for asked in (name, value):
+            found, _ = find(paths.abi, asked, (target,))
+            lines = [t for t, _ in as_text(found, (), expand=False)]
+            said = " ".join("\n".join(lines).partition(f"{name}  ")[2].split())
+            assert said == f"{value} = {parts}"
 
 
 def test_an_ioctls_number_may_be_written_in_any_way(paths: Project) -> None:

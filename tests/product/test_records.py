@@ -202,6 +202,36 @@ def test_names_in_a_class_body_mean_what_they_do_in_c() -> None:
         outer().nothing = 1
 
 
+def test_names_of_two_underscores_stay_as_they_are() -> None:
+    """In a record whose own name has some, too: FreeBSD's ``_cpuset`` has ``__bits``."""
+
+    class _set(LittleStruct):
+        __bits: int = u16
+
+    class __sets(LittleStruct):
+        __bits: int = u16
+        after: Any = of("__hidden")
+
+    assert [field[0] for field in _set._fields_] == ["__bits"]
+    assert [field[0] for field in __sets._fields_] == ["__bits", "after"]
+
+
+def test_a_member_may_be_called_as_python_calls_its_own() -> None:
+    """FreeBSD has a ``__spare__``; ``__doc__`` and the like are in every class body."""
+
+    class spared(LittleStruct):
+        """A record."""
+
+        __spare__: int = u32
+        __rows__: Any = u8 * 4
+        __kind__: Any = of("__hidden")
+
+    assert ctypes.sizeof(spared) == 12
+    assert [field[0] for field in spared._fields_] == ["__spare__", "__rows__", "__kind__"]
+    assert spared.__doc__ == "A record."
+    assert spared(5).__spare__ == 5
+
+
 class odd(LittleStruct):
     _bytes_0 = u8 * 4
     vector: int = bits_at(0, 8)

@@ -474,7 +474,10 @@ def field_resized(abi: Abi, chance: random.Random) -> Mutated | None:
     members[at] = replace(members[at], type=Array(members[at].type, 3))
     if abi.layouts[r.key].size == 0 or Layouts.of_abi(abi).of(r.members[at].type)[0] == 0:
         return None
-    return with_members(abi, r, members), {(Kind.RESIZED, r.key)}
+    after = with_members(abi, r, members)
+    if after.layouts[r.key].size == abi.layouts[r.key].size:  # it took up padding
+        return None
+    return after, {(Kind.RESIZED, r.key)}
 
 
 SIGNS = {"int": "unsigned int", "unsigned int": "int", "long long": "unsigned long long", "unsigned long long": "long long", "short": "unsigned short", "unsigned short": "short", "signed char": "unsigned char", "unsigned char": "signed char", "long": "unsigned long", "unsigned long": "long"}  # fmt: skip

@@ -222,6 +222,10 @@ _PLAIN: set[Any] = {type(ctypes.c_uint8), type(ctypes.Array)}
 """The types of types that are a member as they stand; those of records are added below."""
 
 
+_STAND_INS = frozenset((_Named, _Chars, _Member, _Bits))
+"""The types of what stands for a member that is more than that, or whose type comes later."""
+
+
 def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
     """Make a record from a class body. There are hundreds, so this is written for speed.
 
@@ -232,10 +236,11 @@ def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, 
         if key in body:
             namespace[key] = body.pop(key)
     bases = metaclass._bases.get(bases, bases)
-    if _PLAIN.issuperset(map(type, body.values())) and f"_{name}__" not in " ".join(body):
+    mangled = f"_{name.lstrip('_')}__"  # what Python makes of two underscores
+    if _PLAIN.issuperset(map(type, body.values())) and mangled not in " ".join(body):
         namespace["_fields_"] = list(body.items())
         return metaclass._ctypes.__new__(metaclass, name, bases, namespace)
-    return _elaborate(metaclass, name, bases, body, namespace)
+    return _elaborate(metaclass, name, bases, body, namespace, mangled)
 
 
 def _elaborate(
@@ -244,6 +249,7 @@ def _elaborate(
     bases: tuple[type, ...],
     body: dict[str, Any],
     namespace: dict[str, Any],
+    mangled: str,
 ) -> Any:
     """The same where some members are more than a name and a type."""
     pack, align = body.pop("_pack_", None), body.pop("_align_", None)
@@ -252,11 +258,10 @@ def _elaborate(
     lenders: dict[str, Any] = {}
     chars: list[str] = []
     bits: dict[str, _Bits] = {}
-    mangled = f"_{name.lstrip('_')}__"  # what Python makes of two underscores
     most = 8
     for member, value in body.items():
         how = type(value)
-        if member[:2] == "__":  # a method
+        if member[:2] == "__" and how not in _PLAIN and how not in _STAND_INS:  # a method
             namespace[member] = value
             continue
         if member.startswith(mangled):

@@ -483,6 +483,8 @@ FUSE_LK_FLOCK = 0x1
 FUSE_MAP_ALIGNMENT = 0x4000000
 FUSE_MAX_PAGES = 0x400000
 FUSE_MIN_READ_BUFFER = 8192
+FUSE_NAME_OFFSET = 24
+FUSE_NAME_OFFSET_DIRENTPLUS = 152
 FUSE_NO_EXPORT_SUPPORT = 0x4000000000
 FUSE_NO_OPENDIR_SUPPORT = 0x1000000
 FUSE_NO_OPEN_SUPPORT = 0x20000
@@ -1286,6 +1288,8 @@ ZCRX_REG_NODEV = 0x2
 
 # ioctl numbers
 BLKALIGNOFF = 0x127A
+BLKBSZGET = 0x80081270
+BLKBSZSET = 0x40081271
 BLKDISCARD = 0x1277
 BLKDISCARDZEROES = 0x127C
 BLKFLSBUF = 0x1261
@@ -1293,6 +1297,7 @@ BLKFRAGET = 0x1265
 BLKFRASET = 0x1264
 BLKGETDISKSEQ = 0x80081280
 BLKGETSIZE = 0x1260
+BLKGETSIZE64 = 0x80081272
 BLKIOMIN = 0x1278
 BLKIOOPT = 0x1279
 BLKPBSZGET = 0x127B
@@ -3110,6 +3115,15 @@ class loop_info(LittleStruct):
     _pad_156 = u8 * 4
 
 
+class max_align_t(LittleStruct):
+    """max_align_t, 32 bytes (cc:__stddef_max_align_t.h)."""
+
+    _align_ = 16
+    __clang_max_align_nonce1: int = i64
+    _pad_8 = u8 * 8
+    __clang_max_align_nonce2: Array[c_uint64] = u64 * 2
+
+
 class mnt_id_req_union(LittleUnion):
     """union mnt_id_req.<union>, 4 bytes (linux/mount.h)."""
 
@@ -3611,6 +3625,8 @@ int_least64_t = c_int64
 int_least8_t = c_int8
 intmax_t = c_int64
 intptr_t = c_int64
+ptrdiff_t = c_int64
+size_t = c_uint64
 uint16_t = c_uint16
 uint32_t = c_uint32
 uint64_t = c_uint64
@@ -3625,6 +3641,7 @@ uint_least64_t = c_uint64
 uint_least8_t = c_uint8
 uintmax_t = c_uint64
 uintptr_t = c_uint64
+wchar_t = c_uint32
 
 
 # asm-generic/ioctl.h: macros with arguments

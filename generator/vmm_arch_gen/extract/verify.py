@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from vmm_arch_gen.abi.layout import LayoutError, Layouts
 from vmm_arch_gen.abi.members import Place, members
 from vmm_arch_gen.abi.model import Abi, Record, String, VerifiedAbi
-from vmm_arch_gen.abi.types import SCALARS, Array, Named, Pointer, Scalar, Type, declare, spell
+from vmm_arch_gen.abi.types import SCALARS, Array, Named, Scalar, Type, declare, spell
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.extract import verify_macros
 from vmm_arch_gen.extract.toolchain import Toolchain
@@ -248,7 +248,7 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
             case Scalar(scalar) if scalar != "void":
                 yield _scalar(name, typedef.type, f"*({name} *)0", header)
             case aliased:
-                yield _agreement(name, aliased, f"({name} *)0", header, pointed=True)
+                yield _agreement(name, aliased, name, header)
     for function in abi.functions:
         yield _agreement(function.name, function.type, function.name, function.header)
     for record in abi.records.values():
@@ -291,12 +291,9 @@ def _scalar(subject: str, type: Scalar, expression: str, header: str) -> _Fact:
     return _Fact(subject, "type", _TYPES.index(type.name), stated, header, _TYPES)
 
 
-def _agreement(
-    subject: str, type: Type, expression: str, header: str, *, pointed: bool = False
-) -> _Fact:
-    """That an expression has a type, or with ``pointed`` is a pointer to it."""
-    named = declare(Pointer(type) if pointed else type)
-    same = f"__builtin_types_compatible_p(__typeof__({expression}), {named})"
+def _agreement(subject: str, type: Type, stated: str, header: str) -> _Fact:
+    """That an expression or a type has a type, whatever its own qualifiers are."""
+    same = f"__builtin_types_compatible_p(__typeof__({stated}), {declare(type)})"
     return _Fact(subject, f"type {spell(type)}", 1, same, header, _AGREEMENT)
 
 
