@@ -199,7 +199,7 @@ def open_device() -> int:
         return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         code, cause = "ENOENT", (
-            "there is no such device: load the processor's module, such as kvm_intel, enable virtualization"
+            "there is no such device: load the module for this processor, such as kvm_intel, enable virtualization"
             " in the firmware, or, in a virtual machine or container, have /dev/kvm passed in"
         )
     except PermissionError as error:
