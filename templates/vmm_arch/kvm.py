@@ -199,8 +199,9 @@ def open_device() -> int:
         return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         code, cause = "ENOENT", (
-            "there is no such device: load the module for this processor, such as kvm_intel, enable virtualization"
-            " in the firmware, or, in a virtual machine or container, have /dev/kvm passed in"
+            "there is no such device: load the module for this processor, such as kvm_intel, enable"
+            " virtualization in the firmware, or, in a virtual machine or container, have /dev/kvm"
+            " passed in"
         )
     except PermissionError as error:
         code = errno.errorcode[error.errno or errno.EACCES]
