@@ -141,7 +141,9 @@ def minimal_module(abi: Abi, records: Iterable[CtypesRecord]) -> str:
         anonymous = tuple(f.name for f in record.fields if f.role == "unnamed")
         named = [f for f in record.fields if f.role != "filler"]
         bits = ["" if f.bits is None else f", {f.bits}" for f in named]
-        listed = [f"('{f.name}', {f.type.expression}{b})" for f, b in zip(named, bits, strict=True)]
+        listed = [
+            f"('{f.name}', {f.type.expression()}{b})" for f, b in zip(named, bits, strict=True)
+        ]
         lines.append(f"class {record.name}({base}):")
         if anonymous:
             lines.append(f"    _anonymous_ = {anonymous!r}")

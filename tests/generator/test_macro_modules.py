@@ -100,7 +100,7 @@ def stated(macro: MacroFunction) -> MacroFunction:
 
 def written(value: Expression) -> Callable[..., int]:
     """The function that is generated for a value."""
-    made = python_function(MacroFunction("M", NAMES, value, "h"), (), {})
+    made = python_function(MacroFunction("M", NAMES, value, "h"), {}, (), {})
     body = "\n".join(f"    {statement}" for statement in made.statements)
     names: dict[str, Any] = dict(vars(macros))
     exec(f"def M(a, b):\n{body}", names)
@@ -161,13 +161,13 @@ def test_functions_have_the_value_of_any_expression(
 )  # fmt: skip
 def test_masks_stand_only_where_a_type_needs_them(text: str, body: str) -> None:
     value = parse(text, NAMES, U64)
-    made = python_function(MacroFunction("M", NAMES, value, "h"), (), {})
+    made = python_function(MacroFunction("M", NAMES, value, "h"), {}, (), {})
     assert made.statements == (body,)
 
 
 def test_what_is_wanted_twice_is_converted_once() -> None:
     value = parse("a >= 16 && a <= 8192", NAMES, U64)
-    made = python_function(MacroFunction("M", NAMES, value, "h"), (), {})
+    made = python_function(MacroFunction("M", NAMES, value, "h"), {}, (), {})
     assert made.statements == ("a &= 0xFFFFFFFFFFFFFFFF", "return int(a >= 16 and a <= 0x2000)")
 
 

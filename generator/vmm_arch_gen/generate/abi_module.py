@@ -6,23 +6,22 @@ nothing.
 
 from __future__ import annotations
 
-import keyword
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from typing import TypeVar
 
 from vmm_arch_gen.abi.expressions import Offset, uses
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Constant, Enum, FunctionPrototype, Ioctl, String, VerifiedAbi
 from vmm_arch_gen.abi.samples import Sampler
-from vmm_arch_gen.abi.types import Function, Named, declare
+from vmm_arch_gen.abi.types import Function, declare
 from vmm_arch_gen.diagnostics import Problem, refuse
 from vmm_arch_gen.generate.ctypes_records import CtypesRecord, ctypes_records
-from vmm_arch_gen.generate.ctypes_types import CType, Types
+from vmm_arch_gen.generate.ctypes_types import POINTER, SHORT, CType, Local, Types
 from vmm_arch_gen.generate.macro_functions import PythonFunction, python_function
-from vmm_arch_gen.generate.names import python_name
+from vmm_arch_gen.generate.names import TypeNames, abi_names, type_names
+from vmm_arch_gen.generate.record_fields import MAKERS
 from vmm_arch_gen.generate.values import Values
 
 T = TypeVar("T")
@@ -68,6 +67,8 @@ class AbiModule:
     """From templates/vmm_arch/abi/records.py."""
     operators: tuple[str, ...]
     """From templates/vmm_arch/abi/macros.py."""
+    local: Local
+    """What of these is imported under another name, since C has the name."""
     constants: tuple[tuple[str, tuple[Constant, ...]], ...]
     """By header."""
     strings: tuple[String, ...]
@@ -87,32 +88,27 @@ def abi_module(abi: VerifiedAbi, values: Values | None = None) -> AbiModule:
     """Translate a target's facts; InputError names what Python cannot express."""
     types = Types(abi)
     records = ctypes_records(abi, types, values or Values({}))
-    problems: list[Problem] = []
+    names = type_names(abi)
     aliases = [
-        Alias(python_name(key), types.scalar(abi.enums[key].underlying))
-        for key in sorted(abi.enums)
-        if "<" not in key
+        Alias(name, types.scalar(abi.enums[key].underlying))
+        for key, name in sorted(names.enums.items())
     ]
-    taken = {record.name for record in records} | {alias.name for alias in aliases}
-    for name, typedef in sorted(abi.typedefs.items()):
-        if python_name(name) in taken:  # typedef struct x x: one thing
-            if not isinstance(typedef.type, Named) or python_name(typedef.type.name) != name:
-                problems.append(_clash(abi.target, name))
-        elif types.has_objects(typedef.type):
-            type, callback = types.alias(typedef.type), types.callback(typedef.type)
-            aliases.append(Alias(python_name(name), type, callback))
+    for key, name in names.typedefs.items():
+        type = abi.typedefs[key].type
+        if types.has_objects(type):
+            aliases.append(Alias(name, types.alias(type), types.callback(type)))
     prototypes = [
         _prototype(types, function)
         for function in sorted(abi.functions, key=lambda f: (f.header, f.name))
     ]
-    functions = _functions(abi)
-    refuse(problems)
+    functions = _functions(abi, names)
     module = AbiModule(
         target=abi.target,
         origin=abi.origin,
         imports=_imports(records, aliases, prototypes, functions),
         makers=_makers(records),
         operators=_operators(functions),
+        local=_local(abi, names, records),
         constants=tuple(
             _by(sorted(abi.constants, key=lambda c: (c.header, c.name)), lambda c: c.header)
         ),
@@ -124,7 +120,7 @@ def abi_module(abi: VerifiedAbi, values: Values | None = None) -> AbiModule:
         functions=tuple(_by(functions, lambda f: f.header)),
         prototypes=tuple(_by(prototypes, lambda p: p.header)),
     )
-    refuse(_clashes(module))
+    refuse(_clashes(abi, module))
     return module
 
 
@@ -143,7 +139,7 @@ def _prototype(types: Types, function: FunctionPrototype) -> Prototype:
     return Prototype(function.name, result, arguments, function.header)
 
 
-def _functions(abi: VerifiedAbi) -> list[PythonFunction]:
+def _functions(abi: VerifiedAbi, names: TypeNames) -> list[PythonFunction]:
     """The macros with arguments, by header and name."""
     sampler = Sampler(Layouts.of_abi(abi))
     examples: dict[str, str] = {}
@@ -152,9 +148,9 @@ def _functions(abi: VerifiedAbi) -> list[PythonFunction]:
             if isinstance(use, Offset) and use.record not in examples:
                 paths = [path for path, _ in sampler.members(use.record)]
                 examples[use.record] = next(path for path in paths if not _has_parts(path, paths))
-    taken = {python_name(key) for key in abi.records} | set(_OPERATORS) | {"int", "sizeof"}
+    taken = set(names.records.values()) | set(_OPERATORS) | {"int", "sizeof"}
     listed = sorted(abi.macros, key=lambda m: (m.header, m.name))
-    return [python_function(macro, taken, examples) for macro in listed]
+    return [python_function(macro, names.records, taken, examples) for macro in listed]
 
 
 def _has_parts(path: str, paths: Iterable[str]) -> bool:
@@ -175,25 +171,27 @@ def _imports(
     functions: Iterable[PythonFunction],
 ) -> tuple[str, ...]:
     """The names of ctypes that the module uses."""
-    names: set[str] = set()
-    for record in records:
-        names.update(name for _, type in record.members for name in type.annotated_with)
-    for alias in aliases:
-        names.update(type.name for type in alias.callback or (alias.type,))
-        names.update(["CFUNCTYPE"] if alias.callback else [])
+    named = [type for alias in aliases for type in alias.callback or (alias.type,)]
     for prototype in prototypes:
-        names.update(
-            type.name for type in (prototype.result, *(a.type for a in prototype.arguments))
-        )
-    names.update(name for function in functions for name in function.imports)
-    ours = (n for n in names if n in ("Array", "CFUNCTYPE", "sizeof") or n.startswith("c_"))
-    return tuple(sorted(ours, key=_import_order))
+        named += [prototype.result, *(argument.type for argument in prototype.arguments)]
+    names = {type.name for type in named if type.plain or type == POINTER}
+    names.update(
+        name for record in records for _, type in record.members for name in type.annotated_with
+    )
+    if any(alias.callback for alias in aliases):
+        names.add("CFUNCTYPE")
+    if any("sizeof" in function.imports for function in functions):
+        names.add("sizeof")
+    return tuple(sorted(names - {"Rows"}, key=_import_order))
 
 
 def _makers(records: Iterable[CtypesRecord]) -> tuple[str, ...]:
     """The names of templates/vmm_arch/abi/records.py that the module uses."""
     names = {record.base for record in records}
     names.update(name for record in records for field in record.fields for name in field.makers)
+    names.update(
+        "Rows" for record in records for _, type in record.members if "Rows" in type.annotated_with
+    )
     return tuple(sorted(names, key=_import_order))
 
 
@@ -204,33 +202,23 @@ def _import_order(name: str) -> tuple[int, str, int]:
     return rank, stem, int(name.removeprefix(stem) or 0)
 
 
-def _clash(target: str, name: str) -> Problem:
-    what = "is the name of more than one thing in Python"
-    return Problem(f"{target}: {name}", what, "report it with the header: C keeps them apart")
-
-
-def _clashes(module: AbiModule) -> Iterator[Problem]:
-    names = [c.name for _, constants in module.constants for c in constants]
-    names += [name for enum in module.enums for name, _ in enum.enumerators]
-    names += [string.name for string in module.strings]
-    names += [ioctl.name for ioctl in module.ioctls]
-    names += [record.name for record in module.records]
-    names += [alias.name for alias in module.types]
-    names += [function.name for _, functions in module.functions for function in functions]
-    reserved = {
-        *module.imports,
-        *module.makers,
-        *module.operators,
-        "PROTOTYPES",
-        "annotations",
-        "bool",
-        "bytes",
-        "float",
-        "int",
+def _local(abi: VerifiedAbi, names: TypeNames, records: Iterable[CtypesRecord]) -> dict[str, str]:
+    """Other names for what C's names, and in class bodies members, would hide."""
+    known = {name for name, _ in abi_names(abi)}
+    known.update(names.enums.values(), names.typedefs.values())
+    members = {name for record in records for name, _ in record.members}
+    ours = {*SHORT, *SHORT.values(), *MAKERS, "Array", "CFUNCTYPE", "Rows", "c_void_p", "sizeof"}
+    ours.update(record.base for record in records)
+    return {
+        name: next(
+            f"{'_' * n}{name}" for n in count(1) if f"{'_' * n}{name}" not in known | members
+        )
+        for name in sorted(ours)
+        if name in known or (name in members and name in MAKERS)
     }
-    for name, count in Counter(names).items():
-        if count > 1:
-            yield _clash(module.target, name)
-        if name in reserved or keyword.iskeyword(name):
-            what = "is a name that the generated module needs for itself"
-            yield Problem(f"{module.target}: {name}", what, "report it with the header")
+
+
+def _clashes(abi: VerifiedAbi, module: AbiModule) -> Iterator[Problem]:
+    for name in sorted({name for name, _ in abi_names(abi)}.intersection(module.operators)):
+        what = "is a name that the generated module needs for itself"
+        yield Problem(f"{module.target}: {name}", what, "report it with the header")

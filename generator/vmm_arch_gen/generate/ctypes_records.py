@@ -15,8 +15,8 @@ from vmm_arch_gen.abi.types import Array, Named, Type
 from vmm_arch_gen.diagnostics import Problem, refuse
 from vmm_arch_gen.generate.bit_fields import Placed, as_views, in_units, pad
 from vmm_arch_gen.generate.ctypes_types import SHORT, CType, Inexpressible, Types
-from vmm_arch_gen.generate.names import member_name, python_name
-from vmm_arch_gen.generate.record_fields import MAKERS, Field
+from vmm_arch_gen.generate.names import member_name, python_name, type_names
+from vmm_arch_gen.generate.record_fields import Field
 from vmm_arch_gen.generate.values import Values
 
 
@@ -61,7 +61,7 @@ def ctypes_records(abi: Abi, types: Types, values: Values) -> tuple[CtypesRecord
             remedy = "report it with the header: the generator has to learn this"
             problems.append(Problem(abi.target, f"{key}: {error}", remedy))
             # What contains it is another matter.
-            types.add(key, CType(python_name(key), abi.layouts[key].size, 1))
+            types.add(key, CType(key, abi.layouts[key].size, 1))
     refuse(problems)
     return tuple(translation.records.values())
 
@@ -95,14 +95,12 @@ def _contained(abi: Abi, type: Type) -> str | None:
     return type.name
 
 
-_RESERVED = {"_fields_", "_anonymous_", "_pack_", "_layout_", "_align_", "_swappedbytes_"}
-
-
 class _Translation:
     """The records of one target, one after the other."""
 
     def __init__(self, abi: Abi, types: Types, values: Values) -> None:
         self._abi, self._types, self._values = abi, types, values
+        self._names = type_names(abi).records
         self.records: dict[str, CtypesRecord] = {}
 
     def add(self, record: Record) -> None:
@@ -111,14 +109,15 @@ class _Translation:
         placed = list(zip(record.members, layout.offsets, strict=True))
         build = self._union if record.kind == "union" else self._struct
         built = tuple(build(placed, layout.size))
-        names = [name for field in built for name in (field.name, *dict(field.lends))]
-        if unusable := [n for n in names if names.count(n) > 1 or n in _RESERVED]:
-            raise Inexpressible(f"ctypes cannot have a member called {unusable[0]} here")
-        members = {field.name for field in built if field.role == "member"}
-        if hiding := sorted(members.intersection(MAKERS)):
-            raise Inexpressible(f"ctypes cannot have a member called {hiding[0]} here")
+        members = {name for field in built for name, _ in field.members}
+        own = {field.name for field in built if field.role == "member"}
         fields = tuple(
-            replace(field, constants=self._constants(record, field), hidden=_hidden(field, members))
+            replace(
+                field,
+                name=field.name if field.role == "member" else _free(field.name, members),
+                constants=self._constants(record, field),
+                hidden=_hidden(field, own),
+            )
             for field in built
         )
         packed = layout.size % _largest(fields) != 0 or any(
@@ -126,7 +125,7 @@ class _Translation:
         )
         inherits = not packed and any(field.type.stated for field in fields)
         translated = CtypesRecord(
-            name=python_name(record.key),
+            name=self._names[record.key],
             record=record,
             size=layout.size,
             fields=fields,
@@ -138,7 +137,7 @@ class _Translation:
         self._types.add(record.key, translated.type)
 
     def _constants(self, record: Record, field: Field) -> tuple[str, str] | None:
-        number = field.role == "member" and field.type.annotation == "int" and field.bits is None
+        number = field.role == "member" and field.type.annotation() == "int" and field.bits is None
         return self._values.of(self._abi, record, field.name) if number else None
 
     def _plain(self, member: Member, start: int) -> Field:
@@ -194,6 +193,13 @@ class _Translation:
 def _largest(fields: Iterable[Field]) -> int:
     """The alignment of what is aligned most."""
     return max((field.type.align for field in fields), default=1)
+
+
+def _free(name: str, members: Collection[str]) -> str:
+    """A name for what has none in C."""
+    while name in members:
+        name += "_"
+    return name
 
 
 def _hidden(field: Field, members: Collection[str]) -> bool:

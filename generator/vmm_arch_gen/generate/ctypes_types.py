@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TypeAlias
 
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar, Type, spell
+
+Local: TypeAlias = Mapping[str, str]
+"""How a module calls names that it imports, where one of C's names is the same."""
+NO_OTHERS: Local = MappingProxyType({})
 
 
 class Inexpressible(Exception):
@@ -45,38 +52,44 @@ class CType:
         """Whether the name is one of ctypes' own, and no record's."""
         return self.name in SHORT
 
-    @property
-    def expression(self) -> str:
+    def expression(self, local: Local = NO_OTHERS) -> str:
         """The type with ctypes' names: ``(c_uint8 * 3) * 2``."""
-        return self._of(self.name)
+        imported = self.plain or self == POINTER
+        return self._of(local.get(self.name, self.name) if imported else self.name)
 
-    @property
-    def short(self) -> str:
+    def short(self, local: Local = NO_OTHERS) -> str:
         """The same with the names of templates/vmm_arch/abi/records.py."""
-        return self._of(SHORT.get(self.name, self.name))
+        return self._of(self.short_name(local))
+
+    def short_name(self, local: Local) -> str:
+        """The name that an array of the type is made of."""
+        return local.get(SHORT[self.name], SHORT[self.name]) if self.plain else self.name
 
     def _of(self, text: str) -> str:
         for number, count in enumerate(reversed(self.counts)):
             text = f"({text}) * {count}" if number else f"{text} * {count}"
         return text
 
-    @property
-    def annotation(self) -> str:
+    def annotation(self, local: Local = NO_OTHERS) -> str:
         """What reading a member of the type gives."""
         depth = len(self.counts)
         if depth and self.name == "c_char":
-            return f"{'Rows[' * (depth - 1)}bytes{']' * (depth - 1)}"
+            rows = local.get("Rows", "Rows")
+            return f"{f'{rows}[' * (depth - 1)}bytes{']' * (depth - 1)}"
         if depth:
-            return f"{'Array[' * depth}{self.name}{']' * depth}"
+            array = local.get("Array", "Array")
+            element = local.get(self.name, self.name) if self.plain else self.name
+            return f"{f'{array}[' * depth}{element}{']' * depth}"
         return _READ_AS.get(self.name, "int") if self.plain else self.name
 
     @property
     def annotated_with(self) -> tuple[str, ...]:
-        """The names of ctypes in the annotation, and Rows."""
-        container, bracket, _ = self.annotation.partition("[")
-        if not bracket:
+        """The names that :meth:`annotation` needs: of ctypes, and Rows."""
+        if self.name == "c_char" and self.counts:
+            return ("Rows",) if len(self.counts) > 1 else ()
+        if not self.counts:
             return ()
-        return (container, self.name) if self.plain and container == "Array" else (container,)
+        return ("Array", self.name) if self.plain else ("Array",)
 
 
 VOID = CType("None", 0, 1)

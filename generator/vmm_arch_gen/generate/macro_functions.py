@@ -29,7 +29,6 @@ from vmm_arch_gen.abi.expressions import (
 )
 from vmm_arch_gen.abi.integers import IntType
 from vmm_arch_gen.abi.model import MacroFunction
-from vmm_arch_gen.generate.names import python_name
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,20 @@ class PythonFunction:
 
 
 def python_function(
-    macro: MacroFunction, taken: Container[str], examples: Mapping[str, str]
+    macro: MacroFunction,
+    records: Mapping[str, str],
+    taken: Container[str],
+    examples: Mapping[str, str],
 ) -> PythonFunction:
     """A macro as a function; ``taken`` are names that a parameter must not hide.
 
-    ``examples`` has a path of a member for each record.
+    ``records`` has the Python names of records, ``examples`` a path of a member of each.
     """
     names = {name: _parameter_name(name, taken) for name in macro.parameters}
-    counting = _Writer(names)
+    counting = _Writer(names, records)
     counting.exact(macro.value)
     often = {name for name, count in counting.converted.items() if count > 1}
-    writer = _Writer(names, often)
+    writer = _Writer(names, records, often)
     result = writer.exact(macro.value).text
     used = uses(macro.value)
     converted = sorted(often, key=macro.parameters.index)
@@ -93,7 +95,7 @@ def _documentation(
 ) -> Iterator[str]:
     for name, use in uses(macro.value).items():
         if isinstance(use, Offset):
-            record = python_name(use.record)
+            record = writer.records[use.record]
             yield f"``{names[name]}`` is a member of {record}: ``{examples[use.record]}``."
         elif isinstance(use, SizeOf):
             yield f"``{names[name]}`` is a ctypes type."
@@ -139,6 +141,7 @@ class _Writer:
     """Writes the expression of one macro."""
 
     names: Mapping[str, str]
+    records: Mapping[str, str]
     often: Container[str] = ()
     """The arguments that a statement before has converted already."""
     converted: Counter[str] = field(default_factory=Counter)
@@ -160,7 +163,7 @@ class _Writer:
                 return _Text(f"sizeof({self.names[name]})")
             case Offset(record, name):
                 self.imports.add("offset_of")
-                return _Text(f"offset_of({python_name(record)}, {self.names[name]})")
+                return _Text(f"offset_of({self.records[record]}, {self.names[name]})")
             case Cast(to, operand):
                 return self._converted(operand, to, decimal)
             case Unary(op, operand, type):

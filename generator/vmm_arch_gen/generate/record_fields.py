@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from vmm_arch_gen.generate.ctypes_types import SHORT, CType, integer
+from vmm_arch_gen.generate.ctypes_types import NO_OTHERS, SHORT, CType, Local, integer
 
 MAKERS = ("any_of", "bit_field", "bits_at", "of", "one_of", "signed_bits_at", "unnamed")
 """What class bodies call, of templates/vmm_arch/abi/records.py."""
@@ -53,7 +53,7 @@ class Field:
 
     @property
     def makers(self) -> Iterator[str]:
-        """The names of templates/vmm_arch/abi/records.py that :attr:`statement` uses."""
+        """The names of templates/vmm_arch/abi/records.py that :meth:`statement` uses."""
         maker, _ = self._maker
         if maker:
             yield maker
@@ -62,16 +62,15 @@ class Field:
         if self.type.plain and not self.view:
             yield SHORT[self.type.name]
 
-    @property
-    def statement(self) -> str:
+    def statement(self, local: Local = NO_OTHERS) -> str:
         """What a class body says of the member."""
-        annotation = f": {self.type.annotation}" if self.role == "member" else ""
-        text = self.type.short
+        annotation = f": {self.type.annotation(local)}" if self.role == "member" else ""
+        text = self.type.short(local)
         if self.hidden:  # it is named by a text
-            name = SHORT.get(self.type.name, self.type.name)
-            arguments = (f'"{name}"', *map(str, self.type.counts))
-            text = f"of({', '.join(arguments)})"
+            arguments = (f'"{self.type.short_name(local)}"', *map(str, self.type.counts))
+            text = f"{local.get('of', 'of')}({', '.join(arguments)})"
         maker, more = self._maker
         if maker:
+            maker = local.get(maker, maker)
             text = f"{maker}({', '.join(more if self.view else (text, *more))})"
         return f"{self.name}{annotation} = {text}"

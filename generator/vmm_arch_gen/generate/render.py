@@ -15,6 +15,7 @@ from vmm_arch_gen.arch.macros import syntax_problem
 from vmm_arch_gen.arch.sources import read_text
 from vmm_arch_gen.diagnostics import InputError, Problem
 from vmm_arch_gen.generate.formatting import LINE_LENGTH, NotPython, format_source
+from vmm_arch_gen.generate.names import python_name
 from vmm_arch_gen.generate.refused import kept
 
 
@@ -33,6 +34,7 @@ class Templates:
             autoescape=False,
         )
         self._environment.filters["number"] = _number
+        self._environment.filters["python"] = python_name
         self._environment.filters["bytes"] = _bytes
         self._environment.filters["wrapped"] = _wrapped
         self._environment.filters["fitted"] = _fitted

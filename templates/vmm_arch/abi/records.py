@@ -221,8 +221,8 @@ _PLAIN: set[Any] = {type(ctypes.c_uint8), type(ctypes.Array)}
 """The types of types that are a member as they stand; those of records are added below."""
 
 
-_STAND_INS = frozenset((_Named, _Chars, _Member, _Bits))
-"""The types of what stands for a member that is more than that, or whose type comes later."""
+_OF_MEMBERS = (type, _Member, _Named, _Chars, _Bits)
+"""The types of what stands for a member in a class body."""
 
 
 def _record(metaclass: Any, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> Any:
@@ -260,7 +260,7 @@ def _elaborate(
     most = 8
     for member, value in body.items():
         how = type(value)
-        if member[:2] == "__" and how not in _PLAIN and how not in _STAND_INS:  # a method
+        if member[:2] == "__" and not isinstance(value, _OF_MEMBERS):  # a method
             namespace[member] = value
             continue
         if member.startswith(mangled):
