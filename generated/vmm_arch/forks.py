@@ -23,20 +23,29 @@ class ForkLock:
     """
 
     def __init__(self) -> None:
+        self._renew()
+        _LOCKS.add(self)
+
+    def _renew(self) -> None:
         self._lock = RLock()
         self._holder = 0
-        """The thread that holds it, or held it last."""
-        _LOCKS.add(self)
+        """The thread that holds it, or 0; another thread may have taken it a moment ago."""
+        self._taken = 0
+        """How often that thread has taken it."""
 
     def acquire(self, blocking: bool = True) -> bool:
         """Take the lock; without ``blocking`` return False if another thread has it."""
         taken = self._lock.acquire(blocking)
         if taken:
             self._holder = get_ident()
+            self._taken += 1
         return taken
 
     def release(self) -> None:
         """Give it back as often as it was taken."""
+        self._taken -= 1
+        if not self._taken:
+            self._holder = 0
         self._lock.release()
 
     def __enter__(self) -> None:
@@ -62,7 +71,7 @@ def _is_a_child() -> None:
     _forks += 1
     for lock in _LOCKS:
         if lock._holder != get_ident():
-            lock._lock = RLock()
+            lock._renew()
 
 
 if hasattr(os, "register_at_fork"):

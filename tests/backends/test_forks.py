@@ -129,6 +129,26 @@ class TestLocks:
         with lock, lock:
             pass
 
+    def test_one_that_this_thread_held_before(self) -> None:
+        """Another thread has taken it, and not yet come to note that."""
+        lock = ForkLock()
+        with lock:
+            pass
+        taken, done = threading.Event(), threading.Event()
+
+        def take() -> None:
+            with lock._lock:
+                taken.set()
+                done.wait()
+
+        taking = threading.Thread(target=take)
+        taking.start()
+        assert taken.wait(LATE)
+        said = in_a_child(lambda: lock.acquire(blocking=False) or 1 / 0)
+        done.set()
+        taking.join()
+        assert said == ""
+
     def test_one_that_this_thread_holds(self) -> None:
         lock = ForkLock()
         with lock:
