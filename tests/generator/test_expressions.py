@@ -83,6 +83,14 @@ def test_random_expressions(
         ("VENDOR(3, struct pair)", "ioctl M = 0x40103b03 write struct pair in test.h"),
         ("_IOW('x', 1, THE_PAIR)", "ioctl M = 0x40107801 write struct pair in test.h"),
         ("_IOW('x', 1, int (*)[3])", "ioctl M = 0x40087801 write int[3]* in test.h"),
+        ("_IOC(_IOC_READ, 'x', 1, sizeof(struct pair))", "ioctl M = 0x80107801 read struct pair in test.h"),
+        ("_IOC(_IOC_NONE, 'x', 1, sizeof(int))", "ioctl M = 0x47801 none int in test.h"),
+        ("(_IOC((_IOC_READ | _IOC_WRITE), TYPE, 1, sizeof (char[2])))", "ioctl M = 0xc0023b01 readwrite char[2] in test.h"),
+        ("_IOC(_IOC_WRITE, 'x', 1, 0)", "ioctl M = 0x40007801 write in test.h"),
+        ("_IOC(_IOC_READ, 'x', 1, 12)", "constant M = 0x800c7801 in test.h"),
+        ("_IOC(_IOC_READ, 'x', 1, sizeof(int) + sizeof(int))", "constant M = 0x80087801 in test.h"),
+        ("_IOC(2U, 'x', 1, sizeof(int))", "constant M = 0x80047801 in test.h"),
+        ("_IOC(_IOC_READ, 'x', 1, sizeof(opaque))", "omitted macro M in test.h: struct opaque is not defined"),
         ("(_IOW(TYPE, 1, int)) | (_IOW(TYPE, 2, int))", "constant M = 0x40043b03 in test.h"),
         ("(TYPE, 1)", "omitted macro M in test.h: a ExprList is not part of an integer constant"),
         ("_IOW('x', 1, struct absent)", "omitted macro M in test.h: names absent, which the headers do not define"),
@@ -100,6 +108,8 @@ def test_macros_as_headers_have_them(
         "typedef struct opaque opaque;\n#define _IOW(type, nr, size) (1U << 30 | (type) << 8 | (nr) | sizeof(size) << 16)\n"
         "#define TYPE (';')\n#define VENDOR(nr, size) _IOW(TYPE, nr, size)\n"
         "#define THE_PAIR struct pair\n"
+        "#define _IOC(direction, type, nr, size) ((direction) << 30 | (type) << 8 | (nr) | (size) << 16)\n"
+        "#define _IOC_NONE 0U\n#define _IOC_WRITE 1U\n#define _IOC_READ 2U\n"
     )
     text = f"{PROLOGUE}{more}#define M {body}\n"
     abi = headers.prove(text, table.targets["kvm_x86_64"], table, tmp_path)

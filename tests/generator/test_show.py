@@ -185,6 +185,7 @@ def test_systems_have_the_rules_of_their_headers(paths: Project) -> None:
         ("kvm_powerpc64le", "KVM_SET_REGS", "0x8188ae82", "write 0xae/0x82, 392 bytes: struct kvm_regs"),
         ("bhyve_x86_64", "VM_RUN", "0x80207601", "write 0x76/0x1, 32 bytes: struct vm_run"),
         ("bhyve_riscv64", "VM_REINIT", "0x20007605", "none 0x76/0x5"),
+        ("xen_x86_64", "IOCTL_PRIVCMD_HYPERCALL", "0x305000", "none 0x50/0x0, 48 bytes: privcmd_hypercall_t"),
         ("nvmm_x86_64", "NVMM_IOC_CAPABILITY", "0x40684e00", "read 0x4e/0x0, 104 bytes : struct nvmm_ioc_capability"),
         ("openbsd_vmm_x86_64", "VMM_IOC_INTR", "0x800c5606", "write 0x56/0x6, 12 bytes: struct vm_intr_params"),
     ):  # fmt: skip

@@ -10,12 +10,13 @@ from vmm_arch_gen.abi.model import Direction
 from vmm_arch_gen.diagnostics import Problem
 from vmm_arch_gen.extract.expressions import UndefinedName
 from vmm_arch_gen.extract.missing import MissingName
-from vmm_arch_gen.extract.preprocess import IOCTL_MAKERS, Macro
+from vmm_arch_gen.extract.preprocess import IOCTL_DIRECTIONS, IOCTL_MAKERS, Macro
 from vmm_arch_gen.extract.respell import split
 
 _WORD = re.compile(r"\w+")
 _CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
-_CALL = re.compile(r"_IO(?P<direction>R|W|WR|)\s*\((?P<arguments>.*)\)")
+_CALL = re.compile(r"_IO(?P<direction>R|W|WR|C|)\s*\((?P<arguments>.*)\)")
+_SIZEOF = re.compile(r"sizeof\s*\((?P<type>.*)\)")
 _NAMES = 3
 """As many are named of those that are lost for one reason."""
 _DIRECTIONS: dict[str, Direction] = {
@@ -24,6 +25,8 @@ _DIRECTIONS: dict[str, Direction] = {
     "W": "write",
     "WR": "readwrite",
 }
+_READ = frozenset({"_IOC_READ", "IOC_OUT", "IOC_INOUT"})
+_WRITE = frozenset({"_IOC_WRITE", "IOC_IN", "IOC_INOUT"})
 
 
 @dataclass(frozen=True)
@@ -46,16 +49,35 @@ def makes_ioctl(macros: Mapping[str, Macro]) -> list[str]:
 
 
 def ioctl_call(text: str) -> IoctlCall | None:
-    """Take apart what a macro expands to; None if it is not one call of ``_IO`` or its like."""
+    """Take apart what a macro expands to; None if it is not one call of ``_IO`` or its like.
+
+    With ``_IOC`` the size must be a type's, or 0.
+    """
     text = _plain(text)
     while text.startswith("(") and text.endswith(")") and balanced(text[1:-1]):
         text = text[1:-1].strip()
     match = _CALL.fullmatch(text)
     if match is None or not balanced(match["arguments"]):
         return None
-    arguments = split(match["arguments"])
+    arguments = [argument.strip() for argument in split(match["arguments"])]
+    if match["direction"] == "C":
+        return _given_size(arguments)
     direction = _DIRECTIONS[match["direction"]]
-    return IoctlCall(direction, arguments[2].strip() if len(arguments) > 2 else None)
+    return IoctlCall(direction, arguments[2] if len(arguments) > 2 else None)
+
+
+def _given_size(arguments: Sequence[str]) -> IoctlCall | None:
+    """``_IOC(direction, type, number, size)``; None if the size is not a type's."""
+    directions = set(_WORD.findall(arguments[0]))
+    if len(arguments) != 4 or not directions <= {*IOCTL_DIRECTIONS}:
+        return None
+    reads, writes = not directions.isdisjoint(_READ), not directions.isdisjoint(_WRITE)
+    direction = _DIRECTIONS["W" * writes + "R" * reads]
+    size = arguments[3]
+    if size == "0":
+        return IoctlCall(direction, None)
+    match = _SIZEOF.fullmatch(size)
+    return IoctlCall(direction, match["type"]) if match and balanced(match["type"]) else None
 
 
 def lost(macros: Sequence[Macro], why: Exception) -> Problem:

@@ -42,8 +42,13 @@ _OPTIONS = (
 )
 
 
-IOCTL_MAKERS = ("_IO", "_IOR", "_IOW", "_IOWR")
+IOCTL_MAKERS = ("_IO", "_IOR", "_IOW", "_IOWR", "_IOC")
 """The macros that every system's headers make ioctl numbers with."""
+IOCTL_DIRECTIONS = (
+    *("_IOC_NONE", "_IOC_READ", "_IOC_WRITE"),
+    *("IOC_VOID", "IOC_OUT", "IOC_IN", "IOC_INOUT"),
+)
+"""What the last of them is given as the direction, under Linux and on the BSDs."""
 
 _PROBE = "__vmm_arch_probe__"
 _PROBES = "<macros>"
@@ -157,7 +162,7 @@ def expand(
     ioctls: Sequence[str],
 ) -> Expansions:
     """Expand macros: ``uses`` has C text that uses each; ``ioctls`` are those that make ioctl numbers."""
-    undefined = "".join(f"#undef {name}\n" for name in IOCTL_MAKERS)
+    undefined = "".join(f"#undef {name}\n" for name in (*IOCTL_MAKERS, *IOCTL_DIRECTIONS))
     refused: dict[str, str] = {}
     raw: str | None = None
     while raw is None:
