@@ -437,7 +437,12 @@ def _made(sink: str, form: Form, given: Any, problems: list[str]) -> Any:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether saved state is the same, byte for byte."""
-    if isinstance(one, ctypes.Structure) and isinstance(other, ctypes.Structure):
+    if one is None or other is None:
+        return one is other
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    raw = (ctypes.Structure, ctypes.Array, bytes, bytearray)
+    if isinstance(one, raw) and isinstance(other, raw):
         return bytes(one) == bytes(other)
     return bool(one == other)
 

@@ -43,9 +43,9 @@ class TestCalls:
         for way in ("ioctl", "ioctl_large"):
             real = getattr(arch, way)
 
-            def recorded(fd: int, request: int, argument: Any, real: Any = real) -> int:
+            def recorded(fd: int, request: int, *argument: Any, real: Any = real) -> int:
                 requests.append(request)
-                result: int = real(fd, request, argument)
+                result: int = real(fd, request, *argument)
                 return result
 
             monkeypatch.setattr(arch, way, recorded)

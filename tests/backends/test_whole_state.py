@@ -21,55 +21,14 @@ from vmm_arch.x86_64.entry import Long64, RealMode
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 CODE = 0x10000
-COMPUTES = """
-    .intel_syntax noprefix
-    .code64
-    mov rsi, 0x5851f42d4c957f2d
-    mov rdi, 0x14057b7ef767814f
-    mov eax, 1
-    xorps xmm0, xmm0
-    fldz
-again:
-    mov ecx, 50
-step:
-    imul rax, rsi
-    add rax, rdi
-    cvtsi2sd xmm1, eax
-    addsd xmm0, xmm1
-    fld1
-    faddp st(1), st
-    dec ecx
-    jnz step
-    mov r9, rax
-    mov dr1, rax
-    mov ecx, 0xc0000082                 // LSTAR
-    mov edx, 0
-    wrmsr
-    mov eax, r9d
-    out 0x10, eax
-    movq r8, xmm0
-    mov eax, r8d
-    out 0x11, eax
-    fist dword ptr [0x3000]
-    mov eax, [0x3000]
-    out 0x12, eax
-    mov ecx, 0xc0000082
-    rdmsr
-    mov rbx, dr1
-    add eax, ebx
-    out 0x13, eax
-    mov rax, r9
-    jmp again
-"""
+COMPUTES = Path(__file__).parents[1] / "guests/save_restore.S"
 SENDS = bytes.fromhex("b0 05 e6 10 fe c0 e6 10 f4")  # mov al, 5; out; inc al; out; hlt
 
 
 @pytest.fixture
-def long_mode(arch: AnyBackend, tmp_path: Path) -> Iterator[Callable[[], Any]]:
+def long_mode(arch: AnyBackend) -> Iterator[Callable[[], Any]]:
     """Makes machines of one vCPU that computes for ever."""
-    source = tmp_path / "computes.S"
-    source.write_text(COMPUTES)
-    code = assemble(source, CODE)
+    code = assemble(COMPUTES, CODE)
     opened: list[Any] = []
 
     def machine() -> Any:

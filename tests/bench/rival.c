@@ -473,6 +473,110 @@ static void measure_io_exit_busy(int64_t *times, size_t count)
     enough = false;
 }
 
+/* ---- The whole state of a vCPU ---- */
+
+/* A machine with interrupt controllers, and what its vCPU has, as ours finds out when it is made. */
+static struct machine whole;
+static size_t xsave_size;
+
+enum { MSRS_AT_ONCE = 255, MOST_MSRS = 1024 };
+struct msr_image { /* struct kvm_msrs with its entries */
+    uint32_t count;
+    uint32_t padding;
+    struct kvm_msr_entry entries[MSRS_AT_ONCE];
+};
+static struct msr_image msr_images[MOST_MSRS / MSRS_AT_ONCE + 1];
+
+static size_t add_msrs(size_t count, uint32_t first, uint32_t last)
+{
+    for (uint32_t index = first; index <= last; index++) {
+        struct msr_image one = {.count = 1, .entries[0].index = index};
+        if (index == 0x10 || ioctl(whole.vcpu, KVM_GET_MSRS, &one) != 1)
+            continue;
+        struct msr_image *image = &msr_images[count++ / MSRS_AT_ONCE];
+        image->entries[image->count++].index = index;
+    }
+    return count;
+}
+
+static void make_whole(void)
+{
+    static struct { /* struct kvm_msr_list with its indices */
+        uint32_t count;
+        uint32_t indices[MOST_MSRS];
+    } list = {.count = MOST_MSRS};
+    whole = new_machine(new_memory(), true);
+    CALL(whole.vcpu, KVM_SET_CPUID2, short_cpuid);
+    xsave_size = (size_t)CALL(whole.vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+    CALL(device, KVM_GET_MSR_INDEX_LIST, &list);
+    size_t count = 0;
+    for (uint32_t i = 0; i < list.count; i++)
+        count = add_msrs(count, list.indices[i], list.indices[i]);
+    /* What the list leaves out: the memory types, and the banks of machine checks. */
+    count = add_msrs(count, 0x200, 0x20f);
+    count = add_msrs(count, 0x250, 0x26f);
+    count = add_msrs(count, 0x280, 0x29f);
+    count = add_msrs(count, 0x2ff, 0x2ff);
+    count = add_msrs(count, 0x400, 0x47f);
+    add_msrs(count, 0xc0010140, 0xc0010141);
+}
+
+struct whole_state {
+    uint64_t tsc_offset;
+    struct msr_image tsc;
+    int tsc_khz;
+    struct kvm_mp_state activity;
+    struct kvm_sregs2 sregs;
+    struct kvm_regs regs;
+    struct kvm_xcrs xcrs;
+    struct kvm_debugregs debugregs;
+    struct kvm_lapic_state lapic;
+    struct kvm_vcpu_events events;
+    struct msr_image msrs[LENGTH(msr_images)];
+    uint8_t xsave[];
+};
+
+static void save(struct whole_state *state)
+{
+    struct kvm_device_attr offset = {
+        .group = KVM_VCPU_TSC_CTRL,
+        .attr = KVM_VCPU_TSC_OFFSET,
+        .addr = (uintptr_t)&state->tsc_offset,
+    };
+    int fd = whole.vcpu;
+    state->tsc_khz = CALL(fd, KVM_GET_TSC_KHZ, 0);
+    CALL(fd, KVM_GET_DEVICE_ATTR, &offset);
+    state->tsc.count = 1;
+    state->tsc.entries[0].index = 0x10;
+    CALL(fd, KVM_GET_MSRS, &state->tsc);
+    CALL(fd, KVM_GET_MP_STATE, &state->activity);
+    CALL(fd, KVM_GET_SREGS2, &state->sregs);
+    CALL(fd, KVM_GET_REGS, &state->regs);
+    CALL(fd, KVM_GET_XSAVE, state->xsave);
+    CALL(fd, KVM_GET_XCRS, &state->xcrs);
+    CALL(fd, KVM_GET_DEBUGREGS, &state->debugregs);
+    CALL(fd, KVM_GET_LAPIC, &state->lapic);
+    memcpy(state->msrs, msr_images, sizeof msr_images);
+    for (size_t i = 0; i < LENGTH(msr_images) && state->msrs[i].count; i++)
+        CALL(fd, KVM_GET_MSRS, &state->msrs[i]);
+    CALL(fd, KVM_GET_VCPU_EVENTS, &state->events);
+}
+
+static void measure_save(int64_t *times, size_t count)
+{
+    if (!whole.run)
+        make_whole();
+    for (size_t i = 0; i < count; i++) {
+        int64_t start = now();
+        struct whole_state *state = calloc(1, sizeof *state + xsave_size);
+        if (!state)
+            fail("calloc", strerror(errno));
+        save(state);
+        times[i] = now() - start;
+        free(state);
+    }
+}
+
 /* ---- The server ---- */
 
 static const struct {
@@ -484,6 +588,7 @@ static const struct {
     {"configure_ours", measure_configure_ours},
     {"configure_ours_after_cpuid", measure_configure_ours_after_cpuid},
     {"set_regs", measure_set_regs},
+    {"save", measure_save},
     {"io_exit", measure_io_exit},
     {"io_exit_busy", measure_io_exit_busy},
 };

@@ -160,6 +160,15 @@ def arch_functions() -> None:
         for _ in range(MACHINES):
             for name, loop in loops.items():
                 times[name] += loop()
+        with arch.GuestMemory(1 << 16) as other, arch.Vm(other, irqchip=True) as whole:
+            saved = whole.vcpus[0]
+            for _ in range(MACHINES):
+                saves = {
+                    "save": lambda: timed(saved.save, CALLS // 3),
+                    "save, C": lambda: in_c("save", CALLS // 3),
+                }
+                for name, loop in saves.items():
+                    times.setdefault(name, []).extend(loop())
         names = ("busy exit", "busy exit, twin", "busy exit, default interval", "busy exit, C")
         times |= {name: [] for name in names}
         for _ in range(MACHINES):
@@ -185,6 +194,7 @@ def arch_functions() -> None:
     difference("an exit, over C", times["exit"], times["exit, C"], "1.8 at most")
     difference("an exit, over fcntl.ioctl", times["exit"], times["exit, bare"], "-")
     difference("an exit by the twin, over C", times["exit, twin"], times["exit, C"], "-")
+    ratio("the whole state read, to C", times["save"], times["save, C"], "1.15 at most")
     what = "an exit while another thread computes, over C"
     difference(what, times["busy exit"], times["busy exit, C"], "1.8 at most")
     for name in names:

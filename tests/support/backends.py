@@ -33,9 +33,9 @@ def before_kvm_calls(patch: pytest.MonkeyPatch, before: Before) -> None:
     for way in ("ioctl", "ioctl_large"):
         real = getattr(kvm_x86_64, way)
 
-        def watched(fd: int, request: int, argument: Any, real: Any = real) -> Any:
+        def watched(fd: int, request: int, *argument: Any, real: Any = real) -> Any:
             before(f"{request:#x}")
-            return real(fd, request, argument)
+            return real(fd, request, *argument)
 
         patch.setattr(kvm_x86_64, way, watched)
 

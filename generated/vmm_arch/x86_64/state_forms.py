@@ -96,16 +96,17 @@ class XsaveForm:
     Who changes the rest has to set the bits of its components in ``xstate_bv`` as well.
     """
 
-    def elements(self, saved: bytes | bytearray) -> dict[str, Element]:
+    def elements(self, saved: Any) -> dict[str, Element]:
+        area = bytes(saved)
         found = {
-            name: Element(int.from_bytes(saved[at : at + size], "little"), 8 * size)
+            name: Element(int.from_bytes(area[at : at + size], "little"), 8 * size)
             for name, (at, size) in _LEGACY.items()
         }
-        rest = saved[_EXTENDED:]
+        rest = area[_EXTENDED:]
         found[XSAVE_COMPONENTS] = Element(int.from_bytes(rest, "little"), 8 * len(rest))
         return found
 
-    def shape(self, saved: bytes | bytearray) -> object:
+    def shape(self, saved: Any) -> object:
         return len(saved)
 
     def width(self, name: str) -> int | None:
@@ -114,7 +115,7 @@ class XsaveForm:
     def blank(self) -> bytearray:
         return bytearray(_EXTENDED)
 
-    def changed(self, saved: bytes | bytearray, changes: Mapping[str, Element]) -> bytearray:
+    def changed(self, saved: Any, changes: Mapping[str, Element]) -> Any:
         copy = bytearray(saved)
         for name, element in changes.items():
             data = element.value.to_bytes(element.bits // 8, "little")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 from vmm_arch.abi import whp_x86_64 as abi
 from vmm_arch.abi.whp_x86_64 import WHV_REGISTER_VALUE
@@ -98,6 +98,6 @@ class RegistersForm:
 class ExtendedForm(XsaveForm):
     """An XSAVE area without the legacy registers, which are registers by name."""
 
-    def elements(self, saved: bytes | bytearray) -> dict[str, Element]:
+    def elements(self, saved: Any) -> dict[str, Element]:
         found = super().elements(saved)
         return {name: found[name] for name in ("xstate_bv", "xcomp_bv", "xsave.extended")}
