@@ -92,6 +92,10 @@ class SavedState:
         self._saved = saved
         self._elements: dict[str, dict[str, Element]] = {}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Support for copying and pickling, which ctypes' arrays do not have."""
+        return type(self), ({sink: _portable(saved) for sink, saved in self._saved.items()},)
+
     @property
     def elements(self) -> dict[str, int]:
         """All elements with their values, in a new dictionary."""
@@ -313,6 +317,10 @@ class SavedMachineState(SavedState):
         self.vcpus: tuple[Any, ...] = tuple(vcpus)
         """The states of the vCPUs by their index."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        kind, arguments = super().__reduce__()
+        return kind, (*arguments, self.vcpus)
+
     def _with(self, saved: Mapping[str, Any]) -> Any:
         return type(self)(saved, self.vcpus)
 
@@ -444,6 +452,13 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, raw) and isinstance(other, raw):
         return bytes(one) == bytes(other)
     return bool(one == other)
+
+
+def _portable(saved: Any) -> Any:
+    """Saved state with bytes for ctypes' arrays."""
+    if isinstance(saved, ctypes.Array):
+        return bytes(saved)
+    return tuple(map(_portable, saved)) if isinstance(saved, tuple) else saved
 
 
 def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

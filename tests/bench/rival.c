@@ -518,6 +518,7 @@ static void make_whole(void)
     count = add_msrs(count, 0x280, 0x29f);
     count = add_msrs(count, 0x2ff, 0x2ff);
     count = add_msrs(count, 0x400, 0x47f);
+    count = add_msrs(count, 0xc0000103, 0xc0000103);
     add_msrs(count, 0xc0010140, 0xc0010141);
 }
 

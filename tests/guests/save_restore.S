@@ -1,27 +1,30 @@
 // Computes for ever in all kinds of registers, general, x87, SSE, debug and model-specific ones, and
 // says after each round what they have.
+//
+// In x87 and SSE registers with FXSAVE and FXRSTOR, which is what KVM without hardware support has.
 
     .intel_syntax noprefix
     .code64
 
+    .set area, 0x3000
+
     mov rax, cr4
-    or eax, 0x600                       // OSFXSR, OSXMMEXCPT
+    or eax, 0x200                       // OSFXSR: without it there is no SSE
     mov cr4, rax
     mov rsi, 0x5851f42d4c957f2d
     mov rdi, 0x14057b7ef767814f
     mov eax, 1
-    xorps xmm0, xmm0
-    fldz
 again:
-    mov ecx, 50
+    mov r10d, 50
 step:
     imul rax, rsi
     add rax, rdi
-    cvtsi2sd xmm1, eax
-    addsd xmm0, xmm1
-    fld1
-    faddp st(1), st
-    dec ecx
+    fxsave [area]
+    add [area + 32], rax                // ST0
+    add [area + 160], rax               // XMM0
+    add [area + 160 + 240], rdi         // XMM15
+    fxrstor [area]
+    dec r10d
     jnz step
     mov r9, rax
     mov dr1, rax
@@ -30,11 +33,13 @@ step:
     wrmsr
     mov eax, r9d
     out 0x10, eax
-    movq r8, xmm0
-    mov eax, r8d
+    mov dword ptr [area + 160], 0
+    mov dword ptr [area + 32], 0
+    fxsave [area]
+    mov eax, [area + 160]
+    add eax, [area + 160 + 240]
     out 0x11, eax
-    fist dword ptr [0x3000]
-    mov eax, [0x3000]
+    mov eax, [area + 32]
     out 0x12, eax
     mov ecx, 0xc0000082
     rdmsr

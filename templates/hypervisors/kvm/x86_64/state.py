@@ -112,6 +112,7 @@ SINKS = {
         "constructor": "_msrs_image",
         "form": "_MsrsForm()",
         "variable": "msrs",
+        "running": ("HV_X64_MSR_VP_RUNTIME", "HV_X64_MSR_TIME_REF_COUNT"),
         "calls": ("KVM_GET_MSRS", "KVM_SET_MSRS"),
     },
     "shadow_stack": {
