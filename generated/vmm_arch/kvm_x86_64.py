@@ -571,12 +571,15 @@ GUEST_SSP: Final = KVM_REG_X86 | KVM_REG_SIZE_U64 | KVM_X86_REG_TYPE_KVM << 32 |
 DEBUG_REGISTERS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
 MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
 MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
+TSC_IMAGE: Final = bytes(kvm_msrs(nmsrs=1)) + bytes(kvm_msr_entry(index=IA32_TSC))
+"""The argument of KVM_GET_MSRS for the time stamp counter."""
 MSRS_AT_ONCE: Final = 255
 """The most MSRs in one call: fewer than KVM's MAX_IO_MSRS."""
 UNLISTED_MSRS: Final = (
     *range(IA32_MTRR_PHYSBASE0, IA32_MTRR_PHYSBASE0 + 16),
     *IA32_MTRR_FIXED,
     IA32_MTRR_DEF_TYPE,
+    IA32_TSC_AUX,
     *range(IA32_MC0_CTL2, IA32_MC0_CTL2 + 32),
     *range(IA32_MC0_CTL, IA32_MC0_CTL + 4 * 32),
     *AMD_OSVW,
@@ -638,10 +641,11 @@ CAUSES: Final[Mapping[tuple[str, str], str]] = {
 """The usual causes when KVM refuses a call."""
 
 
-def _call(fd: int, request: int, argument: Any = 0) -> int:
+def _call(fd: int, request: int, argument: Any = None) -> int:
     """Make a KVM call with at most 1,024 bytes: with more, fcntl's would hold the GIL."""
     try:
-        result: int = ioctl(fd, request, argument)
+        # An integer makes the call a microsecond slower than none, which means 0.
+        result: int = ioctl(fd, request) if argument is None else ioctl(fd, request, argument)
         return result
     except OSError as error:
         raise kvm.refused(error, request, vars(abi), CAUSES) from None
@@ -838,7 +842,8 @@ def _existing_msrs(fd: int, indices: Sequence[int]) -> dict[int, int]:
 class _Abilities:
     """What of the state this kernel has, for a machine with this CPUID."""
 
-    xsave_size: int
+    area: Any
+    """The type of an XSAVE area, an array of bytes."""
     tsc_offset: bool
     nested_size: int
     """0 if there is no state of nested guests."""
@@ -850,7 +855,7 @@ def _abilities(vm: Vm) -> _Abilities:
     if vm._known_abilities is None:
         has_cet = any(e.function == 7 and e.index == 0 and e.ecx >> 7 & 1 for e in vm.cpuid)
         vm._known_abilities = _Abilities(
-            _call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) or XSAVE_SIZE,
+            ctypes.c_ubyte * (_call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2) or XSAVE_SIZE),
             bool(_call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_VCPU_ATTRIBUTES)),
             _call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE),
             has_cet and bool(_call(vm.fd, KVM_CHECK_EXTENSION, KVM_CAP_ONE_REG)),
@@ -886,23 +891,22 @@ def _write_chip(vm: Vm, chip: int, state: kvm_irqchip) -> None:
 class _MsrsForm:
     """Arguments of KVM_SET_MSRS, one after the other, each with at most 255 MSRs."""
 
-    def elements(self, saved: Sequence[bytearray]) -> dict[str, Element]:
-        entries = (e for image in saved for e in struct.iter_unpack("<IIQ", image[MSR_HEADER:]))
+    def elements(self, saved: Sequence[Any]) -> dict[str, Element]:
+        images = (bytes(image)[MSR_HEADER:] for image in saved)
+        entries = (entry for image in images for entry in struct.iter_unpack("<IIQ", image))
         return {msr_element(index): Element(value, 64) for index, _, value in entries}
 
-    def shape(self, saved: Sequence[bytearray]) -> object:
+    def shape(self, saved: Sequence[Any]) -> object:
         at = range(MSR_HEADER, MSR_HEADER + 4)  # of the first index
-        return [image[byte::MSR_ENTRY] for image in saved for byte in at]
+        return [bytes(image)[byte::MSR_ENTRY] for image in saved for byte in at]
 
     def width(self, name: str) -> int | None:
         return None if msr_of_element(name) is None else 64
 
-    def blank(self) -> tuple[bytearray, ...]:
+    def blank(self) -> tuple[Any, ...]:
         return ()
 
-    def changed(
-        self, saved: Sequence[bytearray], changes: Mapping[str, Element]
-    ) -> tuple[bytearray, ...]:
+    def changed(self, saved: Sequence[Any], changes: Mapping[str, Element]) -> tuple[Any, ...]:
         values = {
             msr_of_element(name): e.value for name, e in {**self.elements(saved), **changes}.items()
         }
@@ -917,36 +921,33 @@ def _msr_images(msrs: Mapping[int, int]) -> Iterator[bytearray]:
         del rest[:MSRS_AT_ONCE]
 
 
-def _read_whole_msrs(vcpu: Vcpu) -> tuple[bytearray, ...]:
+def _read_whole_msrs(vcpu: Vcpu) -> tuple[Any, ...]:
     """Read all MSRs of a vCPU that can be restored."""
-    return tuple(_read_image(vcpu.fd, bytearray(image)) for image in vcpu.vm._other_state.templates)
+    images = []
+    for template in vcpu.vm._other_state.templates:
+        image = type(template).from_buffer_copy(template)
+        count = _call_large(vcpu.fd, KVM_GET_MSRS, image)
+        at = MSR_HEADER + count * MSR_ENTRY
+        if at < len(image):
+            name = msr_element(int.from_bytes(bytes(image[at : at + 4]), "little"))
+            raise HypervisorError("KVM_GET_MSRS", "EINVAL", f"{name} cannot be read any more")
+        images.append(image)
+    return tuple(images)
 
 
-def _read_image(fd: int, image: bytearray) -> bytearray:
-    """Read the MSRs that an argument of KVM_GET_MSRS names."""
-    count = _call_any(fd, KVM_GET_MSRS, image)
-    at = MSR_HEADER + count * MSR_ENTRY
-    if at < len(image):
-        cause = (
-            f"{msr_element(int.from_bytes(image[at : at + 4], 'little'))} cannot be read any more"
-        )
-        raise HypervisorError("KVM_GET_MSRS", "EINVAL", cause)
-    return image
-
-
-def _restore_msrs(vcpu: Vcpu, images: Sequence[bytearray]) -> None:
+def _restore_msrs(vcpu: Vcpu, images: Sequence[Any]) -> None:
     """Write MSRs; the error names all that were refused. Those that are as they shall be already,
     and that KVM does not accept even so, are no reason for an error: some are read-only."""
     problems = []
     present: dict[int, int] = {}
     for image in images:
-        rest = image
+        rest = bytearray(image)
         while (at := MSR_HEADER + _msrs_taken(vcpu.fd, rest) * MSR_ENTRY) < len(rest):
             index, _, value = struct.unpack_from("<IIQ", rest, at)
             present = present or {
                 i: v
                 for now in _read_whole_msrs(vcpu)
-                for i, _, v in struct.iter_unpack("<IIQ", now[MSR_HEADER:])
+                for i, _, v in struct.iter_unpack("<IIQ", bytes(now)[MSR_HEADER:])
             }
             if present.get(index) != value:
                 problems.append(f"{msr_element(index)} cannot be {value:#x}")
@@ -968,7 +969,8 @@ class _OtherState:
     def __init__(self, fd: int, indices: Sequence[int]) -> None:
         existing = _existing_msrs(fd, indices)
         self._image = _msrs_image(existing)
-        self.templates = tuple(_msr_images(dict.fromkeys(existing, 0)))
+        images = _msr_images(dict.fromkeys(existing, 0))
+        self.templates = tuple((ctypes.c_ubyte * len(i)).from_buffer(i) for i in images)
         """Arguments of KVM_GET_MSRS for all of them."""
 
     def restore(self, fd: int) -> None:
@@ -1018,7 +1020,9 @@ def _read_counter(fd: int) -> tuple[int, int]:
     """The time stamp counter, and its offset from the host's."""
     offset = ctypes.c_uint64()
     _call(fd, KVM_GET_DEVICE_ATTR, _offset_attribute(offset))
-    return _read_msrs(fd, [IA32_TSC])[IA32_TSC], offset.value
+    image = bytearray(TSC_IMAGE)
+    _call(fd, KVM_GET_MSRS, image)
+    return int.from_bytes(image[-8:], "little"), offset.value
 
 
 def _restore_counter(fd: int, saved: tuple[int, int]) -> None:
@@ -1053,9 +1057,8 @@ def _restore_offsets(vm: Vm, saved: tuple[int, ...]) -> None:
 
 def _offset_attribute(offset: ctypes.c_uint64) -> kvm_device_attr:
     """The argument of the calls for a vCPU's offset; the number must outlive it."""
-    return kvm_device_attr(
-        group=KVM_VCPU_TSC_CTRL, attr=KVM_VCPU_TSC_OFFSET, addr=ctypes.addressof(offset)
-    )
+    address = ctypes.addressof(offset)
+    return kvm_device_attr(0, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, address)
 
 
 # From templates/hypervisors/kvm/exits.py.j2, exits
@@ -2593,7 +2596,13 @@ _SINKS_OF_VCPU: Final[Mapping[str, StateSink]] = {
             "APIC_PPR",
         ),
     ),
-    "msrs": StateSink(_MsrsForm()),
+    "msrs": StateSink(
+        _MsrsForm(),
+        running=(
+            "HV_X64_MSR_VP_RUNTIME",
+            "HV_X64_MSR_TIME_REF_COUNT",
+        ),
+    ),
     "shadow_stack": StateSink(NumbersForm("ssp")),
     "nested": StateSink(BytesForm("nested")),
     "events": StateSink(
@@ -2658,9 +2667,8 @@ def _read_vcpu(vcpu: Vcpu) -> VcpuState:
     # After activity: as above.
     regs = Regs()
     _call(vcpu.fd, KVM_GET_REGS, regs)
-    size = _abilities(vcpu.vm).xsave_size
-    fpu = bytearray(size)
-    _call_any(vcpu.fd, KVM_GET_XSAVE if size == XSAVE_SIZE else KVM_GET_XSAVE2, fpu)
+    fpu = _abilities(vcpu.vm).area()
+    _call_large(vcpu.fd, KVM_GET_XSAVE if len(fpu) == XSAVE_SIZE else KVM_GET_XSAVE2, fpu)
     xcrs: Any = None
     if vcpu.vm._has_xcrs:
         xcrs = kvm_xcrs()

@@ -36,7 +36,7 @@ from vmm_arch_gen.arch.hypervisor import read_hypervisor
 from vmm_arch_gen.project import Project
 
 CODE = 0x10000
-COMPUTES = Path(__file__).parents[1] / "guests/save_restore.S"
+COMPUTES = Path(__file__).parents[1] / "guests/x86_64/save_restore.S"
 SENDS = bytes.fromhex("b0 05 e6 10 fe c0 e6 10 f4")  # mov al, 5; out; inc al; out; hlt
 
 
