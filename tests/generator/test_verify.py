@@ -11,6 +11,7 @@ import pytest
 from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi, Member
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Scalar
+from vmm_arch_gen.abi.writer import write_abi
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.extract.verify import verify
 from vmm_arch_gen.targets import TargetTable
@@ -238,3 +239,26 @@ def test_a_compiler_for_another_cpu_is_refused(table: TargetTable, tmp_path: Pat
         InputError, match=r"^proof:\d+: .*this compiler does not compile for kvm_x86_64"
     ):
         verify(abi, target, headers.toolchain(target, table, tmp_path))
+
+
+def test_members_and_macros_of_one_name(table: TargetTable, tmp_path: Path) -> None:
+    """As in glibc's signal.h, where si_pid is a member of a union, and a macro that leads there."""
+    text = (
+        "union fields { struct { int x; } y; };\n"
+        "struct pair { union fields fields; int x; unsigned wide : 3, b : 29; };\n"
+        "#define x fields.y.x\n#define b 7\n#define wide (b + 1)\n#define M(n) ((n) + b)\n"
+    )
+    abi = headers.prove(text, table.targets["kvm_x86_64"], table, tmp_path)
+    facts = write_abi(abi).splitlines()
+    assert {"constant b = 7 in test.h", "constant wide = 8 in test.h"} <= set(facts)
+    assert "  @ 4 x int" in facts
+    assert "  @ 8.3:29 b unsigned int" in facts
+    assert any(line.startswith("omitted macro x in test.h: ") for line in facts)
+
+
+def test_an_enumerator_and_a_macro_of_one_name(table: TargetTable, tmp_path: Path) -> None:
+    """As in glibc's math.h: the macro is for #ifdef, and has the enumerator's value."""
+    text = "enum {\n#define NAN 4\nFP_NAN = NAN,\n#define FP_NAN 4\n};\n"
+    abi = headers.prove(text, table.targets["kvm_x86_64"], table, tmp_path)
+    assert "  FP_NAN = 4\n" in write_abi(abi)
+    assert not [constant for constant in abi.constants if constant.name == "FP_NAN"]

@@ -42,6 +42,7 @@ from vmm_arch_gen.extract.declarations import Declarations
 from vmm_arch_gen.extract.expressions import NotConstant
 from vmm_arch_gen.extract.ioctls import balanced
 from vmm_arch_gen.extract.preprocess import Macro, Unexpandable
+from vmm_arch_gen.extract.strings import UNSTEADY
 
 _ARGUMENT = "__vmm_arch_{}__"
 """What stands in the place of an argument, by its number."""
@@ -114,7 +115,7 @@ def read_macros(
         try:
             names = parameters(macro, macros)
             if name in unsteady:
-                raise NotConstant("depends on where or when it is expanded")
+                raise NotConstant(UNSTEADY)
             if name in taken:
                 raise NotConstant("has the name of a type or function, too")
             text = expansions.get(name, "")

@@ -22,7 +22,7 @@ from vmm_arch_gen.extract.ioctls import IoctlCall, ioctl_call, lost
 from vmm_arch_gen.extract.macro_functions import read_macros, use
 from vmm_arch_gen.extract.preprocess import Expansions, Macro
 from vmm_arch_gen.extract.respell import respell_builtins
-from vmm_arch_gen.extract.strings import string_value, unsteady
+from vmm_arch_gen.extract.strings import UNSTEADY, string_value, unsteady
 
 _LITERAL = re.compile(r"\(*(0[xX][0-9a-fA-F]+|[1-9][0-9]*|0)[uUlL]*\)*")
 _CHARACTER = re.compile(r"'(?:[^'\\]|\\.)+'")
@@ -80,11 +80,13 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
         call = ioctl_call(expansions.ioctls.get(name, ""))
         try:
             if name in changing:
-                raise NotConstant("depends on where or when it is expanded")
+                raise NotConstant(UNSTEADY)
             if (text := string_value(expansion)) is not None:
                 strings.append(String(name, text, macro.header))
                 continue
             value = _value(macro, expansion, parsed.get(name), declarations)
+            if name in declarations.enumerators and declarations.enumerators[name].value == value:
+                continue  # the enumerator is the fact
             argument = _argument(call, declarations)
         except (NotConstant, LayoutError) as error:
             if name in expansions.ioctls and not isinstance(error, UndefinedType):

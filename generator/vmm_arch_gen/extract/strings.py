@@ -22,7 +22,23 @@ _UNSTEADY = {
     "__TIME__",
     "__TIMESTAMP__",
     "__COUNTER__",
+    # What a compiler has to say of itself.
+    "__has_attribute",
+    "__has_builtin",
+    "__has_c_attribute",
+    "__has_constexpr_builtin",
+    "__has_cpp_attribute",
+    "__has_declspec_attribute",
+    "__has_embed",
+    "__has_extension",
+    "__has_feature",
+    "__has_include",
+    "__has_include_next",
+    "__has_warning",
+    "__is_identifier",
 }
+UNSTEADY = "depends on where, when or by which compiler it is expanded"
+"""Why such a macro is left out."""
 
 
 def string_value(text: str) -> bytes | None:
@@ -66,7 +82,7 @@ def _escaped(match: re.Match[str]) -> bytes:
 
 
 def unsteady(macros: Mapping[str, Macro]) -> set[str]:
-    """The macros whose value depends on where, or when, they are expanded."""
+    """The macros whose value depends on where, when or by which compiler they are expanded."""
     words = {name: set(_WORD.findall(macro.body)) for name, macro in macros.items()}
     found, new = set[str](), _UNSTEADY
     while new:

@@ -78,11 +78,12 @@ def verify(abi: Abi, target: Target, toolchain: Toolchain) -> VerifiedAbi:
 
     Each problem gives both values: the one read from the headers and the compiler's.
     """
-    facts = list(_facts(abi))
+    facts = [*_facts(abi), *(of_records := list(_record_facts(abi)))]
     bits = list(_bit_fields(abi))
     calls = verify_macros.calls(abi)
     functions = verify_macros.functions(calls)
-    source = _source(target, facts, bits, calls) + functions
+    start = len(facts) - len(of_records)
+    source = _source(target, facts, start, bits, calls, _hidden(abi)) + functions
     optimised = ("-O1",) if functions else ()
     try:
         compiled = toolchain.compile(source, options=(*optimised, *target.proof))
@@ -181,15 +182,37 @@ def _explain(
     return Problem(header, f"the {what}: {problem.what}", problem.remedy)
 
 
-def _source(target: Target, facts: list[_Fact], bits: list[_Bits], calls: list[Calls]) -> str:
-    """The proof in C. Every fact has one line, which ``#line`` numbers as the lists do."""
+def _hidden(abi: Abi) -> list[str]:
+    """The macros that have the names of members, which the proof cannot name beside them."""
+    members = {member.name for record in abi.records.values() for member in record.members}
+    macros = {constant.name for constant in abi.constants}
+    macros |= {string.name for string in abi.strings} | {ioctl.name for ioctl in abi.ioctls}
+    macros |= {omission.name for omission in abi.omissions if omission.kind == "macro"}
+    return sorted(members & macros)
+
+
+def _source(
+    target: Target,
+    facts: list[_Fact],
+    start: int,
+    bits: list[_Bits],
+    calls: list[Calls],
+    hidden: list[str],
+) -> str:
+    """The proof in C. Every fact has one line, which ``#line`` numbers as the lists do.
+
+    ``start`` is the first fact that names members; ``hidden`` are no macros where members are named.
+    """
+    hide = "".join(f'#pragma push_macro("{name}")\n#undef {name}\n' for name in hidden)
+    show = "".join(f'#pragma pop_macro("{name}")\n' for name in hidden)
     includes = "".join(f"#include <{header}>\n" for header in target.headers)
     begin, end = (", ".join(map(str, mark)) for mark in (_BEGIN, _END))
     count = _count(facts, bits, calls)
     holders = "".join(
         f"__typeof__({claim.record}) bits_{number};\n" for number, claim in enumerate(bits)
     )
-    values = "".join(f"(unsigned long long)({fact.expression}),\n" for fact in facts)
+    lines = [f"(unsigned long long)({fact.expression}),\n" for fact in facts]
+    values = "".join((*lines[:start], hide, f'#line {start + 1} "facts"\n', *lines[start:], show))
     places = "".join(
         f"__builtin_offsetof(struct vmm_arch_proof, bits_{number}),"
         f" sizeof(((struct vmm_arch_proof *)0)->bits_{number}),\n"
@@ -213,7 +236,7 @@ def _source(target: Target, facts: list[_Fact], bits: list[_Bits], calls: list[C
         f".begin = {{ {begin} }}, .numbers = {{ 1,\n"
         f'#line 1 "facts"\n{values}#line 1 "bits"\n{places}'
         f'{"".join(verify_macros.constants(calls))}}},\n'
-        f'#line 1 "bits"\n{ones}#line 1 "proof"\n'
+        f'{hide}#line 1 "bits"\n{ones}{show}#line 1 "proof"\n'
         f".end = {{ {end} }}\n}};\n"
     )
 
@@ -251,6 +274,10 @@ def _facts(abi: Abi) -> Iterator[_Fact]:
                 yield _agreement(name, aliased, name, header)
     for function in abi.functions:
         yield _agreement(function.name, function.type, function.name, function.header)
+
+
+def _record_facts(abi: Abi) -> Iterator[_Fact]:
+    layouts = Layouts.of_abi(abi)
     for record in abi.records.values():
         if not record.unnamed:
             layout = layouts.record(record.key)
