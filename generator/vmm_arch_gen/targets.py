@@ -89,6 +89,7 @@ class Target:
     proof: tuple[str, ...] = ()
     backend: bool = False
     always: bool = False
+    any_case: bool = False
 
     @property
     def packages(self) -> list[DebianPackage]:
@@ -333,6 +334,7 @@ class _Loading:
             "proof": _strings,
             "backend": _truth,
             "always": _truth,
+            "any_case": _truth,
         }
         columns: dict[str, Any] = {}
         for column, value in row.items():

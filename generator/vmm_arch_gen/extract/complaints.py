@@ -51,6 +51,12 @@ def complaints(
                 yield Problem(where, said, remedy)
 
 
+def missing_headers(printed: str) -> list[str]:
+    """The headers that a compiler did not find."""
+    found = (_MISSING.match(what) for _, _, what in _ERROR.findall(printed))
+    return [match[1] or match[2] for match in found if match]
+
+
 def _near(name: str, folders: Sequence[Path]) -> str:
     """The headers that may be meant: called the same in another folder, or nearly the same."""
     known = headers_in(folders)

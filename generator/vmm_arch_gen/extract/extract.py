@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vmm_arch_gen.abi.ioctls import misread
-from vmm_arch_gen.abi.model import Abi, Omission
+from vmm_arch_gen.abi.model import Abi, Omission, VerifiedAbi
 from vmm_arch_gen.abi.reader import read_abi
 from vmm_arch_gen.abi.writer import write_abi
-from vmm_arch_gen.diagnostics import refuse
+from vmm_arch_gen.diagnostics import InputError, refuse
 from vmm_arch_gen.extract.ioctls import makes_ioctl
 from vmm_arch_gen.extract.left_out import Omitted, empty, left_out
 from vmm_arch_gen.extract.macros import candidates, fold
@@ -18,6 +18,7 @@ from vmm_arch_gen.extract.missing import suggesting
 from vmm_arch_gen.extract.origin import describe_origin
 from vmm_arch_gen.extract.parse import parse
 from vmm_arch_gen.extract.preprocess import expand, preprocess
+from vmm_arch_gen.extract.shims import without_unneeded
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
 from vmm_arch_gen.extract.translation_unit import read_declarations
 from vmm_arch_gen.extract.verify import verify
@@ -64,6 +65,18 @@ def _omission_order(omission: Omission) -> tuple[str, str, str, str]:
     return omission.kind, omission.header, omission.reason, omission.name
 
 
+def _prove(abi: Abi, target: Target, toolchain: Toolchain) -> VerifiedAbi:
+    """Prove the facts; those of a shim that the target's headers lack are none if nothing uses them."""
+    try:
+        return verify(abi, target, toolchain)
+    except InputError as error:
+        needed = without_unneeded(abi)
+        of_shims = any(problem.where.startswith("shim:") for problem in error.problems)
+        if needed == abi or not of_shims:
+            raise
+    return verify(needed, target, toolchain)
+
+
 def extract_and_prove(
     target: Target,
     package: Package,
@@ -76,7 +89,7 @@ def extract_and_prove(
     toolchain = find_toolchain(target, package, include=include, cc=cc)
     read = extract(target, toolchain)
     with suggesting(toolchain.searched):
-        abi = verify(read, target, toolchain)
+        abi = _prove(read, target, toolchain)
     refuse(empty(abi, target))
     seconds = time.perf_counter() - start
     enumerators = sum(len(enum.enumerators) for enum in abi.enums.values())

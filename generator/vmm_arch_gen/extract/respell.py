@@ -60,6 +60,14 @@ _DECLARATOR = re.compile(r"\s*(?:(?:\*\s*)+|\w+(?=\s*\)))")
 _COLON = re.compile(r"(?<!:):(?!:)")
 _TAG = re.compile(r"\b(?:struct|union)$")
 
+_SAL = re.compile(
+    r"\b_(?:Acquires|Always|Analysis|At|COM_Outptr|Check|Const|Deref|Enum|Field|Frees_ptr|Function_class|Group"
+    r"|Guarded_by|IRQL|In|Inout|Interlocked|Kernel|Literal|Maybe|Maybenull|Must_inspect|Notnull"
+    r"|Null_terminated|NullNull_terminated|On_failure|Out|Outptr|Points_to|Post|Pre|Prepost|Printf|Readable"
+    r"|Releases|Requires|Reserved|Result|Ret|Scanf|Struct_size|Success|Translates|Use_decl|Valid|When|Writable)"
+    r"(?:_\w+)?_\b"
+)
+"""Annotations of Microsoft's headers, which are macros of a header of its compiler's."""
 _MICROSOFT_NUMBER = re.compile(rf"{_LITERAL}|\b(0[xX][0-9a-fA-F]+|\d+)([uU]?)[iI](8|16|32|64)\b")
 
 
@@ -75,6 +83,22 @@ def respell_numbers(text: str) -> str:
     return _MICROSOFT_NUMBER.sub(suffix, text)
 
 
+def _without_annotations(text: str) -> str:
+    """Take out the annotations, with their arguments, that say nothing about the ABI."""
+    done, at = [], 0
+    while match := _SAL.search(text, at):
+        end, depth = match.end(), 0
+        following = re.compile(r"\s*\(").match(text, end)
+        for parenthesis in _PARENTHESES.finditer(text, end) if following else ():
+            depth += (parenthesis[0] == "(") - (parenthesis[0] == ")")
+            if depth == 0 and parenthesis[0] == ")":
+                end = parenthesis.end()
+                break
+        done += [text[at : match.start()], "\n" * text.count("\n", match.start(), end)]
+        at = end
+    return "".join([*done, text[at:]])
+
+
 def respell_builtins(text: str) -> str:
     """Call what compilers have built in as C calls it."""
     return text.replace("__builtin_offsetof", "offsetof")
@@ -82,7 +106,8 @@ def respell_builtins(text: str) -> str:
 
 def respell(text: str) -> str:
     """Respell preprocessed C; InputError names what is cut short or packs in an unknown way."""
-    respeller = _Respeller(respell_builtins(respell_numbers(text)))
+    text = respell_builtins(respell_numbers(_without_annotations(text)))
+    respeller = _Respeller(text)
     respeller.run()
     return respeller.result()
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm_arch_gen.diagnostics import InputError, Problem
-from vmm_arch_gen.extract.complaints import complaints
+from vmm_arch_gen.extract.complaints import complaints, missing_headers
+from vmm_arch_gen.extract.spellings import Spellings
 from vmm_arch_gen.fetch.packages import unpacked
 from vmm_arch_gen.targets import Folder, Package, Target
 
@@ -32,6 +33,8 @@ class Toolchain:
     """Those of the folders that are the user's."""
     package: str
     """The package that the others are of, with its version; empty if there are none."""
+    spellings: Spellings | None = None
+    """Where headers are found whatever the case of their names."""
 
     @property
     def searched(self) -> tuple[Path, ...]:
@@ -42,15 +45,14 @@ class Toolchain:
         self, text: str, *, options: Sequence[str] = (), shims: Sequence[Path] = ()
     ) -> str:
         """Preprocess C text as the only compilation unit, with line markers."""
-        arguments = [*self.command, "-E", *options, "-x", "c", *self._search(shims), "-"]
-        return self._run(arguments, text, shims)
+        return self._run(["-E", *options, "-x", "c"], text, shims)
 
     def compile(self, text: str, *, options: Sequence[str] = ()) -> bytes:
         """Compile C text to an object file and return its bytes."""
         with tempfile.TemporaryDirectory(prefix="vmm-arch-") as folder:
             output = Path(folder, "proof.o")
             language = ["-std=gnu11", "-w", "-O0", "-c", "-o", str(output), "-x", "c"]
-            self._run([*self.command, *language, *options, *self._search(), "-"], text)
+            self._run([*language, *options], text)
             if not output.exists():
                 raise InputError(
                     Problem(
@@ -67,12 +69,13 @@ class Toolchain:
             return path
         own = (self.own_headers,) if self.own_headers else ()
         for real in (Path(path), Path(path).resolve()):  # gcc rewrites some paths
-            around = [f for f in (*shims, *own, *self.folders) if real.is_relative_to(f)]
+            spelt = self.spellings.folders if self.spellings else ()
+            around = [f for f in (*shims, *spelt, *own, *self.folders) if real.is_relative_to(f)]
             around += [f for f in self.folders if real.is_relative_to(f.resolve())]
             if around:
                 folder = max(around, key=lambda f: len(f.resolve().parts))  # the innermost
                 base = folder if real.is_relative_to(folder) else folder.resolve()
-                prefix = "shim:" if folder in shims else "cc:" if folder in own else ""
+                prefix = "shim:" if folder in (*shims, *spelt) else "cc:" if folder in own else ""
                 return prefix + real.relative_to(base).as_posix()
         raise InputError(
             Problem(
@@ -92,12 +95,30 @@ class Toolchain:
     def _search(self, shims: Sequence[Path] = ()) -> Iterator[str]:
         yield "-nostdinc"
         own = (self.own_headers,) if self.own_headers else ()
-        for folder in (*shims, *own, *self.folders):
+        first = self.spellings.before(shims) if self.spellings else ()
+        last = self.spellings.after() if self.spellings else ()
+        for folder in (*first, *shims, *own, *self.folders, *last):
             yield from ("-isystem", str(folder))
 
-    def _run(self, arguments: Sequence[str], text: str, shims: Sequence[Path] = ()) -> str:
+    def _run(self, options: Sequence[str], text: str, shims: Sequence[Path] = ()) -> str:
+        done = self._try(options, text, shims)
+        printed = done.stderr.decode(errors="replace")
+        if (
+            done.returncode
+            and self.spellings
+            and self.spellings.add(missing_headers(printed), shims)
+        ):
+            return self._run(options, text, shims)
+        if done.returncode:
+            raise InputError(*self._problems(done.returncode, printed, shims))
+        return done.stdout.decode(errors="backslashreplace")
+
+    def _try(
+        self, options: Sequence[str], text: str, shims: Sequence[Path]
+    ) -> subprocess.CompletedProcess[bytes]:
+        arguments = [*self.command, *options, *self._search(shims), "-"]
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 arguments,
                 input=text.encode(),
                 capture_output=True,
@@ -106,10 +127,6 @@ class Toolchain:
             )
         except OSError as error:
             raise _cannot_run(arguments[0], error) from None
-        if done.returncode:
-            printed = done.stderr.decode(errors="replace")
-            raise InputError(*self._problems(done.returncode, printed, shims))
-        return done.stdout.decode(errors="backslashreplace")
 
     def _problems(self, status: int, printed: str, shims: Sequence[Path]) -> Sequence[Problem]:
         """What a failed compiler found wrong, or that it failed."""
@@ -164,7 +181,8 @@ def find_toolchain(
         folders = (*own, *map(place, (*target.folders, *target.libc)))
         first = target.folders[0].package or package
         source = f"{first.name} {first.version}"
-    return Toolchain((*command, *defines), folders, own_headers, own, source)
+    spellings = Spellings(folders) if target.any_case else None
+    return Toolchain((*command, *defines), folders, own_headers, own, source, spellings)
 
 
 def _pinned(package: Package, *, needed: bool) -> Path | None:

@@ -55,14 +55,31 @@ typedef enum _DEVICE_POWER_STATE {
     PowerDeviceMaximum
 } DEVICE_POWER_STATE;
 
+/* What Microsoft's compiler predefines, and its headers from that. */
+#if defined(__x86_64__)
+#define _M_AMD64 100
+#define _M_X64 100
+#define _AMD64_
+#elif defined(__aarch64__)
+#define _M_ARM64 1
+#define _ARM64_
+#endif
+#define _WIN64
+
 #define VOID void
 #define CONST const
+#define FAR
+#define NEAR
+#define OPTIONAL
+#define UNALIGNED
 #define TRUE 1
 #define FALSE 0
 #define ANYSIZE_ARRAY 1
 
 /* x86_64 and ARM64 have one calling convention. */
 #define WINAPI
+#define APIENTRY
+#define NTAPI
 #define CALLBACK
 #define STDAPICALLTYPE
 #define STDAPI extern HRESULT
@@ -74,34 +91,17 @@ typedef enum _DEVICE_POWER_STATE {
 #define WINAPI_FAMILY_PARTITION(partition) (partition)
 #define DEFINE_ENUM_FLAG_OPERATORS(type)
 #define DECLSPEC_ALIGN(bytes) __attribute__((aligned(bytes)))
+#define DECLSPEC_ALLOCATOR
+#define DECLSPEC_DEPRECATED
+#define DECLSPEC_IMPORT
+#define DECLSPEC_NOINLINE
+#define DECLSPEC_NORETURN
+#define DECLSPEC_NOVTABLE
+#define DECLSPEC_SELECTANY
+#define DECLSPEC_UUID(text)
 #define C_ASSERT(condition) _Static_assert(condition, #condition)
 #define __C89_NAMELESS
 #define DUMMYSTRUCTNAME
 #define DUMMYUNIONNAME
-
-/* Annotations of Microsoft's own headers (SAL) that say nothing about the ABI. */
-#define _In_
-#define _In_opt_
-#define _In_reads_(count)
-#define _In_reads_bytes_(size)
-#define _In_reads_bytes_opt_(size)
-#define _In_reads_opt_(count)
-#define _Inout_
-#define _Inout_opt_
-#define _Inout_updates_bytes_(size)
-#define _Out_
-#define _Out_opt_
-#define _Out_writes_(count)
-#define _Out_writes_all_(count)
-#define _Out_writes_bytes_(size)
-#define _Out_writes_bytes_opt_(size)
-#define _Out_writes_bytes_to_(size, count)
-#define _Out_writes_bytes_to_opt_(size, count)
-#define _Out_writes_to_(size, count)
-#define _Outptr_
-#define _Must_inspect_result_
-#define _Pre_satisfies_(condition)
-#define _Post_satisfies_(condition)
-#define _Success_(condition)
 
 #endif
