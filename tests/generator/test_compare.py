@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from macro_mutations import MUTATIONS
 from mutations import users
 from requirements import require
-from string_mutations import MUTATIONS
 from vmm_arch_gen.abi.model import Abi, Omission
 from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.abi.writer import write_abi
@@ -352,7 +352,7 @@ def test_linux_6_1_to_the_pinned_headers(
     values = load_values(paths.values_file)
     before, after = (render_abi_module(paths.templates, abi, values) for abi in (old, new))
     assert changed_lines(write_abi(old), write_abi(new), tmp_path) <= 720
-    assert changed_lines(before, after, tmp_path) <= 1200
+    assert changed_lines(before, after, tmp_path) <= 1300
 
 
 def changed_lines(before: str, after: str, folder: Path) -> int:
@@ -370,6 +370,7 @@ def names(abi: Abi) -> set[str]:
     return {
         *(c.name for c in abi.constants),
         *(s.name for s in abi.strings),
+        *(m.name for m in abi.macros),
         *(i.name for i in abi.ioctls),
         *(f.name for f in abi.functions),
         *(name for enum in enums for name, _ in enum.enumerators),

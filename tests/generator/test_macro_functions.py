@@ -87,13 +87,13 @@ extern int variable; int called(int x);
         # what is a constant is one number, whatever it is made of
         ("M(x) (BASE | ((x) & 0xff) | 1 << SHIFT)", "M(x) -> u64 = 0x1010 | (x & 0xff)"),
         ("M(x) ((x) + sizeof(struct outer))", "M(x) -> u64 = x + 88"),
-        ("M(x) ((x) | FIRST | LAST)", "M(x) -> u64 = x | 0x90000003"),
+        ("M(x) ((x) | FIRST | LAST)", "M(x) -> u64 = 0x90000003 | x"),
         ("M(x) ((x) + 16 - sizeof(u64) - 8)", "M(x) -> u64 = x"),
         ("M(x) (0xff & (x))", "M(x) -> u64 = x & 0xff"),
         ("M(x) (4 * (x) * 4)", "M(x) -> u64 = x * 16"),
         # macros inside it are gone, those that paste tokens included
         ("M(x) FIELD(x, LOW)", "M(x) -> u64 = (x << 2) & 0xfc"),
-        ("N(a, b) ((a) << 8 | (b))\n#define M(...) (N(__VA_ARGS__) | BASE)", "M(a, b) -> u64 = (a << 8) | b | 0x1000"),
+        ("N(a, b) ((a) << 8 | (b))\n#define M(...) (N(__VA_ARGS__) | BASE)", "M(a, b) -> u64 = 0x1000 | (a << 8) | b"),
         # types are C's
         ("M(x) ((u32)(x) * 16)", "M(x) -> u32 = (u32)x * 16"),
         ("M(x) ((u32)(x) * 16ULL)", "M(x) -> u64 = (u32)x * 16ULL"),

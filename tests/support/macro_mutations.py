@@ -1,11 +1,14 @@
-"""Changes made on purpose to the value of a macro with arguments."""
+"""Changes made on purpose to macros with arguments, and what ``diff`` has to say about them."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
+from mutations import Mutated, fresh_name, instead, mutation, pick, without
+from string_mutations import MUTATIONS as MUTATIONS
 from vmm_arch_gen.abi import expressions as e
 from vmm_arch_gen.abi.evaluate import function
 from vmm_arch_gen.abi.expressions import (
@@ -21,8 +24,9 @@ from vmm_arch_gen.abi.expressions import (
 )
 from vmm_arch_gen.abi.integers import TYPES, Undefined
 from vmm_arch_gen.abi.layout import Layouts
-from vmm_arch_gen.abi.model import MacroFunction
+from vmm_arch_gen.abi.model import Abi, MacroFunction, Omission
 from vmm_arch_gen.abi.samples import Sampler
+from vmm_arch_gen.compare.model import Kind
 
 _OTHER = {
     **{op: tuple(o for o in e.BITWISE if o != op) for op in e.BITWISE},
@@ -143,3 +147,100 @@ def _argument(part: Expression, macro: MacroFunction, chance: random.Random) -> 
         case SizeOf() | Offset():
             return e.binary("*", part, Number(2, part.type))
     return part
+
+
+# -- what diff has to say ------------------------------------------------------------------------
+
+
+def some_macro(abi: Abi, chance: random.Random) -> MacroFunction | None:
+    taken = {o.name for o in abi.omissions}
+    return pick(chance, (m for m in abi.macros if m.name not in taken))
+
+
+def replaced(abi: Abi, old: MacroFunction, new: MacroFunction, kind: Kind) -> Mutated:
+    return replace(abi, macros=instead(abi.macros, old, new)), {(kind, old.name)}
+
+
+@mutation
+def macro_removed(abi: Abi, chance: random.Random) -> Mutated | None:
+    if (m := some_macro(abi, chance)) is None:
+        return None
+    return replace(abi, macros=without(abi.macros, m)), {(Kind.REMOVED, m.name)}
+
+
+@mutation
+def macro_left_out(abi: Abi, chance: random.Random) -> Mutated | None:
+    if (m := some_macro(abi, chance)) is None:
+        return None
+    omission = Omission("macro", m.name, m.header, "has a side effect: ++")
+    changed = replace(abi, macros=without(abi.macros, m), omissions=(omission,))
+    return changed, {(Kind.REMOVED, m.name)}
+
+
+@mutation
+def macro_renamed(abi: Abi, chance: random.Random) -> Mutated | None:
+    if (m := some_macro(abi, chance)) is None:
+        return None
+    return replaced(abi, m, replace(m, name=fresh_name(m.name)), Kind.RENAMED)
+
+
+@mutation
+def macro_added(abi: Abi, chance: random.Random) -> Mutated | None:
+    new = MacroFunction("VMM_ARCH_NEW_MACRO", ("x",), Argument("x"), "new.h")
+    return replace(abi, macros=(*abi.macros, new)), {(Kind.ADDED, new.name)}
+
+
+@mutation
+def macro_in_another_header(abi: Abi, chance: random.Random) -> Mutated | None:
+    if (m := some_macro(abi, chance)) is None:
+        return None
+    return replaced(abi, m, replace(m, header="another.h"), Kind.RESTATED)
+
+
+@mutation
+def macro_with_other_names(abi: Abi, chance: random.Random) -> Mutated | None:
+    m = pick(chance, (m for m in abi.macros if m.parameters))
+    if m is None:
+        return None
+    names = {name: f"{name}_other" for name in m.parameters}
+    new = replace(m, parameters=tuple(names.values()), value=e.renamed(m.value, names))
+    return replaced(abi, m, new, Kind.RESTATED)
+
+
+@mutation
+def macro_takes_one_more(abi: Abi, chance: random.Random) -> Mutated | None:
+    if (m := some_macro(abi, chance)) is None:
+        return None
+    return replaced(abi, m, replace(m, parameters=(*m.parameters, "more")), Kind.RETYPED)
+
+
+@mutation
+def macro_of_another_type(abi: Abi, chance: random.Random) -> Mutated | None:
+    m = pick(chance, (m for m in abi.macros if m.value.type.size == 8))
+    if m is None:
+        return None
+    return replaced(abi, m, replace(m, value=e.cast(TYPES["u32"], m.value)), Kind.RETYPED)
+
+
+@mutation
+def macro_of_another_value(abi: Abi, chance: random.Random) -> Mutated | None:
+    if (m := some_macro(abi, chance)) is None:
+        return None
+    value = mutate(m, chance, Layouts.of_abi(abi))
+    if value is None:
+        return None
+    kind = Kind.CHANGED if value.type == m.value.type else Kind.RETYPED
+    if e.uses(value).keys() != e.uses(m.value).keys():
+        return None  # an argument that is not used any more may have been a type
+    return replaced(abi, m, replace(m, value=value), kind)
+
+
+@mutation
+def macro_written_otherwise(abi: Abi, chance: random.Random) -> Mutated | None:
+    """With the same value: masked before it is shifted, or once more."""
+    masked = (m for m in abi.macros if m.value.type == TYPES["u64"])
+    m = pick(chance, (m for m in masked if isinstance(m.value, Binary) and m.value.op != "&"))
+    if m is None:
+        return None
+    again = Binary("|", m.value, e.binary("&", m.value, Number(0xFF00, TYPES["u64"])), m.value.type)
+    return replaced(abi, m, replace(m, value=again), Kind.RESTATED)

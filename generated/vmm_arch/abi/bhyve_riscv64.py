@@ -1718,7 +1718,7 @@ def atop(x: int) -> int:
 
 
 def btoc(x: int) -> int:
-    return ((x + 0xFFF) & 0xFFFFFFFFFFFFFFFF) >> 12
+    return ((0xFFF + x) & 0xFFFFFFFFFFFFFFFF) >> 12
 
 
 def ctob(x: int) -> int:

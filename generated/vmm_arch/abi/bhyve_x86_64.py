@@ -2015,7 +2015,7 @@ def amd64_ptob(x: int) -> int:
 
 
 def round_2mpage(x: int) -> int:
-    return (x + 0x1FFFFF) & 0xFFFFFFFFFFE00000
+    return (0x1FFFFF + x) & 0xFFFFFFFFFFE00000
 
 
 def trunc_1gpage(x: int) -> int:
@@ -2229,7 +2229,7 @@ def atop(x: int) -> int:
 
 
 def btoc(x: int) -> int:
-    return ((x + 0xFFF) & 0xFFFFFFFFFFFFFFFF) >> 12
+    return ((0xFFF + x) & 0xFFFFFFFFFFFFFFFF) >> 12
 
 
 def ctob(x: int) -> int:
@@ -2318,7 +2318,7 @@ def ISPL(s: int) -> int:
 
 
 def LSEL(s: int, r: int) -> int:
-    return ((s << 3) | 4 | r) & 0xFFFFFFFFFFFFFFFF
+    return ((s << 3) | r | 4) & 0xFFFFFFFFFFFFFFFF
 
 
 PROTOTYPES = {

@@ -8051,19 +8051,19 @@ def PCI_ATS_CTRL_STU(x: int) -> int:
 
 
 def PCI_DVSEC_CXL_RANGE_BASE_HIGH(i: int) -> int:
-    return (32 + i * 16) & 0xFFFFFFFFFFFFFFFF
+    return (i * 16 + 32) & 0xFFFFFFFFFFFFFFFF
 
 
 def PCI_DVSEC_CXL_RANGE_BASE_LOW(i: int) -> int:
-    return (36 + i * 16) & 0xFFFFFFFFFFFFFFFF
+    return (i * 16 + 36) & 0xFFFFFFFFFFFFFFFF
 
 
 def PCI_DVSEC_CXL_RANGE_SIZE_HIGH(i: int) -> int:
-    return (24 + i * 16) & 0xFFFFFFFFFFFFFFFF
+    return (i * 16 + 24) & 0xFFFFFFFFFFFFFFFF
 
 
 def PCI_DVSEC_CXL_RANGE_SIZE_LOW(i: int) -> int:
-    return (28 + i * 16) & 0xFFFFFFFFFFFFFFFF
+    return (i * 16 + 28) & 0xFFFFFFFFFFFFFFFF
 
 
 def PCI_DVSEC_HEADER1_LEN(x: int) -> int:
@@ -8099,19 +8099,19 @@ def PCI_EXT_CAP_VER(header: int) -> int:
 
 
 def PCI_IDE_SEL_ADDR_1(x: int) -> int:
-    return (20 + x * 12) & 0xFFFFFFFFFFFFFFFF
+    return (x * 12 + 20) & 0xFFFFFFFFFFFFFFFF
 
 
 def PCI_IDE_SEL_ADDR_2(x: int) -> int:
-    return (24 + x * 12) & 0xFFFFFFFFFFFFFFFF
+    return (x * 12 + 24) & 0xFFFFFFFFFFFFFFFF
 
 
 def PCI_IDE_SEL_ADDR_3(x: int) -> int:
-    return (28 + x * 12) & 0xFFFFFFFFFFFFFFFF
+    return (x * 12 + 28) & 0xFFFFFFFFFFFFFFFF
 
 
 def PCI_IDE_SEL_BLOCK_SIZE(nr_assoc: int) -> int:
-    return (20 + nr_assoc * 12) & 0xFFFFFFFFFFFFFFFF
+    return (nr_assoc * 12 + 20) & 0xFFFFFFFFFFFFFFFF
 
 
 def PCI_PWR_CAP_BUDGET(x: int) -> int:

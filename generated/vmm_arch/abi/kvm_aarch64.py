@@ -2531,8 +2531,8 @@ def SVE_PT_FPSIMD_SIZE(vq: int, flags: int) -> int:
 
 def SVE_PT_SIZE(vq: int, flags: int) -> int:
     return (
-        16
-        + ((((31 + ((vq * 544) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF)) // 16) * 16 + 7) // 16) * 16
+        ((((31 + ((vq * 544) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF)) // 16) * 16 + 7) // 16) * 16
+        + 16
         if (flags & 1) == 1
         else 0x220 if (flags & 1) == 0 else 0x10
     )
@@ -2563,7 +2563,7 @@ def SVE_PT_SVE_PREGS_SIZE(vq: int) -> int:
 
 
 def SVE_PT_SVE_PREG_OFFSET(vq: int, n: int) -> int:
-    return (16 + ((vq * 512) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF) * n) & 0xFFFFFFFFFFFFFFFF
+    return (((vq * 512) & 0xFFFFFFFF) + ((vq * 2) & 0xFFFFFFFF) * n + 16) & 0xFFFFFFFFFFFFFFFF
 
 
 def SVE_PT_SVE_PREG_SIZE(vq: int) -> int:
@@ -2581,7 +2581,7 @@ def SVE_PT_SVE_ZREGS_SIZE(vq: int) -> int:
 
 
 def SVE_PT_SVE_ZREG_OFFSET(vq: int, n: int) -> int:
-    return (16 + ((vq * 16) & 0xFFFFFFFF) * n) & 0xFFFFFFFFFFFFFFFF
+    return (((vq * 16) & 0xFFFFFFFF) * n + 16) & 0xFFFFFFFFFFFFFFFF
 
 
 def SVE_PT_SVE_ZREG_SIZE(vq: int) -> int:
@@ -2589,11 +2589,11 @@ def SVE_PT_SVE_ZREG_SIZE(vq: int) -> int:
 
 
 def ZA_PT_SIZE(vq: int) -> int:
-    return (16 + vq * vq * 256) & 0xFFFFFFFFFFFFFFFF
+    return (vq * vq * 256 + 16) & 0xFFFFFFFFFFFFFFFF
 
 
 def ZA_PT_ZAV_OFFSET(vq: int, n: int) -> int:
-    return (16 + vq * n * 16) & 0xFFFFFFFFFFFFFFFF
+    return (vq * n * 16 + 16) & 0xFFFFFFFFFFFFFFFF
 
 
 def ZA_PT_ZA_SIZE(vq: int) -> int:

@@ -1919,7 +1919,7 @@ def KVM_IOC_CSRID(REG: int) -> int:
 
 
 def LOONGARCH_REG_64(TYPE: int, REG: int) -> int:
-    return (TYPE | 0x30000000000000 | (REG << 3)) & 0xFFFFFFFFFFFFFFFF
+    return (0x30000000000000 | TYPE | (REG << 3)) & 0xFFFFFFFFFFFFFFFF
 
 
 # linux/const.h: macros with arguments

@@ -2223,7 +2223,7 @@ def _IOW_BAD(type: int, nr: int, argtype: CType) -> int:
 
 
 def KVM_DEV_RISCV_AIA_ADDR_IMSIC(__vcpu: int) -> int:
-    return (1 + __vcpu) & 0xFFFFFFFFFFFFFFFF
+    return (__vcpu + 1) & 0xFFFFFFFFFFFFFFFF
 
 
 def KVM_DEV_RISCV_AIA_IMSIC_GET_ISEL(__attr: int) -> int:

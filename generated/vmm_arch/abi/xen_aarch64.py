@@ -11756,12 +11756,12 @@ def TRC_HD_TO_EVENT(x: int) -> int:
 
 def TRC_PV_HYPERCALL_V2_ARG_32(i: int) -> int:
     """OverflowError where C leaves the value undefined."""
-    return in_range(1 << shift_count((20 + i * 2) & 0xFFFFFFFFFFFFFFFF, 32), 32)
+    return in_range(1 << shift_count((i * 2 + 20) & 0xFFFFFFFFFFFFFFFF, 32), 32)
 
 
 def TRC_PV_HYPERCALL_V2_ARG_64(i: int) -> int:
     """OverflowError where C leaves the value undefined."""
-    return in_range(2 << shift_count((20 + i * 2) & 0xFFFFFFFFFFFFFFFF, 32), 32)
+    return in_range(2 << shift_count((i * 2 + 20) & 0xFFFFFFFFFFFFFFFF, 32), 32)
 
 
 # xen/hvm/dm_op.h: macros with arguments
@@ -11942,7 +11942,7 @@ def XENMEMF_address_bits(x: int) -> int:
 
 
 def XENMEMF_exact_node(n: int) -> int:
-    return (((n + 1) << 8) | 0x20000) & 0xFFFFFFFFFFFFFFFF
+    return (0x20000 | ((n + 1) << 8)) & 0xFFFFFFFFFFFFFFFF
 
 
 def XENMEMF_get_address_bits(x: int) -> int:
@@ -11966,7 +11966,7 @@ def XENMEM_SHARING_OP_FIELD_IS_GREF(field: int) -> int:
 
 
 def XENMEM_resource_ioreq_server_frame_ioreq(n: int) -> int:
-    return (1 + n) & 0xFFFFFFFFFFFFFFFF
+    return (n + 1) & 0xFFFFFFFFFFFFFFFF
 
 
 # xen/vcpu.h: macros with arguments

@@ -13,8 +13,8 @@ Nothing is rearranged that C would compute otherwise: signed sums stay as they a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from vmm_arch_gen.abi.integers import (
@@ -143,6 +143,21 @@ def uses(value: Expression) -> dict[str, Parameter]:
         ):
             raise ValueError(f"uses {part.name} as two things")
     return found
+
+
+def renamed(value: Expression, names: Mapping[str, str]) -> Expression:
+    """The expression with its arguments called otherwise."""
+    match value:
+        case Argument(name) | SizeOf(name) | Offset(name=name):
+            return replace(value, name=names[name])
+        case Unary(operand=operand) | Cast(operand=operand):
+            return replace(value, operand=renamed(operand, names))
+        case Binary(left=left, right=right):
+            return replace(value, left=renamed(left, names), right=renamed(right, names))
+        case Choice(condition, yes, no):
+            test, yes, no = (renamed(part, names) for part in (condition, yes, no))
+            return replace(value, condition=test, yes=yes, no=no)
+    return value
 
 
 # -- making expressions -----------------------------------------------------------------------
@@ -318,18 +333,31 @@ _NEUTRAL = {"|": 0, "^": 0, "*": 1, "&": -1}
 
 
 def _chain(op: str, left: Expression, right: Expression, type: IntType) -> Expression:
-    """``a | b | c``, with its numbers merged into the first one of them: a factor or mask, into the last."""
-    terms: list[Expression] = []
-    merged, at = _NEUTRAL[op], None
+    """``a | b | c``, with its numbers merged."""
+    terms: list[tuple[str, Expression]] = []
+    merged = _NEUTRAL[op]
     for term in (*_terms(op, left, type), *_terms(op, right, type)):
         if isinstance(term, Number):
-            at = len(terms) if at is None else at
             merged = calculate(op, merged, term.value, type)
         else:
-            terms.append(term)
-    if at is not None and type.wrap(merged) != type.wrap(_NEUTRAL[op]):
-        terms.insert(len(terms) if op in ("*", "&") else at, Number(type.wrap(merged), type))
-    return _left_to_right([(op, term) for term in terms], type)
+            terms.append((op, term))
+    merged = type.wrap(merged)
+    if merged != type.wrap(_NEUTRAL[op]):
+        terms.insert(_place(op, merged, terms, type), (op, Number(merged, type)))
+    return _left_to_right(terms, type)
+
+
+_BASE = 256
+"""A number that is less is not what something is based on."""
+
+
+def _place(op: str, number: int, terms: Sequence[tuple[str, Expression]], type: IntType) -> int:
+    """Where the number of a chain stands: a factor or mask behind all else, a base before it."""
+    if op in ("*", "&"):
+        return len(terms)
+    types = [term.type for _, term in terms[:2]]
+    behind = number < _BASE and common(types[0], types[-1]) == type
+    return len(terms) if behind else 0
 
 
 def _terms(op: str, value: Expression, type: IntType) -> Iterator[Expression]:
@@ -342,16 +370,14 @@ def _terms(op: str, value: Expression, type: IntType) -> Iterator[Expression]:
 
 def _sum(op: str, left: Expression, right: Expression, type: IntType) -> Expression:
     """A sum without a sign: ``a + 16 - b - 4`` is ``a - b + 12``, ``a * 2 + a`` is ``a * 3``."""
-    total, at, count = 0, None, 0
+    total = 0
     factors: dict[Expression, int] = {}
     for sign, term in (*_addends(1, left, type), *_addends(1 if op == "+" else -1, right, type)):
         if isinstance(term, Number):
-            at = len(factors) if at is None else at
             total += sign * term.value
-            continue
-        count += 1
-        factor, base = _factor(term, type)
-        factors[base] = factors.get(base, 0) + sign * factor
+        else:
+            factor, base = _factor(term, type)
+            factors[base] = factors.get(base, 0) + sign * factor
     terms: list[tuple[str, Expression]] = []
     for base, factor in factors.items():
         factor = type.wrap(factor)
@@ -363,14 +389,12 @@ def _sum(op: str, left: Expression, right: Expression, type: IntType) -> Express
     total = type.wrap(total)
     if not total and terms and terms[0][0] == "-":  # begin with what is added, if anything is
         terms = sorted(terms, key=lambda term: term[0] == "-")
-    if total or not terms or terms[0][0] == "-":
-        negative = total > type.maximum >> 1
-        if not terms or terms[0][0] == "-" or (at == 0 and not negative):
-            terms.insert(0, ("+", Number(total, type)))
-        else:
-            place = len(terms) if at is None or negative else min(at, len(terms))
-            number = Number(type.wrap(-total) if negative else total, type)
-            terms.insert(place, ("-" if negative else "+", number))
+    if not terms or terms[0][0] == "-":
+        terms.insert(0, ("+", Number(total, type)))
+    elif total > type.maximum >> 1:  # a negative one
+        terms.append(("-", Number(type.wrap(-total), type)))
+    elif total:
+        terms.insert(_place("+", total, terms, type), ("+", Number(total, type)))
     return _left_to_right(terms, type)
 
 

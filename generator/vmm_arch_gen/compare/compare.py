@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from vmm_arch_gen.abi.expression_text import spell as spell_expression
 from vmm_arch_gen.abi.ioctls import ioctl_parts
 from vmm_arch_gen.abi.layout import LayoutError
-from vmm_arch_gen.abi.model import Abi
+from vmm_arch_gen.abi.model import Abi, MacroFunction
 from vmm_arch_gen.abi.text import quoted
 from vmm_arch_gen.abi.types import Array, Function, Named, Pointer, Type, spell
 from vmm_arch_gen.compare.fields import compare_fields, fields_of, shape
+from vmm_arch_gen.compare.macros import same_values, spelling, takes
 from vmm_arch_gen.compare.model import Change, Comparison, Facts, FieldChange, Kind
 from vmm_arch_gen.compare.renames import ALIKE, renames
 from vmm_arch_gen.compare.types import Meaning
@@ -29,9 +31,13 @@ class _Thing:
     """What may change without its meaning anything."""
     parts: Hashable = None
     """What else has to be the same where only the name is new."""
+    macro: MacroFunction | None = None
+    """One with arguments, of which two are compared by the values that they give."""
 
     @property
     def identity(self) -> Hashable:
+        if self.macro is not None:
+            return takes(self.macro), spelling(self.macro)
         return self.meaning, self.parts
 
 
@@ -47,6 +53,7 @@ def compare(old: Abi, new: Abi) -> Comparison:
     changes = [
         *_changes(before.model(), after.model(), _retyped, alike=0.0),
         *_changes(before.ioctls(), after.ioctls(), _renumbered, alike=0.0),
+        *_changes(before.macros(), after.macros(), _macro_change, alike=ALIKE),
         *_records(before, after, renamed),
         *_changes(before.types(), after.types(), _type_change, alike=ALIKE),
         *_changes(before.functions(), after.functions(), _retyped, alike=ALIKE),
@@ -110,6 +117,14 @@ def _renumbered(before: _Thing, after: _Thing) -> Kind | None:
 
 def _retyped(before: _Thing, after: _Thing) -> Kind | None:
     return Kind.RETYPED if before.meaning != after.meaning else None
+
+
+def _macro_change(before: _Thing, after: _Thing) -> Kind | None:
+    assert before.macro is not None
+    assert after.macro is not None
+    if takes(before.macro) != takes(after.macro):
+        return Kind.RETYPED
+    return None if same_values(before.macro, after.macro) else Kind.CHANGED
 
 
 def _type_change(before: _Thing, after: _Thing) -> Kind | None:
@@ -191,6 +206,20 @@ class _Version:
             meaning = (ioctl.value, ioctl.direction, argument)
             restated = (facts.get("argument"), ioctl.header)
             things[ioctl.name] = _Thing("ioctl", meaning, facts, restated)
+        return things
+
+    def macros(self) -> _Things:
+        """Macros with arguments."""
+        things: dict[str, _Thing] = {}
+        for macro in self.abi.macros:
+            facts: dict[str, str | int] = {
+                "arguments": ", ".join(macro.parameters),
+                "type": macro.value.type.name,
+                "expression": spell_expression(macro.value),
+                "header": macro.header,
+            }
+            restated = (facts["arguments"], facts["expression"], macro.header)
+            things[macro.name] = _Thing("macro", None, facts, restated, macro=macro)
         return things
 
     def functions(self) -> _Things:

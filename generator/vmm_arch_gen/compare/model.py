@@ -48,7 +48,8 @@ class FieldChange:
 class Change:
     kind: Kind
     what: str
-    """constant, string, enumerator, ioctl, struct, union, typedef, enum, function, model or omission."""
+    """constant, string, enumerator, ioctl, macro, struct, union, typedef, enum, function, model or
+    omission."""
     name: str
     old: Facts | None
     new: Facts | None

@@ -217,8 +217,19 @@ def _detail(change: Change) -> str:
             if change.what == "model":  # of which most is the same
                 pairs = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
                 before, after = [a for a, _ in pairs], [b for _, b in pairs]
+            if change.what == "macro":
+                return _of_macro(old, new)
             return _arrows(before, after, whole=change.what in _WHOLE)
     raise AssertionError("a change without either version")
+
+
+def _of_macro(old: Facts, new: Facts) -> str:
+    """Two versions of a macro with arguments; what it takes and gives is said once if it is the same."""
+    before, after = (_said("macro", facts)[0] for facts in (old, new))
+    if before == after:
+        return after
+    same = all(old[fact] == new[fact] for fact in ("arguments", "type"))
+    return f"{before} -> {new['expression'] if same else after}"
 
 
 def _arrows(before: Sequence[str], after: Sequence[str], *, whole: bool) -> str:
@@ -275,6 +286,8 @@ def _said(what: str, facts: Facts) -> list[str]:
                 f"__int128 aligned {facts['int128_align']}",
                 f"long double {facts['long_double']}",
             ]
+        case "macro":
+            return [f"({facts['arguments']}) -> {facts['type']} = {facts['expression']}"]
         case "typedef" | "enum":
             return [str(facts["type"]), *([_bytes(facts["size"])] if "size" in facts else [])]
     return [str(facts["type"])]
