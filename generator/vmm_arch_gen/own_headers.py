@@ -1,7 +1,7 @@
 """Targets made of headers that the command line names: ``vmm-arch-gen extract --header …``.
 
 Such a target has no row in a table. What its CPU and its system decide is the table's; the rest is
-said on the command line, or follows from the headers' names.
+given on the command line, or follows from the headers' names.
 """
 
 from __future__ import annotations

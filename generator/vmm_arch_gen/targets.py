@@ -1,7 +1,7 @@
 """The table of targets, ``headers/targets.toml``, as values.
 
 A family is one target for each of its CPUs. A column that it does not have is the CPU's, or the
-system's. Each table is checked where it stands, so that an error names the one that is wrong.
+system's. Each table is checked by itself, so that an error names the one that is wrong.
 """
 
 from __future__ import annotations

@@ -243,7 +243,7 @@ def test_facts(text: str, expected: str, kvm: Target, table: TargetTable, tmp_pa
         ("#pragma clang attribute push(__attribute__((packed)), apply_to = record)\n", r"test.h:1: #pragma clang attribute push.* is not known"),
         ("#pragma pack(3)\n", r"test.h:1: #pragma pack\(3\): 3 is none of 1, 2, 4, 8, 16"),
         ("#pragma pack(push, a, b)\n", r"test.h:1: #pragma pack\(push, a, b\)"),
-        ("struct s {\n char a;\n#pragma pack(1)\n int b; };", r"test.h:3: #pragma pack\(1\) stands between braces"),
+        ("struct s {\n char a;\n#pragma pack(1)\n int b; };", r"test.h:3: #pragma pack\(1\) is inside braces"),
         ("struct s { unknown_t a; };", r"test.h:1: unknown_t is used as a type, but nothing before declares it"),
         ("typedef struct { int a; } *pointer;", r"test.h:1: an unnamed struct that is neither"),
         ("enum e { A = B };", r"test.h:1: names B, which the headers do not define"),

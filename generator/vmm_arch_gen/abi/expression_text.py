@@ -6,7 +6,7 @@
     (u32)vq * 16
     offsetof(struct kvm_regs, name) / 4
 
-Operators of different kinds have parentheses, so that nobody has to know what C does without. Sizes,
+Operators of different kinds have parentheses, so that a reader need not know C's precedence. Sizes,
 offsets and what the bits mean are in hexadecimal; what is counted is decimal.
 """
 

@@ -70,7 +70,7 @@ class Layouts:
         return layouts
 
     def resolve(self, type: Type) -> Type:
-        """Follow typedefs and enums to the type behind them; a record stays its name."""
+        """Resolve typedefs and enums; a record stays its name."""
         while isinstance(type, Named):
             if type.name in self._enums:
                 return self._enums[type.name].underlying

@@ -120,7 +120,7 @@ class _Reader:
             str, tuple[re.Match[str], Literal["struct", "union"], str, list[Member]]
         ] = {}
         self._stated: dict[str, tuple[int, int, list[int | None]]] = {}
-        """Size, alignment and offsets; None for members behind the first one on a line."""
+        """Size, alignment and offsets; None for members after the first one on a line."""
         self._typedefs: dict[str, Typedef] = {}
         self._omissions: list[Omission] = []
         self._open: list[str] = []

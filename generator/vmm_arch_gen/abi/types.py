@@ -103,7 +103,7 @@ def declare(type: Type, inner: str = "") -> str:
         case Pointer(to, const):
             if isinstance(to, Array | Function):
                 inner = f"(*{inner})"
-            elif isinstance(to, Pointer) and const:  # where the qualifier stands behind the star
+            elif isinstance(to, Pointer) and const:  # where the qualifier is written after the star
                 return declare(to, f"const *{inner}")
             else:
                 inner = f"*{inner}"

@@ -81,7 +81,7 @@ def _given_size(arguments: Sequence[str]) -> IoctlCall | None:
 
 
 def lost(macros: Sequence[Macro], why: Exception) -> Problem:
-    """What is said of a header's ioctl numbers that cannot be computed for one and the same reason.
+    """The problem with a header's ioctl numbers that cannot be computed, for one common reason.
 
     They are never merely left out.
     """

@@ -45,7 +45,7 @@ from vmm_arch_gen.extract.preprocess import Macro, Unexpandable
 from vmm_arch_gen.extract.strings import UNSTEADY
 
 _ARGUMENT = "__vmm_arch_{}__"
-"""What stands in the place of an argument, by its number."""
+"""The placeholder of an argument, by its number."""
 _BLOCK = "__vmm_arch_block_{}__"
 _MOST = 600
 """How many operators and operands an expression may have."""

@@ -151,7 +151,7 @@ class _Expression:
 
     tree: c_ast.Node
     numbers: tuple[str, ...]
-    """What stands in the places of the names that :func:`_shape` gave."""
+    """What the names stand for that :func:`_shape` gave."""
 
 
 _Parsed = _Expression | NotConstant | UndefinedType

@@ -175,7 +175,7 @@ def expand(
         options = (*_OPTIONS, "-Wno-invalid-token-paste")
         try:
             raw = toolchain.preprocess(text, options=options, shims=shims)
-        except InputError as error:  # it may be that a macro nobody uses calls another one wrongly
+        except InputError as error:  # an unused macro may call another one wrongly
             wrong = _refused(error, names)
             if not wrong:
                 raise

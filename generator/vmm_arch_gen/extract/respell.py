@@ -155,7 +155,7 @@ class _Respeller:
         if self._depth == 0 and self._begins_body(at):
             end = self._end_of_body(at)
             inside = self._text[at + 1 : end - 1]
-            # Line markers inside it say where the lines behind it are.
+            # Line markers inside it say where the lines after it are.
             kept = (line if line.startswith("# ") else "" for line in inside.split("\n"))
             self._edits.append((at + 1, end - 1, "\n".join(kept)))
             return end
@@ -213,7 +213,7 @@ class _Respeller:
     def _pragma(self, at: int, text: str) -> None:
         try:
             if self._packing.take(text) and self._depth:
-                raise ValueError(f"#pragma {text} stands between braces")
+                raise ValueError(f"#pragma {text} is inside braces")
         except ValueError as error:
             remedy = "give the target a shim for what cannot be read, or correct the header"
             self._problems.append(Problem(self._where(at), str(error), remedy))
@@ -268,7 +268,7 @@ class _Respeller:
         begin = max(text.rfind(character, 0, start) for character in ";{},") + 1
         colon = _COLON.search(text, begin, start) if self._depth else None
         if colon and not re.search(r"[\[?]", text[begin : colon.start()]):
-            return colon.start()  # behind the width of a bit-field
+            return colon.start()  # after the width of a bit-field
         before = self._before(start)
         if text[before - 1 : before] == "(":
             declarator = _DECLARATOR.match(text, end)
@@ -283,7 +283,7 @@ class _Respeller:
         return start
 
     def _replaced(self, start: int, end: int) -> int:
-        """Take out what stands between two positions, but for its newlines."""
+        """Remove the text between two positions, except its newlines."""
         self._edits.append((start, end, "\n" * self._text.count("\n", start, end)))
         self._transparent[end] = start
         return end
@@ -291,7 +291,7 @@ class _Respeller:
     # -- places ------------------------------------------------------------------------------
 
     def _closing(self, at: int) -> int:
-        """The position behind the parenthesis that closes the one at a position."""
+        """The position after the parenthesis that closes the one at a position."""
         depth = 0
         for match in _PARENTHESES.finditer(self._text, at):
             depth += (match[0] == "(") - (match[0] == ")")

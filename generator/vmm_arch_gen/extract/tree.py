@@ -1,4 +1,4 @@
-"""Questions to pycparser's tree: what a node defines, what it declares, where it stands."""
+"""Queries of pycparser's tree: what a node defines, what it declares, where it is."""
 
 from __future__ import annotations
 

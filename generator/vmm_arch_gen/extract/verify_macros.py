@@ -19,7 +19,7 @@ from vmm_arch_gen.abi.model import Abi, MacroFunction
 from vmm_arch_gen.abi.samples import Sample, Sampler
 
 _MARK = bytes.fromhex("7b0f6ad94c12e58830d6c1f29e4ba753")
-"""What values that are operands follow in the object file, behind the number of their group."""
+"""What values that are operands follow in the object file, after the number of their group."""
 _GROUP = 15
 """Values in one assembler directive: each takes two operands, of which gcc allows thirty."""
 _MASK = (1 << 64) - 1

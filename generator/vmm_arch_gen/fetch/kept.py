@@ -1,7 +1,7 @@
 """Folders that are made once and kept outside the checkout, each checked whenever it is used.
 
 Headers from Debian's packages are such folders, and everything that the tests fetch or build
-beforehand. Whoever finds one missing makes it behind a lock; others who want the same one wait for
+beforehand. A process that finds one missing creates it under a lock; others that need it wait for
 it, in whatever process they are.
 """
 
@@ -46,7 +46,7 @@ def kept(name: str, key: str, make: Callable[[Path], None], parent: Path) -> Pat
             # Somebody else may have been quicker.
             if (trouble := damage(folder)) is not None:
                 if folder.exists():
-                    _log.warning("%s: %s; it is made anew", folder, trouble)
+                    _log.warning("%s: %s; it is created again", folder, trouble)
                 _make(folder, make)
                 _forget(parent)
     os.utime(folder)

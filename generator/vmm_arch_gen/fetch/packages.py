@@ -1,6 +1,6 @@
 """Headers of pinned Debian packages: fetched once for each user, unpacked, and checked.
 
-Archives drop old versions. What cannot be had is said as a :class:`Problem`, with what the archive
+Archives drop old versions. What is not available is reported as a :class:`Problem`, with what the archive
 has instead, so that a command can go on without it.
 """
 

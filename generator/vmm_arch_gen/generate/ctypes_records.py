@@ -1,6 +1,6 @@
 """C records as ctypes records that have the target's layout on whatever machine imports them.
 
-ctypes lays out a record by the rules of the machine that it runs on. What is said here leaves it
+ctypes lays out a record by the rules of the machine that it runs on. What is written here leaves it
 no choice: every type has a fixed width, all padding is a member, and bit-fields fill whole units.
 """
 
@@ -159,7 +159,7 @@ class _Translation:
 
     def _struct(self, placed: Sequence[Placed], size: int) -> Iterator[Field]:
         names = {member_name(member) for member, _ in placed}
-        end = 0  # of what has been said so far, in bits
+        end = 0  # of what is written so far, in bits
         index = 0
         for bit_fields, run in groupby(placed, key=lambda item: item[0].bits is not None):
             members = list(run)

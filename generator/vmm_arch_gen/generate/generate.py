@@ -106,7 +106,7 @@ def _against_package(inputs: Inputs, target: Target, draft: Draft) -> Iterator[P
 def render_abi_module(
     templates: Path, abi: VerifiedAbi, values: Values | None = None, facts: str = "headers/abi/"
 ) -> str:
-    """The raw ABI module of one target; ``facts`` is where its .abi file lies."""
+    """The raw ABI module of one target; ``facts`` is its .abi file."""
     heading = (
         f"{MARKER} from templates/{_ABI_TEMPLATE} and {facts}{abi.target}.abi.\n"
         "# Do not edit: the next run of vmm-arch-gen would undo it.\n"

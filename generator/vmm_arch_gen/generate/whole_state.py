@@ -1,7 +1,7 @@
 """From the tables of state to Python: the classes of saved state, and how it is read and written.
 
 Reads the contract, a hypervisor's sinks and their order; writes text. A macro has one call; which
-calls are made, and in which order, is said here.
+calls are made, and in which order, is decided here.
 """
 
 from __future__ import annotations
