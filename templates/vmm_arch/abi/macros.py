@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 CType: TypeAlias = type[Any]
 """A ctypes type: a record of the module, a typedef, ``ctypes.c_uint64`` …"""
 
-_STEP = re.compile(r"(\w+)((?:\[\d+\])*)")
+_STEP = r"(\w+)((?:\[\d+\])*)"  # compiled when it is first needed: modules import quicker
 
 
 def shift_count(count: int, bits: int) -> int:
@@ -50,7 +50,7 @@ def offset_of(record: CType, member: str) -> int:
     inside: Any = record
     offset = 0
     for step in member.split("."):
-        match = _STEP.fullmatch(step)
+        match = re.fullmatch(_STEP, step)
         if match is None:
             raise ValueError(f"{member!r} is not a path of members such as regs.pc or spsr[2]")
         name = (
