@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 from vmm_arch_gen.abi.model import VerifiedAbi
@@ -111,9 +111,15 @@ def render_abi_module(
         f"{MARKER} from templates/{_ABI_TEMPLATE} and {facts}{abi.target}.abi.\n"
         "# Do not edit: the next run of vmm-arch-gen would undo it.\n"
     )
-    return Templates(templates).render(
+    return _compiled(templates).render(
         _ABI_TEMPLATE, heading, f"{abi.target}_abi.py", module=abi_module(abi, values)
     )
+
+
+@cache
+def _compiled(templates: Path) -> Templates:
+    """Templates that are compiled once in each process, for all its targets."""
+    return Templates(templates)
 
 
 def render_backend_table(templates: Path, targets: Iterable[Target]) -> str:
