@@ -222,7 +222,7 @@ def diff(old: str, new: str | None, only: tuple[str, ...], form: str, cc: str | 
 )
 @click.option("--abi", type=FOLDER, metavar="DIR", help="Read TARGET.abi there.")
 def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path | None) -> None:
-    """Show NAME: a record's layout, an ioctl number taken apart, a value, a prototype.
+    """Show NAME: a record's layout, an ioctl number taken apart, a value, a prototype, a macro.
 
     \b
     NAME may have wildcards, and may be a number: an ioctl's, or else a value.
@@ -230,6 +230,8 @@ def show(name: str, target: tuple[str, ...], expand: bool, form: str, abi: Path 
       show 'KVM_EXIT_*'       what the exit reasons are
       show 0x4090ae82         which ioctl that is
       show 0xc0000080         what else has that number: an MSR
+      show 'KVM_REG_SIZE(0x6030000000140000)'
+                              what a macro with arguments gives
     """
     _keep_garbage()
     from vmm_arch_gen.show.find import find

@@ -9,14 +9,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmm_arch_gen.abi.integers import U64, IntType
 from vmm_arch_gen.abi.model import Abi
 from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.diagnostics import InputError, Problem, did_you_mean, refuse
+from vmm_arch_gen.show.calls import CALL, call_value, calls_of
 
 _CPUS = {"amd64": "x86_64", "arm64": "aarch64", "ppc64le": "powerpc64le"}
 """What this host's CPU is called where it is not as the targets call it."""
 _FEW = 3
 """How many names are offered instead of one that is not there."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a macro with arguments, and its value."""
+
+    text: str
+    value: int
+    type: IntType
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,9 @@ class Found:
     typedefs: tuple[str, ...]
     functions: tuple[str, ...]
     strings: tuple[str, ...]
+    macros: tuple[str, ...]
+    """Those that take arguments."""
+    calls: tuple[Call, ...]
 
     def __bool__(self) -> bool:
         return any(
@@ -42,6 +56,8 @@ class Found:
                 self.typedefs,
                 self.functions,
                 self.strings,
+                self.macros,
+                self.calls,
             )
         )
 
@@ -51,7 +67,8 @@ def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], 
 
     Gives the other targets that have it too. ``name`` may hold ``*`` and ``?``, and may say
     ``struct`` or not. It may be a number: of an ioctl, or else the value of constants and
-    enumerators. InputError gives the nearest names that there are.
+    enumerators, or of a call of a macro; and it may be such a call. InputError gives the nearest
+    names that there are.
     """
     texts = {path.stem: path.read_text() for path in sorted(folder.glob("*.abi"))}
     if not texts:
@@ -70,6 +87,7 @@ def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], 
     searched = {target: texts[target] for target in targets or texts}
     wanted, defining = _searched(plain, searched)
     if not defining:
+        plain = plain.partition("(")[0].strip()
         refuse(_left_out(plain, searched.values()))
         where = ", ".join(targets) or "any target"
         raise InputError(_missing(name, plain, where, searched.values()))
@@ -77,7 +95,8 @@ def find(folder: Path, name: str, targets: Sequence[str]) -> tuple[list[Found], 
     defining.sort(key=lambda t: not t.endswith(_CPUS.get(cpu, cpu)))
     shown = defining if targets else defining[:1]
     found = [
-        _find(read_abi_file(folder / f"{target}.abi", exact=False), wanted) for target in shown
+        _find(read_abi_file(folder / f"{target}.abi", exact=False), texts[target], wanted)
+        for target in shown
     ]
     return found, defining[len(shown) :]
 
@@ -92,10 +111,25 @@ class _Wanted:
     pattern: re.Pattern[str]
     ioctl: int | None = None
     value: int | None = None
+    call: str | None = None
+    """A call of a macro with arguments, whose name the pattern has."""
+    result: int | None = None
+    """What a call gives."""
 
 
 def _searched(plain: str, texts: Mapping[str, str]) -> tuple[_Wanted, list[str]]:
     """What a name or number is looked for as, and the targets that have it."""
+    if call := CALL.fullmatch(plain):
+        head = re.compile(rf"^macro {call[1]}\(", re.MULTILINE)
+        words = set(re.findall(r"\b[A-Za-z_]\w*", plain))
+        missing = {
+            target: sum(word not in text for word in words)
+            for target, text in texts.items()
+            if head.search(text)
+        }
+        fewest = min(missing.values(), default=0)
+        found = [target for target, count in missing.items() if count == fewest]
+        return _Wanted(re.compile(call[1]), call=plain), found
     if not _NUMBER.fullmatch(plain):
         pattern = re.compile(fnmatch.translate(plain))
         return _Wanted(pattern), [t for t, text in texts.items() if _defines(text, plain, pattern)]
@@ -105,13 +139,15 @@ def _searched(plain: str, texts: Mapping[str, str]) -> tuple[_Wanted, list[str]]
     if found := [target for target, text in texts.items() if ioctl.search(text)]:
         return _Wanted(nothing, ioctl=number), found
     value = re.compile(rf"^(?:constant |  )\w+ = (?:{number:#x}|{number})(?: in |$)", re.MULTILINE)
-    found = [target for target, text in texts.items() if value.search(text)]
-    return _Wanted(nothing, value=number), found
+    if found := [target for target, text in texts.items() if value.search(text)]:
+        return _Wanted(nothing, value=number, result=number), found
+    found = [target for target, text in texts.items() if next(calls_of(text, number), None)]
+    return _Wanted(nothing, result=number), found
 
 
 _DEFINITION = re.compile(
     r"^(?:  |(?:constant|string|function|struct|union|enum|typedef(?: struct| union| enum)?) )(\w+) "
-    r"(?:=|is) |^ioctl (\w+) = (0x[0-9a-f]+)",
+    r"(?:=|is) |^ioctl (\w+) = (0x[0-9a-f]+)|^macro (\w+)\(",
     re.MULTILINE,
 )
 """A line that defines something: its name, or an ioctl's name and number. Others only mention it."""
@@ -180,7 +216,7 @@ def _with_member(plain: str, texts: Iterable[str]) -> list[str]:
     return list(records)
 
 
-def _find(abi: Abi, wanted: _Wanted) -> Found:
+def _find(abi: Abi, text: str, wanted: _Wanted) -> Found:
     def named(names: Iterator[str]) -> tuple[str, ...]:
         return tuple(n for n in names if wanted.pattern.fullmatch(n.rpartition(" ")[2]))
 
@@ -199,4 +235,13 @@ def _find(abi: Abi, wanted: _Wanted) -> Found:
         named(iter(abi.typedefs)),
         named(f.name for f in abi.functions),
         named(s.name for s in abi.strings),
+        named(m.name for m in abi.macros),
+        tuple(_calls(abi, text, wanted)),
     )
+
+
+def _calls(abi: Abi, text: str, wanted: _Wanted) -> Iterator[Call]:
+    if wanted.call is not None:
+        yield Call(wanted.call, *call_value(abi, wanted.call))
+    if wanted.result is not None:
+        yield from (Call(call, wanted.result, U64) for call in calls_of(text, wanted.result))

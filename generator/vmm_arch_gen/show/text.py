@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from textwrap import wrap
 from typing import Any
 
+from vmm_arch_gen.abi.expression_text import spell as spell_expression
 from vmm_arch_gen.abi.ioctls import ioctl_parts
 from vmm_arch_gen.abi.layout import Layouts
-from vmm_arch_gen.abi.model import Abi, FunctionPrototype, Ioctl
+from vmm_arch_gen.abi.model import Abi, FunctionPrototype, Ioctl, MacroFunction
 from vmm_arch_gen.abi.text import quoted
 from vmm_arch_gen.abi.types import Array, Function, Named, Type, declare, spell
-from vmm_arch_gen.show.find import Found
+from vmm_arch_gen.show.find import Call, Found
 from vmm_arch_gen.show.layout import Node, layout
 
 Line = tuple[str, str | None]
@@ -57,6 +58,11 @@ def _parts(found: Found, expand: bool) -> Iterator[list[Line]]:
     if found.strings:
         texts = (s for s in abi.strings if s.name in found.strings)
         yield list(_columns((s.name, quoted(s.value), f", in {s.header}") for s in texts))
+    for macro in abi.macros:
+        if macro.name in found.macros:
+            yield list(_macro(macro))
+    if found.calls:
+        yield list(_columns((c.text, f"= {_result(c)}", "") for c in found.calls))
     for name in found.typedefs:
         typedef = abi.typedefs[name]
         text = f"typedef {declare(typedef.type, name)}, in {typedef.header}"
@@ -65,6 +71,25 @@ def _parts(found: Found, expand: bool) -> Iterator[list[Line]]:
     for function in abi.functions:
         if function.name in found.functions:
             yield list(_prototype(function))
+
+
+def _macro(macro: MacroFunction) -> Iterator[Line]:
+    """What a macro takes and gives, and the expression of its value."""
+    head = f"{macro.name}({', '.join(macro.parameters)}) -> {macro.value.type.name}"
+    yield from _fitted(head, f", in {macro.header}", "bold")
+    for line in wrap(
+        spell_expression(macro.value),
+        _WIDTH,
+        initial_indent="    ",
+        subsequent_indent="        ",
+        break_long_words=False,
+    ):
+        yield line, None
+
+
+def _result(call: Call) -> str:
+    value = hex(call.value) if call.value > 9 else str(call.value)
+    return f"{value}, {call.type.name}"
 
 
 def _prototype(function: FunctionPrototype) -> Iterator[Line]:
@@ -237,6 +262,18 @@ def _things(found: Found, expand: bool) -> Mapping[str, Any]:
             for s in abi.strings
             if s.name in found.strings
         ],
+        "macros": [
+            {
+                "name": m.name,
+                "arguments": list(m.parameters),
+                "type": m.value.type.name,
+                "expression": spell_expression(m.value),
+                "header": m.header,
+            }
+            for m in abi.macros
+            if m.name in found.macros
+        ],
+        "calls": [{"call": c.text, "value": c.value, "type": c.type.name} for c in found.calls],
         "enums": [
             {
                 "name": key,
