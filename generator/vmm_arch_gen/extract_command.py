@@ -30,7 +30,7 @@ _WITH_HEADER = ("only_cpu", "system", "name", "define", "shims", "standalone")
     multiple=True,
     metavar="HEADER",
     help="Any header: a file, or a name in the include folders. Write TARGET.abi and TARGET.py, a"
-    " module to import. May be repeated; one that others need comes first.",
+    " module to import. May be repeated: first what others need.",
 )
 @click.option(
     "--only-cpu",
@@ -100,8 +100,9 @@ def extract(
 
     \b
     With --header, of any header, and with a typed Python module of them:
-      a system's header     --header linux/userfaultfd.h --only-cpu x86_64 --output DIR
       a header of yours     --header ./interface.h --include DIR
+      a system's            --header linux/vhost.h --only-cpu x86_64 --output DIR
+      one that needs more   --header linux/ioctl.h --header linux/userfaultfd.h
 
     \b
     Without, of the targets in headers/targets.toml. The default is the pinned headers and compiler.
@@ -116,7 +117,7 @@ def extract(
     # Only here: generating needs neither pycparser nor a compiler to be installed.
     from vmm_arch_gen.abi.text import MAGIC
     from vmm_arch_gen.outputs import compare, orphans
-    from vmm_arch_gen.own_headers import OwnHeaders, own_files, own_targets
+    from vmm_arch_gen.own_headers import OwnHeaders, import_command, own_files, own_targets
     from vmm_arch_gen.targets import largest_first, load_targets
 
     _refuse_contradictions(headers, only)
@@ -130,6 +131,9 @@ def extract(
         root = output or Path()
         files = own_files(facts, paths, root, standalone=standalone)
         finish(compare(root, files), root, mode)
+        if not mode["check"] and not mode["diff"]:
+            for target in targets:
+                say(f"try it: {import_command(target, root, standalone=standalone)}")
     else:
         root = paths.output(output, "headers", "abi")
         targets = largest_first(table.select(only), paths.abi)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import platform
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
@@ -100,6 +102,18 @@ def own_files(
         files |= runtime(paths.templates)
     refuse_foreign(root, files, (MAGIC, MARKER))
     return files
+
+
+def import_command(target: Target, root: Path, *, standalone: bool) -> str:
+    """A command line that imports a target's module from the folder that it was written to."""
+    place, code = root, f"import {target.name}"
+    if standalone:  # a package, named after its folder
+        folder = root.resolve()
+        place, code = folder.parent, f"import {folder.name}.{target.name}"
+        with suppress(ValueError):
+            place = place.relative_to(Path.cwd())
+    command = shlex.join(["python3", "-c", code])
+    return command if place == Path() else f"cd {shlex.quote(str(place))} && {command}"
 
 
 def _this_cpu() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_one_command_from_a_header_to_a_module(folder: Folder) -> None:
     assert "ink_x86_64: " in said
     assert " proven in " in said
     assert folder.python(USE) == USED
+
+
+@pytest.mark.parametrize("output", [".", "a folder/pen", "pen"])
+@pytest.mark.parametrize("standalone", [[], ["--standalone"]])
+def test_the_command_that_is_shown_imports_it(
+    output: str, standalone: list[str], folder: Folder
+) -> None:
+    folder.path = folder.path / "here"
+    folder.write("ink.h")
+    arguments = ["--header", "ink.h", *X86_64, "--output", output, *standalone]
+    _, said = folder.extract(*arguments)
+    command = said.rpartition("\ntry it: ")[2].replace("python3", shlex.quote(sys.executable))
+    done = subprocess.run(command, shell=True, cwd=folder.path, env=folder.environment, check=False)
+    assert done.returncode == 0, command
+    assert "try it" not in folder.extract(*arguments, "--check")[1]
 
 
 def test_what_was_left_out_is_said_by_count_and_reason(folder: Folder) -> None:
@@ -258,7 +274,7 @@ def test_a_file_that_was_not_generated_is_kept(folder: Folder) -> None:
         (["--header", "ink.h", "--output", "ink.h/out"], ["ink.h/out"]),
         (["--header", "empty.h"], ["empty.h: declares nothing that could become a fact"]),
         (["--header", "guard.h"], ["guard.h: declares nothing that could become a fact: 1 macro left out: is empty (GUARD_H)"]),
-        (["--header", "self.h"], ["self.h:1: the compiler says: #include nested too deeply"]),
+        (["--header", "self.h"], ["self.h:1: this #include never ends: the header includes itself"]),
         (["--header", "error.h"], ["error.h:2: the compiler says: say which; correct the header"]),
         (["--header", "syntax.h"], ["syntax.h:2:1: pycparser cannot read this: "]),
         (["--header", "lacks.h"], ["lacks.h:2: includes sub/gone.h, which is in none of the include folders ("]),
