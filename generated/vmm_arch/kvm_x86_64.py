@@ -2595,6 +2595,7 @@ _SINKS_OF_VCPU: Final[Mapping[str, StateSink]] = {
             "APIC_TIMER_CURRENT",
             "APIC_PPR",
         ),
+        live=("APIC_0x2[0-7]0",),
     ),
     "msrs": StateSink(
         _MsrsForm(),
@@ -2632,9 +2633,23 @@ class VcpuState(SavedState):
 
 
 _SINKS_OF_MACHINE: Final[Mapping[str, StateSink]] = {
-    "pic": StateSink(RecordForm("pic", kvm_irqchip, inside="chip.pic")),
-    "second_pic": StateSink(RecordForm("second_pic", kvm_irqchip, inside="chip.pic")),
-    "ioapic": StateSink(RecordForm("ioapic", kvm_irqchip, inside="chip.ioapic")),
+    "pic": StateSink(
+        RecordForm("pic", kvm_irqchip, inside="chip.pic"),
+        live=(
+            "pic.irr",
+            "pic.last_irr",
+        ),
+    ),
+    "second_pic": StateSink(
+        RecordForm("second_pic", kvm_irqchip, inside="chip.pic"),
+        live=(
+            "second_pic.irr",
+            "second_pic.last_irr",
+        ),
+    ),
+    "ioapic": StateSink(
+        RecordForm("ioapic", kvm_irqchip, inside="chip.ioapic"), live=("ioapic.irr",)
+    ),
     "pit": StateSink(RecordForm("pit", kvm_pit_state2), running=("pit.*.count_load_time",)),
     "counters": StateSink(SequenceForm("tsc_offset"), running=("tsc_offset*",)),
     "clock": StateSink(RecordForm("clock", kvm_clock_data), running=("clock.*",)),

@@ -2946,6 +2946,7 @@ _SINKS_OF_VCPU: Final[Mapping[str, StateSink]] = {
             "APIC_TIMER_CURRENT",
             "APIC_PPR",
         ),
+        live=("APIC_0x2[0-7]0",),
     ),
     "tsc": StateSink(NumbersForm("tsc"), running=("tsc",)),
     "deadline": StateSink(NumbersForm("IA32_TSC_DEADLINE")),

@@ -29,6 +29,8 @@ class StateSink:
     form: Form
     running: tuple[str, ...] = ()
     """Elements, or patterns, that change by themselves and so cannot be compared."""
+    live: tuple[str, ...] = ()
+    """Those that devices change while no vCPU runs: so restoring cannot check them."""
     fixed: bool = False
     """Whether it is given at creation: a state with another value cannot be restored."""
 
@@ -140,14 +142,16 @@ class SavedState:
             raise TypeError(f"expected {type(self).__name__}, got {type(other).__name__}")
         return Diff(self._differences(other))
 
-    def _differences(self, other: SavedState) -> Iterator[Difference]:
+    def _differences(self, other: SavedState, *, with_live: bool = True) -> Iterator[Difference]:
         for sink, known in self._sinks.items():
             if _same(self._saved[sink], other._saved[sink]):
                 continue
             mine, theirs = self._of_sink(sink) or {}, other._of_sink(sink) or {}
             for name in dict.fromkeys((*mine, *theirs)):
                 left, right = mine.get(name), theirs.get(name)
-                if left != right and not _matches(name, known.running):
+                if left == right or _matches(name, known.running):
+                    continue
+                if with_live or not _matches(name, known.live):
                     yield Difference(
                         name,
                         None if left is None else left.value,
@@ -324,13 +328,13 @@ class SavedMachineState(SavedState):
     def _with(self, saved: Mapping[str, Any]) -> Any:
         return type(self)(saved, self.vcpus)
 
-    def _differences(self, other: SavedState) -> Iterator[Difference]:
+    def _differences(self, other: SavedState, *, with_live: bool = True) -> Iterator[Difference]:
         assert isinstance(other, SavedMachineState)
-        yield from super()._differences(other)
+        yield from super()._differences(other, with_live=with_live)
         if len(self.vcpus) != len(other.vcpus):
             yield Difference("vCPUs", len(self.vcpus), len(other.vcpus), {})
         for index, (mine, theirs) in enumerate(zip(self.vcpus, other.vcpus, strict=False)):
-            for found in mine._differences(theirs):
+            for found in mine._differences(theirs, with_live=with_live):
                 yield Difference(
                     f"vCPU {index}: {found.name}", found.mine, found.theirs, found.bits
                 )
@@ -406,7 +410,7 @@ def restore(
         write(state, refusals)
         problems = refusals.problems
         if not problems:
-            found = state.diff(read())
+            found = state._differences(read(), with_live=False)
             problems = [f"{difference}: it did not take this value" for difference in found]
     except BaseException:
         write(former, Refusals())

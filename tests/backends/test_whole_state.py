@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import random
 import threading
@@ -36,6 +37,8 @@ from vmm_arch_gen.arch.hypervisor import read_hypervisor
 from vmm_arch_gen.project import Project
 
 CODE = 0x10000
+RANDOM_STATES = int(os.environ.get("RANDOM_STATES", "100"))
+"""How many are tried with an irqchip, and without."""
 COMPUTES = Path(__file__).parents[1] / "guests/x86_64/save_restore.S"
 SENDS = bytes.fromhex("b0 05 e6 10 fe c0 e6 10 f4")  # mov al, 5; out; inc al; out; hlt
 
@@ -391,7 +394,7 @@ def test_random_states_come_out_as_they_went_in(
         arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
         vcpu = vm.vcpus[0]
         state = vcpu.save()
-        for _ in range(100):
+        for _ in range(RANDOM_STATES):
             wanted = state.replace(random_changes(numbers, state))
             vcpu.restore(wanted)
             found = vcpu.save()
@@ -428,6 +431,27 @@ def test_the_counter_continues_from_its_saved_value(arch: AnyBackend, memory: Gu
         vcpu.restore(state)
         passed = vcpu.get_msrs([0x10])[0x10] - state["tsc"]
         assert passed < hertz // 4 or vcpu.save()["tsc"] - state["tsc"] > hertz // 2
+
+
+def test_what_a_timer_changes_meanwhile_is_no_error(
+    arch: AnyBackend, memory: GuestMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The 8254 of a stopped machine goes on, and requests an interrupt 18 times a second."""
+    with arch.Vm(memory, irqchip=True) as vm:
+        arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+        state = vm.save()
+        module = type(state).__module__
+        real = getattr(__import__(module, fromlist=["x"]), "_write_vm")  # noqa: B009
+
+        def meanwhile(*arguments: Any) -> None:
+            real(*arguments)
+            vm.vcpus[0].restore(vm.vcpus[0].save().replace({"APIC_0x210": 0x10000}))
+            if arch.__name__.endswith("kvm_x86_64"):  # type: ignore[attr-defined]
+                vm.set_irq_line(0, True)
+
+        monkeypatch.setattr(f"{module}._write_vm", meanwhile)
+        vm.restore(state)
+        assert any(found.name.endswith("APIC_0x210") for found in state.diff(vm.save()))
 
 
 # Refusals

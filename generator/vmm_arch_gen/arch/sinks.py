@@ -28,6 +28,7 @@ _ENTRIES = {
     "form": (False, '"MsrForm()", what takes apart what is read, if it is not a record'),
     "inside": (False, '"chip.pic", the part of the record that is state'),
     "running": (False, '("IA32_TSC",), elements that change by themselves'),
+    "live": (False, '("pic.irr",), elements that devices change while no vCPU runs'),
     "shape": (True, " or ".join(f'"{shape}"' for shape in get_args(Shape))),
     "constructor": (True, '"kvm_regs", a record or a function'),
     "variable": (True, '"regs"'),
@@ -76,6 +77,8 @@ class Sink:
     """The path of the record's part that is state."""
     running: tuple[str, ...]
     """Elements, or patterns, that change by themselves."""
+    live: tuple[str, ...]
+    """Elements, or patterns, that devices change while no vCPU runs."""
     shape: Shape
     """How ``constructor`` is called: with nested records, flat keywords, or one dictionary."""
     constructor: str
@@ -187,7 +190,7 @@ def _well_formed(key: str, value: object) -> bool:
             return True
         case "of", str():
             return value in get_args(Scope)
-        case "calls" | "own" | "running", tuple():
+        case "calls" | "own" | "running" | "live", tuple():
             return all(isinstance(name, str) for name in value) and len(set(value)) == len(value)
         case _, str() if key in _IDENTIFIERS:
             return value.isidentifier()
@@ -230,6 +233,7 @@ def _sink(table: Table, name: str, order: int, row: Mapping[str, object]) -> Sin
         form=text("form"),
         inside=text("inside") or "",
         running=_texts(row.get("running")),
+        live=_texts(row.get("live")),
         shape=shape,
         constructor=text("constructor") or "",
         type=text("type") or record,

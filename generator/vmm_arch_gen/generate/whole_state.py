@@ -110,8 +110,9 @@ class WholeState:
 
     def _sink(self, sink: Sink) -> str:
         arguments = [self._form(sink)]
-        if sink.running:
-            arguments.append(f"running=({', '.join(map(_quoted, sink.running))},)")
+        for keyword, names in (("running", sink.running), ("live", sink.live)):
+            if names:
+                arguments.append(f"{keyword}=({', '.join(map(_quoted, names))},)")
         if sink.restores is None:
             arguments.append("fixed=True")
         return f"StateSink({', '.join(arguments)})"

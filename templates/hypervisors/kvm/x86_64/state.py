@@ -102,6 +102,8 @@ SINKS = {
         "variable": "lapic",
         "when": "vcpu.vm.irqchip",
         "running": ("APIC_TIMER_CURRENT", "APIC_PPR"),
+        # Interrupts that are requested: the 8254 and other vCPUs go on.
+        "live": ("APIC_0x2[0-7]0",),
         "calls": ("KVM_GET_LAPIC", "KVM_SET_LAPIC"),
     },
     "msrs": {
@@ -151,6 +153,7 @@ SINKS = {
         "saved": "kvm_irqchip",
         "inside": "chip.pic",
         "variable": "pic",
+        "live": ("pic.irr", "pic.last_irr"),
         "when": "vm.irqchip",
         "calls": ("KVM_GET_IRQCHIP", "KVM_SET_IRQCHIP"),
     },
@@ -162,6 +165,7 @@ SINKS = {
         "saved": "kvm_irqchip",
         "inside": "chip.pic",
         "variable": "second_pic",
+        "live": ("second_pic.irr", "second_pic.last_irr"),
         "when": "vm.irqchip",
         "calls": ("KVM_GET_IRQCHIP", "KVM_SET_IRQCHIP"),
     },
@@ -173,6 +177,7 @@ SINKS = {
         "saved": "kvm_irqchip",
         "inside": "chip.ioapic",
         "variable": "ioapic",
+        "live": ("ioapic.irr",),
         "when": "vm.irqchip",
         "calls": ("KVM_GET_IRQCHIP", "KVM_SET_IRQCHIP"),
     },

@@ -82,6 +82,8 @@ SINKS = {
         "variable": "lapic",
         "when": "_has_lapic_page(vcpu.vm)",
         "running": ("APIC_TIMER_CURRENT", "APIC_PPR"),
+        # Interrupts that are requested: other vCPUs go on.
+        "live": ("APIC_0x2[0-7]0",),
         "calls": (
             "WHvGetVirtualProcessorInterruptControllerState2",
             "WHvSetVirtualProcessorInterruptControllerState2",
