@@ -204,6 +204,16 @@ struct s is 56 bytes aligned 8
 """,
         ),
         (
+            "struct s { volatile int *a; const volatile char *const *b; int *volatile *c; void (*volatile d)(volatile int *); };",
+            """\
+struct s is 32 bytes aligned 8
+  @ 0 a int volatile*
+  @ 8 b char const volatile* const*
+  @ 16 c int* volatile*
+  @ 24 d void(int volatile*)*
+""",
+        ),
+        (
             "int f(int a[static 3], int b[*], const char c[], int g(int));",
             """\
 function f is int(int* a, int* b, char const* c, int(int)* g)

@@ -184,3 +184,20 @@ def test_an_ioctl_number_is_never_merely_left_out(
     (problem,) = caught.value.problems
     assert problem.where == "test.h:4"
     assert problem.what == f"the ioctl number M cannot be computed: {reason}"
+
+
+@pytest.mark.parametrize(
+    "body", ["(sizeof(wide) * 2)", "_IOW('x', 1, wide)", "_IOW('x', 1, wide[2])"]
+)
+def test_what_a_macro_needs_and_cannot_be_read_is_refused(
+    body: str, table: TargetTable, tmp_path: Path
+) -> None:
+    text = f"{IOCTLS}\ntypedef int wide __attribute__((vector_size(16)));\n#define M {body}\n"
+    with pytest.raises(InputError) as caught:
+        headers.read(text, table.targets["kvm_x86_64"], table, tmp_path)
+    (problem,) = caught.value.problems
+    assert problem.where == "test.h:5"
+    assert problem.what == (
+        "the macro M cannot be evaluated: the type wide cannot be read:"
+        " the attribute vector_size(16) is not known; it may change a layout (test.h:4)"
+    )

@@ -58,6 +58,8 @@ class Pointer:
     to: Type
     const: bool = False
     """Whether what it points to is const."""
+    volatile: bool = False
+    """Whether it is volatile."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ def spell(type: Type) -> str:
     match type:
         case Scalar(name) | Named(name):
             return name
-        case Pointer(to, const):
-            return f"{spell(to)}{' const' if const else ''}*"
+        case Pointer(to, const, volatile):
+            return f"{spell(to)}{' const' * const}{' volatile' * volatile}*"
         case Array():
             dimensions = ""
             while isinstance(type, Array):
@@ -100,14 +102,15 @@ def declare(type: Type, inner: str = "") -> str:
     match type:
         case Scalar(name) | Named(name):
             return f"{name} {inner}".rstrip()
-        case Pointer(to, const):
+        case Pointer(to, const, volatile):
+            qualifiers = "const " * const + "volatile " * volatile
             if isinstance(to, Array | Function):
                 inner = f"(*{inner})"
-            elif isinstance(to, Pointer) and const:  # where the qualifier is written after the star
-                return declare(to, f"const *{inner}")
+            elif isinstance(to, Pointer):  # where qualifiers are written after the star
+                return declare(to, f"{qualifiers}*{inner}")
             else:
                 inner = f"*{inner}"
-            return ("const " if const else "") + declare(to, inner)
+            return qualifiers + declare(to, inner)
         case Array(of, count):
             return declare(of, f"{inner}[{'' if count is None else count}]")
         case Function(result, parameters, variadic):
@@ -151,6 +154,10 @@ def _parse(tokens: list[str]) -> tuple[Type, list[str]]:
                 type, tokens = Pointer(type), rest
             case ["const", "*", *rest]:
                 type, tokens = Pointer(type, const=True), rest
+            case ["volatile", "*", *rest]:
+                type, tokens = Pointer(type, volatile=True), rest
+            case ["const", "volatile", "*", *rest]:
+                type, tokens = Pointer(type, const=True, volatile=True), rest
             case ["[", *_]:
                 counts: list[int | None] = []
                 while tokens[:1] == ["["]:

@@ -229,11 +229,9 @@ class Declarations:
                 return Named(key), attributes
             case c_ast.PtrDecl():
                 c_type, _ = self.type(node.type, None)
-                if "volatile" in tree.qualifiers(node.type):
-                    raise ValueError("a pointer to volatile memory cannot be said in the facts")
                 # Attributes behind the name belong to what is named; those before, to the pointee.
                 attributes |= self.attributes(tree.declared(node))
-                return Pointer(c_type, "const" in tree.qualifiers(node.type)), attributes
+                return _pointer(c_type, node.type), attributes
             case c_ast.ArrayDecl(dim=dimension):
                 c_type, inner = self.type(node.type, name)
                 count = None if dimension is None else self.evaluator.value(dimension)
@@ -299,7 +297,7 @@ class Declarations:
                 continue
             if isinstance(node.type, c_ast.ArrayDecl):  # as C adjusts them
                 element, _ = self.type(node.type.type, None)
-                c_type: Type = Pointer(element, "const" in tree.qualifiers(node.type))
+                c_type: Type = _pointer(element, node.type)
             else:
                 c_type, _ = self.type(node.type, None)
             match self.layouts.resolve(c_type):
@@ -426,3 +424,11 @@ class Declarations:
                     yield Member(name, c_type, bits, attributes.aligned, attributes.packed)
                 case _:
                     raise ValueError(f"a {type(node).__name__} is not a member")
+
+
+def _pointer(to: Type, pointee: c_ast.Node) -> Pointer:
+    """A pointer to a type, with the qualifiers of what it points to."""
+    qualifiers = tree.qualifiers(pointee)
+    if "_Atomic" in qualifiers:
+        raise ValueError("a pointer to atomic memory cannot be said in the facts")
+    return Pointer(to, "const" in qualifiers, "volatile" in qualifiers)

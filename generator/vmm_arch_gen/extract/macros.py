@@ -15,8 +15,8 @@ from pycparser import c_ast, c_parser
 from vmm_arch_gen.abi.layout import LayoutError, UndefinedType
 from vmm_arch_gen.abi.model import Constant, Ioctl, MacroFunction, Omission, String
 from vmm_arch_gen.abi.types import SCALARS, Type
-from vmm_arch_gen.diagnostics import refuse
-from vmm_arch_gen.extract.declarations import Declarations
+from vmm_arch_gen.diagnostics import Problem, refuse
+from vmm_arch_gen.extract.declarations import Declarations, UnreadableType
 from vmm_arch_gen.extract.expressions import NUMBER, NotConstant, UndefinedName
 from vmm_arch_gen.extract.ioctls import IoctlCall, ioctl_call, lost
 from vmm_arch_gen.extract.macro_functions import read_macros, use
@@ -67,6 +67,7 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
     do not define: it is another CPU's.
     """
     constants, ioctls, strings = [], [], []
+    unreadable: list[Problem] = []
     lost_ioctls: dict[tuple[str, str], tuple[list[Macro], Exception]] = {}
     changing = unsteady(macros)
     with_arguments, omissions = read_macros(macros, expansions.texts, changing, declarations)
@@ -88,6 +89,9 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
             if name in declarations.enumerators and declarations.enumerators[name].value == value:
                 continue  # the enumerator is the fact
             argument = _argument(call, declarations)
+        except UnreadableType as error:
+            unreadable.append(_unevaluated(macro, error))
+            continue
         except (NotConstant, LayoutError) as error:
             if name in expansions.ioctls and not isinstance(error, UndefinedType):
                 lost_ioctls.setdefault((macro.header, str(error)), ([], error))[0].append(macro)
@@ -99,10 +103,17 @@ def fold(macros: Mapping[str, Macro], expansions: Expansions, declarations: Decl
             bits = re.search(r"0[xX]|<<|[~|&]", expansion)
             radix: Literal[10, 16] = 16 if bits else 10
             constants.append(Constant(name, value, radix, macro.header))
-    refuse(lost(macros_of, why) for macros_of, why in lost_ioctls.values())
+    refuse([*unreadable, *(lost(of, why) for of, why in lost_ioctls.values())])
     return Folded(
         tuple(constants), tuple(ioctls), tuple(strings), tuple(with_arguments), tuple(omissions)
     )
+
+
+def _unevaluated(macro: Macro, why: Exception) -> Problem:
+    """What is said of a macro that may be a constant, were it not for what cannot be read."""
+    remedy = "give the target a shim for what cannot be read, or correct the header"
+    what = f"the macro {macro.name} cannot be evaluated: {why}"
+    return Problem(f"{macro.header}:{macro.line}", what, remedy)
 
 
 def _value(macro: Macro, expansion: str, parsed: _Parsed | None, declarations: Declarations) -> int:
@@ -154,7 +165,7 @@ class _Expression:
     """What the names stand for that :func:`_shape` gave."""
 
 
-_Parsed = _Expression | NotConstant | UndefinedType
+_Parsed = _Expression | NotConstant | UndefinedType | UnreadableType
 """A macro's expansion, parsed, or why it cannot be."""
 
 
@@ -182,6 +193,9 @@ def _parse_all(expansions: Mapping[str, str], declarations: Declarations) -> dic
             parsed[name] = NotConstant(f"is not an expression: {text}")
         elif text in tags and text not in declarations.enumerators:
             parsed[name] = NotConstant(f"is not an expression: {text}, the tag of {tags[text]}")
+        elif types_unread := [word for word in unknown if word in declarations.unreadable]:
+            word = types_unread[0]
+            parsed[name] = UnreadableType(word, declarations.unreadable[word])
         elif unknown:
             what = f"names {unknown[0]}, which the headers do not define"
             of_types = set(unknown) <= set(_SIZED.findall(plain))
