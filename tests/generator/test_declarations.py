@@ -288,6 +288,7 @@ def test_refusals(text: str, message: str, kvm: Target, table: TargetTable, tmp_
         ("extern _Float16 number __asm__(\"digits\");", "variable number: a variable: no hypervisor's interface has any"),
         ("int f(struct { int q; } *p);", "function f: an unnamed struct that is neither a typedef nor a member"),
         ("int f(void) __asm__(\"g\") __attribute__((nothrow));", "function f: the linker knows it by another name: \"g\""),
+        ("int f(int a);\n#define f other_f\nint other_f(int a);", "function f: a macro of that name stands for something else"),
         ("int f();", "function f: is declared without its parameters"),
         ("int f(void) __attribute__((ms_abi));", "function f: the attribute ms_abi is not known; it may change a layout"),
         ("int f(const char *, __builtin_va_list);", "function f: the type __builtin_va_list cannot be read: it is the compiler's own"),

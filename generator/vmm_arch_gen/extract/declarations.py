@@ -85,6 +85,11 @@ class Declarations:
     def _read_so_far(self) -> tuple[dict[str, Any], ...]:
         return self.records, self.enums, self.enumerators, self._keys
 
+    def leave_out_functions(self, names: Iterable[str], reason: str) -> None:
+        for name in names:
+            if function := self.functions.pop(name, None):
+                self.omissions.append(Omission("function", name, function.header, reason))
+
     def check(self, node: c_ast.StaticAssert) -> None:
         """Evaluate a static assertion; ValueError if it is false."""
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vmm_arch_gen.abi.ioctls import misread
@@ -17,12 +17,14 @@ from vmm_arch_gen.extract.macros import candidates, fold
 from vmm_arch_gen.extract.missing import suggesting
 from vmm_arch_gen.extract.origin import describe_origin
 from vmm_arch_gen.extract.parse import parse
-from vmm_arch_gen.extract.preprocess import expand, preprocess
+from vmm_arch_gen.extract.preprocess import Macro, expand, preprocess
 from vmm_arch_gen.extract.shims import without_unneeded
 from vmm_arch_gen.extract.toolchain import Toolchain, find_toolchain
 from vmm_arch_gen.extract.translation_unit import read_declarations
 from vmm_arch_gen.extract.verify import verify
 from vmm_arch_gen.targets import Package, Target
+
+_ANOTHER = "a macro of that name stands for something else"
 
 
 def extract(target: Target, toolchain: Toolchain) -> Abi:
@@ -35,6 +37,7 @@ def _extract(target: Target, toolchain: Toolchain) -> Abi:
     shims = (target.shims,) if target.shims else ()
     source = preprocess(target, toolchain, shims)
     declarations = read_declarations(parse(source.text), target.model)
+    declarations.leave_out_functions(_redirected(source.macros), _ANOTHER)
     names, ioctls = candidates(source.macros), makes_ioctl(source.macros)
     expansions = expand(target, toolchain, shims, names, ioctls)
     folded = fold(source.macros, expansions, declarations)
@@ -59,6 +62,11 @@ def _extract(target: Target, toolchain: Toolchain) -> Abi:
     )
     refuse(misread(abi))
     return abi
+
+
+def _redirected(macros: Mapping[str, Macro]) -> list[str]:
+    """The names that macros without parameters make something else of."""
+    return [m.name for m in macros.values() if m.parameters is None and m.body != m.name]
 
 
 def _omission_order(omission: Omission) -> tuple[str, str, str, str]:
