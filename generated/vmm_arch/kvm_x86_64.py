@@ -317,7 +317,14 @@ from vmm_arch.x86_64.msr import (
 from vmm_arch.x86_64.platform.ioapic import check_line
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
-from vmm_arch.x86_64.state_forms import CpuidForm, LapicForm, XsaveForm, msr_element, msr_of_element
+from vmm_arch.x86_64.state_forms import (
+    CpuidForm,
+    LapicForm,
+    XsaveForm,
+    msr_element,
+    msr_label,
+    msr_of_element,
+)
 from vmm_arch.x86_64.system import configure_system
 from vmm_arch.x86_64.tables import (
     CODE32_ATTRIBUTES,
@@ -929,7 +936,7 @@ def _read_whole_msrs(vcpu: Vcpu) -> tuple[Any, ...]:
         count = _call_large(vcpu.fd, KVM_GET_MSRS, image)
         at = MSR_HEADER + count * MSR_ENTRY
         if at < len(image):
-            name = msr_element(int.from_bytes(bytes(image[at : at + 4]), "little"))
+            name = msr_label(int.from_bytes(bytes(image[at : at + 4]), "little"))
             raise HypervisorError("KVM_GET_MSRS", "EINVAL", f"{name} cannot be read any more")
         images.append(image)
     return tuple(images)
@@ -950,7 +957,7 @@ def _restore_msrs(vcpu: Vcpu, images: Sequence[Any]) -> None:
                 for i, _, v in struct.iter_unpack("<IIQ", bytes(now)[MSR_HEADER:])
             }
             if present.get(index) != value:
-                problems.append(f"{msr_element(index)} cannot be {value:#x}")
+                problems.append(f"{msr_label(index)} cannot be {value:#x}")
             rest = _with_msr_header(rest[at + MSR_ENTRY :])
             if len(rest) == MSR_HEADER:
                 break

@@ -12,6 +12,7 @@ from vmm_arch.abi import hyperv_x86_64, msr_x86_64
 from vmm_arch.x86_64 import msr
 from vmm_arch.x86_64.exits import MsrRead, MsrWrite
 from vmm_arch.x86_64.msr import msr_name, msr_names, msr_text
+from vmm_arch.x86_64.state_forms import msr_label
 from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.fetch.packages import unpacked
 from vmm_arch_gen.targets import TargetTable
@@ -145,6 +146,11 @@ def test_exits_show_the_names() -> None:
     write = MsrWrite(lambda exit, value: None)
     write.index, write.value = 0x186, 7
     assert repr(write) == ("MsrWrite(index=0x186 (MSR_IA32_MCG_EBP or MSR_P6_EVNTSEL0), value=0x7)")
+
+
+def test_refused_state_is_said_by_the_elements_name_or_linuxs() -> None:
+    labels = [msr_label(index) for index in (0xC0000081, 0x250, 0x12345678)]
+    assert labels == ["IA32_STAR", "MSR 0x250 (MSR_MTRRfix64K_00000)", "MSR 0x12345678"]
 
 
 @pytest.mark.parametrize("backend", ["kvm_x86_64", "whp_x86_64"])

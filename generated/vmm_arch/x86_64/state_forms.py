@@ -177,6 +177,12 @@ def msr_element(index: int) -> str:
     return _element_names().get(index) or f"MSR {index:#x}"
 
 
+def msr_label(index: int) -> str:
+    """An MSR in a message: its element, and where that is only a number Linux's name for it."""
+    element = msr_element(index)
+    return element if index in _element_names() else f"MSR {msr.msr_text(index)}"
+
+
 @cache
 def _element_indices() -> dict[str, int]:
     return {name: index for index, name in _element_names().items()}
