@@ -56,10 +56,11 @@ def repository(recipe: str, tmp_path: Path) -> Path:
         header.parent.mkdir(parents=True, exist_ok=True)
         header.write_text(text)
     (tmp_path / ".gitignore").write_text(".bin\n")
-    console = re.search(r"```console\n(.*?)```", recipe, re.S)
+    newer = recipe.partition("## Newer headers")[2]
+    console = re.search(r"```console\n(.*?)```", newer, re.S)
     assert console is not None
     assert run(["git", "init", "-q"], tmp_path)[0] == 0
-    for line in console[1].splitlines()[2:]:  # pip and make are others' business
+    for line in console[1].splitlines()[1:]:  # make is others' business
         status, printed = run(["sh", "-c", line.removeprefix("$ ")], tmp_path)
         assert status == 0, printed
     commit(tmp_path)
@@ -114,3 +115,36 @@ def test_the_hooks_install_what_the_commands_need(checkout: Path) -> None:
     first, second = hooks.split("- id: ")[1:]
     assert re.findall(r'"(\S+?)"', first) == extras["generator"]
     assert re.findall(r'"(\S+?)"', second) == extras["generator"] + extract
+
+
+def test_one_header_and_a_table_of_ones_own(checkout: Path, tmp_path: Path) -> None:
+    """The page's first two sections: each command prints what is below it."""
+    text = (checkout / "headers/own-headers.md").read_text().partition("## Newer headers")[0]
+    for block in re.findall(r"^```(?:c|toml)\n(.*?)^```", text, re.S | re.M):
+        name = re.match(r"(?://|#) (\S+)", block)
+        assert name is not None
+        (tmp_path / name[1]).write_text(block)
+    (tmp_path / "include").mkdir()
+    version = "#define PAPER_VERSION 0x10\n"
+    header = (tmp_path / "paper.h").read_text()
+    (tmp_path / "include/paper.h").write_text(header + version)
+    (tmp_path / ".bin").mkdir()
+    tool = tmp_path / ".bin/vmm-arch-gen"
+    tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m vmm_arch_gen "$@"\n')
+    tool.chmod(0o755)
+    followed = 0
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.S | re.M):
+        for part in re.split(r"^\$ ", block, flags=re.M)[1:]:
+            command, *said = part.splitlines()
+            if command.startswith("pip "):
+                continue
+            status, printed = run(
+                ["sh", "-c", command.replace("python3", shlex.quote(sys.executable))], tmp_path
+            )
+            assert status == 0, printed
+            for line in said:
+                assert line in printed
+            followed += 1
+    assert followed == 4
+    assert "origin own Paper 0x10 headers, " in (tmp_path / "abi/paper_aarch64.abi").read_text()
+    assert (tmp_path / "src/vmm_arch/abi/paper_aarch64.py").exists()
