@@ -263,7 +263,7 @@ from vmm_arch.x86_64.exits import (
     MsrRead,
     MsrWrite,
 )
-from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_X87, XsaveArea
+from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_TILE_DATA, XSTATE_X87, XsaveArea
 from vmm_arch.x86_64.lapic import (
     APIC_DFR,
     APIC_ID,
@@ -571,6 +571,9 @@ KVM_ENOSYS: Final = 1000
 """The result for an unknown hypercall (linux/kvm_para.h)."""
 HV_STATUS_INVALID_HYPERCALL_CODE: Final = 2
 """Hyper-V's result for one (Hypervisor Top Level Functional Specification, appendix B)."""
+ARCH_PRCTL: Final = 158
+"""The number of the system call, and what it is asked for (asm/unistd_64.h, asm/prctl.h)."""
+ARCH_REQ_XCOMP_GUEST_PERM: Final = 0x1025
 XSAVE_SIZE: Final = 4096
 """What KVM_GET_XSAVE returns: all components but AMX's."""
 GUEST_SSP: Final = KVM_REG_X86 | KVM_REG_SIZE_U64 | KVM_X86_REG_TYPE_KVM << 32 | KVM_REG_GUEST_SSP
@@ -855,6 +858,21 @@ class _Abilities:
     nested_size: int
     """0 if there is no state of nested guests."""
     shadow_stack: bool
+
+
+def _permit_tile_data() -> None:
+    """Let guests of this process use AMX, whose registers are too large to be kept for everybody.
+
+    Linux wants to be asked before the first vCPU (Documentation/arch/x86/xstate.rst).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    component = XSTATE_TILE_DATA.bit_length() - 1
+    if libc.syscall(ARCH_PRCTL, ARCH_REQ_XCOMP_GUEST_PERM, component):
+        number = ctypes.get_errno()
+        cause = "this host has no AMX for guests: clear its bits in the guest's CPUID"
+        raise HypervisorUnavailableError(
+            "arch_prctl", errno.errorcode.get(number, str(number)), cause, number
+        )
 
 
 def _abilities(vm: Vm) -> _Abilities:
@@ -1782,6 +1800,8 @@ class Vm:
                 _call(self.fd, KVM_SET_IRQCHIP, state)
             # Without the dummy each access to the speaker's port would be an exit.
             _call(self.fd, KVM_CREATE_PIT2, kvm_pit_config(flags=KVM_PIT_SPEAKER_DUMMY))
+        if any(e.function == 0xD and e.index == 0 and e.eax & XSTATE_TILE_DATA for e in self.cpuid):
+            _permit_tile_data()
         self._known_abilities = None
         self._cpuid_of = [for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)]
         self._cpuid_images = [_cpuid_image(entries) for entries in self._cpuid_of]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,20 @@ def test_a_host_without_xsave_is_asked_for_no_extended_control_registers(
             arch.reset_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
     assert abi.KVM_SET_XSAVE in made or abi.KVM_SET_DEBUGREGS in made
     assert abi.KVM_SET_XCRS not in made
+
+
+def test_a_guest_with_amx_needs_a_permission(memory: arch.GuestMemory) -> None:
+    """Where there is no AMX the kernel refuses it; where there is, the state is larger."""
+    entries = [
+        replace(e, eax=e.eax | 3 << 17) if (e.function, e.index) == (0xD, 0) else e
+        for e in arch.supported_cpuid()
+    ]
+    if "amx_tile" in Path("/proc/cpuinfo").read_text():
+        with arch.Vm(memory, cpuid=entries) as vm:
+            assert len(bytes(vm.vcpus[0].save()._saved["xsave"])) > 8192
+        return
+    with pytest.raises(arch.HypervisorUnavailableError, match=r"arch_prctl: .*has no AMX"):
+        arch.Vm(memory, cpuid=entries)
 
 
 class TestOtherExits:

@@ -9,6 +9,8 @@ from vmm_arch.abi.records import LittleStruct, u8, u16, u32, u64
 
 XSTATE_X87 = 0x1
 XSTATE_SSE = 0x2
+XSTATE_TILE_DATA = 1 << 18
+"""The tiles of AMX."""
 
 
 class FxsaveRegisters(LittleStruct):
