@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import random
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from vmm_arch_gen.abi.layout import Layouts
 from vmm_arch_gen.abi.model import Abi, MacroFunction
 from vmm_arch_gen.abi.reader import read_abi_file
 from vmm_arch_gen.abi.samples import Sample, Sampler
+from vmm_arch_gen.diagnostics import InputError
 from vmm_arch_gen.extract import verify_macros
 from vmm_arch_gen.extract.toolchain import find_toolchain
 from vmm_arch_gen.extract.verify import verify
@@ -89,6 +91,53 @@ def test_the_compiler_agrees_to_what_the_functions_give(
     abi = replace(abi, constants=(), ioctls=(), functions=(), macros=tuple(map(stated, abi.macros)))
     monkeypatch.setattr(verify_macros, "calls", lambda abi: calls(abi, 1))
     verify(abi, row, find_toolchain(row, table.package))
+
+
+class PlainCalls(Calls):
+    """Calls with plain ints, which give the value another type."""
+
+    def differences(self, stated: Sequence[int]) -> Iterator[tuple[str, str, str]]:
+        yield from super().differences([self.claimed[0], *stated[1:]])
+
+
+SIGNED = {"_IOC"}
+"""Where a plain int reaches the sign bit: the directions that headers give it are unsigned."""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_compiler_gives_the_same_for_small_plain_ints(
+    target: str, table: TargetTable, paths: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As C code writes most calls: ``ARM64_SYS_REG(3, 0, 1, 0, 0)``."""
+    row = table.targets[target]
+    abi: Abi = read_abi_file(paths.abi / f"{target}.abi")
+    abi = replace(abi, constants=(), ioctls=(), functions=(), macros=tuple(map(stated, abi.macros)))
+    monkeypatch.setattr(verify_macros, "calls", lambda abi: list(with_plain_ints(abi)))
+    different: set[str] = set()
+    try:
+        verify(abi, row, find_toolchain(row, table.package))
+    except InputError as error:
+        different = {re.findall(r"\w+(?=\()", problem.what)[0] for problem in error.problems}
+    assert different <= SIGNED
+
+
+def with_plain_ints(abi: Abi) -> Iterator[Calls]:
+    for macro in abi.macros:
+        used = uses(macro.value).values()
+        if not all(isinstance(use, Argument) for use in used):
+            continue
+        compute = function(macro.value, macro.parameters)
+        chance = random.Random(macro.name)
+        found = []
+        for _ in range(64):
+            values = tuple(
+                chance.randrange(1 << chance.choice((1, 2, 3, 4))) for _ in macro.parameters
+            )
+            try:
+                found.append(Sample(tuple(map(str, values)), values, compute(values)))
+            except Undefined:
+                continue
+        yield PlainCalls(macro, found)
 
 
 def stated(macro: MacroFunction) -> MacroFunction:
