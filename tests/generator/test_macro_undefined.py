@@ -31,7 +31,7 @@ EACH = 16
 
 
 @pytest.mark.parametrize(
-    "name", ["kvm_x86_64", "kvm_aarch64", "kvm_riscv64", "xen_x86_64", "sandbox_x86_64"]
+    "name", ["kvm_x86_64", "kvm_aarch64", "kvm_riscv64", "kvm_s390x", "sandbox_x86_64"]
 )
 def test_the_compiler_warns_of_what_is_undefined(
     name: str, table: TargetTable, paths: Project
