@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 from vmm_arch_gen.abi.evaluate import function
 from vmm_arch_gen.abi.expressions import (
@@ -59,7 +59,7 @@ class Sampler:
     def __init__(self, layouts: Layouts) -> None:
         self._layouts = layouts
 
-    def samples(self, macro: MacroFunction, count: int = COUNT) -> tuple[list[Sample], int]:
+    def samples(self, macro: MacroFunction, count: int = COUNT) -> tuple[Sequence[Sample], int]:
         """At most ``count`` samples, and how many more were tried that C gives no result for."""
         choices: dict[str, Choices] = {}
         for name, use in uses(macro.value).items():
@@ -67,20 +67,7 @@ class Sampler:
                 choices[name] = self._types
             elif isinstance(use, Offset):
                 choices[name] = sorted(set(self.members(use.record)))
-        compute = function(macro.value, macro.parameters)
-        found: list[Sample] = []
-        undefined = 0
-        for arguments in _candidates(macro, choices):
-            values = tuple(value for _, value in arguments)
-            try:
-                result = compute(values)
-            except Undefined:
-                undefined += 1
-                continue
-            found.append(Sample(tuple(text for text, _ in arguments), values, result))
-            if len(found) == count:
-                break
-        return found, undefined
+        return _samples(macro, count, choices) if choices else _samples_of_numbers(macro, count)
 
     @cached_property
     def _types(self) -> Choices:
@@ -119,6 +106,31 @@ class Sampler:
                     if member.name:
                         yield here, base + offset // 8
                     yield from self._inside(member.type, here, base + offset // 8)
+
+
+@cache
+def _samples_of_numbers(macro: MacroFunction, count: int) -> tuple[Sequence[Sample], int]:
+    """The same for all targets that have the macro, which many have."""
+    return _samples(macro, count, {})
+
+
+def _samples(
+    macro: MacroFunction, count: int, choices: Mapping[str, Choices]
+) -> tuple[Sequence[Sample], int]:
+    compute = function(macro.value, macro.parameters)
+    found: list[Sample] = []
+    undefined = 0
+    for arguments in _candidates(macro, choices):
+        values = tuple(value for _, value in arguments)
+        try:
+            result = compute(values)
+        except Undefined:
+            undefined += 1
+            continue
+        found.append(Sample(tuple(text for text, _ in arguments), values, result))
+        if len(found) == count:
+            break
+    return tuple(found), undefined
 
 
 _C_TYPES = ("char", "short", "int", "unsigned int", "long", "unsigned long", "long long")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import islice
 from textwrap import shorten
 
@@ -136,6 +137,13 @@ def read_macros(
     return found, omissions
 
 
+@cache
+def _parsed(source: str) -> c_ast.FileAST:
+    """C text as a tree, which nobody changes: many targets have the same macros."""
+    tree: c_ast.FileAST = c_parser.CParser(dialect="c23").parse(source)
+    return tree
+
+
 @dataclass
 class _Local:
     """A variable of a block."""
@@ -207,7 +215,7 @@ class _Reader:
         types = (*self.declarations.typedefs, *self.declarations.records, *self.declarations.enums)
         names = "".join(f"typedef int {name};" for name in sorted(words.intersection(types)))
         try:
-            tree = c_parser.CParser(dialect="c23").parse(names + source)
+            tree = _parsed(names + source)
         except c_parser.ParseError:
             raise NotConstant(f"is not an expression: {shown}") from None
         for node in tree.ext:
