@@ -439,6 +439,8 @@ def _made(sink: str, form: Form, given: Any, problems: list[str]) -> Any:
             wrong.append(f"{name}: {text!r} is not a number like 0x1f")
         elif bits and int(digits, 16) >> bits:
             wrong.append(f"{name}: {text} does not fit in {bits} bits")
+        elif not bits and len(digits) % 2:
+            wrong.append(f"{name}: {len(digits)} digits are no whole number of bytes")
         else:
             elements[name] = Element(int(digits, 16), bits or 4 * len(digits))
     blank = form.blank()

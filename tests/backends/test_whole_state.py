@@ -289,6 +289,25 @@ def test_a_text_that_is_no_state_is_refused(arch: AnyBackend, text: str) -> None
         arch.VcpuState.from_json(text)
 
 
+def test_numbers_of_any_length_are_whole_bytes(
+    guest: Callable[[bytes], Any], arch: AnyBackend
+) -> None:
+    def shorten(data: dict[str, Any]) -> None:
+        area = data["sinks"]["xsave"]
+        area["xsave.extended"] = area["xsave.extended"][:-1]
+
+    state = guest(SENDS).save()
+    with pytest.raises(StateError, match="digits are no whole number of bytes"):
+        arch.VcpuState.from_json(change(state.to_json(), shorten))
+
+    def halve(data: dict[str, Any]) -> None:
+        area = data["sinks"]["xsave"]
+        area["xsave.extended"] = area["xsave.extended"][:1002]
+
+    shorter = arch.VcpuState.from_json(change(state.to_json(), halve))
+    assert any("xsave.extended: 4000 bits" in problem for problem in shorter.unfit_for(state))
+
+
 def test_damaged_texts_are_refused_or_are_states(
     guest: Callable[[bytes], Any], arch: AnyBackend
 ) -> None:
