@@ -362,6 +362,8 @@ PIECES = [
     "struct", "union", "s", "t", "{", "}", ";", "int", "char", "x", "y", ":", "3", "[", "]", "*", "(", ")",
     "__attribute__((packed))", "typedef", "enum", "=", ",", "unsigned", "\n", "#define M", "#undef M",
     "sizeof", "_Static_assert", "__declspec(align(8))", "const", "...", "'a'", '"text"', "\\", "@", "é",
+    "\n#pragma pack(push, 1)\n", "\n#pragma pack(pop)\n", "__pragma(pack(2))", "__asm__(\"x\")", "_In_", "offsetof", "_Alignof",
+    "__attribute__((aligned(2)))", "static", "inline", "union", "1ui32", "typeof", "[[", "]]", "sizeof(int)", "mode",
 ]  # fmt: skip
 
 
