@@ -97,7 +97,9 @@ def preprocess(target: Target, toolchain: Toolchain, shims: tuple[Path, ...]) ->
     header, at = "", 0
     for line in raw.splitlines():
         at += 1
-        if marker := re.match(r'# (\d+) "(.*?)"', line):
+        if not line.startswith("#"):
+            lines.append(line)
+        elif marker := re.match(r'# (\d+) "(.*?)"', line):
             number, path = marker.groups()
             at = int(number) - 1
             if path not in names:

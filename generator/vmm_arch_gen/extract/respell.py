@@ -68,6 +68,7 @@ _SAL = re.compile(
     r"(?:_\w+)?_\b"
 )
 """Annotations of Microsoft's headers, which are macros of a header of its compiler's."""
+_MICROSOFT_SUFFIX = re.compile(r"[0-9a-fA-F][uU]?[iI](?:8|16|32|64)\b")
 _MICROSOFT_NUMBER = re.compile(rf"{_LITERAL}|\b(0[xX][0-9a-fA-F]+|\d+)([uU]?)[iI](8|16|32|64)\b")
 
 
@@ -80,7 +81,8 @@ def respell_numbers(text: str) -> str:
         unsigned = match[2] and match[3] in ("32", "64")  # the smaller ones promote to int
         return match[1] + "U" * bool(unsigned) + "LL" * (match[3] == "64")
 
-    return _MICROSOFT_NUMBER.sub(suffix, text)
+    # Most headers have none, and to look for one is quicker than to go through all literals.
+    return _MICROSOFT_NUMBER.sub(suffix, text) if _MICROSOFT_SUFFIX.search(text) else text
 
 
 def _without_annotations(text: str) -> str:
