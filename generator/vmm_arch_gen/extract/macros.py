@@ -189,7 +189,7 @@ def _parse_all(expansions: Mapping[str, str], declarations: Declarations) -> dic
         unknown = [word for word in words if word not in known]
         if not text:
             parsed[name] = NotConstant("expands to nothing")
-        elif _NO_EXPRESSION.search(plain) or text in types:
+        elif _NO_EXPRESSION.search(plain) or text in types or text in declarations.unreadable:
             parsed[name] = NotConstant(f"is not an expression: {text}")
         elif text in tags and text not in declarations.enumerators:
             parsed[name] = NotConstant(f"is not an expression: {text}, the tag of {tags[text]}")
