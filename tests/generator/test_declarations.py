@@ -380,3 +380,13 @@ def test_no_header_makes_it_crash(pieces: list[str], table: TargetTable) -> None
             headers.prove(" ".join(pieces) + "\n", table.targets["kvm_x86_64"], table, Path(folder))
         except InputError as error:
             assert all(p.where and p.what and p.remedy for p in error.problems)
+
+
+def test_a_parameter_that_is_a_name_only(table: TargetTable, tmp_path: Path) -> None:
+    """Which is what a typedef of a header that is not included looks like."""
+    abi = headers.read(
+        "void f(u_int);\nstruct a { int x; };\n", table.targets["kvm_x86_64"], table, tmp_path
+    )
+    (omission,) = abi.omissions
+    assert (omission.kind, omission.name) == ("function", "f")
+    assert omission.reason == "u_int is used as a type, but nothing before declares it"

@@ -300,6 +300,8 @@ class Declarations:
             if isinstance(node, c_ast.EllipsisParam):
                 variadic = True
                 continue
+            if isinstance(node, c_ast.ID):  # a name without a type, as before C89: not a typedef
+                raise ValueError(f"{node.name} is used as a type, but nothing before declares it")
             if isinstance(node.type, c_ast.ArrayDecl):  # as C adjusts them
                 element, _ = self.type(node.type.type, None)
                 c_type: Type = _pointer(element, node.type)
