@@ -170,4 +170,4 @@ def test_a_header_changed_at_random_is_a_module_or_is_refused(
             monkeypatch.setitem(sys.modules, target.name, module)
             exec(code, vars(module))
             modules += 1
-    assert modules > 10, "hardly any was read: they are changed too much to try much"
+    assert modules >= len(SEEDS) // 10, "hardly any was read: they are changed too much to try much"
