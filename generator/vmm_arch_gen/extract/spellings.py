@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,13 +13,17 @@ from vmm_arch_gen.extract.missing import headers_in
 
 
 class Spellings:
-    """Two folders with a header for each such name, which includes the one that is meant."""
+    """Two folders with a header for each such name, which includes the one that is meant.
+
+    They are temporary, and go with this object.
+    """
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = folders
-        self._made = tempfile.TemporaryDirectory(prefix="vmm-arch-")
-        self._of_shims = Path(self._made.name, "shims")
-        self._of_others = Path(self._made.name, "others")
+        made = tempfile.mkdtemp(prefix="vmm-arch-")
+        weakref.finalize(self, shutil.rmtree, made, ignore_errors=True)
+        self._of_shims = Path(made, "shims")
+        self._of_others = Path(made, "others")
         self.folders = (self._of_shims, self._of_others)
 
     def before(self, shims: Sequence[Path]) -> tuple[Path, ...]:
