@@ -331,6 +331,36 @@ def test_a_record_of_the_compilers_own_headers_is_refused_only_where_it_is_neede
         extract(target, toolchain)
 
 
+def test_functions_of_the_compilers_own_headers_are_left_out(
+    kvm: Target, table: TargetTable, tmp_path: Path
+) -> None:
+    toolchain = headers.toolchain(kvm, table, tmp_path)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "fenceintrin.h").write_text("typedef int mask;\nvoid _mm_fence(mask m);\n")
+    toolchain = dataclasses.replace(toolchain, own_headers=own)
+    (tmp_path / "test.h").write_text("#include <fenceintrin.h>\nmask f(void);\n")
+    abi = extract(headers.small_target(kvm), toolchain)
+    assert [function.name for function in abi.functions] == ["f"]
+    (left_out,) = (o for o in abi.omissions if o.name == "_mm_fence")
+    assert left_out.reason == "a function of the compiler's own headers: no library has it"
+
+
+def test_an_unnamed_record_that_its_typedef_aligns_is_left_out_but_where_it_is_needed(
+    kvm: Target, table: TargetTable, tmp_path: Path
+) -> None:
+    aligned = "typedef struct { struct { int b; } a; } wide __attribute__((aligned(16)));\n"
+    why = "the typedef wide aligns the unnamed type it defines (test.h:1)"
+    found = facts(f"{aligned}void f(wide *);", kvm, table, tmp_path)
+    assert found == (
+        f"omitted function f: the type wide cannot be read: {why}\nomitted typedef wide: {why}\n"
+    )
+    with pytest.raises(InputError, match=r"test\.h:2: the type wide cannot be read: "):
+        headers.read(f"{aligned}struct s {{ wide a; }};", kvm, table, tmp_path)
+    with pytest.raises(InputError, match=r"test\.h:1: an unnamed struct"):
+        headers.read(aligned.replace(";\n", ", *pointer;\n"), kvm, table, tmp_path)
+
+
 def test_everything_wrong_is_said_at_once(kvm: Target, table: TargetTable, tmp_path: Path) -> None:
     text = "enum e { A = X };\nenum f { B = Y };\n"
     with pytest.raises(InputError) as caught:

@@ -82,8 +82,8 @@ class Declarations:
                 del read[key]
 
     @property
-    def _read_so_far(self) -> tuple[dict[str, Any], ...]:
-        return self.records, self.enums, self.enumerators, self._keys
+    def _read_so_far(self) -> tuple[dict[Any, Any], ...]:
+        return self.records, self.enums, self.enumerators, self._keys, self._defined
 
     def leave_out_functions(self, names: Iterable[str], reason: str) -> None:
         for name in names:

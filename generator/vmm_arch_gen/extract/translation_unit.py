@@ -2,7 +2,8 @@
 
 What a fact needs and cannot be read is refused; what none needs is left out, with the reason. A
 record or an enum is a fact. A typedef that cannot be read is left out, and what depends on it is
-refused where it does. The compiler's own headers are read for what others need of them.
+refused where it does. The compiler's own headers are read for what others need of them, which no
+function is.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ _Missing = UndefinedType | UndefinedName | UnreadableType
 _REMEDY = "give the target a shim for what cannot be read, or correct the header"
 _WITH_A_BODY = "a function with a body: no part of a binary interface"
 _VARIABLE = "a variable: no hypervisor's interface has any"
+_INTRINSIC = "a function of the compiler's own headers: no library has it"
+
+
+class _AlignsUnnamed(ValueError):
+    """A typedef aligns the unnamed type that it defines, whose size stays as it is: no record does."""
 
 
 def read_declarations(nodes: Iterable[c_ast.Node | Unparsed], model: DataModel) -> Declarations:
@@ -75,7 +81,7 @@ def _external(declarations: Declarations, node: c_ast.Node) -> None:
                 raise ValueError(f"the attribute packed on the typedef {name} has no meaning")
             if c_type == Named(name):  # it names an unnamed type, and that is all it does
                 if attributes.aligned is not None:
-                    raise ValueError(f"the typedef {name} aligns the unnamed type it defines")
+                    raise _AlignsUnnamed(f"the typedef {name} aligns the unnamed type it defines")
             else:
                 c_type = declarations.in_mode(c_type, attributes.mode)
                 declarations.typedefs[name] = Typedef(name, c_type, attributes.aligned, header)
@@ -85,6 +91,8 @@ def _external(declarations: Declarations, node: c_ast.Node) -> None:
             )
         case c_ast.Decl(name=None):
             declarations.type(node.type, None)
+        case c_ast.Decl(name=name, type=c_ast.FuncDecl()) if _of_compiler(header):
+            declarations.omissions.append(Omission("function", name, header, _INTRINSIC))
         case c_ast.Decl(name=name, type=c_ast.FuncDecl(args=arguments)):
             if arguments is None:  # before C23 that says nothing of them
                 raise ValueError("is declared without its parameters")
@@ -110,6 +118,8 @@ def _unreadable(declarations: Declarations, node: c_ast.Node, error: Exception) 
     missing = error.name if isinstance(error, _Missing) else None
     where, header = tree.where(node), tree.header(node)
     match node:
+        case c_ast.Typedef(name=name) if isinstance(error, _AlignsUnnamed):
+            _left_out(declarations, "typedef", name, header, f"{why} ({where})")
         case c_ast.Typedef() | c_ast.Decl() if (defined := tree.definition(node.type)) is not None:
             names = [node.name] if isinstance(node, c_ast.Typedef) else []
             if defined.name:
@@ -152,7 +162,7 @@ def _definition(
     missing: str | None,
 ) -> list[Problem]:
     """A record or enum that cannot be read: refused, but for those of the compiler's headers."""
-    if not header.startswith("cc:"):
+    if not _of_compiler(header):
         said_already = missing in declarations.refused
         declarations.refused.update(name.rpartition(" ")[2] for name in names)
         declarations.unreadable |= dict.fromkeys(names, f"{why} ({where})")
@@ -165,6 +175,10 @@ def _definition(
         _left_out(declarations, "record", name.replace(" ", ":"), header, why)
         declarations.unreadable[name] = f"{why} ({where})"
     return []
+
+
+def _of_compiler(header: str) -> bool:
+    return header.startswith("cc:")
 
 
 def _left_out(declarations: Declarations, kind: str, name: str, header: str, why: str) -> None:
