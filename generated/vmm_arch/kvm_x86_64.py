@@ -238,16 +238,9 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
-from vmm_arch.state import (
-    Diff,
-    Difference,
-    Refusals,
-    SavedMachineState,
-    SavedState,
-    StateSink,
-    restore,
-)
+from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import BytesForm, Element, NumbersForm, RecordForm, SequenceForm
+from vmm_arch.state_restore import Refusals, restore
 from vmm_arch.x86_64.boot.multiboot import Multiboot32, MultibootModule, load_multiboot
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu

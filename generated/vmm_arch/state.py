@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final
 
-from vmm_arch.errors import HypervisorError, StateError
+from vmm_arch.errors import StateError
 from vmm_arch.state_forms import Element, Form
 
 VERSION: Final = 1
@@ -166,8 +166,6 @@ class SavedState:
             return NotImplemented
         assert isinstance(other, SavedState)
         return next(self._differences(other), None) is None
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         count = sum(map(len, self._taken_apart().values()))
@@ -375,52 +373,6 @@ class SavedMachineState(SavedState):
     @classmethod
     def _keys(cls) -> tuple[str, ...]:
         return ("sinks", "vcpus")
-
-
-@dataclass
-class Refusals:
-    """A context in which a hypervisor's refusal is noted, so that the next write is tried as well."""
-
-    problems: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> bool:
-        if isinstance(error, HypervisorError):
-            self.problems.append(str(error))
-            return True
-        return False
-
-
-def restore(
-    state: SavedState,
-    read: Callable[[], Any],
-    settle: Callable[[], object],
-    write: Callable[[Any, Refusals], object],
-) -> None:
-    """Restore a state, and check that it is there; or put the former one back and raise StateError.
-
-    ``settle`` is called before the first write, and completes what is pending.
-    """
-    _refuse("restore", state.unfit_for(read()))
-    settle()
-    former = read()
-    refusals = Refusals()
-    try:
-        write(state, refusals)
-        problems = refusals.problems
-        if not problems:
-            found = state._differences(read(), with_live=False)
-            problems = [f"{difference}: it did not take this value" for difference in found]
-    except BaseException:
-        write(former, Refusals())
-        raise
-    if problems:
-        undoing = Refusals()
-        write(former, undoing)
-        problems += [f"the former state could not be put back: {p}" for p in undoing.problems]
-        raise StateError("restore", problems)
 
 
 def _made(sink: str, form: Form, given: Any, problems: list[str]) -> Any:

@@ -222,16 +222,9 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
-from vmm_arch.state import (
-    Diff,
-    Difference,
-    Refusals,
-    SavedMachineState,
-    SavedState,
-    StateSink,
-    restore,
-)
+from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import NumbersForm, SequenceForm
+from vmm_arch.state_restore import Refusals, restore
 from vmm_arch.whp.x86_64.emulation import (
     WRITE,
     EmulatedAccess,

@@ -339,8 +339,8 @@ _SET_UP_LATER = sys.version_info >= (3, 13)
 def _with_views(metaclass: Any) -> Any:
     """The metaclass for records of which some members are properties."""
     if "_viewed" not in vars(metaclass):
-        viewed = type(metaclass.__name__, (metaclass,), {"__init__": _set_up})
-        metaclass._viewed = viewed._viewed = viewed  # type: ignore[attr-defined]
+        viewed: Any = type(metaclass.__name__, (metaclass,), {"__init__": _set_up})
+        metaclass._viewed = viewed._viewed = viewed
         if metaclass in _PLAIN:
             _PLAIN.add(viewed)
     return metaclass._viewed

@@ -18,8 +18,8 @@ A line is a fact, but neighbours of one type share a line, as C has it. ``@`` gi
 record that the line belongs to: bytes, or for a bit-field ``byte.bit:width``. A type without a name
 is written where it is first used. What belongs to a line is indented, so that a diff's ``@@`` lines
 name the record. Of a macro with arguments the line says what type C gives its value, and the value in
-the canonical form of ``vmm_arch_gen.abi.expressions``, which only a change of meaning changes. The last line is a digest of all lines before it, so that a cut, edited or wrongly
-merged file is noticed.
+the canonical form of ``vmm_arch_gen.abi.expressions``, which only a change of meaning changes. The
+last line is a digest of all lines before it, so that a cut, edited or wrongly merged file is noticed.
 """
 
 from __future__ import annotations
