@@ -10,7 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, Field, dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, get_args
 
@@ -358,6 +358,7 @@ class _Loading:
 
 
 _T = TypeVar("_T")
+_Made = TypeVar("_Made", Package, DebianPackage, Origin, DataModel)
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 _TABLES = ("package", "packages", "origins", "systems", "cpus", "families")
@@ -387,9 +388,9 @@ def _known(known: Mapping[str, _V], name: str, what: str) -> _V:
     return known[name]
 
 
-def _made(kind: type[_T], row: Mapping[str, Any]) -> _T:
+def _made(kind: type[_Made], row: Mapping[str, Any]) -> _Made:
     """A dataclass from a table with an entry for each of its fields."""
-    known: tuple[Field[Any], ...] = fields(kind)  # type: ignore[arg-type]
+    known = fields(kind)
     if unknown := row.keys() - {field.name for field in known}:
         raise TypeError(f"has an unknown entry: {', '.join(sorted(unknown))}")
     required = (field.name for field in known if field.default is MISSING)
