@@ -190,6 +190,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_xcrs,
 )
 from vmm_arch.activity import Activity
+from vmm_arch.backing import BackingError, HugePagesUnavailableError
 from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.bus import Device
@@ -344,6 +345,7 @@ __all__ = [
     "MACHINES_PER_PROCESS",
     "UNSUPPORTED",
     "Activity",
+    "BackingError",
     "Bus",
     "BusyError",
     "Check",
@@ -363,6 +365,7 @@ __all__ = [
     "Fpu",
     "GuestMemory",
     "Halt",
+    "HugePagesUnavailableError",
     "HypervisorError",
     "HypervisorUnavailableError",
     "InterruptWindow",

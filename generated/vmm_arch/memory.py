@@ -8,8 +8,7 @@ the host reads, so read() once and parse the copy.
 from __future__ import annotations
 
 import ctypes
-import mmap
-import sys
+import errno
 from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,9 +16,21 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, ClassVar, Self
 
+from vmm_arch.backing import (
+    File,
+    HugePages,
+    HugePagesUnavailableError,
+    map_file,
+    map_huge_pages,
+    map_pages,
+    use_transparent_huge_pages,
+)
 from vmm_arch.forks import ForkLock
+from vmm_arch.sparse import write_sparse
 
 if TYPE_CHECKING:
+    import mmap
+
     from _typeshed import ReadableBuffer
 
 PAGE_SIZE = 0x1000
@@ -81,6 +92,22 @@ class GuestMemory:
 
         with GuestMemory([Region(0, 0x10_0000), Region(0xFFFF_0000, 0x1_0000, True)]) as memory:
             memory.write(0xFFFF_0000, firmware)
+
+    With `file`, an open descriptor or a path, memory is that file's content from byte `offset` on:
+    one region after the other in ascending order, without what lies between them. `offset` is a
+    multiple of the system's page size (Windows: 0x1_0000). Memory is copy-on-write: writes stay in
+    this memory, and only pages that were written cost anything, so any number of machines can
+    start from one file. With `shared` they go to the file, and to all that share it. The file is
+    mapped, not read: cutting it short later ends the processes that touch what is gone. A descriptor
+    may be closed afterwards. Raises BackingError if the file cannot be mapped so. ::
+
+        memory.save("snapshot")
+        clones = [GuestMemory(size, file="snapshot") for _ in range(100)]
+
+    `huge_pages` is the size of Linux's reserved huge pages, `2 << 20` or `1 << 30` bytes, of which
+    regions must be whole ones, all taken at once; or `"transparent"`, an advice to make huge pages
+    where the host can. Raises HugePagesUnavailableError without them. A file has pages of its own:
+    for huge ones, give a descriptor of ``os.memfd_create(name, os.MFD_HUGETLB)``.
     """
 
     HOLES: ClassVar[tuple[range, ...]] = ()
@@ -88,7 +115,15 @@ class GuestMemory:
     START: ClassVar[int] = 0
     """The guest-physical address where memory laid out by size starts."""
 
-    def __init__(self, size_or_regions: int | Iterable[Region]) -> None:
+    def __init__(
+        self,
+        size_or_regions: int | Iterable[Region],
+        *,
+        file: File | None = None,
+        offset: int = 0,
+        shared: bool = False,
+        huge_pages: HugePages | None = None,
+    ) -> None:
         if isinstance(size_or_regions, int):
             size_or_regions = self._laid_out(size_or_regions)
         self.regions = tuple(sorted(size_or_regions, key=attrgetter("address")))
@@ -100,18 +135,13 @@ class GuestMemory:
 
         # One mapping for all regions, so that creating and closing it succeed or fail as a whole. A
         # guest's large pages need host addresses that equal the guest-physical ones in the lower 21
-        # bits (Linux, virt/kvm/api.rst, KVM_SET_USER_MEMORY_REGION); small memory has none.
-        large = any(region.size >= LARGE_PAGE_SIZE for region in self.regions)
+        # bits (Linux, virt/kvm/api.rst, KVM_SET_USER_MEMORY_REGION); small memory has none. Files
+        # and huge pages are mapped without gaps: the system aligns those that have large pages.
+        gaps = file is None and huge_pages in (None, "transparent")
+        large = gaps and any(region.size >= LARGE_PAGE_SIZE for region in self.regions)
         alignment = LARGE_PAGE_SIZE if large else PAGE_SIZE
-        size = sum(region.size for region in self.regions)
-        try:
-            self._mapping = _map(size + len(self.regions) * (alignment - PAGE_SIZE))
-        except OSError as error:
-            error.add_note(
-                f"Asked for {size:#x} bytes of guest memory, {self._listing()}. Ask for less, or"
-                " raise the limit (ulimit -v, cgroup, vm.overcommit_memory, page file)."
-            )
-            raise
+        padding = len(self.regions) * (alignment - PAGE_SIZE)
+        self._mapping = self._mapped(padding, file, offset, shared, huge_pages)
         # Only the number is kept: a ctypes object would prevent the mapping from being closed.
         self._host = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
 
@@ -186,6 +216,29 @@ class GuestMemory:
             )
         return self._host + self._offset(region.address, region.size)
 
+    def save(self, file: File, offset: int = 0) -> None:
+        """Write all memory to a file from byte `offset` on, as `file` of a new memory reads it.
+
+        The regions lie one after the other, the file ends after the last, and pages of zeros become
+        holes (on Windows they are written). A path gets a new file, which replaces an old one once
+        it is whole; memory mapped from the old one keeps it (Windows refuses that with a
+        PermissionError: close such memory first). A descriptor's file must not reach beyond
+        `offset`; its position is left anywhere. No vCPU may run meanwhile, or the copy mixes several
+        moments; the memory cannot be closed. Raises BackingError if the file cannot hold it, and
+        OSError, after which a path is as before and a descriptor's file is incomplete.
+        """
+        self._require_open()
+        with memoryview(self._mapping) as whole:
+            parts = []
+            try:
+                for region in self.regions:
+                    start = self._offset(region.address, region.size)
+                    parts.append(whole[start : start + region.size])
+                write_sparse(file, offset, parts, sum(region.size for region in self.regions))
+            finally:
+                for part in parts:
+                    part.release()
+
     def hold(self) -> None:
         """Prevent the memory from being closed; a VM calls this once before it maps the memory."""
         with self._lock:
@@ -238,6 +291,49 @@ class GuestMemory:
         state = "closed" if self.closed else f"mapped into {self._holders} VM(s)"
         return f"<{type(self).__name__} {self._listing()}; {state}>"
 
+    def _mapped(
+        self,
+        padding: int,
+        file: File | None,
+        offset: int,
+        shared: bool,
+        huge_pages: HugePages | None,
+    ) -> mmap.mmap:
+        """Map all regions, with `padding` more bytes if they are on pages of the system."""
+        if file is None and (shared or offset):
+            raise ValueError(
+                "shared and offset are about a file; give file=, such as os.memfd_create('guest')"
+            )
+        if file is not None and huge_pages is not None:
+            raise ValueError(
+                "a file has pages of its own; leave out huge_pages, and for huge ones give"
+                " file=os.memfd_create('guest', os.MFD_HUGETLB)"
+            )
+        if huge_pages not in (None, "transparent") and not isinstance(huge_pages, int):
+            raise ValueError(
+                f'huge_pages={huge_pages!r}: unknown; give 2 << 20, 1 << 30 or "transparent"'
+            )
+        size = sum(region.size for region in self.regions)
+        try:
+            if file is not None:
+                return map_file(file, offset, self.regions, shared)
+            if isinstance(huge_pages, int):
+                return map_huge_pages(self.regions, huge_pages)
+            mapping = map_pages(size + padding)
+        except HugePagesUnavailableError:
+            raise
+        except OSError as error:
+            if file is not None and error.errno != errno.ENOMEM:
+                raise
+            error.add_note(
+                f"Asked for {size:#x} bytes of guest memory, {self._listing()}. Ask for less, or"
+                " raise the limit (ulimit -v, cgroup, vm.overcommit_memory, page file)."
+            )
+            raise
+        if huge_pages is not None:
+            use_transparent_huge_pages(mapping)
+        return mapping
+
     @classmethod
     def _laid_out(cls, size: int) -> Iterable[Region]:
         address = cls.START
@@ -276,11 +372,3 @@ class GuestMemory:
 
 def _interval(start: int, end: int) -> str:
     return f"[{start:#x}, {end:#x})"
-
-
-def _map(size: int) -> mmap.mmap:
-    if sys.platform == "win32":
-        return mmap.mmap(-1, size)
-    # Python names the flag since 3.13; the number is Linux's (asm-generic/mman.h).
-    no_reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | no_reserve)

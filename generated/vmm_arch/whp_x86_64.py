@@ -177,6 +177,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterXmmControlStatus,
 )
 from vmm_arch.activity import Activity
+from vmm_arch.backing import BackingError, HugePagesUnavailableError
 from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.bus import Device
@@ -318,6 +319,7 @@ __all__ = [
     "MACHINES_PER_PROCESS",
     "UNSUPPORTED",
     "Activity",
+    "BackingError",
     "Bus",
     "BusyError",
     "Check",
@@ -337,6 +339,7 @@ __all__ = [
     "Fpu",
     "GuestMemory",
     "Halt",
+    "HugePagesUnavailableError",
     "HypervisorError",
     "HypervisorUnavailableError",
     "InterruptWindow",

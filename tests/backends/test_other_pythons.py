@@ -21,6 +21,7 @@ MODULES = (
     "test_backends.py",
     "test_backends_running.py",
     "test_guests.py",
+    "test_memory_of_files.py",
 )
 
 

@@ -72,6 +72,56 @@ def test_doctor_speaks_of_windows_own_hypervisor_first(checkout: Path, tmp_path:
     assert "yes  a guest: created, ran and halted" in done.stdout
 
 
+MEMORY_OF_A_FILE = """
+import os
+from vmm_arch import whp_x86_64 as arch
+from vmm_arch.backing import BackingError, HugePagesUnavailableError
+
+def refused(error, **arguments):
+    try:
+        arch.GuestMemory(0x20000, **arguments)
+    except error as problem:
+        return str(problem)
+    raise AssertionError(arguments)
+
+with arch.GuestMemory(0x20000) as memory:
+    memory.write(0x1000, bytes.fromhex("fe 06 00 20 f4"))  # inc byte [0x2000]; hlt
+    memory.save("saved")
+    memory.save("saved")
+    descriptor = os.open("with header", os.O_RDWR | os.O_CREAT | os.O_BINARY)
+    memory.save(descriptor, 0x10000)
+    os.close(descriptor)
+for file, offset, shared, counts in [
+    ("saved", 0, False, (0, 1)),
+    ("with header", 0x10000, False, (0, 1)),
+    ("saved", 0, True, (0, 1)),
+    ("saved", 0, False, (1, 2)),
+]:
+    with arch.GuestMemory(0x20000, file=file, offset=offset, shared=shared) as memory:
+        before = memory.read(0x2000, 1)[0]
+        with arch.Vm(memory) as vm:
+            arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+            assert isinstance(vm.vcpus[0].run(), arch.Halt)
+        assert (before, memory.read(0x2000, 1)[0]) == counts, (file, shared)
+assert "not a multiple of 0x10000" in refused(BackingError, file="with header", offset=0x1000)
+assert "ends at 0x20000" in refused(BackingError, file="saved", offset=0x10000)
+reader = os.open("saved", os.O_RDONLY | os.O_BINARY)
+assert "cannot be written" in refused(BackingError, file=reader, shared=True)
+os.close(reader)
+assert "is not open" in refused(BackingError, file=reader)
+for huge_pages in (2 << 20, "transparent"):
+    assert "only Linux" in refused(HugePagesUnavailableError, huge_pages=huge_pages)
+assert sorted(os.listdir()) == ["saved", "with header"]
+print("all as it should be")
+"""
+
+
+def test_memory_of_a_file(checkout: Path, tmp_path: Path) -> None:
+    done = windows(["-c", MEMORY_OF_A_FILE], [checkout / "generated"], tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "all as it should be" in done.stdout
+
+
 @pytest.fixture(scope="session")
 def outcomes(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
     """What came of all scenarios; one process plays them."""

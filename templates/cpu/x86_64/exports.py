@@ -2,6 +2,7 @@
 
 EXPORTS = {
     "vmm_arch.activity": ["Activity"],
+    "vmm_arch.backing": ["BackingError", "HugePagesUnavailableError"],
     "vmm_arch.devices.bus": ["Device"],
     "vmm_arch.ending": ["Ending", "Reason"],
     "vmm_arch.errors": [

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.activity import Activity
+from vmm_arch.backing import File, HugePages
 from vmm_arch.memory import Region
 from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
 from vmm_arch.report import Report
@@ -367,8 +368,17 @@ class Backend(Host, Protocol[VcpuT]):
     def VmState(self) -> type[SavedState]:
         """What :meth:`Vm.save` returns."""
 
-    def GuestMemory(self, size_or_regions: int | Iterable[Region], /) -> Memory:
-        """Allocate guest memory: a size in bytes, or exact regions."""
+    def GuestMemory(
+        self,
+        size_or_regions: int | Iterable[Region],
+        /,
+        *,
+        file: File | None = None,
+        offset: int = 0,
+        shared: bool = False,
+        huge_pages: HugePages | None = None,
+    ) -> Memory:
+        """Allocate guest memory: a size in bytes, or exact regions; or map it from a file."""
 
     def setup_fpu(self, vcpu: VcpuT, /) -> None: ...
     def setup_msrs(self, vcpu: VcpuT, /) -> None: ...
