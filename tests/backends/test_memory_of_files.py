@@ -162,14 +162,3 @@ def test_machines_continue_from_saved_memory(arch: AnyBackend, tmp_path: Path) -
         assert counted(memory) == 3
     with arch.GuestMemory([low, high], file=path) as memory:
         assert counted(memory) == 3
-
-
-@pytest.mark.parametrize("huge_pages", [2 << 20, "transparent"])
-def test_a_guest_runs_on_huge_pages(arch: AnyBackend, huge_pages: Any) -> None:
-    if huge_pages == 2 << 20:
-        free = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages")
-        require(free.exists() and int(free.read_text()) >= 2, "fewer than two huge pages are free")
-    with arch.GuestMemory(4 << 20, huge_pages=huge_pages) as memory:
-        memory.write(CODE, writer(1))
-        assert run_all(arch, [memory]) == [[1, 0]]
-        assert memory.read(FIRST, 1) == b"\1"
