@@ -17,9 +17,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
+HUGE_PAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+HUGE_PAGES_OF_TESTS = 16
 NOX_ENVIRONMENT = ROOT / ".nox" / "bootstrap"
 ENVIRONMENT = ROOT / ".nox" / "dev"
 
@@ -113,6 +117,28 @@ def prepare(session: nox.Session) -> str:
     return str(python)
 
 
+@contextmanager
+def huge_pages() -> Iterator[None]:
+    """Reserve a few of Linux's huge pages for the tests that take some, and give them back."""
+    reserved = HUGE_PAGES / "nr_hugepages"
+    before = int(reserved.read_text()) if reserved.exists() else 0
+    free = int((HUGE_PAGES / "free_hugepages").read_text()) if reserved.exists() else 0
+    wanted = str(before + max(HUGE_PAGES_OF_TESTS - free, 0))
+    if os.access(reserved, os.W_OK):
+        reserved.write_text(wanted)
+    elif free < HUGE_PAGES_OF_TESTS:
+        print(
+            "left out: guest memory on reserved huge pages. To have it:"
+            f" echo {wanted} | sudo tee {reserved}",
+            file=sys.stderr,
+        )
+    try:
+        yield
+    finally:
+        if os.access(reserved, os.W_OK):
+            reserved.write_text(str(before))
+
+
 def run(session: nox.Session, *command: str) -> None:
     """Run a program of the shared environment."""
     session.run(str(python_of(ENVIRONMENT).parent / command[0]), *command[1:], external=True)
@@ -154,18 +180,19 @@ def tests(session: nox.Session) -> None:
             install_debian_packages(packages, purpose)
     # pytest's summary is to be the last thing that is printed.
     logging.getLogger("nox").disabled = bool(os.environ.get("CI"))
-    run(
-        session,
-        "pytest",
-        "-n",
-        "auto",
-        "--maxprocesses",
-        "4",
-        "--dist",
-        "loadgroup",
-        "--no-loadscope-reorder",  # conftest.py has an order
-        *session.posargs,
-    )
+    with huge_pages():
+        run(
+            session,
+            "pytest",
+            "-n",
+            "auto",
+            "--maxprocesses",
+            "4",
+            "--dist",
+            "loadgroup",
+            "--no-loadscope-reorder",  # conftest.py has an order
+            *session.posargs,
+        )
 
 
 @nox.session(venv_backend="none")
