@@ -16,10 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
-
-if TYPE_CHECKING:
-    from vmm_arch.memory import Region
+from typing import Final, Literal, Protocol, TypeAlias
 
 File: TypeAlias = int | str | os.PathLike[str]
 """An open descriptor, which stays its owner's, or a path."""
@@ -33,6 +30,15 @@ _HUGETLBFS_MAGIC: Final = 0x958458F6
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
 _STATFS_SIZE: Final = 256
 """More than any struct statfs has."""
+
+
+class Region(Protocol):
+    """What has to be known of a region of guest memory, whose class builds on this module."""
+
+    @property
+    def address(self) -> int: ...
+    @property
+    def size(self) -> int: ...
 
 
 class BackingError(ValueError):
