@@ -242,7 +242,9 @@ from vmm_arch.serve import serve
 from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import BytesForm, Element, NumbersForm, RecordForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
-from vmm_arch.x86_64.boot.multiboot import Multiboot32, MultibootModule, load_multiboot
+from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
+from vmm_arch.x86_64.boot.multiboot import load_multiboot
+from vmm_arch.x86_64.boot.pvh import load_pvh
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
 from vmm_arch.x86_64.dump import dump
@@ -346,6 +348,7 @@ __all__ = [
     "UNSUPPORTED",
     "Activity",
     "BackingError",
+    "BootModule",
     "Bus",
     "BusyError",
     "Check",
@@ -371,6 +374,7 @@ __all__ = [
     "InterruptWindow",
     "IoIn",
     "IoOut",
+    "Kernel32",
     "KernelImageError",
     "Kicked",
     "Lapic",
@@ -382,8 +386,6 @@ __all__ = [
     "MmioWrite",
     "MsrRead",
     "MsrWrite",
-    "Multiboot32",
-    "MultibootModule",
     "NotFreshError",
     "OtherExit",
     "Protected32",
@@ -419,6 +421,7 @@ __all__ = [
     "load_flat",
     "load_kernel",
     "load_multiboot",
+    "load_pvh",
     "msr_name",
     "probe",
     "reset_long64",

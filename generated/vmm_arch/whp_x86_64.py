@@ -250,7 +250,9 @@ from vmm_arch.whp.x86_64.registers import (
     segment_image,
 )
 from vmm_arch.whp.x86_64.state_forms import ExtendedForm, RegistersForm
-from vmm_arch.x86_64.boot.multiboot import Multiboot32, MultibootModule, load_multiboot
+from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
+from vmm_arch.x86_64.boot.multiboot import load_multiboot
+from vmm_arch.x86_64.boot.pvh import load_pvh
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import (
     CpuidEntry,
@@ -320,6 +322,7 @@ __all__ = [
     "UNSUPPORTED",
     "Activity",
     "BackingError",
+    "BootModule",
     "Bus",
     "BusyError",
     "Check",
@@ -345,6 +348,7 @@ __all__ = [
     "InterruptWindow",
     "IoIn",
     "IoOut",
+    "Kernel32",
     "KernelImageError",
     "Kicked",
     "Lapic",
@@ -356,8 +360,6 @@ __all__ = [
     "MmioWrite",
     "MsrRead",
     "MsrWrite",
-    "Multiboot32",
-    "MultibootModule",
     "NotFreshError",
     "OtherExit",
     "Protected32",
@@ -393,6 +395,7 @@ __all__ = [
     "load_flat",
     "load_kernel",
     "load_multiboot",
+    "load_pvh",
     "msr_name",
     "probe",
     "reset_long64",

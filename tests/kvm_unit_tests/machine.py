@@ -26,7 +26,8 @@ from vmm_arch.boot.image import KernelImageError
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.serve import serve
-from vmm_arch.x86_64.boot.multiboot import MultibootModule, load_multiboot
+from vmm_arch.x86_64.boot.kernel32 import BootModule
+from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.platform.pc import Cmos
 from vmm_arch.x86_64.platform.resources import (
@@ -71,7 +72,7 @@ def run(options: argparse.Namespace) -> Ending:
             memory,
             options.image,
             cmdline=" ".join([str(options.image), *options.arguments]),
-            modules=[MultibootModule(environment())],
+            modules=[BootModule(environment())],
         )
         processor = cpuid(arch.supported_cpuid(), vendor, features)
         with arch.Vm(memory, vcpus=options.cpus, irqchip=True, cpuid=processor) as vm:

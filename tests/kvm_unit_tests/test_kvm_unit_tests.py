@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from boot.images import elf32
 from guests.assemble import assemble
 from images import Part
-from multiboot.images import elf32
 from requirements import require
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from whp.build import PLATFORM, libraries

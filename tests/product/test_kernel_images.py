@@ -307,11 +307,8 @@ def test_a_virtual_entry_is_translated_by_its_segment() -> None:
 def test_a_kernel_that_is_entered_in_32_bit_code_is_refused_by_name(
     image: bytes, what: str
 ) -> None:
-    remedy = (
-        "give a Linux kernel; load_multiboot() is for these"
-        if "Multiboot kernel" in what
-        else "give a Linux kernel, or load it yourself and enter it with Protected32"
-    )
+    loader = "load_multiboot()" if "Multiboot" in what else "load_pvh()"
+    remedy = f"give a Linux kernel; {loader} is for these"
     assert refused(image) == f"kernel: it is {what}, entered in 32-bit code; {remedy}"
 
 

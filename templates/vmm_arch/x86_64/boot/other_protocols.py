@@ -26,8 +26,6 @@ from vmm_arch.boot.image import Image
 Header: TypeAlias = elf32_hdr | elf64_hdr
 ProgramHeader: TypeAlias = elf32_phdr | elf64_phdr
 
-ENTER_32 = "give a Linux kernel, or load it yourself and enter it with Protected32"
-"""The remedy for a kernel that is entered in 32-bit code."""
 _FOR_A_PC = "give a kernel for a PC"
 
 _MULTIBOOT = 0x1BADB002
@@ -61,9 +59,7 @@ class Multiboot:
     @property
     def remedy(self) -> str:
         """The remedy where a Linux kernel is expected."""
-        return (
-            "give a Linux kernel; load_multiboot() is for these" if self.version == 1 else ENTER_32
-        )
+        return "give a Linux kernel; load_multiboot() is for these"
 
 
 def multiboot_header(image: Image) -> Multiboot | None:
@@ -85,6 +81,14 @@ def multiboot_header(image: Image) -> Multiboot | None:
     return None
 
 
+def pvh_entry(image: Image, programs: Sequence[ProgramHeader]) -> int | None:
+    """The physical address of the PVH entry, by Xen's note PHYS32_ENTRY; None without one."""
+    for name, kind, content in _notes(image, programs):
+        if name == b"Xen\0" and kind == _XEN_PHYS32_ENTRY:
+            return int.from_bytes(content, "little")
+    return None
+
+
 def xen_protocol(
     image: Image, elf: Header, programs: Sequence[ProgramHeader], entry: int
 ) -> tuple[str, str] | None:
@@ -97,7 +101,10 @@ def xen_protocol(
     for name, kind, content in _notes(image, programs):
         value = int.from_bytes(content, "little")
         if name == b"Xen\0" and kind == _XEN_PHYS32_ENTRY and value == entry:
-            return "it is a PVH kernel (Xen's note PHYS32_ENTRY), entered in 32-bit code", ENTER_32
+            return (
+                "it is a PVH kernel (Xen's note PHYS32_ENTRY), entered in 32-bit code",
+                "give a Linux kernel; load_pvh() is for these",
+            )
         if name == b"Xen\0" and kind == _XEN_ENTRY and value == elf.e_entry:
             return "it is a kernel for Xen's PV guests (Xen's note ENTRY)", _FOR_A_PC
     if _XEN_SECTION in _section_names(image, elf):

@@ -22,7 +22,6 @@ from images import (
     TEXT,
     Part,
     elf,
-    multiboot2,
     noisy,
     unchanged,
 )
@@ -30,11 +29,12 @@ from vmm_arch.boot.image import KernelImageError
 from vmm_arch.exits import Halt
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.selftest.x86_64.harness import AnyBackend
-from vmm_arch.x86_64.boot.multiboot import MultibootModule, load_multiboot
+from vmm_arch.x86_64.boot.kernel32 import BootModule
+from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.exits import IoOut
 from vmm_arch.x86_64.platform.memory_map import GuestMemory as X86Memory
 
-from multiboot.images import ADDRESSES, attempt, elf32, header
+from boot.images import ADDRESSES, attempt, elf32, header
 
 TELLS = Path(__file__).with_name("tells.S")
 CODE = header() + TEXT
@@ -46,7 +46,7 @@ KERNEL = elf32([Part(2 * MIB, CODE, 0x2000), Part(2 * MIB + 0x4000, DATA)])
 
 def test_a_kernel_reads_what_it_is_told(arch: AnyBackend) -> None:
     code = assemble(TELLS, 0x100000)
-    modules = [MultibootModule(b"first\0", "one.txt a=b"), MultibootModule(b"2nd\0")]
+    modules = [BootModule(b"first\0", "one.txt a=b"), BootModule(b"2nd\0")]
     numbers, text = [], bytearray()
     with X86Memory(4 * MIB) as memory:
         noisy(memory)
@@ -143,20 +143,20 @@ def test_what_a_kernel_is_told_lies_behind_it_where_low_memory_is_full() -> None
     assert loaded(low).information.start == MIB
     but_for_page_0 = elf32([Part(PAGE, CODE, 0x9EC00)])  # which has the BIOS's variables
     assert loaded(but_for_page_0).information.start == MIB
-    module = MultibootModule(bytes(5), "x" * 0x20000)
+    module = BootModule(bytes(5), "x" * 0x20000)
     entry = loaded(KERNEL, cmdline="y" * 0x80000, modules=[module])
     assert entry.modules[0].start == 2 * MIB + 0x5000
     assert entry.information.start == 2 * MIB + 0x6000
 
 
 def test_modules_lie_on_pages_behind_the_kernel() -> None:
-    modules = [MultibootModule(bytes(size)) for size in (1, PAGE, 0, PAGE + 1)]
+    modules = [BootModule(bytes(size)) for size in (1, PAGE, 0, PAGE + 1)]
     starts = [one.start for one in loaded(KERNEL, modules=modules).modules]
     assert starts == [2 * MIB + PAGE * n for n in (5, 6, 7, 7)]
 
 
 def test_modules_lie_above_1_mib_though_the_kernel_does_not() -> None:
-    entry = loaded(elf32([Part(0x8000, CODE)]), modules=[MultibootModule(b"module")])
+    entry = loaded(elf32([Part(0x8000, CODE)]), modules=[BootModule(b"module")])
     assert entry.modules == (range(MIB, MIB + 6),)
 
 
@@ -164,7 +164,7 @@ def test_modules_lie_above_1_mib_though_the_kernel_does_not() -> None:
 def test_modules_may_be_files(given_as: Any, tmp_path: Path) -> None:
     (tmp_path / "module").write_bytes(b"content")
     with GuestMemory(8 * MIB) as memory:
-        module = MultibootModule(given_as(tmp_path / "module"))
+        module = BootModule(given_as(tmp_path / "module"))
         entry = load_multiboot(memory, KERNEL, modules=[module])
         assert memory.read(entry.modules[0].start, 7) == b"content"
 
@@ -204,9 +204,9 @@ def by_header(*addresses: int) -> bytes:
 
 
 REFUSED = [
-    (b"", "kernel: it has no Multiboot header in its first 8 KiB; give a Multiboot version 1 kernel"),
-    (elf32([Part(MIB, TEXT)]), "no Multiboot header in its first 8 KiB"),
-    (elf32([Part(MIB, bytes(8192) + header())]), "no Multiboot header in its first 8 KiB"),
+    (b"", "kernel: it has no Multiboot header in its first 32 KiB; give a Multiboot kernel"),
+    (elf32([Part(MIB, TEXT)]), "no Multiboot header in its first 32 KiB"),
+    (elf32([Part(MIB, bytes(8192) + header())]), "no Multiboot header in its first 32 KiB"),
     (elf32([Part(MIB, b"x" + header())]), "it has no Multiboot header"),
     (elf32([Part(MIB, header()[:11] + b"x")]), "it has no Multiboot header"),
     (elf32([Part(MIB, header(7))]), "flags at 0x58 is 0x7: it requires a video mode: not supported"),
@@ -226,7 +226,7 @@ REFUSED = [
     (elf32([Part(MIB, CODE)], e_machine=62), "e_machine at 0x12 is 0x3e: for another CPU"),
     (elf32([Part(MIB, CODE)], e_entry=1), "e_entry at 0x18 is 0x1"),
     (elf([Part(1 << 32, CODE)], e_entry=1 << 32), "it goes to [0x100000000, 0x10000010c)"),
-    (elf32([Part(0, CODE, 0x9FC00), Part(MIB, DATA, 7 * MIB)]), "Multiboot information do not fit beside"),
+    (elf32([Part(0, CODE, 0x9FC00), Part(MIB, DATA, 7 * MIB)]), "boot information do not fit beside"),
 ]  # fmt: skip
 
 
@@ -241,24 +241,16 @@ def test_memory_that_32_bit_code_does_not_reach_is_no_ram() -> None:
     assert "it goes to [0x100000000, 0x10000010c); RAM is [0x0, 0x9fc00), [0x100000, 0x8" in message
 
 
-def test_a_kernel_for_version_2_is_refused_by_name() -> None:
-    message = refused(elf32([Part(MIB, bytes(4) + multiboot2() + TEXT)]))
-    assert message == (
-        "kernel: it is a Multiboot 2 kernel (header at 0x58), entered in 32-bit code;"
-        " give a Multiboot version 1 kernel"
-    )
-
-
 def test_what_a_kernel_is_told_is_whole() -> None:
     assert refused(KERNEL, cmdline="a\0b").startswith("command line: byte 1 is zero")
-    module = MultibootModule(b"", "\0")
+    module = BootModule(b"", "\0")
     assert refused(KERNEL, modules=[module]).startswith("module 0's command line: byte 0 is zero")
     message = refused(KERNEL, cmdline=bytes(b"x" * (8 * MIB)))
     assert message.endswith("give the guest more memory")
 
 
 def test_a_module_that_does_not_fit_is_refused() -> None:
-    modules = [MultibootModule(b""), MultibootModule(bytes(6 * MIB))]
+    modules = [BootModule(b""), BootModule(bytes(6 * MIB))]
     message = refused(KERNEL, modules=modules)
     assert message.startswith("module 1: its 0x600000 bytes do not fit after 0x205000; RAM is ")
     assert message.endswith("give the guest 9 MiB of memory or more")
@@ -269,7 +261,7 @@ def test_a_module_that_does_not_fit_is_refused() -> None:
 def test_a_module_is_given_with_its_text() -> None:
     with GuestMemory(8 * MIB) as memory, pytest.raises(TypeError) as error:
         load_multiboot(memory, KERNEL, modules=["initrd.img"])  # type: ignore[list-item]
-    assert str(error.value) == "expected MultibootModule, got str"
+    assert str(error.value) == "expected BootModule, got str"
 
 
 def test_memory_that_a_kernel_cannot_write_is_no_ram() -> None:
