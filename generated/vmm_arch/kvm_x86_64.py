@@ -192,7 +192,7 @@ from vmm_arch.abi.kvm_x86_64 import (
 from vmm_arch.activity import Activity
 from vmm_arch.backing import BackingError, HugePagesUnavailableError
 from vmm_arch.boot.flat import load_flat
-from vmm_arch.boot.image import KernelImageError
+from vmm_arch.boot.image import KernelImageError, OtherProtocolError
 from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.dirty import address_of, not_tracked, pages_of
@@ -388,6 +388,7 @@ __all__ = [
     "MsrWrite",
     "NotFreshError",
     "OtherExit",
+    "OtherProtocolError",
     "Protected32",
     "RealMode",
     "Reason",

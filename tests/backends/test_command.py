@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 from backends import BACKENDS, backend_module
-from images import flat_kernel
+from images import Part, elf, flat_kernel, multiboot, note, notes
 from requirements import require
 from vmm_arch.__main__ import main
 from vmm_arch.command.backends import default_hypervisor, hypervisors
@@ -157,6 +157,38 @@ def test_how_a_guest_ends_is_the_exit_status(
     assert done.stdout == "!"
     assert f"vmm-arch: {ending}" in done.stderr
     assert ("rip" in done.stderr) == (status in (3, 4, 124))  # where it was, if it ended badly
+
+
+# mov dx, 0x3f8; mov al, '!'; out dx, al; mov dx, 0x505; mov al, 1; out dx, al; jmp $
+SAYS_AND_PANICS = bytes.fromhex("66 ba f8 03 b0 21 ee 66 ba 05 05 b0 01 ee eb fe")
+PVH_KERNEL = elf(
+    [
+        Part(0x100000, SAYS_AND_PANICS),
+        notes(note(b"Xen\0", 18, (0x100000).to_bytes(4, "little"))),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("image", "protocol", "says"),
+    [
+        (PVH_KERNEL, "auto", "boot protocol pvh, entered at 0x100000"),
+        (PVH_KERNEL, "linux", "it is a PVH kernel (Xen's note PHYS32_ENTRY), entered in 32-bit code"),
+        (elf([Part(0x100000, multiboot() + SAYS_AND_PANICS)], e_entry=0x10000C), "auto",
+         "boot protocol multiboot, entered at 0x10000c"),
+        (elf([Part(0x100000, SAYS_AND_PANICS)]), "pvh", "it has no PVH entry"),
+    ],
+)  # fmt: skip
+def test_a_kernel_is_loaded_by_the_protocol_that_it_is_for(
+    tmp_path: Path, image: bytes, protocol: str, says: str
+) -> None:
+    require(os.access("/dev/kvm", os.R_OK | os.W_OK), "no read and write access to /dev/kvm")
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(image)
+    done = command("run", str(kernel), "--protocol", protocol, "--timeout", "20")
+    assert says in done.stderr
+    started = "entered at" in says
+    assert (done.returncode, done.stdout) == ((7, "!") if started else (2, ""))
 
 
 PANICS = bytes.fromhex("66 ba 05 05 b0 01 ee eb fe")
@@ -408,6 +440,7 @@ def test_readers_of_everything_that_go_away(tmp_path: Path) -> None:
         stderr=subprocess.STDOUT,
     )
     assert process.stdout is not None
+    assert process.stdout.readline().endswith(b": boot protocol linux, entered at 0x100000\n")
     assert process.stdout.read(10) == b"A" * 10
     process.stdout.close()
     assert process.wait(20) == 128 + signal.SIGPIPE

@@ -129,7 +129,9 @@ def read_multiboot2(memory: GuestMemory, address: int) -> Read:
     assert address % 8 == 0
     size, reserved = struct.unpack("<II", memory.read(address, 8))
     assert reserved == 0
-    content, at, line, modules, entries = memory.read(address, size), 8, b"", [], []
+    content, at, line = memory.read(address, size), 8, b""
+    modules: list[tuple[int, int, bytes]] = []
+    entries: list[tuple[int, int, int]] = []
     while True:
         assert at % 8 == 0
         kind, length = struct.unpack_from("<II", content, at)
@@ -140,10 +142,11 @@ def read_multiboot2(memory: GuestMemory, address: int) -> Read:
         if kind == 1:
             line = tag.removesuffix(b"\0")
         elif kind == 3:
-            modules.append((*struct.unpack_from("<II", tag), tag[8:].removesuffix(b"\0")))
+            start, stop = struct.unpack_from("<II", tag)
+            modules.append((start, stop, tag[8:].removesuffix(b"\0")))
         elif kind == 6:
             assert struct.unpack_from("<II", tag) == (24, 0)
-            entries = [entry[:3] for entry in struct.iter_unpack("<QQII", tag[8:])]
+            entries = [(a, n, kind) for a, n, kind, _ in struct.iter_unpack("<QQII", tag[8:])]
         at += length + -length % 8
 
 

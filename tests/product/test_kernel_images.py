@@ -308,7 +308,7 @@ def test_a_kernel_that_is_entered_in_32_bit_code_is_refused_by_name(
     image: bytes, what: str
 ) -> None:
     loader = "load_multiboot()" if "Multiboot" in what else "load_pvh()"
-    remedy = f"give a Linux kernel; {loader} is for these"
+    remedy = f"give another kernel; {loader} is for these"
     assert refused(image) == f"kernel: it is {what}, entered in 32-bit code; {remedy}"
 
 

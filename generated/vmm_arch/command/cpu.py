@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, Protocol
 
 from vmm_arch.devices.bus import Bus
@@ -39,8 +38,8 @@ class Cpu(Protocol):
     def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
         """Add arguments that ``vmm-arch run`` has on this CPU only."""
 
-    def load(self, vm: Any, kernel: Path, more: str, initrd: Path | None, /) -> Any:
-        """Load a Linux kernel whose command line ends with ``more``; return its entry."""
+    def load(self, vm: Any, options: argparse.Namespace, /) -> tuple[Any, str]:
+        """Load the kernel that the options are about; return its entry and the boot protocol."""
 
     def make_bus(
         self, vm: Any, send: Callable[[bytes], object], options: argparse.Namespace, /

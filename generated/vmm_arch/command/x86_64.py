@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
+from vmm_arch.boot.image import OtherProtocolError
 from vmm_arch.command import host
 from vmm_arch.devices.serial import REGISTERS, Serial16550
 from vmm_arch.memory import GuestMemory
@@ -16,11 +16,13 @@ from vmm_arch.protocols.x86_64 import AnyVcpu, Backend, Machine
 from vmm_arch.report import Check
 from vmm_arch.selftest.x86_64.instructions import missing_instructions
 from vmm_arch.x86_64 import dump as dumps
+from vmm_arch.x86_64.boot.kernel32 import BootModule
+from vmm_arch.x86_64.boot.multiboot import load_multiboot
+from vmm_arch.x86_64.boot.pvh import load_pvh
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import hypervisor_signature, identity
-from vmm_arch.x86_64.entry import RealMode
+from vmm_arch.x86_64.entry import Entry, RealMode
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
-from vmm_arch.x86_64.linux.entry import Linux64
 from vmm_arch.x86_64.linux.kernel import load_kernel
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.platform.resources import SERIAL_LINE, SERIAL_PORT
@@ -68,7 +70,13 @@ def is_virtual() -> bool:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments about ports."""
+    """Add the arguments about ports and boot protocols."""
+    parser.add_argument(
+        "--protocol",
+        choices=[AUTO, *LOADERS],
+        default=AUTO,
+        help="how the kernel is loaded and entered (default: what its format says)",
+    )
     parser.add_argument(
         "--debug-exit",
         type=port,
@@ -92,9 +100,47 @@ def port(text: str) -> int:
     return number
 
 
-def load(vm: Machine[AnyVcpu], kernel: Path, more: str, initrd: Path | None) -> Linux64:
+def load(vm: Machine[AnyVcpu], options: argparse.Namespace) -> tuple[Entry, str]:
+    """Load the kernel by the protocol that is wanted, or else the one that its format says."""
+    protocol = LINUX if options.protocol == AUTO else options.protocol
+    try:
+        return LOADERS[protocol](vm, options), protocol
+    except OtherProtocolError as other:
+        if options.protocol != AUTO:
+            raise
+        return LOADERS[other.protocol](vm, options), other.protocol
+
+
+def _load_linux(vm: Machine[AnyVcpu], options: argparse.Namespace) -> Entry:
     """Load a bzImage or an ELF vmlinux."""
-    return load_kernel(vm.memory, kernel, cmdline=linux_cmdline(vm, more), initrd=initrd)
+    line = linux_cmdline(vm, options.append)
+    return load_kernel(vm.memory, options.kernel, cmdline=line, initrd=options.initrd)
+
+
+def _load_pvh(vm: Machine[AnyVcpu], options: argparse.Namespace) -> Entry:
+    """Load a PVH kernel; most are Linux's."""
+    line = linux_cmdline(vm, options.append)
+    return load_pvh(vm.memory, options.kernel, cmdline=line, modules=_modules(options))
+
+
+def _load_multiboot(vm: Machine[AnyVcpu], options: argparse.Namespace) -> Entry:
+    """Load a Multiboot kernel, which gets the command line as it is given."""
+    return load_multiboot(
+        vm.memory, options.kernel, cmdline=options.append, modules=_modules(options)
+    )
+
+
+def _modules(options: argparse.Namespace) -> list[BootModule]:
+    return [] if options.initrd is None else [BootModule(options.initrd)]
+
+
+LINUX, AUTO = "linux", "auto"
+LOADERS: Final[Mapping[str, Callable[[Machine[AnyVcpu], argparse.Namespace], Entry]]] = {
+    LINUX: _load_linux,
+    "pvh": _load_pvh,
+    "multiboot": _load_multiboot,
+}
+"""The boot protocols; an initrd is the first module of those that have modules."""
 
 
 def make_bus(

@@ -49,7 +49,7 @@ EXPORTS = {
     "vmm_arch.x86_64.dump": ["dump"],
     "vmm_arch.x86_64.entry": ["Entry", "Long64", "Protected32", "RealMode"],
     "vmm_arch.boot.flat": ["load_flat"],
-    "vmm_arch.boot.image": ["KernelImageError"],
+    "vmm_arch.boot.image": ["KernelImageError", "OtherProtocolError"],
     "vmm_arch.x86_64.linux.kernel": ["load_kernel"],
     "vmm_arch.x86_64.linux.entry": ["Linux64"],
     "vmm_arch.x86_64.platform.memory_map": ["GuestMemory"],

@@ -33,6 +33,18 @@ class KernelImageError(ValueError):
     """
 
 
+class OtherProtocolError(KernelImageError):
+    """A kernel that is entered by another boot protocol than the loader's."""
+
+    def __init__(self, message: str, protocol: str) -> None:
+        super().__init__(message)
+        self.protocol = protocol
+        """Its name, such as ``"pvh"``: ``load_pvh`` is the loader."""
+
+    def __reduce__(self) -> tuple[type[OtherProtocolError], tuple[str, str]]:
+        return type(self), (str(self), self.protocol)
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """A number of bytes that can be read at any offset. Their content is untrusted."""
@@ -71,6 +83,11 @@ class Image:
 
     def error(self, problem: str, remedy: str) -> KernelImageError:
         return KernelImageError(f"{self.name}: {problem}; {remedy}")
+
+    def error_of_protocol(self, problem: str, protocol: str) -> OtherProtocolError:
+        """The error for a kernel that the loader of another protocol takes."""
+        remedy = f"give another kernel; load_{protocol}() is for these"
+        return OtherProtocolError(str(self.error(problem, remedy)), protocol)
 
     def _pieces(self, offset: int, size: int) -> Iterator[bytes]:
         self._file.seek(self._start + offset)

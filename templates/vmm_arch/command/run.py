@@ -59,8 +59,17 @@ exit status:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("kernel", type=Path, help="a bzImage (vmlinuz) or an ELF vmlinux")
-    parser.add_argument("--initrd", type=Path, metavar="FILE", help="the initial RAM disk")
+    parser.add_argument(
+        "kernel",
+        type=Path,
+        help="a bzImage (vmlinuz), or an ELF file: Linux (vmlinux), PVH, Multiboot",
+    )
+    parser.add_argument(
+        "--initrd",
+        type=Path,
+        metavar="FILE",
+        help="the initial RAM disk; for other kernels than Linux, the first module",
+    )
     parser.add_argument(
         "--append", default="", metavar="TEXT", help="append this to the kernel's command line"
     )
@@ -183,7 +192,9 @@ def boot(
     arch, cpu = backends.backend(options.hypervisor), backends.cpu()
     memory = stack.enter_context(arch.GuestMemory(options.memory))
     vm = stack.enter_context(arch.Vm(memory, vcpus=options.cpus, irqchip=True))
-    entry = cpu.load(vm, options.kernel, options.append, options.initrd)
+    entry, protocol = cpu.load(vm, options)
+    if not options.quiet:
+        console.say(f"{options.kernel}: boot protocol {protocol}, entered at {entry.address:#x}")
     arch.configure_system(vm, entry)
     for vcpu in vm.vcpus:
         arch.configure_vcpu(vcpu, entry)

@@ -90,7 +90,8 @@ class Program:
 class Kernel32(Protected32):
     """The 32-bit entry of a loaded kernel, and the addresses of its parts.
 
-    RBX has the address of the boot information.
+    RBX has the address of the boot information. The state is what both protocols require: 32-bit
+    code, flat segments, no paging.
     """
 
     segments: tuple[range, ...]

@@ -21,7 +21,7 @@ from vmm_arch.abi.linux_x86_64 import (
     elf64_phdr,
     elf64_shdr,
 )
-from vmm_arch.boot.image import Image
+from vmm_arch.boot.image import Image, KernelImageError, OtherProtocolError
 
 Header: TypeAlias = elf32_hdr | elf64_hdr
 ProgramHeader: TypeAlias = elf32_phdr | elf64_phdr
@@ -52,14 +52,11 @@ class Multiboot:
     entry: int | None
     """Physical; None if the header has none, so that the ELF header's counts."""
 
-    def __str__(self) -> str:
+    def refusal(self, image: Image) -> OtherProtocolError:
+        """The error where a kernel of another protocol is expected."""
         name = "Multiboot" if self.version == 1 else "Multiboot 2"
-        return f"it is a {name} kernel (header at {self.offset:#x}), entered in 32-bit code"
-
-    @property
-    def remedy(self) -> str:
-        """The remedy where a Linux kernel is expected."""
-        return "give a Linux kernel; load_multiboot() is for these"
+        problem = f"it is a {name} kernel (header at {self.offset:#x}), entered in 32-bit code"
+        return image.error_of_protocol(problem, "multiboot")
 
 
 def multiboot_header(image: Image) -> Multiboot | None:
@@ -89,10 +86,10 @@ def pvh_entry(image: Image, programs: Sequence[ProgramHeader]) -> int | None:
     return None
 
 
-def xen_protocol(
+def xen_refusal(
     image: Image, elf: Header, programs: Sequence[ProgramHeader], entry: int
-) -> tuple[str, str] | None:
-    """The Xen protocol that the ELF entry is for, and the remedy; None if it is for none.
+) -> KernelImageError | None:
+    """The error if the ELF entry is for a protocol of Xen's; None if it is for none.
 
     `entry` is the entry's physical address. A Linux kernel has entries for Xen as well, but its ELF
     entry is not one of them. Source: Xen, xen/include/public/elfnote.h; the notes' layout: System V
@@ -101,14 +98,12 @@ def xen_protocol(
     for name, kind, content in _notes(image, programs):
         value = int.from_bytes(content, "little")
         if name == b"Xen\0" and kind == _XEN_PHYS32_ENTRY and value == entry:
-            return (
-                "it is a PVH kernel (Xen's note PHYS32_ENTRY), entered in 32-bit code",
-                "give a Linux kernel; load_pvh() is for these",
-            )
+            problem = "it is a PVH kernel (Xen's note PHYS32_ENTRY), entered in 32-bit code"
+            return image.error_of_protocol(problem, "pvh")
         if name == b"Xen\0" and kind == _XEN_ENTRY and value == elf.e_entry:
-            return "it is a kernel for Xen's PV guests (Xen's note ENTRY)", _FOR_A_PC
+            return image.error("it is a kernel for Xen's PV guests (Xen's note ENTRY)", _FOR_A_PC)
     if _XEN_SECTION in _section_names(image, elf):
-        return "it is a kernel for Xen's PV guests (section __xen_guest)", _FOR_A_PC
+        return image.error("it is a kernel for Xen's PV guests (section __xen_guest)", _FOR_A_PC)
     return None
 
 

@@ -65,7 +65,7 @@ def load_kernel(
     relocatable; the initrd as high as the kernel allows; the command line to 0x20000.
     ``write_zero_page`` passes these addresses to the kernel.
 
-    Kernels of other boot protocols (Multiboot, PVH) are refused by name.
+    Kernels of other boot protocols (Multiboot, PVH) are refused by name, with OtherProtocolError.
 
     Raises KernelImageError, with nothing written, if an image is invalid or does not fit; OSError
     if it cannot be read. Source: Linux, Documentation/arch/x86/boot.rst.
@@ -115,7 +115,7 @@ def _read_layout(image: Image, ram: list[range]) -> Layout:
             raise image.error(problem, remedy)
     multiboot = multiboot_header(image)
     if multiboot is not None:
-        raise image.error(f"{multiboot}", multiboot.remedy)
+        raise multiboot.refusal(image)
     problem = f"it is {image.size:#x} bytes that are neither a bzImage nor an ELF file"
     raise image.error(problem, "give a kernel; load_flat() is for code without a header")
 

@@ -14,7 +14,7 @@ from vmm_arch.abi.linux_x86_64 import (
 from vmm_arch.boot.image import CORRUPT, Image
 from vmm_arch.boot.ranges import Segment, clipped, holds, listing
 from vmm_arch.x86_64.boot import elf
-from vmm_arch.x86_64.boot.other_protocols import multiboot_header, xen_protocol
+from vmm_arch.x86_64.boot.other_protocols import multiboot_header, xen_refusal
 from vmm_arch.x86_64.linux.bzimage import BOOT_FLAG, MAGIC, VERSION_2_12
 from vmm_arch.x86_64.linux.layout import Layout
 from vmm_arch.x86_64.platform.memory_map import HIGH_MEMORY, memory_up_to
@@ -31,13 +31,13 @@ def read_layout(image: Image, ram: list[range]) -> Layout:
     """Read a vmlinux's headers and check each segment's address, or raise KernelImageError."""
     multiboot = multiboot_header(image)
     if multiboot is not None and elf.class_of(image) != ELFCLASS64:
-        raise image.error(f"{multiboot}", multiboot.remedy)
+        raise multiboot.refusal(image)
     program = elf.read_program(image, (ELFCLASS64,), _OTHER)
     if multiboot is not None and multiboot.entry in (None, program.entry):
-        raise image.error(f"{multiboot}", multiboot.remedy)
-    xen = xen_protocol(image, program.header, program.programs, program.entry)
-    if xen is not None:
-        raise image.error(*xen)
+        raise multiboot.refusal(image)
+    refusal = xen_refusal(image, program.header, program.programs, program.entry)
+    if refusal is not None:
+        raise refusal
     return Layout(
         entry=program.entry,
         kernel=_check_places(image, program.segments, ram),
