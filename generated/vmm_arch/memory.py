@@ -11,6 +11,7 @@ import ctypes
 import errno
 from bisect import bisect_right
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
@@ -163,6 +164,7 @@ class GuestMemory:
         self._shift = self._shifts[0]
         self._low, self._high = self._starts[0] - self._shift, self._ends[0] - self._shift
         self._holders = 0
+        self._closes_when_released = False
         self._lock = ForkLock()
 
     def read(self, address: int, size: int) -> bytes:
@@ -251,6 +253,14 @@ class GuestMemory:
             if not self._holders:
                 raise RuntimeError("release() without a matching hold() of guest memory")
             self._holders -= 1
+            last = self._closes_when_released and not self._holders
+        if last:
+            with suppress(MemoryInUseError):  # views keep it alive, and free it
+                self.close()
+
+    def close_when_released(self) -> None:
+        """Let the memory be closed with the last VM that holds it, and not by its owner."""
+        self._closes_when_released = True
 
     def close(self) -> None:
         """Free the memory, or raise MemoryInUseError and change nothing. May be called again.

@@ -223,6 +223,7 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
+from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import NumbersForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
@@ -373,6 +374,7 @@ __all__ = [
     "Serial16550",
     "Shutdown",
     "SingleStep",
+    "Snapshot",
     "Sregs",
     "StateError",
     "SystemEvent",
@@ -2097,6 +2099,17 @@ class Vm:
         for vcpu in self.vcpus:
             vcpu._fresh = False
 
+    def take_snapshot(self, *, devices: Mapping[str, Any] | None = None) -> MachineSnapshot:
+        """Return the machine at this moment, memory included, as the backend's ``Snapshot``.
+
+        No vCPU may be running, and none may wait for an answer. ``devices`` are values that JSON has,
+        for whoever restores the caller's devices.
+        """
+        self._check_open()
+        self._check_stopped()
+        self._complete_all()
+        return Snapshot.of(self, devices or {})
+
     def suspend_time(self) -> None:
         """Stop the guest's clocks until :meth:`resume_time`."""
         self._check_open()
@@ -2978,6 +2991,15 @@ class VmState(SavedMachineState):
     _bits = BITS
     _sinks = _SINKS_OF_MACHINE
     _vcpu = VcpuState
+
+
+class Snapshot(MachineSnapshot):
+    """A machine at one moment; see :class:`MachineSnapshot`."""
+
+    __slots__ = ()
+    _vm = Vm
+    _guest_memory = GuestMemory
+    _requests = ("cpuid",)
 
 
 def _read_vcpu(vcpu: Vcpu) -> VcpuState:

@@ -20,6 +20,7 @@ from vmm_arch.backing import File, HugePages
 from vmm_arch.memory import Region
 from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
 from vmm_arch.report import Report
+from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import SavedState
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
@@ -261,6 +262,13 @@ class Vm(Protocol[VcpuT_co]):
         guest's clocks continue from their saved values.
         """
 
+    def take_snapshot(self, *, devices: Mapping[str, Any] | None = None) -> MachineSnapshot:
+        """Return the machine at this moment, memory included, as the backend's ``Snapshot``.
+
+        No vCPU may be running, and none may wait for an answer. ``devices`` are values that JSON has,
+        for whoever restores the caller's devices.
+        """
+
     def suspend_time(self) -> None:
         """Stop the guest's clocks until :meth:`resume_time`."""
 
@@ -368,6 +376,10 @@ class Backend(Host, Protocol[VcpuT]):
     @property
     def VmState(self) -> type[SavedState]:
         """What :meth:`Vm.save` returns."""
+
+    @property
+    def Snapshot(self) -> type[MachineSnapshot]:
+        """What :meth:`Vm.take_snapshot` returns."""
 
     def GuestMemory(
         self,

@@ -30,6 +30,7 @@ PLANNED = {
     ("Vcpu", "restore"): "restore_vcpu",
     ("Vm", "save"): "save_vm",
     ("Vm", "restore"): "restore_vm",
+    ("Vm", "take_snapshot"): "take_snapshot",
 }
 # What the frame of every backend module calls, by protocol, and the arguments that it keeps.
 _CALLED = (("Vcpu", "run"), ("Vcpu", "kick"), ("Host", "install_kick_signal"))

@@ -48,7 +48,11 @@ class WholeState:
 
     def names(self) -> list[str]:
         """The classes of saved state."""
-        return [_SCOPES[scope][1] for scope in self.promised()]
+        classes = [_SCOPES[scope][1] for scope in self.promised()]
+        return [*classes, *(["Snapshot"] if self._takes_snapshots() else [])]
+
+    def _takes_snapshots(self) -> bool:
+        return "take_snapshot" in self._contract.operations
 
     def body(self, macro: str) -> str:
         """The body of a planned operation."""
@@ -64,6 +68,11 @@ class WholeState:
                 )
             case "save_vm":
                 return "self._complete_all()\nreturn _read_vm(self)"
+            case "take_snapshot":
+                return (
+                    "self._check_stopped()\nself._complete_all()\n"
+                    "return Snapshot.of(self, devices or {})"
+                )
         return (
             "if not isinstance(state, VmState):\n"
             '    raise TypeError(f"expected VmState, got {type(state).__name__}")\n'
@@ -75,7 +84,18 @@ class WholeState:
 
     def classes(self) -> str:
         """The classes of saved state, with the forms of all sinks."""
-        return "\n\n".join(self._class(scope) for scope in self.promised())
+        classes = [self._class(scope) for scope in self.promised()]
+        if self._takes_snapshots():
+            requests = "".join(f"{_quoted(name)}, " for name in self._contract.requests)
+            classes.append(
+                "class Snapshot(MachineSnapshot):\n"
+                '    """A machine at one moment; see :class:`MachineSnapshot`."""\n\n'
+                "    __slots__ = ()\n"
+                "    _vm = Vm\n"
+                "    _guest_memory = GuestMemory\n"
+                f"    _requests = ({requests})"
+            )
+        return "\n\n".join(classes)
 
     def functions(self) -> str:
         """The functions that read and write all state, in the order that the rules ask for."""

@@ -1,0 +1,1 @@
+"""Snapshots of whole machines: kept in memory, forked into new machines."""
