@@ -2099,7 +2099,7 @@ class Vm:
         for vcpu in self.vcpus:
             vcpu._fresh = False
 
-    def take_snapshot(self, *, devices: Mapping[str, Any] | None = None) -> MachineSnapshot:
+    def take_snapshot(self, *, devices: Mapping[str, Any] | None = None) -> Snapshot:
         """Return the machine at this moment, memory included, as the backend's ``Snapshot``.
 
         No vCPU may be running, and none may wait for an answer. ``devices`` are values that JSON has,

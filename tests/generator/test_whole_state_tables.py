@@ -65,6 +65,12 @@ def refusal(paths: Project, folder: Path, file: str, old: str, new: str) -> str:
             "{% macro save_vcpu(vcpu) %}{% endmacro %}\n{% macro read_xcrs(",
             "save_vcpu is planned from SINKS and ORDER; remove the macro",
         ),
+        (
+            OPERATIONS,
+            "{% macro read_xcrs(",
+            '{% set save_vm = unsupported("it is too long") %}\n{% macro read_xcrs(',
+            "save_vm is declared unsupported, and take_snapshot needs it; declare it, too: {% set ta",
+        ),
         (STATE, '"running": ("clock.*",)', '"running": "clock.*"', "the running of clock is "),
     ],
 )

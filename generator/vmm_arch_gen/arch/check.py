@@ -68,6 +68,9 @@ def _operations(contract: Contract, hypervisor: Hypervisor) -> Iterator[Problem]
             yield Problem(f"{folder}/{where}", what, f"write {{% macro {section}() %}}")
 
 
+_STATE_OF_VM = {"save_vm", "restore_vm"}
+
+
 def _planned(operation: Operation, hypervisor: Hypervisor) -> Iterator[Problem]:
     """What stands against planning an operation: saving takes that every sink can be read."""
     macro = operation.macro
@@ -77,6 +80,11 @@ def _planned(operation: Operation, hypervisor: Hypervisor) -> Iterator[Problem]:
     table = hypervisor.table_of_sinks
     if macro in hypervisor.unsupported or table is None:
         return
+    if macro == "take_snapshot" and (lacking := _STATE_OF_VM & hypervisor.unsupported.keys()):
+        name = min(lacking)
+        what = f"{name} is declared unsupported, and {macro} needs it"
+        remedy = f'declare it, too: {{% set {macro} = unsupported("reason") %}}'
+        yield Problem(hypervisor.unsupported_where[name], what, remedy)
     for sink in hypervisor.of("vcpu" if operation.protocol == "Vcpu" else "machine"):
         if sink.reads is None:
             what = f"{sink.name} cannot be read, so that {operation.where} is not possible"

@@ -270,9 +270,9 @@ def _operation(
 
 def _planned(protocol: str, node: ast.FunctionDef, returns: str) -> str:
     """What a planned operation returns, by the backend's name for it."""
-    if (protocol, node.name) in PLANNED and returns.endswith("State"):
-        return f" -> {protocol}State"
-    return returns
+    if (protocol, node.name) not in PLANNED:
+        return returns
+    return returns.replace("SavedState", f"{protocol}State").replace("MachineSnapshot", "Snapshot")
 
 
 def _types(vcpu: ast.ClassDef) -> Iterator[str]:
