@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from typing import Any, ClassVar, Protocol, TypeAlias
 
+from vmm_arch.devices.state import StatefulDevice, problems
 from vmm_arch.ending import Reason
+from vmm_arch.errors import StateError
 from vmm_arch.exits import AnyExit, MmioRead, MmioWrite
 
 ADDRESSES = range(1 << 64)
@@ -32,7 +34,8 @@ class Device(Protocol):
 
     Values are unsigned and little-endian: the byte at ``offset`` is the lowest one. An access
     begins in the device's range; a wide one may reach beyond its end. Each vCPU calls from its own
-    thread, so a device with state needs a lock.
+    thread, so a device with state needs a lock. One that is to be saved with its machine has what
+    :class:`~vmm_arch.devices.state.StatefulDevice` has, too.
     """
 
     def read(self, offset: int, size: int) -> int:
@@ -60,7 +63,7 @@ class Space:
 
     def claim(self, new: range, device: Device) -> None:
         """Record what is attached where; raises ValueError if the range is not free."""
-        place = f"{type(device).__name__} at {self._what} {_interval(new)}"
+        place = self._place(new, device)
         if new.step != 1 or not new:
             raise ValueError(f"{place}: expected a non-empty range with step 1")
         if new.start < self._numbers.start or new.stop > self._numbers.stop:
@@ -71,6 +74,14 @@ class Space:
                 other = f"{type(neighbour).__name__} at {_interval(old)}"
                 raise ValueError(f"{place} overlaps {other}; move or shrink one of them")
         self._attached.append((new, device))
+
+    def devices(self) -> Iterator[tuple[str, Device]]:
+        """Each device with its name: its class and its place."""
+        for numbers, device in self._attached:
+            yield self._place(numbers, device), device
+
+    def _place(self, numbers: range, device: Device) -> str:
+        return f"{type(device).__name__} at {self._what} {_interval(numbers)}"
 
 
 class Bus:
@@ -84,6 +95,7 @@ class Bus:
     def __init__(self, unclaimed: Callable[[Access], object] | None = None) -> None:
         self._unclaimed: Callable[[Any], object] | None = unclaimed
         self._addresses = Space("addresses", ADDRESSES)
+        self._spaces = [self._addresses]
         self._starts: list[int] = []
         self._memory: list[tuple[int, int, Read, Write]] = []
         """In ascending order: start and end of a device's address range, and its methods."""
@@ -141,6 +153,73 @@ class Bus:
         return False
 
     _ROUTES: ClassVar[Routes] = {MmioRead: _read_memory, MmioWrite: _write_memory}
+
+    def save(self) -> dict[str, Any]:
+        """Return the state of all devices by their names: values that JSON has.
+
+        No vCPU may be running, nor another thread use the devices: see :meth:`held`. Raises
+        StateError, which names the devices that cannot be saved.
+        """
+        return {name: device.save() for name, device in self._stateful("save")}
+
+    def restore(self, saved: Mapping[str, Any]) -> None:
+        """Have all devices take over the state of their like on another bus, as :meth:`save` gave it.
+
+        Interrupt lines are left alone: restore the machine, which has the interrupt controllers, as
+        well. Raises StateError, which lists everything that is wrong; the devices are then as they
+        were.
+        """
+        if not isinstance(saved, Mapping):
+            raise StateError("restore", [f"expected a dictionary, got {type(saved).__name__}"])
+        devices = dict(self._stateful("restore"))
+        wrong = [f"{name}: this bus has no such device" for name in saved if name not in devices]
+        for name, device in devices.items():
+            if name not in saved:
+                wrong.append(f"{name}: the state does not have this device")
+            else:
+                wrong += (f"{name}: {what}" for what in problems(device.STATE, saved[name]))
+        if wrong:
+            raise StateError("restore", wrong)
+        former = {name: device.save() for name, device in devices.items()}
+        try:
+            for name, device in devices.items():
+                device.restore(saved[name])
+        except BaseException:  # of a device that has conditions beside its STATE
+            for name, device in devices.items():
+                device.restore(former[name])
+            raise
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other threads than this one out of the devices; they wait.
+
+        So that the devices and the machine can be saved together, once no vCPU runs::
+
+            with bus.held():
+                snapshot = vm.take_snapshot(devices=bus.save())
+        """
+        with ExitStack() as stack:
+            for _, device in self._devices():
+                if (lock := getattr(device, "lock", None)) is not None:
+                    stack.enter_context(lock)
+            yield
+
+    def _devices(self) -> Iterator[tuple[str, Device]]:
+        for space in self._spaces:
+            yield from space.devices()
+
+    def _stateful(self, operation: str) -> list[tuple[str, StatefulDevice]]:
+        found: list[tuple[str, Any]] = list(self._devices())
+        needed = ("STATE", "save", "restore")
+        lacking = [
+            f"{name}: it has no {' and no '.join(missing)}; a device without a state inherits them"
+            " from Stateless (vmm_arch.devices.state)"
+            for name, device in found
+            if (missing := [name for name in needed if not hasattr(device, name)])
+        ]
+        if lacking:
+            raise StateError(operation, lacking)
+        return found
 
     def stop(self, reason: Reason = Reason.STOPPED, code: int | None = None) -> None:
         """End ``serve()``: the current call, or else the next one.

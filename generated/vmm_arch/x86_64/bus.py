@@ -37,6 +37,7 @@ class Bus(bus.Bus):
     def __init__(self, unclaimed: Callable[[Access], object] | None = None) -> None:
         super().__init__(unclaimed)
         self._claimed_ports = Space("ports", PORTS)
+        self._spaces.append(self._claimed_ports)
         self._ports: dict[int, tuple[int, Read, Write]] = {}
         """For each port its offset in the device's range, and the device's methods."""
 

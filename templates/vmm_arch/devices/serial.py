@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from threading import Lock
+from collections.abc import Callable, Mapping
+from threading import RLock
+from typing import Any, ClassVar
+
+from vmm_arch.devices.state import FLAG, Bytes, Choice, Fields, Number, check
 
 # Register offsets and bits (National Semiconductor, PC16550D, June 1995, table II). RBR and THR,
 # and IIR and FCR, share an offset: the first is read, the second written.
@@ -64,6 +67,22 @@ class Serial16550:
     which gates it on a PC's board, is ignored.
     """
 
+    STATE: ClassVar[Fields] = {
+        "incoming": Bytes(),
+        "fifo": Bytes(0, FIFO_SIZE),
+        "polls": Number(POLLS.bit_length()),
+        **dict.fromkeys(("looped", "fifos_enabled", "timed_out", "overrun"), FLAG),
+        **dict.fromkeys(("transmitter_emptied", "irq"), FLAG),
+        "trigger": Choice(TRIGGER_LEVELS),
+        "ier": Number(4),
+        "lcr": Number(8),
+        "mcr": Number(5),
+        "msr": Number(8),
+        "scr": Number(8),
+        "divisor": Number(16),
+    }
+    """Its attributes, with an underscore before the name."""
+
     def __init__(
         self,
         output: Callable[[bytes], object],
@@ -74,7 +93,8 @@ class Serial16550:
         self._output = output
         self._set_irq = set_irq
         self._irq = False
-        self._lock = Lock()  # for the vCPUs' threads and those that call receive()
+        self.lock = RLock()
+        """Held by whoever uses the port: the vCPUs' threads and those that call :meth:`receive`."""
         self._incoming: deque[int] = deque()
         """Characters queued for the FIFO."""
         self._fifo: deque[int] = deque()
@@ -101,7 +121,7 @@ class Serial16550:
 
         The access that the handler interrupted may hold the lock, which would deadlock.
         """
-        with self._lock:
+        with self.lock:
             self._incoming.extend(data)
             self._fill_fifo()
             self._update_irq()
@@ -113,7 +133,7 @@ class Serial16550:
 
     def read(self, offset: int, size: int) -> int:
         """Read a register; a wide access reads several, as the ISA bus splits it."""
-        with self._lock:
+        with self.lock:
             value = self._read(offset)
             for following in range(1, size):
                 value |= self._read(offset + following) << 8 * following
@@ -124,11 +144,29 @@ class Serial16550:
         for register in range(offset, offset + size):
             byte = value & 0xFF
             value >>= 8
-            with self._lock:
+            with self.lock:
                 sent = self._write(register, byte)
             # Without the lock: the output function may block, or call receive().
             if sent:
                 self._output(bytes((byte,)))
+
+    def save(self) -> dict[str, Any]:
+        """Return its state: registers, characters in both directions, and where its line stands."""
+        with self.lock:
+            state = {name: getattr(self, f"_{name}") for name in self.STATE}
+            return state | {
+                "incoming": bytes(self._incoming).hex(),
+                "fifo": bytes(self._fifo).hex(),
+                "polls": min(self._polls, POLLS),  # more of them make no difference
+            }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a state over. ``set_irq`` is called when the line changes from then on."""
+        check(self, state)
+        queues = {name: deque(bytes.fromhex(state[name])) for name in ("incoming", "fifo")}
+        with self.lock:
+            for name, value in {**state, **queues}.items():
+                setattr(self, f"_{name}", value)
 
     def _read(self, register: int) -> int:
         if self._waits:
@@ -264,7 +302,7 @@ class Serial16550:
 
     def _loop_back(self, character: int) -> None:
         """Receive a character in loopback; without room one is lost: an overrun (8.5, bit 1)."""
-        if len(self._fifo) == self._capacity():
+        if len(self._fifo) >= self._capacity():  # a state from outside may have more
             self._overrun = True
             if self._fifos_enabled:
                 return

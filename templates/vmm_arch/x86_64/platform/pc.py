@@ -6,9 +6,10 @@ Devices that can end the guest take ``bus.stop``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final, TypeAlias
 
+from vmm_arch.devices.state import Bytes, Fields, Number, Stateless, check
 from vmm_arch.ending import Reason
 from vmm_arch.memory import GuestMemory, MemoryAccessError
 from vmm_arch.x86_64.bus import Bus
@@ -85,6 +86,7 @@ class Cmos:
     VALID = 0x80
     DIVIDER_AND_RATE = 0x26
     """32,768 Hz and 1,024 periodic interrupts a second, as left by firmware."""
+    STATE: ClassVar[Fields] = {"index": Number(7), "memory": Bytes(128, 128)}
 
     def __init__(self, now: Callable[[], time.struct_time] = time.gmtime) -> None:
         self._now = now
@@ -104,6 +106,16 @@ class Cmos:
             value >>= 8
         if offset == 1 or size > 1:
             self._memory[self._index] = value & 0xFF
+
+    def save(self) -> dict[str, Any]:
+        """Return the index and the memory. What the clock shows is not state: it is ``now()``."""
+        return {"index": self._index, "memory": self._memory.hex()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a state over."""
+        check(self, state)
+        self._index = state["index"]
+        self._memory[:] = bytes.fromhex(state["memory"])
 
     def _byte(self, index: int) -> int:
         match index:
@@ -132,7 +144,7 @@ class Cmos:
         return value // 10 << 4 | value % 10
 
 
-class AbsentPit:
+class AbsentPit(Stateless):
     """The timer's ports (8254) if the hypervisor has no timer: the counters read as zero.
 
     If they read as all ones, Linux would read one of them 100,000 times to calibrate its clock.
@@ -146,7 +158,7 @@ class AbsentPit:
         """Do nothing."""
 
 
-class AbsentI8042:
+class AbsentI8042(Stateless):
     """The command port of an absent keyboard controller: only the reset command works."""
 
     PULSE_RESET = 0xFE
@@ -168,6 +180,7 @@ class ResetControl:
     """The reset control register of PC chipsets (Intel ICH and PCH, RST_CNT at port 0xCF9)."""
 
     RESET_CPU = 0x4
+    STATE: ClassVar[Fields] = {"value": Number(8)}
 
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
@@ -183,8 +196,17 @@ class ResetControl:
         if value & self.RESET_CPU:
             self._stop(Reason.RESET)
 
+    def save(self) -> dict[str, Any]:
+        """Return the register."""
+        return {"value": self._value}
 
-class AcpiSleep:
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take a state over."""
+        check(self, state)
+        self._value = state["value"]
+
+
+class AcpiSleep(Stateless):
     """SLEEP_CONTROL followed by SLEEP_STATUS of hardware-reduced ACPI (ACPI 6.5, 4.8.3.7).
 
     The sleep type of the DSDT's ``_S5`` powers the machine off.
@@ -206,7 +228,7 @@ class AcpiSleep:
             self._stop(Reason.POWER_OFF)
 
 
-class PvPanic:
+class PvPanic(Stateless):
     """The port through which a guest reports a panic (QEMU, docs/specs/pvpanic.rst)."""
 
     PANICKED = 0x1
@@ -227,7 +249,7 @@ class PvPanic:
             self._stop(Reason.PANIC)
 
 
-class DebugExit:
+class DebugExit(Stateless):
     """A port, often 0xF4, that ends the guest; the value written is the ending's ``code``.
 
     Like QEMU's isa-debug-exit, for tests that run without an operating system.
@@ -245,7 +267,7 @@ class DebugExit:
         self._stop(Reason.DEBUG_EXIT, value)
 
 
-class DebugPort:
+class DebugPort(Stateless):
     """Bochs' debug port, usually 0xE9: passes each byte to ``output``; reading it detects it."""
 
     PRESENT = 0xE9
