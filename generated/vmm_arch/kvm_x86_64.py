@@ -260,6 +260,7 @@ from vmm_arch.x86_64.exits import (
     MsrRead,
     MsrWrite,
 )
+from vmm_arch.x86_64.features import cpuid_features, with_features
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_TILE_DATA, XSTATE_X87, XsaveArea
 from vmm_arch.x86_64.lapic import (
     APIC_DFR,
@@ -418,6 +419,7 @@ __all__ = [
     "configure_secondary",
     "configure_system",
     "configure_vcpu",
+    "cpuid_features",
     "dump",
     "install_kick_signal",
     "linux_cmdline",
@@ -442,6 +444,7 @@ __all__ = [
     "setup_sregs_protected32",
     "setup_sregs_real_mode",
     "supported_cpuid",
+    "with_features",
 ]
 
 UNSUPPORTED: Final[Mapping[str, str]] = {

@@ -275,6 +275,7 @@ from vmm_arch.x86_64.exits import (
     MsrRead,
     MsrWrite,
 )
+from vmm_arch.x86_64.features import cpuid_features, with_features
 from vmm_arch.x86_64.lapic import LVT_EXTINT, LVT_NMI, LapicPage
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.entry import Linux64
@@ -392,6 +393,7 @@ __all__ = [
     "configure_secondary",
     "configure_system",
     "configure_vcpu",
+    "cpuid_features",
     "dump",
     "install_kick_signal",
     "linux_cmdline",
@@ -416,6 +418,7 @@ __all__ = [
     "setup_sregs_protected32",
     "setup_sregs_real_mode",
     "supported_cpuid",
+    "with_features",
 ]
 
 UNSUPPORTED: Final[Mapping[str, str]] = {
