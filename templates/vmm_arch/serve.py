@@ -14,6 +14,7 @@ from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import ClosedError
 from vmm_arch.exits import AnyExit, Failure, Halt, Kicked, Notice, Shutdown, SystemEvent
+from vmm_arch.pause import Pause
 from vmm_arch.standstill import Standstill
 
 __all__ = ["Ending", "Reason", "serve"]
@@ -64,6 +65,8 @@ def serve(
     ends after about a second, although with an irqchip HLT is not an exit; an NMI that a device's
     line would send later is not waited for.
 
+    ``bus.pause(call)`` has a function called meanwhile, while all vCPUs are stopped.
+
     Called again, it continues the guest. A vCPU may have a kick left, which its next ``run()``
     returns. A device that blocks keeps this from returning: use ``on_end`` to wake it. It is called
     in whichever thread or signal handler ends the guest, possibly more than once.
@@ -80,6 +83,7 @@ class _Runner:
         self.thread = 0
         """The thread that runs the vCPU; 0 before and after."""
         self.in_guest = False
+        self.asked = False
         self.left = Event()
         """Set once the vCPU has been run for the last time."""
         self.exits: Counter[type[AnyExit]] = Counter()
@@ -113,7 +117,8 @@ class _Service:
         self.ends: list[tuple[Reason, int | None, str, int | None]] = []
         self.errors: list[BaseException] = []
         self.halted: list[int] = []
-        self.standstill = Standstill(self.runners, self.all_halted, self.check_failed)
+        self.pause = Pause(self.runners, bus.pauses, self.ends)
+        self.standstill = Standstill(self.runners, self.pause, self.all_halted, self.check_failed)
         self.halt_is_an_exit = not vm.irqchip
 
     def run(self, timeout: float | None) -> Ending:
@@ -125,7 +130,7 @@ class _Service:
         ]
         timer = None if timeout is None else Timer(timeout, self.end, (Reason.TIMEOUT,))
         watch = None if self.halt_is_an_exit else self.standstill.thread
-        with self.bus.listening(self.stopped):
+        with self.bus.listening(self.stopped, self.pause.kick):
             try:
                 if timer is not None:
                     timer.daemon = True
@@ -163,7 +168,7 @@ class _Service:
     def drive(self, runner: _Runner) -> None:
         """Run a vCPU until the guest ends or this vCPU halts; record exceptions."""
         run, handle, trace = runner.vcpu.run, self.bus.handle, self.trace
-        standstill = self.standstill
+        pause, calls = self.pause, self.pause.calls
         index, exits, ends = runner.index, runner.exits, self.ends
         runner.thread = get_ident()
         try:
@@ -171,15 +176,21 @@ class _Service:
                 runner.in_guest = True
                 if ends:
                     break
+                if calls:
+                    runner.asked = True
+                    runner.vcpu.kick()
                 exit = run()
                 runner.in_guest = False
-                if type(exit) is Kicked and standstill.pause(runner):
+                if runner.asked and type(exit) is Kicked:
+                    pause.wait(runner)
                     continue
                 exits[type(exit)] += 1
                 if trace is not None:
                     trace(index, exit)
                 if not handle(exit) and not self.runs_on(index, exit):
                     break
+            runner.in_guest = False
+            pause.leave(runner)
         except BaseException as error:
             runner.in_guest = False
             error.add_note(f"This happened while vCPU {index} was being served.")
@@ -187,6 +198,7 @@ class _Service:
             self.end(Reason.FAILED, index)
         finally:
             runner.thread, runner.in_guest = 0, False
+            pause.leave(runner)  # again, unless something was raised
             runner.left.set()
 
     def runs_on(self, index: int, exit: AnyExit) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from threading import Event, Thread
 from time import monotonic
 from typing import Final, Protocol
 
+from vmm_arch import pause
 from vmm_arch.activity import Activity
-from vmm_arch.errors import ClosedError
 
 PERIOD: Final = 0.5
 """Seconds without an exit after which the vCPUs are checked."""
@@ -20,18 +19,15 @@ _PATIENCE: Final = 1.0
 _FOR_GOOD: Final = (Activity.HALTED_FOR_GOOD, Activity.NOT_STARTED)
 
 
-class Vcpu(Protocol):
+class Vcpu(pause.Vcpu, Protocol):
     def get_activity(self) -> Activity: ...
-    def kick(self) -> None: ...
 
 
-class Runner(Protocol):
+class Runner(pause.Runner, Protocol):
     """A vCPU and its thread: what is needed here."""
 
     @property
     def vcpu(self) -> Vcpu: ...
-    @property
-    def in_guest(self) -> bool: ...
     @property
     def count(self) -> int: ...
 
@@ -39,71 +35,55 @@ class Runner(Protocol):
 class Standstill:
     """Checks all vCPUs together whenever none has made an exit for a while.
 
-    Together, because while one is checked another one might send it an NMI, which wakes it. So all
-    are kicked, and each waits in :meth:`pause` until all have been checked. If one is not in the
-    guest, or makes another exit, the guest is alive and the others resume at once.
+    Together, because while one is checked another one might send it an NMI, which wakes it. If one
+    is not in the guest, or makes another exit, the guest is alive and the others resume at once.
     """
 
     def __init__(
         self,
         runners: Sequence[Runner],
+        pause: pause.Pause,
         found: Callable[[], object],
         failed: Callable[[BaseException], object],
     ) -> None:
         self._runners = runners
+        self._pause = pause
         self._found = found
         self._failed = failed
         self._over = Event()
-        self._resume = Event()
-        self._paused = {runner: Event() for runner in runners}
-        self._kicked: set[Runner] = set()
-        """The runners that are to pause at their next Kicked, even if the check is over by then."""
         self.thread = Thread(target=self._watch, name="standstill", daemon=True)
 
     def stop(self) -> None:
         """Stop checking; the thread ends soon."""
         self._over.set()
 
-    def pause(self, runner: Runner) -> bool:
-        """Pause a vCPU that this kicked until it has been checked; False if others kicked it."""
-        if runner not in self._kicked:
-            return False
-        self._kicked.discard(runner)
-        self._paused[runner].set()
-        self._resume.wait()
-        return True
-
     def _watch(self) -> None:
         before: list[int] = []
         try:
             while not self._over.wait(PERIOD):
                 counts = [runner.count for runner in self._runners]
-                if counts == before and self._all_halted(counts):
-                    self._found()
-                    return
+                if counts == before and all(runner.in_guest for runner in self._runners):
+                    self._check(counts)
                 before = counts
         except BaseException as error:
             self._failed(error)
-        finally:
-            self._resume.set()
 
-    def _all_halted(self, counts: list[int]) -> bool:
-        if not all(runner.in_guest for runner in self._runners):
-            return False
-        self._resume.clear()
-        for event in self._paused.values():
-            event.clear()
+    def _check(self, counts: list[int]) -> None:
+        checked = Event()
+
+        def check() -> None:
+            try:
+                if all(runner.vcpu.get_activity() in _FOR_GOOD for runner in self._runners):
+                    self._found()
+            except BaseException as error:
+                self._failed(error)
+            finally:
+                checked.set()
+
         end = monotonic() + _PATIENCE
-        try:
-            for runner in self._runners:
-                self._kicked.add(runner)
-                with suppress(ClosedError):  # its own thread reports that
-                    runner.vcpu.kick()
-            for runner, count in zip(self._runners, counts, strict=True):
-                while not self._paused[runner].wait(_POLL):
-                    late = monotonic() > end
-                    if late or runner.count != count or self._over.is_set():
-                        return False
-            return all(runner.vcpu.get_activity() in _FOR_GOOD for runner in self._runners)
-        finally:
-            self._resume.set()
+        self._pause.request(check)
+        while not checked.wait(_POLL):
+            alive = [runner.count for runner in self._runners] != counts
+            if alive or monotonic() > end or self._over.is_set():
+                self._pause.cancel(check)
+                return

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -416,6 +417,196 @@ def test_kicks_without_a_reason_change_nothing(machine: Make, bus: Bus) -> None:
     kicking.join()
     assert ending.reason is Reason.STOPPED
     assert ending.exits["Kicked"] >= 3
+
+
+# Guests that are paused
+
+COUNTS_AND_RESTS = bytes.fromhex("66 ff 06 00 80 eb f9")  # 1: inc dword [0x8000]; jmp 1b
+COUNTS_TOO = bytes.fromhex("66 ff 06 04 80 eb f9")  # the same at 0x8004
+SENDS_A_STRING = bytes.fromhex(
+    "be 00 30 b9 40 00 ba 10 00"  # mov si, 0x3000; mov cx, 64; mov dx, 0x10
+    "f3 6e f4"  # rep outsb; hlt
+)
+
+
+@pytest.fixture
+def machine_of(arch: AnyBackend) -> Iterator[Callable[..., Any]]:
+    """Make a machine without interrupt controllers, each vCPU with code of its own."""
+    opened: list[Any] = []
+
+    def make(*codes: bytes) -> Any:
+        memory = arch.GuestMemory(0x10000)
+        opened.append(memory)
+        vm = arch.Vm(memory, vcpus=len(codes))
+        opened.append(vm)
+        for vcpu, code in zip(vm.vcpus, codes, strict=True):
+            address = 0x1000 * (1 + vcpu.index)
+            memory.write(address, code)
+            arch.configure_vcpu(vcpu, RealMode(address))
+        return vm
+
+    yield make
+    for thing in reversed(opened):
+        thing.close()
+
+
+def test_no_vcpu_runs_during_a_pause_and_all_go_on_afterwards(
+    machine_of: Callable[..., Any], bus: Bus
+) -> None:
+    vm = machine_of(COUNTS_AND_RESTS, COUNTS_TOO)
+    counted: list[bytes] = []
+    states: list[Any] = []
+
+    def look() -> None:
+        counted.append(vm.memory.read(0x8000, 8))
+        states.append(vm.save())
+        time.sleep(SOON)
+        assert vm.memory.read(0x8000, 8) == counted[-1]
+        if len(counted) == 5:
+            bus.stop()
+        else:
+            pauses.append(later(SOON, partial(bus.pause, look)))
+
+    pauses = [later(SOON, partial(bus.pause, look))]
+    ending = serve(vm, bus, timeout=LATE)
+    for pause in pauses:
+        pause.join()
+    assert (ending.reason, ending.exits) == (Reason.STOPPED, {})
+    for before, after in pairwise(counted):
+        assert before[:4] != after[:4]
+        assert before[4:] != after[4:]
+    assert len(states) == len(counted) == 5
+
+
+def test_an_instruction_is_complete_before_the_pause_whatever_it_accesses(
+    machine_of: Callable[..., Any], bus: Bus
+) -> None:
+    """Its first access asks for the pause; the rest of the string goes out before."""
+    written: list[int] = []
+    seen: list[tuple[int, int]] = []
+    vm = machine_of(SENDS_A_STRING)
+    vm.memory.write(0x3000, bytes(range(64)))
+
+    def look() -> None:
+        regs = vm.vcpus[0].get_regs()
+        seen.append((len(written), 64 - (regs.rcx & 0xFFFF)))
+
+    class Asks(Answers):
+        def write(self, offset: int, size: int, value: int) -> None:
+            if not written:
+                bus.pause(look)
+            written.append(value)
+
+    bus.attach_ports(range(0x10, 0x11), Asks())
+    assert serve(vm, bus, timeout=LATE).reason is Reason.HALTED
+    assert written == list(range(64))
+    assert seen
+    for sent, counted in seen:
+        assert sent == counted
+
+
+def test_a_signals_handler_pauses_the_guest(machine: Make, bus: Bus) -> None:
+    vm = machine(SPINS, SPINS)
+    before = signal.signal(signal.SIGALRM, lambda number, frame: bus.pause(bus.stop))
+    signal.setitimer(signal.ITIMER_REAL, SOON)
+    try:
+        ending = serve(vm, bus, timeout=LATE)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert ending.reason is Reason.STOPPED
+
+
+def test_a_pause_that_is_asked_for_early_is_the_next_guests(machine: Make, bus: Bus) -> None:
+    vm = machine(SPINS, SPINS)
+    called: list[int] = []
+    bus.pause(partial(called.append, 1))
+    bus.pause(partial(called.append, 2))
+    assert serve(vm, bus, timeout=SOON).reason is Reason.TIMEOUT
+    assert serve(vm, bus, timeout=SOON).reason is Reason.TIMEOUT
+    assert called == [1, 2]
+
+
+def test_a_guest_that_ends_before_is_not_paused(machine: Make, bus: Bus) -> None:
+    """Nor is the next one."""
+    called: list[int] = []
+
+    def ask() -> int:
+        bus.stop()
+        bus.pause(partial(called.append, 1))
+        return 0
+
+    bus.attach_ports(range(0x10, 0x11), Answers(ask))
+    assert serve(machine(SPINS, ASKS_AND_HALTS), bus, timeout=LATE).reason is Reason.STOPPED
+    assert serve(machine(SPINS), bus, timeout=SOON).reason is Reason.TIMEOUT
+    assert called == []
+
+
+def test_a_vcpu_that_has_halted_is_not_waited_for(machine: Make, bus: Bus) -> None:
+    halting = later(SOON, partial(bus.pause, bus.stop))
+    assert serve(machine(HALTS, SPINS), bus, timeout=LATE).reason is Reason.STOPPED
+    halting.join()
+
+
+def test_a_vcpu_that_never_started_is_not_waited_for(machine: Make, bus: Bus) -> None:
+    halting = later(SOON, partial(bus.pause, bus.stop))
+    vm = machine(SPINS, b"", irqchip=True)
+    assert serve(vm, bus, timeout=LATE).reason is Reason.STOPPED
+    halting.join()
+
+
+def test_a_pause_waits_for_a_device_that_works_and_ends_with_it(machine: Make, bus: Bus) -> None:
+    """The other vCPU waits already when the guest ends instead."""
+    called: list[int] = []
+
+    def work() -> int:
+        bus.pause(partial(called.append, 1))
+        time.sleep(2 * SOON)
+        bus.stop()
+        return 0
+
+    bus.attach_ports(range(0x10, 0x11), Answers(work))
+    ending = serve(machine(SPINS, ASKS_AND_HALTS), bus, timeout=LATE)
+    assert (ending.reason, called) == (Reason.STOPPED, [])
+
+
+@pytest.mark.parametrize("codes", [(SPINS,), (SPINS, SPINS), (HALTS, SPINS)])
+def test_what_is_raised_during_a_pause_is_raised_here(
+    machine: Make, bus: Bus, codes: tuple[bytes, ...]
+) -> None:
+    def fail() -> None:
+        raise LookupError("no such file")
+
+    failing = later(SOON, partial(bus.pause, fail))
+    with pytest.raises(LookupError, match="no such file"):
+        serve(machine(*codes), bus, timeout=LATE)
+    failing.join()
+
+
+def test_no_pause_is_lost_while_vcpus_exit_all_the_time(machine: Make, bus: Bus) -> None:
+    called: list[int] = []
+    device = Answers()
+    bus.attach_ports(range(0x10, 0x11), device)
+    vm = machine(TELLS_FOREVER, TELLS_FOREVER, SPINS)
+
+    def ask(first: int) -> None:
+        for number in range(first, first + 100):
+            bus.pause(partial(called.append, number))
+            time.sleep(0.001)
+
+    asking = [later(SOON, partial(ask, first)) for first in (0, 100)]
+
+    def stop_afterwards() -> None:
+        for thread in asking:
+            thread.join()
+        bus.pause(bus.stop)
+
+    stopping = later(SOON, stop_afterwards)
+    assert serve(vm, bus, timeout=LATE).reason is Reason.STOPPED
+    stopping.join()
+    assert sorted(called) == list(range(200))
+    for first in (0, 100):
+        assert [n for n in called if first <= n < first + 100] == list(range(first, first + 100))
 
 
 # What is raised

@@ -13,6 +13,7 @@ A CPU with other ways to reach devices has a bus of its own: x86_64 one with por
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import get_ident
@@ -100,6 +101,9 @@ class Bus:
         """In ascending order: start and end of a device's address range, and its methods."""
         self._request: tuple[Reason, int | None, int] | None = None
         self._listener: Listener | None = None
+        self._pauser: Callable[[], object] | None = None
+        self.pauses: deque[Callable[[], object]] = deque()
+        """What is to be called while no vCPU runs; for ``serve()``, which takes them out."""
 
     def attach_memory(self, addresses: range, device: Device) -> None:
         """Attach a device to a range of guest-physical addresses.
@@ -233,22 +237,40 @@ class Bus:
         if listener is not None:
             listener(reason, code, get_ident())
 
+    def pause(self, call: Callable[[], object]) -> None:
+        """Have ``serve()`` stop all vCPUs, call this and go on: the current call, or else the next.
+
+        The vCPUs have then completed their last instructions, so that the machine can be saved. The
+        function is called once, in the thread of a vCPU, unless the guest ends before; if it raises
+        so does ``serve()``, and if it calls :meth:`stop` the guest ends there. Safe in devices,
+        other threads and signal handlers, none of which it waits for.
+        """
+        # No lock, as in stop().
+        self.pauses.append(call)
+        pauser = self._pauser
+        if pauser is not None:
+            pauser()
+
     @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
+    def listening(
+        self, listener: Listener, pauser: Callable[[], object] | None = None
+    ) -> Iterator[None]:
         """Call ``listener`` at each :meth:`stop`, an earlier one included: reason, code, thread.
 
-        For ``serve()``. Raises RuntimeError if the bus already has a listener.
+        ``pauser`` is called after each addition to ``pauses``, which are forgotten at the end. For
+        ``serve()``. Raises RuntimeError if the bus already has a listener.
         """
         if self._listener is not None:
             raise RuntimeError("the bus is already being served: use one bus for each machine")
-        self._listener = listener
+        self._listener, self._pauser = listener, pauser
         try:
             if self._request is not None:
                 listener(*self._request)
             yield
         finally:
-            self._listener = None
+            self._listener = self._pauser = None
             self._request = None
+            self.pauses.clear()
 
 
 def _interval(numbers: range) -> str:
