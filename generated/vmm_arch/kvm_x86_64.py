@@ -247,7 +247,7 @@ from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
 from vmm_arch.x86_64.bus import Bus
-from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu
+from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu, is_amd
 from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.events import Events
@@ -795,6 +795,16 @@ def _write_sregs(vcpu: Vcpu, sregs: Sregs) -> None:
     _set_cr8(vcpu, sregs.cr8)
 
 
+def _note_unused_segments(sregs: kvm_sregs2) -> None:
+    """Mark unusable segments as accessed, as Intel's KVM does when they are written.
+
+    Otherwise their type means nothing (arch/x86/kvm/vmx/vmx.c, __vmx_set_segment).
+    """
+    for segment in (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss):
+        if segment.unusable:
+            segment.type |= 1
+
+
 def _set_cr8(vcpu: Vcpu, value: int) -> None:
     """Without an irqchip the next KVM_RUN takes CR8 from the page."""
     if not vcpu.vm.irqchip:
@@ -962,6 +972,8 @@ def _read_whole_msrs(vcpu: Vcpu) -> tuple[Any, ...]:
             name = msr_label(int.from_bytes(bytes(image[at : at + 4]), "little"))
             raise HypervisorError("KVM_GET_MSRS", "EINVAL", f"{name} cannot be read any more")
         images.append(image)
+    for number, at in vcpu.vm._other_state.absent_halves:
+        images[number][at : at + 4] = [0] * 4
     return tuple(images)
 
 
@@ -996,12 +1008,20 @@ class _OtherState:
     only another new machine would have them, which needs /dev/kvm.
     """
 
-    def __init__(self, fd: int, indices: Sequence[int]) -> None:
+    def __init__(self, fd: int, indices: Sequence[int], *, amd: bool) -> None:
         existing = _existing_msrs(fd, indices)
         self._image = _msrs_image(existing)
         images = _msr_images(dict.fromkeys(existing, 0))
         self.templates = tuple((ctypes.c_ubyte * len(i)).from_buffer(i) for i in images)
         """Arguments of KVM_GET_MSRS for all of them."""
+        self.absent_halves = [
+            (number, MSR_HEADER + at % MSRS_AT_ONCE * MSR_ENTRY + MSR_ENTRY - 4)
+            for at, index in enumerate(existing)
+            for number in [at // MSRS_AT_ONCE]
+            if amd and index in (IA32_SYSENTER_ESP, IA32_SYSENTER_EIP)
+        ]
+        """Image and place of what is not there: on AMD these MSRs have 32 bits. KVM gives the upper
+        half of one of them back (a guest's write is not truncated), but does not take it."""
 
     def restore(self, fd: int) -> None:
         """Write these MSRs to a vCPU.
@@ -1020,13 +1040,14 @@ _OTHER_STATE: list[tuple[tuple[bool, bytes], _OtherState]] = []
 
 def _other_state(vm: Vm, cpuid: bytes, indices: Sequence[int]) -> _OtherState:
     """The other state of a new machine, cached for the next one that is alike."""
+    amd = is_amd(vm.cpuid)
     if vm._prepare is not None:
-        return _OtherState(vm.vcpus[0].fd, indices)
+        return _OtherState(vm.vcpus[0].fd, indices, amd=amd)
     key = (vm.irqchip, cpuid)
     for known, state in _OTHER_STATE:
         if known == key:
             return state
-    state = _OtherState(vm.vcpus[0].fd, indices)
+    state = _OtherState(vm.vcpus[0].fd, indices, amd=amd)
     _OTHER_STATE[:] = [(key, state)]
     return state
 
@@ -2731,6 +2752,7 @@ def _read_vcpu(vcpu: Vcpu) -> VcpuState:
     # After activity: reading it accepts a latched INIT or SIPI, which sets all registers.
     sregs = kvm_sregs2()
     _call(vcpu.fd, KVM_GET_SREGS2, sregs)
+    _note_unused_segments(sregs)
     # After activity: as above.
     regs = Regs()
     _call(vcpu.fd, KVM_GET_REGS, regs)

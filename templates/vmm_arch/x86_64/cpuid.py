@@ -150,9 +150,9 @@ def for_vcpu(entries: Iterable[CpuidEntry], index: int, count: int) -> list[Cpui
     given = list(entries)
     width = (count - 1).bit_length()
     sharing = (1 << width) - 1  # of a package's APIC ids
-    is_amd = any(_vendor(entry) in _AMD for entry in given if entry.function == 0)
+    amd = is_amd(given)
     filled = [
-        _filled(entry, index, count, width, sharing, is_amd)
+        _filled(entry, index, count, width, sharing, amd)
         for entry in given
         if entry.function not in (0xB, 0x1F)
     ]
@@ -163,6 +163,11 @@ def for_vcpu(entries: Iterable[CpuidEntry], index: int, count: int) -> list[Cpui
             CpuidEntry(leaf, 2, ecx=2, edx=index),
         ]
     return sorted(filled, key=lambda entry: (entry.function, entry.index or 0))
+
+
+def is_amd(entries: Iterable[CpuidEntry]) -> bool:
+    """Whether the processor is one of AMD's, or of Hygon's, which are alike."""
+    return any(_vendor(entry) in _AMD for entry in entries if entry.function == 0)
 
 
 def _vendor(entry: CpuidEntry) -> bytes:

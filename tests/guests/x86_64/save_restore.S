@@ -1,6 +1,9 @@
 // Computes for ever in all kinds of registers, general, x87, SSE, debug and model-specific ones, and
 // says after each round what they have.
 //
+// It has segments that cannot be used, as every 64-bit system has, and 64 bits in MSRs of which AMD's
+// processors have 32.
+//
 // In x87 and SSE registers with FXSAVE and FXRSTOR, which is what KVM without hardware support has.
 
     .intel_syntax noprefix
@@ -11,6 +14,17 @@
     mov rax, cr4
     or eax, 0x200                       // OSFXSR: without it there is no SSE
     mov cr4, rax
+    xor eax, eax
+    mov ds, eax
+    mov es, eax
+    mov fs, eax
+    mov gs, eax
+    mov eax, 0x3000
+    mov edx, 0xfffffe00
+    mov ecx, 0x175                      // SYSENTER_ESP
+    wrmsr
+    mov ecx, 0x176                      // SYSENTER_EIP
+    wrmsr
     mov rsi, 0x5851f42d4c957f2d
     mov rdi, 0x14057b7ef767814f
     mov eax, 1
