@@ -204,6 +204,7 @@ from vmm_arch.errors import (
     HypervisorError,
     HypervisorUnavailableError,
     NotFreshError,
+    SnapshotError,
     StateError,
     UnansweredError,
     UnansweredReadError,
@@ -262,6 +263,7 @@ from vmm_arch.x86_64.exits import (
 )
 from vmm_arch.x86_64.features import cpuid_features, with_features
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_TILE_DATA, XSTATE_X87, XsaveArea
+from vmm_arch.x86_64.hosts import SnapshotProcessor
 from vmm_arch.x86_64.lapic import (
     APIC_DFR,
     APIC_ID,
@@ -402,6 +404,7 @@ __all__ = [
     "Shutdown",
     "SingleStep",
     "Snapshot",
+    "SnapshotError",
     "Sregs",
     "StateError",
     "SystemEvent",
@@ -2737,7 +2740,11 @@ class Snapshot(MachineSnapshot):
     __slots__ = ()
     _vm = Vm
     _guest_memory = GuestMemory
+    _machine_state = VmState
     _requests = ("cpuid",)
+    _facts = "51888900830635e7bfbc9b570c9624294115f857ffc1a70d43c95b132a966a32"
+    _cpu = SnapshotProcessor()
+    _host_now = staticmethod(supported_cpuid)
 
 
 def _read_vcpu(vcpu: Vcpu) -> VcpuState:

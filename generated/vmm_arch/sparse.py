@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 
 from vmm_arch.backing import BackingError, File, stat_of
+from vmm_arch.replacing import replacing
 
 _PAGE = 0x1000
 _PIECE = 1 << 20
@@ -32,24 +32,8 @@ def write_sparse(file: File, offset: int, parts: Iterable[memoryview], size: int
     path = os.fspath(file)
     if offset < 0:
         raise BackingError(path, [f"offset {offset:#x} is below 0; give 0 or more"])
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise BackingError(
-            path, ["is not a regular file, and would be replaced; give another path"]
-        )
-    temporary = os.path.join(os.path.dirname(target), f".{os.urandom(8).hex()}.partial")
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(temporary, flags, 0o666)  # less the umask, as of any new file
-    try:
-        try:
-            _write(descriptor, offset, parts, size)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    with replacing(path) as descriptor:
+        _write(descriptor, offset, parts, size)
 
 
 def _require_room(descriptor: int, offset: int) -> None:

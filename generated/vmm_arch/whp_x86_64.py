@@ -191,6 +191,7 @@ from vmm_arch.errors import (
     HypervisorError,
     HypervisorUnavailableError,
     NotFreshError,
+    SnapshotError,
     StateError,
     UnansweredError,
     UnansweredReadError,
@@ -276,6 +277,7 @@ from vmm_arch.x86_64.exits import (
     MsrWrite,
 )
 from vmm_arch.x86_64.features import cpuid_features, with_features
+from vmm_arch.x86_64.hosts import SnapshotProcessor
 from vmm_arch.x86_64.lapic import LVT_EXTINT, LVT_NMI, LapicPage
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.entry import Linux64
@@ -376,6 +378,7 @@ __all__ = [
     "Shutdown",
     "SingleStep",
     "Snapshot",
+    "SnapshotError",
     "Sregs",
     "StateError",
     "SystemEvent",
@@ -3002,7 +3005,11 @@ class Snapshot(MachineSnapshot):
     __slots__ = ()
     _vm = Vm
     _guest_memory = GuestMemory
+    _machine_state = VmState
     _requests = ("cpuid",)
+    _facts = "65762fd4dfcd9c0f899a5856b6c822d87d02be10b222c8f38cc9277a61618faf"
+    _cpu = SnapshotProcessor()
+    _host_now = staticmethod(supported_cpuid)
 
 
 def _read_vcpu(vcpu: Vcpu) -> VcpuState:

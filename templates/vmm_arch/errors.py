@@ -69,6 +69,18 @@ class StateError(ValueError):
         return type(self), (self.operation, self.problems)
 
 
+class SnapshotError(ValueError):
+    """A file is no snapshot, or a snapshot cannot be written; ``problems`` lists everything wrong."""
+
+    def __init__(self, where: str, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(f"{where}: {problem}" for problem in problems))
+        self.where = where
+        self.problems = tuple(problems)
+
+    def __reduce__(self) -> tuple[type[SnapshotError], tuple[str, tuple[str, ...]]]:
+        return type(self), (self.where, self.problems)
+
+
 class NotFreshError(VcpuError):
     """The vCPU was already configured or has run: use reset_vcpu()."""
 

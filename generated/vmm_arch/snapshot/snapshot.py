@@ -3,30 +3,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import Any, ClassVar, Self
 
-from vmm_arch.errors import ClosedError
-from vmm_arch.memory import Region
+from vmm_arch.errors import ClosedError, HypervisorError, SnapshotError, StateError
+from vmm_arch.snapshot import file, record
 from vmm_arch.snapshot.image import MemoryImage
+from vmm_arch.snapshot.record import Configuration, Processor, Record
 from vmm_arch.state import SavedMachineState
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """How a machine was made, so that another one like it can be."""
-
-    regions: tuple[Region, ...]
-    vcpus: int
-    irqchip: bool
-    track_dirty: bool
-    requests: Mapping[str, Any]
-    """The arguments that only machines of its CPU have, such as ``cpuid``, by their names."""
-
-
 class MachineSnapshot:
-    """A machine's state and memory at one moment; made by ``vm.take_snapshot()``.
+    """A machine's state and memory at one moment; made by ``vm.take_snapshot()``, or of a file.
 
     A backend's class ``Snapshot`` adds what its machines are. A snapshot does not depend on the
     machine that it came from, never changes, and may be used by several threads. Its memory costs
@@ -37,19 +28,33 @@ class MachineSnapshot:
             snapshot = vm.take_snapshot()
         with snapshot.fork() as vm:
             vm.vcpus[0].run()
+        snapshot.save("machine.snapshot")
+        snapshot = arch.Snapshot.load("machine.snapshot")
     """
 
-    __slots__ = ("configuration", "devices", "memory", "state")
+    __slots__ = ("_digest", "_host", "base", "configuration", "devices", "memory", "state")
     _vm: ClassVar[Callable[..., Any]]
     _guest_memory: ClassVar[Callable[..., Any]]
+    _machine_state: ClassVar[type[SavedMachineState]]
     _requests: ClassVar[tuple[str, ...]] = ()
     """The names of the CPU's own arguments."""
+    _facts: ClassVar[str]
+    """The digest of the facts that the state's records are made of."""
+    _cpu: ClassVar[Processor]
+    _host_now: ClassVar[Callable[..., Any]]
+    """Asks the hypervisor what it can give a guest."""
 
     configuration: Configuration
     state: SavedMachineState
     memory: MemoryImage
     devices: Mapping[str, Any]
     """What the caller says of its devices, by their names: values that JSON has."""
+    base: MachineSnapshot | None
+    """What it is an increment of."""
+    _host: Any
+    """The host that it was taken on; None if that could not be asked."""
+    _digest: str | None
+    """That of its file, once somebody wanted to know."""
 
     def __init__(
         self,
@@ -57,21 +62,114 @@ class MachineSnapshot:
         state: SavedMachineState,
         memory: MemoryImage,
         devices: Mapping[str, Any],
+        *,
+        base: MachineSnapshot | None = None,
+        host: Any = None,
     ) -> None:
         self.configuration = configuration
         self.state = state
         self.memory = memory
         self.devices = devices
+        self.base = base
+        self._host = host
+        self._digest = None
 
     @classmethod
     def of(cls, vm: Any, devices: Mapping[str, Any]) -> Self:
         """Take a snapshot of a machine whose vCPUs do not run; for ``Vm.take_snapshot``."""
+        if problems := list(record.not_json(devices)):
+            raise SnapshotError("take_snapshot", problems)
+        devices = json.loads(json.dumps(devices))  # the caller may change its own
         state = vm.save()
         requests = {name: getattr(vm, name) for name in cls._requests}
         configuration = Configuration(
             vm.memory.regions, len(vm.vcpus), vm.irqchip, vm.track_dirty, requests
         )
-        return cls(configuration, state, MemoryImage.of(vm.memory), dict(devices))
+        host = None
+        with suppress(
+            HypervisorError
+        ):  # where a process has one machine, it may be too late to ask
+            host = cls._host_now()
+        return cls(configuration, state, MemoryImage.of(vm.memory), devices, host=host)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        base: MachineSnapshot | None = None,
+        verify: bool = False,
+    ) -> Self:
+        """Make a snapshot of a file that :meth:`save` wrote; the caller closes it.
+
+        Anybody may have written the file: it is checked, and nothing in it is executed. Memory is not
+        read but mapped, when machines are forked: so the file must stay as it is while the snapshot
+        and its machines are in use, and what cuts it short ends the processes that use it. ``verify``
+        reads it, and compares it with its checksum, which tells damage. An increment needs its
+        ``base``, which may be closed afterwards.
+
+        Raises SnapshotError, which lists everything that is wrong; OSError.
+        """
+        where = os.fspath(path)
+        contents = file.read_file(path)
+        with contents.memory as layer:
+            problems: list[str] = []
+            found = cls._of_header(contents.header, problems)
+            if found is not None:
+                made = found.configuration
+                if made.size != layer.size:
+                    problems.append(
+                        f"has {layer.size:#x} bytes of memory, and regions of {made.size:#x}"
+                    )
+                problems += _wrong_base(found, base)
+            if verify:
+                problems += file.damage_of_memory(contents)
+            if problems or found is None:
+                raise SnapshotError(where, problems)
+            image = MemoryImage(layer, base.memory if base is not None else None)
+        snapshot = cls(made, found.state, image, found.devices, base=base, host=found.host)
+        snapshot._digest = contents.digest
+        return snapshot
+
+    @classmethod
+    def _of_header(cls, header: Mapping[str, Any], problems: list[str]) -> Record | None:
+        """The record in a file's header, unless something is wrong with it."""
+        backend = cls._machine_state._backend
+        try:
+            found = record.of_data(
+                header, backend, cls._requests, cls._cpu, cls._machine_state, problems
+            )
+        except RecursionError:
+            problems.append("lies too deep in itself to be read")
+            return None
+        if found is None and header.get("facts", cls._facts) != cls._facts:
+            problems.append(f"written with other facts about {backend} than this vmm-arch has")
+        return found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a file, which appears whole or not at all, in place of an old one.
+
+        It is as large as memory, but pages of zeros are holes, and take no space where files have
+        them. An increment's file has what was written since its base, and knows that by its digest.
+        Raises SnapshotError, OSError; ClosedError.
+        """
+        top = self.memory.top
+        self._digest = file.write_file(path, self._header(), top)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 that names it in its file and in its increments' files.
+
+        Unless it was saved or loaded, all of its memory is read for that. Raises ClosedError, OSError.
+        """
+        if self._digest is None:
+            self._digest = file.digest_of(self._header(), self.memory.top)
+        return self._digest
+
+    def _header(self) -> dict[str, Any]:
+        base = self.base.digest if self.base is not None else None
+        found = Record(self.configuration, self.state, self.devices, self._host, base)
+        return record.as_data(found, self._machine_state._backend, self._facts, self._cpu)
 
     def fork(
         self,
@@ -91,6 +189,7 @@ class MachineSnapshot:
         """
         if self.memory.closed:
             raise ClosedError("the snapshot is closed")
+        self._check_host(device)
         made = self.configuration
         memory = self.memory.map(self._guest_memory, made.regions)
         try:
@@ -113,8 +212,18 @@ class MachineSnapshot:
             raise
         return vm
 
+    def _check_host(self, device: int | None) -> None:
+        """Raise StateError if the machine has what only its former host can give."""
+        if self._host is None:
+            return
+        with suppress(HypervisorError):  # as above
+            if lacking := self._cpu.lacking(
+                self.configuration.requests, self._host, self._host_now(device=device)
+            ):
+                raise StateError("fork", lacking)
+
     def close(self) -> None:
-        """Free the snapshot's memory, once the last machine that shares it is closed as well."""
+        """Free the snapshot's memory, once nothing shares it any more: machines, and increments."""
         self.memory.close()
 
     def __enter__(self) -> Self:
@@ -126,6 +235,20 @@ class MachineSnapshot:
         self.close()
 
     def __repr__(self) -> str:
-        size = sum(region.size for region in self.configuration.regions)
-        state = "closed" if self.memory.closed else f"{size:#x} bytes of memory"
-        return f"<snapshot of {self.state._backend}: {state}, {self.configuration.vcpus} vCPUs>"
+        made = self.configuration
+        state = "closed" if self.memory.closed else f"{made.size:#x} bytes of memory"
+        return f"<snapshot of {self.state._backend}: {state}, {made.vcpus} vCPUs>"
+
+
+def _wrong_base(found: Record, base: MachineSnapshot | None) -> list[str]:
+    if found.base is None:
+        return [] if base is None else ["is no increment; give no base"]
+    if base is None:
+        return [f"is an increment; give as base the snapshot with the digest {found.base}"]
+    if base.digest != found.base:
+        return [
+            f"is an increment of the snapshot with the digest {found.base}; this base has {base.digest}"
+        ]
+    if base.configuration.regions != found.configuration.regions:
+        return ["has other regions of memory than its base"]
+    return []

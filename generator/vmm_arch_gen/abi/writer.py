@@ -26,6 +26,11 @@ _NAMES = 80
 """How many characters the names of members on one line may take."""
 
 
+def digest_of(abi: VerifiedAbi) -> str:
+    """The digest of a target's facts, which is the end of its .abi file."""
+    return write_abi(abi).split()[-1]
+
+
 def write_abi(abi: VerifiedAbi) -> str:
     """The text of a target's .abi file."""
     named = (record for record in abi.records.values() if not record.unnamed)

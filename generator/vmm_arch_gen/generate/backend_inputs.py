@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,8 @@ from vmm_arch_gen.generate.render import Templates
 
 FUNCTIONS = ("functions", "machine_arguments", "example")
 """The macros of a CPU's ``functions.py.j2`` that the frame puts in."""
+OF_SNAPSHOTS = "snapshot_members"
+"""The one that it puts in where the contract has snapshots."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ def read_backend_inputs(templates: Path, abi: VerifiedAbi, rendering: Templates)
             problems += hypervisor.problems
         else:
             problems += check(contract, states, hypervisor, abi, templates, functions)
-        problems += _missing_macros(templates, functions)
+        snapshots = contract is not None and "take_snapshot" in contract.operations
+        wanted = (*FUNCTIONS, OF_SNAPSHOTS) if snapshots else FUNCTIONS
+        problems += _missing_macros(templates, functions, wanted)
     inside: dict[str, tuple[Member, ...]] = {}
     with collecting(problems):
         inside = read_inside(templates)
@@ -96,10 +100,10 @@ def _on_cpu(rendering: Templates, hypervisor: Hypervisor, macro: str, *arguments
     return marked(macro, rendering.macro(hypervisor.macros[macro].file, macro, *arguments))
 
 
-def _missing_macros(templates: Path, functions: str) -> Iterator[Problem]:
+def _missing_macros(templates: Path, functions: str, wanted: Iterable[str]) -> Iterator[Problem]:
     """What the frame of every backend puts in and a CPU's ``functions.py.j2`` does not have."""
     there = {macro.name for macro in parse_template(templates, functions).find_all(nodes.Macro)}
-    for name in FUNCTIONS:
+    for name in wanted:
         if name not in there:
             what = f"lacks the macro {name}"
             remedy = f"write {{% macro {name}() %}}; it may be empty"

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from textwrap import indent, wrap
 
-from vmm_arch_gen.abi.model import Abi
+from vmm_arch_gen.abi.model import VerifiedAbi
+from vmm_arch_gen.abi.writer import digest_of
 from vmm_arch_gen.arch.check_complete import own_names
 from vmm_arch_gen.arch.contract import Contract
 from vmm_arch_gen.arch.hypervisor import VCPUS, Hypervisor
@@ -28,7 +29,7 @@ class WholeState:
         self,
         contract: Contract,
         hypervisor: Hypervisor,
-        abi: Abi,
+        abi: VerifiedAbi,
         inline: Callable[..., str],
     ) -> None:
         self._abi = abi
@@ -82,8 +83,11 @@ class WholeState:
             "for vcpu in self.vcpus:\n    vcpu._fresh = False"
         )
 
-    def classes(self) -> str:
-        """The classes of saved state, with the forms of all sinks."""
+    def classes(self, snapshot_members: Callable[[], str]) -> str:
+        """The classes of saved state, with the forms of all sinks.
+
+        ``snapshot_members`` is the CPU's macro, which there is if the contract has snapshots.
+        """
         classes = [self._class(scope) for scope in self.promised()]
         if self._takes_snapshots():
             requests = "".join(f"{_quoted(name)}, " for name in self._contract.requests)
@@ -93,7 +97,10 @@ class WholeState:
                 "    __slots__ = ()\n"
                 "    _vm = Vm\n"
                 "    _guest_memory = GuestMemory\n"
-                f"    _requests = ({requests})"
+                "    _machine_state = VmState\n"
+                f"    _requests = ({requests})\n"
+                f"    _facts = {_quoted(digest_of(self._abi))}\n"
+                + indent(snapshot_members().strip(), "    ")
             )
         return "\n\n".join(classes)
 

@@ -12,6 +12,7 @@ EXPORTS = {
         "HypervisorError",
         "HypervisorUnavailableError",
         "NotFreshError",
+        "SnapshotError",
         "StateError",
         "UnansweredError",
         "UnansweredReadError",
