@@ -53,15 +53,15 @@ if sys.platform == "linux":
             raise OSError(number, os.strerror(number))
         return result
 
-    def map_run_page(vcpu: int, size: int) -> mmap:
-        """Map the page that a vCPU shares with its process.
+    def map_run_page(vcpu: int, size: int, offset: int = 0) -> mmap:
+        """Map the page that a vCPU shares with its process, or what follows it.
 
         Before Python 3.13 the mapping keeps a second descriptor, beside the vCPU's.
         """
         try:
             if sys.version_info >= (3, 13):
-                return mmap(vcpu, size, trackfd=False)
-            return mmap(vcpu, size)
+                return mmap(vcpu, size, offset=offset, trackfd=False)
+            return mmap(vcpu, size, offset=offset)
         except OSError as error:
             number = error.errno or 0
             code = errno.errorcode.get(number, str(number))
@@ -109,7 +109,7 @@ else:
     def ioctl(fd: int, request: int, argument: Any = 0) -> int:
         raise unavailable("KVM", "ENOSYS", f"KVM is part of Linux; this is {sys.platform}")
 
-    def map_run_page(vcpu: int, size: int) -> mmap:
+    def map_run_page(vcpu: int, size: int, offset: int = 0) -> mmap:
         raise unavailable("KVM", "ENOSYS", f"KVM is part of Linux; this is {sys.platform}")
 
     ioctl_large = ioctl

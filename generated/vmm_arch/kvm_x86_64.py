@@ -37,6 +37,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     _IOC_SIZEMASK,
     _IOC_SIZESHIFT,
     KVM_API_VERSION,
+    KVM_CAP_DIRTY_LOG_RING,
     KVM_CAP_EXT_CPUID,
     KVM_CAP_IMMEDIATE_EXIT,
     KVM_CAP_IRQCHIP,
@@ -56,7 +57,10 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CREATE_PIT2,
     KVM_CREATE_VCPU,
     KVM_CREATE_VM,
+    KVM_DIRTY_LOG_PAGE_OFFSET,
+    KVM_ENABLE_CAP,
     KVM_EXIT_DEBUG,
+    KVM_EXIT_DIRTY_RING_FULL,
     KVM_EXIT_FAIL_ENTRY,
     KVM_EXIT_HLT,
     KVM_EXIT_HYPERCALL,
@@ -123,6 +127,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_REG_GUEST_SSP,
     KVM_REG_SIZE_U64,
     KVM_REG_X86,
+    KVM_RESET_DIRTY_RINGS,
     KVM_RUN,
     KVM_SET_CLOCK,
     KVM_SET_CPUID2,
@@ -163,6 +168,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_device_attr,
     kvm_dirty_log,
     kvm_dtable,
+    kvm_enable_cap,
     kvm_guest_debug,
     kvm_interrupt,
     kvm_irq_level,
@@ -195,7 +201,7 @@ from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError, OtherProtocolError
 from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
-from vmm_arch.dirty import address_of, not_tracked, pages_of
+from vmm_arch.dirty import WrittenMemory, address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import (
     BusyError,
@@ -226,6 +232,7 @@ from vmm_arch.exits import (
 )
 from vmm_arch.forks import ForkLock, forks
 from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
+from vmm_arch.kvm_dirty_ring import DIRTY_RING_SIZE, DirtyRing
 from vmm_arch.lifecycle import (
     CLOSED,
     COMPLETION_PENDING,
@@ -1194,6 +1201,7 @@ class Vcpu:
         "is_secondary",
         "vm",
         "_answer_at",
+        "_dirty_ring",
         "_kicks",
         "_kicks_seen",
         "_mmio_read",
@@ -1217,6 +1225,8 @@ class Vcpu:
     fd: int
     _unanswered: AnyExit
     """The last exit that needed an answer."""
+    _dirty_ring: DirtyRing | None
+    """Where KVM reports the pages that it writes; None if the machine has bitmaps, or neither."""
     cpuid: list[CpuidEntry]
     """The results of its CPUID instruction."""
 
@@ -1236,6 +1246,9 @@ class Vcpu:
             self._io_out = IoOut()
             _call_large(self.fd, KVM_SET_CPUID2, vm._cpuid_images[index])
             self._page = kvm.map_run_page(self.fd, run_size)
+            self._dirty_ring = (
+                DirtyRing(self.fd, KVM_DIRTY_LOG_PAGE_OFFSET) if vm._dirty_ring else None
+            )
         except BaseException:
             os.close(self.fd)
             raise
@@ -1302,6 +1315,11 @@ class Vcpu:
         """Raise UnansweredError unless this exit is the one that waits for an answer."""
         if self._state != UNANSWERED or self._unanswered is not answered:
             raise not_waiting(self.index)
+
+    def _empty_dirty_ring(self, ring: DirtyRing) -> None:
+        """Make room in the full ring, so that the guest can go on."""
+        ring.make_room()
+        _call(self.vm.fd, KVM_RESET_DIRTY_RINGS)
 
     def _reply_msr(self, access: MsrRead | MsrWrite, value: int | None) -> None:
         """Write the answer to an MSR exit to ``kvm_run`` for the next KVM_RUN; None raises #GP."""
@@ -1373,6 +1391,7 @@ class Vcpu:
         running = self._state == RUNNING  # by this thread: a signal's handler closes the machine
         self._state = CLOSED
         os.close(self.fd)
+        self._dirty_ring = None  # the mapping keeps the machine
         if not running:  # else run() looks at the page once more
             with suppress(BufferError):  # run_context is still referenced and keeps the mapping
                 self._page.close()
@@ -1452,7 +1471,10 @@ class Vcpu:
                 self._page[EXIT_REASON] = NO_REASON
                 try:
                     enter_guest(self.fd, KVM_RUN)
-                    break
+                    ring = self._dirty_ring
+                    if ring is None or self._page[EXIT_REASON] != KVM_EXIT_DIRTY_RING_FULL:
+                        break
+                    self._empty_dirty_ring(ring)
                 except (InterruptedError, BlockingIOError):  # a signal, or a secondary was started
                     if self._closing:  # maybe closed already, by the signal's handler
                         raise refusal(CLOSED, self.index) from None
@@ -1742,11 +1764,13 @@ class Vm:
         "_prepare",
         "_undoing",
         "_vcpu_count",
+        "_written",
         "irqchip",
         "memory",
         "track_dirty",
         "vcpus",
         "cpuid",
+        "_dirty_ring",
         "_slots",
         "fd",
         "_cpuid_images",
@@ -1769,6 +1793,8 @@ class Vm:
     """Those that it has not undone yet."""
     _forks: int
     """In which process it is known what the vCPUs' threads are doing."""
+    _written: WrittenMemory | None
+    """What of its memory was written; None if that is not tracked."""
     _vcpu_count: int
     _device: int | None
     _prepare: Callable[[Vm], object] | None
@@ -1777,6 +1803,8 @@ class Vm:
     fd: int
     _slots: list[tuple[Region, int]]
     """For each KVM memory slot its region, and the region's host address."""
+    _dirty_ring: bool
+    """Whether written pages are reported in rings, which is quicker than in bitmaps."""
     _cpuid_images: list[Any]
     """The argument of KVM_SET_CPUID2 for each vCPU."""
     _cpuid_of: list[list[CpuidEntry]]
@@ -1814,6 +1842,7 @@ class Vm:
             self._has_xcrs = bool(_call(device, KVM_CHECK_EXTENSION, KVM_CAP_XCRS))
             msrs = _restorable_msrs(device)
         self._call_prepare()
+        self._dirty_ring = self.track_dirty and self._enable_dirty_ring()
         pages = self._free_pages()
         _call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
         _call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
@@ -1846,6 +1875,58 @@ class Vm:
                 return pages
         raise ValueError("KVM needs four free pages between 3 and 4 GiB: make the regions smaller")
 
+    def _enable_dirty_ring(self) -> bool:
+        """Ask for rings of written pages, if this kernel has them: Linux 5.11, on x86."""
+        if _call(self.fd, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING) < DIRTY_RING_SIZE:
+            return False
+        ring = kvm_enable_cap(cap=KVM_CAP_DIRTY_LOG_RING)
+        ring.args[0] = DIRTY_RING_SIZE
+        _call(self.fd, KVM_ENABLE_CAP, ring)
+        return True
+
+    def _take_dirty_pages(self) -> list[int]:
+        """Return and clear the pages that the guest has written; no vCPU may be running."""
+        if not self._dirty_ring:
+            return self._take_dirty_log()
+        found: list[int] = []
+        emptied = 0
+        for vcpu in self.vcpus:
+            ring = vcpu._dirty_ring
+            assert ring is not None
+            emptied += ring.empty()
+            for slot, numbers in ring.take():
+                address = self._slots[slot][0].address
+                found += [address + number * PAGE_SIZE for number in numbers]
+            if ring.overrun:
+                ring.overrun = False
+                found += self._all_dirty()
+        if emptied:
+            _call(self.fd, KVM_RESET_DIRTY_RINGS)
+        return found
+
+    def _all_dirty(self) -> Iterator[int]:
+        """All pages, since some that were written are not known; the next write of each is."""
+        # KVM no longer notices writes to the pages whose entries were lost, until it begins anew.
+        for slot, (region, _) in enumerate(self._slots):
+            self._map(slot, region.size, logged=False)
+            self._map(slot, region.size)
+            if not region.read_only:
+                yield from range(region.address, region.end, PAGE_SIZE)
+
+    def _take_dirty_log(self) -> list[int]:
+        """The same from KVM's bitmaps.
+
+        KVM clears them itself: with KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 one page of 64 MiB took 1.6
+        us instead of 1.2, one of 512 MiB 2.9 instead of 3.7, beside 20 for a reset as a whole.
+        """
+        found: list[int] = []
+        for slot, (region, _) in enumerate(self._slots):
+            bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
+            log = kvm_dirty_log(slot=slot, dirty_bitmap=address_of(bitmap))
+            _call(self.fd, KVM_GET_DIRTY_LOG, log)
+            found += pages_of(bitmap, region.address)
+        return found
+
     def _memory_slots(self) -> Iterator[tuple[Region, int]]:
         """Yield for each memory slot its region, and the region's host address."""
         for region in self.memory.regions:
@@ -1858,12 +1939,13 @@ class Vm:
         with suppress(ForkedError):  # a child only closes its descriptors
             self._map(slot, 0)
 
-    def _map(self, slot: int, size: int) -> None:
-        """Map the region of a slot, or unmap it with size 0."""
+    def _map(self, slot: int, size: int, *, logged: bool = True) -> None:
+        """Map the region of a slot, or unmap it with size 0, or change what is tracked."""
         region, host = self._slots[slot]
         what = kvm_userspace_memory_region(
             slot=slot,
-            flags=KVM_MEM_READONLY * region.read_only | KVM_MEM_LOG_DIRTY_PAGES * self.track_dirty,
+            flags=KVM_MEM_READONLY * region.read_only
+            | KVM_MEM_LOG_DIRTY_PAGES * (logged and self.track_dirty),
             guest_phys_addr=region.address,
             memory_size=size,
             userspace_addr=host,
@@ -1921,6 +2003,11 @@ class Vm:
         memory.hold()
         opened.callback(memory.release)
         self._opened = opened
+        self._written = None
+        if self.track_dirty:
+            host = memory.watch()
+            opened.callback(memory.unwatch, host)
+            self._written = WrittenMemory(host)
         try:
             self._create(opened)
         except BaseException:
@@ -1975,15 +2062,10 @@ class Vm:
         may be running.
         """
         self._check_open()
-        if not self.track_dirty:
-            raise not_tracked("KVM_GET_DIRTY_LOG")
-        found: list[int] = []
-        for slot, (region, _) in enumerate(self._slots):
-            bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
-            log = kvm_dirty_log(slot=slot, dirty_bitmap=address_of(bitmap))
-            _call(self.fd, KVM_GET_DIRTY_LOG, log)
-            found += pages_of(bitmap, region.address)
-        return found
+        if self._written is None:
+            raise not_tracked("dirty_pages")
+        self._written.note(self._take_dirty_pages())
+        return self._written.take_guests()
 
     def save(self) -> VmState:
         """Return the state of the machine, as the backend's ``VmState``: vCPUs and what they share.

@@ -182,7 +182,7 @@ from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError, OtherProtocolError
 from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
-from vmm_arch.dirty import address_of, not_tracked, pages_of
+from vmm_arch.dirty import WrittenMemory, address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import (
     BusyError,
@@ -1771,6 +1771,7 @@ class Vm:
         "_prepare",
         "_undoing",
         "_vcpu_count",
+        "_written",
         "irqchip",
         "memory",
         "track_dirty",
@@ -1803,6 +1804,8 @@ class Vm:
     """Those that it has not undone yet."""
     _forks: int
     """In which process it is known what the vCPUs' threads are doing."""
+    _written: WrittenMemory | None
+    """What of its memory was written; None if that is not tracked."""
     _vcpu_count: int
     _device: int | None
     _prepare: Callable[[Vm], object] | None
@@ -1947,6 +1950,17 @@ class Vm:
     def _unmap(self, region: Region) -> None:
         platform.WHvUnmapGpaRange(self.partition, region.address, region.size)
 
+    def _take_dirty_pages(self) -> list[int]:
+        """Return and clear the pages that the guest has written; no vCPU may be running."""
+        found, self.written = list(self.written), set()
+        for region in self.memory.regions:
+            bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
+            platform.WHvQueryGpaRangeDirtyBitmap(
+                self.partition, region.address, region.size, address_of(bitmap), len(bitmap)
+            )
+            found += pages_of(bitmap, region.address)
+        return found
+
     def _deliver(self, entry: int) -> None:
         """Send the interrupt that an entry of the I/O APIC's redirection table describes."""
         if entry >> 8 & 7 not in DELIVERED:  # hardware would drop it as well
@@ -2011,6 +2025,11 @@ class Vm:
         memory.hold()
         opened.callback(memory.release)
         self._opened = opened
+        self._written = None
+        if self.track_dirty:
+            host = memory.watch()
+            opened.callback(memory.unwatch, host)
+            self._written = WrittenMemory(host)
         try:
             self._create(opened)
         except BaseException:
@@ -2066,16 +2085,10 @@ class Vm:
         may be running.
         """
         self._check_open()
-        if not self.track_dirty:
-            raise not_tracked("WHvQueryGpaRangeDirtyBitmap")
-        found, self.written = self.written, set()
-        for region in self.memory.regions:
-            bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
-            platform.WHvQueryGpaRangeDirtyBitmap(
-                self.partition, region.address, region.size, address_of(bitmap), len(bitmap)
-            )
-            found.update(pages_of(bitmap, region.address))
-        return sorted(found)
+        if self._written is None:
+            raise not_tracked("dirty_pages")
+        self._written.note(self._take_dirty_pages())
+        return self._written.take_guests()
 
     def save(self) -> VmState:
         """Return the state of the machine, as the backend's ``VmState``: vCPUs and what they share.

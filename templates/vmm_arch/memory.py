@@ -26,6 +26,7 @@ from vmm_arch.backing import (
     use_transparent_huge_pages,
 )
 from vmm_arch.forks import ForkLock
+from vmm_arch.host_writes import HostWrites, Views
 from vmm_arch.sparse import write_sparse
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class GuestMemory:
         self._low, self._high = self._starts[0] - self._shift, self._ends[0] - self._shift
         self._holders = 0
         self._closes_when_released = False
+        self._views = Views()
+        self._watchers: tuple[HostWrites, ...] = ()
         self._lock = ForkLock()
 
     def read(self, address: int, size: int) -> bytes:
@@ -192,13 +195,18 @@ class GuestMemory:
         if offset < self._low or end > self._high:
             offset = self._offset(address, len(data))
             end = offset + len(data)
-        self._mapping[offset:end] = data
+        try:
+            self._mapping[offset:end] = data
+        finally:  # also if a signal's handler raises an error
+            for watcher in self._watchers:
+                watcher.note(address, len(data))
 
     def view(self, address: int, size: int) -> memoryview:
         """Return a writable view of `size` bytes within one region, without a copy.
 
         While the guest runs, two reads of one byte may differ. The memory cannot be closed before
-        the view is released. Raises MemoryAccessError, also if the bytes span two regions.
+        the view is released. Where writes are tracked it counts as written, as a whole, until it
+        and what was made of it are released. Raises MemoryAccessError, also if the bytes span two regions.
         """
         offset, end = self._offset(address, size), address + size
         region = self._region_at(address)
@@ -207,10 +215,15 @@ class GuestMemory:
                 f"{_interval(address, end)} spans the end of region {region};"
                 " take one view in each region"
             )
-        return memoryview(self._mapping)[offset : offset + size]
+        for watcher in self._watchers:
+            watcher.note_view((address, end))
+        return self._views.make(self._mapping, offset, (address, end))
 
     def host_address(self, region: Region) -> int:
-        """Return the host address of one of `regions` in this process; valid until close()."""
+        """Return the host address of one of `regions` in this process; valid until close().
+
+        What is written there is not tracked.
+        """
         if self._region_at(region.address) != region:
             raise ValueError(
                 f"{region} is not a region of guest memory {self._listing()}; give one"
@@ -239,6 +252,20 @@ class GuestMemory:
             finally:
                 for part in parts:
                     part.release()
+
+    def watch(self) -> HostWrites:
+        """Keep track of what the host writes, from now on, until unwatch(); for a VM.
+
+        Not of what is written through a host_address(), by other memory that shares the file, or by
+        another VM's guest.
+        """
+        watcher = HostWrites(self._views)
+        self._watchers += (watcher,)
+        return watcher
+
+    def unwatch(self, watcher: HostWrites) -> None:
+        """Undo a watch()."""
+        self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
     def hold(self) -> None:
         """Prevent the memory from being closed; a VM calls this once before it maps the memory."""

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+from vmm_arch.dirty import WrittenMemory
+
 
 class VcpuFrame(Protocol):
     """The attributes of every vCPU, which its ``__init__`` sets by calling ``_begin()``."""
@@ -88,7 +90,15 @@ class VmFrame(VmRequest, Protocol):
     """By index."""
     _opened: ExitStack | None
     """The steps that ``close`` undoes, the last first; None once closed."""
+    _written: WrittenMemory | None
+    """What of its memory was written; None without ``track_dirty``."""
 
 
 class VmInside(VmFrame, Protocol):
-    """What a hypervisor's machine adds for the neutral methods: nothing so far."""
+    """What a hypervisor's machine adds for the neutral methods."""
+
+    def _take_dirty_pages(self) -> list[int]:
+        """Return and clear the addresses of the pages that the guest has written.
+
+        In any order, and perhaps some of them twice. Only with ``track_dirty``.
+        """
