@@ -1,4 +1,5 @@
-"""The ``vmm-arch`` command: ``run`` boots Linux, ``doctor`` and ``selftest`` examine this host."""
+"""The ``vmm-arch`` command: ``run`` boots Linux, ``doctor`` and ``selftest`` examine this host,
+``state`` examines saved machines."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 
-from vmm_arch.command import doctor, run, selftest
+from vmm_arch.command import doctor, run, selftest, state
 
 OUTPUT_CLOSED = 141
 """The exit status if the reader of the output has closed it: a shell's for SIGPIPE."""
@@ -46,6 +47,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     selftest.add_arguments(selftest_parser)
     selftest_parser.set_defaults(command=selftest.selftest)
+    state_parser = commands.add_parser(
+        "state",
+        help="show a snapshot or a saved state, or what differs between two",
+        description="Show a snapshot or a saved state, or what differs between two of them.",
+        epilog=state.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    state.add_arguments(state_parser)
+    state_parser.set_defaults(command=state.state)
     options = parser.parse_args(arguments)
     try:
         status: int = options.command(options)

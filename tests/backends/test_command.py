@@ -38,7 +38,9 @@ def command(*arguments: str, typed: str = "") -> subprocess.CompletedProcess[str
     )
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["doctor", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["doctor", "--help"], ["state", "--help"]]
+)
 def test_help(arguments: list[str]) -> None:
     done = command(*arguments)
     assert done.returncode == 0

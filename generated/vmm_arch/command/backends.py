@@ -8,7 +8,7 @@ import importlib
 import sys
 import sysconfig
 from importlib.util import find_spec
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from vmm_arch.command.cpu import Cpu
 from vmm_arch.command.table import BACKENDS
@@ -64,6 +64,17 @@ def backend(hypervisor: str) -> Backend:
         there = f"there is {', '.join(names)}" if names else "there is none for this processor"
         raise ValueError(f"vmm-arch has no backend for {hypervisor} on {processor()}; {there}")
     return cast(Backend, importlib.import_module(names[hypervisor]))
+
+
+def backend_of_file(name: str) -> Any:
+    """Import the backend that a file names, of any processor; raises ValueError if there is none.
+
+    Its states and snapshots can be looked at on every host.
+    """
+    known = {f"{hypervisor}_{cpu}" for cpu, names in BACKENDS.items() for hypervisor in names}
+    if name not in known or find_spec(f"vmm_arch.{name}") is None:
+        raise ValueError(f"vmm-arch has no backend {name[:40]!r}")
+    return importlib.import_module(f"vmm_arch.{name}")
 
 
 def cpu() -> Cpu:

@@ -114,7 +114,7 @@ class MachineSnapshot:
         contents = file.read_file(path)
         with contents.memory as layer:
             problems: list[str] = []
-            found = cls._of_header(contents.header, problems)
+            found = cls.read_header(contents.header, problems)
             if found is not None:
                 made = found.configuration
                 if made.size != layer.size:
@@ -132,8 +132,8 @@ class MachineSnapshot:
         return snapshot
 
     @classmethod
-    def _of_header(cls, header: Mapping[str, Any], problems: list[str]) -> Record | None:
-        """The record in a file's header, unless something is wrong with it."""
+    def read_header(cls, header: Mapping[str, Any], problems: list[str]) -> Record | None:
+        """The record in a file's header, for those who want no more; None if anything is wrong."""
         backend = cls._machine_state._backend
         try:
             found = record.of_data(
