@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
+from vmm_arch.dirty import WrittenMemory
 from vmm_arch.errors import ClosedError, HypervisorError, SnapshotError, StateError
 from vmm_arch.snapshot import file, record
 from vmm_arch.snapshot.image import MemoryImage
@@ -30,6 +31,9 @@ class MachineSnapshot:
             vm.vcpus[0].run()
         snapshot.save("machine.snapshot")
         snapshot = arch.Snapshot.load("machine.snapshot")
+
+    An increment, ``vm.take_snapshot(base=snapshot)``, has the memory that was written since its base,
+    and is a snapshot like others. Its base may be closed before it, and is needed to load its file.
     """
 
     __slots__ = ("_digest", "_host", "base", "configuration", "devices", "memory", "state")
@@ -75,9 +79,13 @@ class MachineSnapshot:
         self._digest = None
 
     @classmethod
-    def of(cls, vm: Any, devices: Mapping[str, Any]) -> Self:
+    def of(cls, vm: Any, devices: Mapping[str, Any], base: MachineSnapshot | None) -> Self:
         """Take a snapshot of a machine whose vCPUs do not run; for ``Vm.take_snapshot``."""
-        if problems := list(record.not_json(devices)):
+        written: WrittenMemory | None = vm._written
+        problems = list(record.not_json(devices))
+        if base is not None:
+            problems += _not_known_since(base, written)
+        if problems:
             raise SnapshotError("take_snapshot", problems)
         devices = json.loads(json.dumps(devices))  # the caller may change its own
         state = vm.save()
@@ -90,7 +98,17 @@ class MachineSnapshot:
             HypervisorError
         ):  # where a process has one machine, it may be too late to ask
             host = cls._host_now()
-        return cls(configuration, state, MemoryImage.of(vm.memory), devices, host=host)
+        if written is not None:
+            written.note(vm._take_dirty_pages())
+        if base is None:
+            image = MemoryImage.of(vm.memory)
+        else:
+            assert written is not None
+            image = MemoryImage.of_written(vm.memory, written.since_baseline(), base.memory)
+        snapshot = cls(configuration, state, image, devices, base=base, host=host)
+        if written is not None:
+            written.begin(snapshot)
+        return snapshot
 
     @classmethod
     def load(
@@ -206,6 +224,8 @@ class MachineSnapshot:
             memory.close()  # again, unless it was created and closed
             raise
         try:
+            if vm._written is not None:
+                vm._written.begin(self)
             vm.restore(self.state)
         except BaseException:
             vm.close()
@@ -238,6 +258,18 @@ class MachineSnapshot:
         made = self.configuration
         state = "closed" if self.memory.closed else f"{made.size:#x} bytes of memory"
         return f"<snapshot of {self.state._backend}: {state}, {made.vcpus} vCPUs>"
+
+
+def _not_known_since(base: MachineSnapshot, written: WrittenMemory | None) -> Iterator[str]:
+    if written is None:
+        yield "base: the machine was created without track_dirty; take a whole snapshot"
+    elif written.baseline is not base:
+        yield (
+            "base: not the snapshot that the machine was last forked from or reset to, nor its last"
+            " one, so that nobody knows what was written since; take a whole snapshot"
+        )
+    if base.memory.closed:
+        yield "base: the snapshot is closed"
 
 
 def _wrong_base(found: Record, base: MachineSnapshot | None) -> list[str]:

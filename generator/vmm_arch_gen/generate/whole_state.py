@@ -72,7 +72,7 @@ class WholeState:
             case "take_snapshot":
                 return (
                     "self._check_stopped()\nself._complete_all()\n"
-                    "return Snapshot.of(self, devices or {})"
+                    "return Snapshot.of(self, devices or {}, base)"
                 )
         return (
             "if not isinstance(state, VmState):\n"

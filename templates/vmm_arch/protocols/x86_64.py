@@ -261,11 +261,20 @@ class Vm(Protocol[VcpuT_co]):
         guest's clocks continue from their saved values.
         """
 
-    def take_snapshot(self, *, devices: Mapping[str, Any] | None = None) -> MachineSnapshot:
+    def take_snapshot(
+        self,
+        *,
+        base: MachineSnapshot | None = None,
+        devices: Mapping[str, Any] | None = None,
+    ) -> MachineSnapshot:
         """Return the machine at this moment, memory included, as the backend's ``Snapshot``.
 
         No vCPU may be running, and none may wait for an answer. ``devices`` are values that JSON has,
-        for whoever restores the caller's devices.
+        for whoever restores the caller's devices. With ``base``, the snapshot that the machine was
+        last forked from or reset to, or its last one, only what was written since is copied, by the
+        guest and by the host: an increment. That needs ``track_dirty``.
+
+        Raises SnapshotError if this is not known since ``base``, or JSON lacks a value; OSError.
         """
 
     def suspend_time(self) -> None:
