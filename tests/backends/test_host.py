@@ -123,7 +123,7 @@ def test_what_a_hypervisor_cannot_execute_is_named(
         answers,
     ]
     monkeypatch.setattr(instructions, "INSTRUCTIONS", tried)
-    assert missing_instructions(arch) == ["wrong result", "ud2"]
+    assert missing_instructions(arch) == ("wrong result", "ud2")
     check = x86_64.operating_system(arch)
     assert (check.available, check.required) == (False, False)
     assert check.detail.startswith("this hypervisor cannot execute wrong result, ud2, so a kernel")

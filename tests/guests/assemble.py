@@ -36,7 +36,7 @@ def assemble(source: Path, origin: int, cpu: str = "x86_64") -> bytes:
     zig, *clang = _compiler(cpu)
     with tempfile.TemporaryDirectory(prefix="vmm-arch-") as folder:
         linkable, code = Path(folder, "guest.o"), Path(folder, "guest.bin")
-        _run(zig, *clang, "-c", "-o", str(linkable), str(source))
+        _run(zig, *clang, f"-I{source.parent}", "-c", "-o", str(linkable), str(source))
         # Without the image's base the linker wants everything above 2 MiB. An entry point means
         # nothing to a flat binary; without one there would be a warning.
         layout = ["--image-base=0", f"-Ttext={origin:#x}", "--entry=0", "--oformat=binary"]

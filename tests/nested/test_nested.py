@@ -30,8 +30,15 @@ class Difference:
     reason: str
 
 
-DIFFERENCES: Mapping[tuple[str, str], Difference] = {}
+DIFFERENCES: Mapping[tuple[str, str], Difference] = {
+    (AMD, "avx"): Difference(
+        r"OUT of 4 to port 0x11 with 0x340", "QEMU 7.2 does not let nested guests use AVX"
+    ),
+}
 """By the processor and the scenario's name."""
+
+LACKING = {("lynnfield", "avx"), ("penryn", "avx")}
+"""Scenarios for which a processor is too old."""
 
 # Every kernel on AMD's, since one boot takes a third of one in Bochs; every processor of Intel's.
 KVMS = [
@@ -73,7 +80,9 @@ def played(kvm: tuple[str, str]) -> Played:
 
 @pytest.mark.parametrize("name", NAMES, ids="nested-{}".format)
 def test_guest(name: str, kvm: tuple[str, str], played: Played) -> None:
-    failure = played.outcomes[name].failure
+    outcome = played.outcomes[name]
+    failure = outcome.failure
+    assert not outcome.lacking or (kvm[0], name) in LACKING, outcome.lacking
     if (difference := DIFFERENCES.get((kvm[0], name))) is None:
         assert not failure, failure
     else:

@@ -65,6 +65,10 @@ class Machine:
         """The guest that is passed to the scenario."""
         return Guest
 
+    def lacking(self, arch: Backend) -> str:
+        """Why the scenario cannot be played on this host; empty if it can."""
+        return ""
+
     def arguments(self, arch: Backend) -> dict[str, Any]:
         """The keyword arguments of ``Vm``."""
         return {

@@ -23,6 +23,8 @@ class Outcome:
     failure: str
     """The first deviation from the scenario; empty if it passed."""
     seconds: float
+    lacking: str = ""
+    """Why it was not played: what the host lacks; empty if it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,9 @@ class Suite:
         """
         for name in names:
             start = perf_counter()
-            failure = self._failure(arch, name, patience)
-            yield Outcome(name, failure, perf_counter() - start)
+            lacking = self.scenario(name).MACHINE.lacking(arch)
+            failure = "" if lacking else self._failure(arch, name, patience)
+            yield Outcome(name, failure, perf_counter() - start, lacking)
 
     def _failure(self, arch: Backend, name: str, patience: float) -> str:
         played = self.scenario(name)

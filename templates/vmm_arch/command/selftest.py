@@ -29,7 +29,8 @@ This needs only a hypervisor: the guests' code is part of the package. Please se
 --report writes to the project, which adds your host to its table of what has been proven.
 
 exit status:
-  0  every scenario passed     1  one failed
+  0  every scenario passed, except those that the host cannot play
+  1  one failed
   2  usage error, or no hypervisor; the message says what to do
 """
 
@@ -80,9 +81,15 @@ def selftest(options: argparse.Namespace) -> int:
         report_error("selftest", error)
         return UNAVAILABLE
     failed = [outcome.name for outcome in outcomes if outcome.failure]
-    print(f"{len(outcomes) - len(failed)} passed, {len(failed)} failed")
+    left_out = [outcome.name for outcome in outcomes if outcome.lacking]
+    passed = len(outcomes) - len(failed) - len(left_out)
+    more = f", {len(left_out)} left out" if left_out else ""
+    print(f"{passed} passed, {len(failed)} failed{more}")
     if options.report:
-        scenarios = {o.name: {"failure": o.failure, "seconds": o.seconds} for o in outcomes}
+        scenarios = {
+            o.name: {"failure": o.failure, "seconds": o.seconds, "lacking": o.lacking}
+            for o in outcomes
+        }
         probe = arch.probe()
         probe = Report(probe.hypervisor, (*probe.checks, cpu.operating_system(arch)))
         report = {
@@ -98,11 +105,14 @@ def selftest(options: argparse.Namespace) -> int:
 def _play(suite: Suite, arch: Backend, names: Sequence[str], patience: float) -> list[Outcome]:
     outcomes = []
     for outcome in suite.play(arch, names, patience=patience):
+        outcomes.append(outcome)
+        if outcome.lacking:
+            print(f"left out {outcome.name}: {outcome.lacking}", flush=True)
+            continue
         verdict = "FAILED" if outcome.failure else "passed"
         print(f"{verdict} {outcome.name} ({outcome.seconds:.2f} s)", flush=True)
         if outcome.failure:
             print("    " + outcome.failure.strip().replace("\n", "\n    "), flush=True)
-        outcomes.append(outcome)
     return outcomes
 
 

@@ -9,10 +9,12 @@ from typing import Any, TypeAlias
 
 from vmm_arch.protocols.x86_64 import Backend, Fpu, Lapic, Regs, Sregs, Vcpu, Vm
 from vmm_arch.selftest import harness
-from vmm_arch.selftest.harness import answered
+from vmm_arch.selftest.harness import agree, answered
+from vmm_arch.selftest.x86_64.instructions import missing_instructions
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.exits import IoIn, IoOut
+from vmm_arch.x86_64.features import cpuid_features
 
 AnyVcpu: TypeAlias = Vcpu[Regs, Sregs, Fpu, Lapic]
 AnyVm: TypeAlias = Vm[AnyVcpu]
@@ -35,6 +37,13 @@ class Guest(harness.Guest):
                 return exit.value
         raise self.failure(f"OUT of {size} to port {port:#x}", exit)
 
+    def sends_anywhere(self, size: int) -> tuple[int, int]:
+        """The guest writes one value to any port: return the port and the value."""
+        match exit := self.run():
+            case IoOut(port=at, size=width, count=1) if width == size:
+                return at, exit.value
+        raise self.failure(f"OUT of {size}", exit)
+
     def expects_out(self, port: int, size: int, value: int) -> None:
         """The guest writes this value to a port."""
         match exit := self.run():
@@ -42,6 +51,19 @@ class Guest(harness.Guest):
                 if exit.value == value:
                     return
         raise self.failure(f"OUT of {size} to port {port:#x} with {value:#x}", exit)
+
+    def expects_values(self, port: int, *values: int) -> None:
+        """The guest writes these 32-bit values to a port, one after the other."""
+        for value in values:
+            self.expects_out(port, 4, value)
+
+    def expects_exception(self, vector: int, *, error: int = 0, at: int | None = None) -> None:
+        """A handler of the guest's reports an exception, with its error code and its address."""
+        self.expects_values(0x20, vector)
+        self.expects_values(0x21, error)
+        where = self.sends(0x22, 4)
+        if at is not None:
+            agree(f"the address of exception {vector}", where, at)
 
     def expects_outs(self, port: int, size: int, data: bytes) -> None:
         """The guest writes a string of values to a port: in one exit or in several."""
@@ -96,6 +118,11 @@ class Machine(harness.Machine):
     entry: Entry
     cpuid: Callable[[list[CpuidEntry]], list[CpuidEntry]] | None = None
     """Makes the guest's CPUID from what the hypervisor supports."""
+    every_instruction: bool = False
+    """Whether it takes a hypervisor that leaves instructions to the processor: one that emulates each
+    has but some of them."""
+    features: tuple[str, ...] = ()
+    """The features of the processor that the guest uses, by the names of ``cpuid_features``."""
 
     @property
     def origin(self) -> int:
@@ -105,6 +132,14 @@ class Machine(harness.Machine):
     @property
     def GUEST(self) -> type[Guest]:
         return Guest
+
+    def lacking(self, arch: Any) -> str:
+        """What of the instructions and features that the guest uses the hypervisor does not have."""
+        has = cpuid_features(arch.supported_cpuid()) if self.features else frozenset()
+        lacks = [f"the feature {name}" for name in self.features if name not in has]
+        if self.every_instruction:
+            lacks += (f"the instruction {name}" for name in missing_instructions(arch))
+        return f"this hypervisor lacks {', '.join(lacks)}" if lacks else ""
 
     def arguments(self, arch: Any) -> dict[str, Any]:
         """The same as for every CPU, and ``cpuid``."""

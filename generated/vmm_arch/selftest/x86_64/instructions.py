@@ -8,7 +8,8 @@ them. Small guests run there; a kernel crashes in the middle of its boot.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 from vmm_arch.errors import HypervisorError
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend
@@ -66,15 +67,21 @@ INSTRUCTIONS = (
 )
 
 
-def missing_instructions(backend: Backend[AnyVcpu]) -> list[str]:
-    """The instructions that this hypervisor cannot execute although its CPUID has them.
+def missing_instructions(backend: Backend[AnyVcpu]) -> tuple[str, ...]:
+    """The instructions that this hypervisor cannot execute although its CPUID has them; cached.
 
     Each is tried by a guest of its own. Raises HypervisorError if no guest can be created.
     """
+    module: Any = backend
+    return _missing_instructions(module, tuple(INSTRUCTIONS))
+
+
+@cache
+def _missing_instructions(backend: Any, tried: tuple[Instruction, ...]) -> tuple[str, ...]:
     leaf_1 = (one.ecx for one in backend.supported_cpuid() if one.function == 1)
     features = next(leaf_1, 0)
-    wanted = (one for one in INSTRUCTIONS if one.feature & features == one.feature)
-    return [one.name for one in wanted if not _executes(backend, bytes.fromhex(one.code))]
+    wanted = (one for one in tried if one.feature & features == one.feature)
+    return tuple(one.name for one in wanted if not _executes(backend, bytes.fromhex(one.code)))
 
 
 def _executes(backend: Backend[AnyVcpu], code: bytes) -> bool:

@@ -1,0 +1,14 @@
+"""The timer of the local APIC, once and periodically, wakes a halted guest."""
+
+from __future__ import annotations
+
+from vmm_arch.selftest.x86_64.harness import Guest, Machine
+from vmm_arch.x86_64.entry import Long64
+
+MACHINE = Machine(Long64(0x10000, rsp=0x8000), irqchip=True)
+
+
+def scenario(guest: Guest) -> None:
+    guest.expects_values(0x10, 1)
+    guest.expects_values(0x10, 0)
+    guest.expects_values(0x10, 5)
