@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Final
 
 from vmm_arch.errors import StateError
-from vmm_arch.state_forms import Element, Form
+from vmm_arch.state_forms import Element, Form, NamesBits
 
 VERSION: Final = 1
 """Of the JSON text."""
@@ -53,13 +53,14 @@ class Difference:
     def __str__(self) -> str:
         text = f"{self.name}: {_shown(self.mine)} -> {_shown(self.theirs)}"
         if self.mine is not None and self.theirs is not None:
-            if named := ", ".join(self._changed_bits(self.mine, self.theirs)):
+            if named := ", ".join(self.changed_bits(self.mine, self.theirs)):
                 text += f" ({named})"
             elif max(self.mine, self.theirs).bit_length() > _LONG:
                 text += f" ({', '.join(_changed_bytes(self.mine, self.theirs))})"
         return text
 
-    def _changed_bits(self, mine: int, theirs: int) -> Iterator[str]:
+    def changed_bits(self, mine: int, theirs: int) -> Iterator[str]:
+        """The names of bits that one does not have, ``-``, and of those that it has more, ``+``."""
         for name, number in self.bits.items():
             if (mine ^ theirs) >> number & 1:
                 yield f"{'+' if theirs >> number & 1 else '-'}{name}"
@@ -157,7 +158,7 @@ class SavedState:
                         name,
                         None if left is None else left.value,
                         None if right is None else right.value,
-                        self._bits.get(name, {}),
+                        self._bits_of(sink, name),
                     )
 
     def __eq__(self, other: object) -> bool:
@@ -184,7 +185,7 @@ class SavedState:
                 if value == 0:
                     zeros += 1
                     continue
-                bits = self._bits.get(name, {})
+                bits = self._bits_of(sink, name)
                 named = " ".join(text for text, number in bits.items() if value >> number & 1)
                 lines.append(f"  {name} = {_shown(value)}" + f" ({named})" * bool(named))
             if zeros:
@@ -290,11 +291,19 @@ class SavedState:
                         f"{name}: {mine[name].bits} bits, this machine's has {its[name].bits}"
                     )
                 elif known.fixed and mine[name] != its[name] and not _matches(name, known.running):
+                    one, other = mine[name].value, its[name].value
+                    difference = Difference(name, one, other, self._bits_of(sink, name))
+                    bits = ", ".join(difference.changed_bits(one, other))
                     problems.append(
-                        f"{name}: {_shown(mine[name].value)}, but this machine was created with"
-                        f" {_shown(its[name].value)}"
+                        f"{name}: {_shown(one)}, but this machine was created with {_shown(other)}"
+                        + f" ({bits})" * bool(bits)
                     )
         return problems
+
+    def _bits_of(self, sink: str, name: str) -> Mapping[str, int]:
+        """The numbers of an element's bits by their names."""
+        form = self._sinks[sink].form
+        return form.bits(name) if isinstance(form, NamesBits) else self._bits.get(name, {})
 
     def _taken_apart(self) -> dict[str, dict[str, Element]]:
         """The elements of each sink that the machine has."""

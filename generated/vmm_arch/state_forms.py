@@ -12,7 +12,7 @@ import ctypes
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 
 class Element(NamedTuple):
@@ -39,6 +39,14 @@ class Form(Protocol):
 
     def changed(self, saved: Any, changes: Mapping[str, Element]) -> Any:
         """A copy of saved state with some elements changed, or added where their number varies."""
+
+
+@runtime_checkable
+class NamesBits(Protocol):
+    """A form that knows the bits of its elements."""
+
+    def bits(self, name: str) -> Mapping[str, int]:
+        """The numbers of an element's bits by their names, as far as they have names."""
 
 
 _RESERVED = re.compile(r"_(pad|bits|unit)_\d+|pad(ding)?\d*|reserved\d*|rsvd\d*|dummy\d*")

@@ -30,6 +30,7 @@ from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Long64, RealMode
 from vmm_arch.x86_64.exits import IoOut
+from vmm_arch.x86_64.features import with_features
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 from vmm_arch.x86_64.state_forms import msr_element, msr_of_element
 from vmm_arch.x86_64.vocabulary import STATE
@@ -388,8 +389,11 @@ def random_changes(numbers: random.Random, state: Any) -> dict[str, int]:
     changes |= {f"xmm{n}": bits(128) for n in range(16)}
     changes |= {f"dr{n}": canonical() for n in range(4)}
     changes |= {"mxcsr": 0x1F80 | bits(16) & 0xE040, "fcw": 0x37F, "fsw": bits(16) & 0x4700}
-    for name in ("IA32_SYSENTER_ESP", "IA32_SYSENTER_EIP", "IA32_LSTAR", "IA32_KERNEL_GS_BASE"):
+    for name in ("IA32_LSTAR", "IA32_KERNEL_GS_BASE"):
         changes[name] = canonical()
+    is_amd = state.elements.get("cpuid 0x0 ebx") == int.from_bytes(b"Auth", "little")
+    for name in ("IA32_SYSENTER_ESP", "IA32_SYSENTER_EIP"):
+        changes[name] = bits(32) if is_amd else canonical()
     changes |= {"IA32_STAR": bits(64), "IA32_FMASK": bits(32), "IA32_TSC_AUX": bits(32)}
     changes["IA32_PAT"] = sum(numbers.choice((0, 1, 4, 5, 6, 7)) << 8 * n for n in range(8))
     for n in range(8):
@@ -760,3 +764,20 @@ def test_counters_stay_as_far_apart_as_they_were(arch: AnyBackend, memory: Guest
         again = [c for name, c in vm.save().elements.items() if name.startswith("tsc")]
         assert len(apart) == 2
         assert abs((again[1] - again[0]) - (apart[1] - apart[0])) < vm.vcpus[0].get_tsc_khz()
+
+
+def test_features_that_a_machine_lacks_are_named(arch: AnyBackend) -> None:
+    had = with_features(arch.supported_cpuid(), add=["avx512f"], remove=["clflushopt"])
+    without = with_features(had, add=["clflushopt"], remove=["avx512f", "gfni"])
+    states = []
+    for cpuid in (had, without):
+        with arch.GuestMemory(0x10000) as memory, arch.Vm(memory, cpuid=cpuid) as vm:
+            states.append(vm.vcpus[0].save())
+            if len(states) == 2:
+                wrong = r"cpuid 0x7:0x0 ebx: .* \(-avx512f, \+clflushopt\)"
+                with pytest.raises(StateError, match=wrong):
+                    vm.vcpus[0].restore(states[0])
+    text = str(states[0].diff(states[1]))
+    assert "(-avx512f, +clflushopt)" in text
+    assert "-gfni" in text
+    assert " gfni" in str(states[0])

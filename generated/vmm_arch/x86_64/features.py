@@ -98,6 +98,15 @@ def feature_bits() -> Mapping[str, FeatureBit]:
     return found
 
 
+@cache
+def feature_names() -> Mapping[tuple[int, int, str], Mapping[str, int]]:
+    """The bits with a name of each leaf, subleaf and register that has such."""
+    found: dict[tuple[int, int, str], dict[str, int]] = {}
+    for name, bit in sorted(feature_bits().items(), key=lambda item: item[1].bit):
+        found.setdefault((bit.function, bit.subleaf, bit.register), {})[name] = bit.bit
+    return found
+
+
 def cpuid_features(entries: Iterable[CpuidEntry]) -> frozenset[str]:
     """The features that CPUID's results have. ::
 

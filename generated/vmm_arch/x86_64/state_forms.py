@@ -11,6 +11,7 @@ from typing import Any, Final
 from vmm_arch.state_forms import Element
 from vmm_arch.x86_64 import lapic, msr
 from vmm_arch.x86_64.cpuid import CpuidEntry
+from vmm_arch.x86_64.features import feature_names
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_X87
 
 _REGISTERS: Final = ("eax", "ebx", "ecx", "edx")
@@ -25,6 +26,13 @@ class CpuidForm:
             for entry in saved
             for register in _REGISTERS
         }
+
+    def bits(self, name: str) -> Mapping[str, int]:
+        """Features, as Linux names them."""
+        if (parsed := _parsed(name)) is None:
+            return {}
+        function, index, register = parsed
+        return feature_names().get((function, index or 0, register), {})
 
     def shape(self, saved: Iterable[CpuidEntry]) -> object:
         return [(entry.function, entry.index) for entry in saved]
