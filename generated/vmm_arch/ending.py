@@ -23,6 +23,8 @@ class Reason(StrEnum):
     """The guest wrote ``code`` to the debug-exit port."""
     HALTED = "halted"
     """Every vCPU has halted and nothing can wake one: interrupts are off, or there is no irqchip."""
+    SAVED = "saved"
+    """The guest was saved, to go on another time."""
     TIMEOUT = "timeout"
     STOPPED = "stopped"
     """``bus.stop()`` was called."""

@@ -25,7 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run_parser = commands.add_parser(
         "run",
         help="boot a Linux kernel with a serial console",
-        description="Boot a Linux kernel in a virtual machine with a serial console.",
+        description="Boot a Linux kernel in a virtual machine with a serial console, or go on with a"
+        " machine that was saved.",
         epilog=run.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

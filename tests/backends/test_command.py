@@ -52,7 +52,7 @@ def test_help(arguments: list[str]) -> None:
     [
         ([], "the following arguments are required: COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
-        (["run"], "the following arguments are required: kernel"),
+        (["run"], "vmm-arch run: no kernel: give one, or a saved machine with --restore"),
         (["run", "k", "--memory", "lots"], "'lots' is not a size such as 512M or 4G"),
         (["run", "no-such-file"], "No such file or directory: 'no-such-file'"),
         (["run", "k", "--debug-exit", "0x10000"], "'0x10000' is not a port number such as 0xf4"),

@@ -155,5 +155,6 @@ def test_a_run_that_fails_says_what_cannot_be_executed(
     monkeypatch.setattr(x86_64, "missing_instructions", lambda arch: missing)
     console: Any = Console()
     options = Namespace(quiet=False, timeout=None, hypervisor="kvm", on_reset="end", on_panic="end")
-    assert run.boot_until_it_ends(options, console).reason is reason
+    saver: Any = None
+    assert run.boot_until_it_ends(options, console, saver).reason is reason
     assert [line[: len(start)] for line, start in zip(console.said, said, strict=True)] == said

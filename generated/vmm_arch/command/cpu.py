@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import Serial16550
+from vmm_arch.devices.state import Field
 from vmm_arch.memory import GuestMemory
 from vmm_arch.report import Check
 
@@ -48,6 +49,13 @@ class Cpu(Protocol):
 
         Return it with Linux's console among them, which calls ``send``.
         """
+
+    @property
+    def DEVICE_OPTIONS(self) -> Mapping[str, Field]:
+        """The options that add devices to the bus, with the values that they may have."""
+
+    def attach_notifier(self, bus: Any, place: int, call: Callable[[], object], /) -> None:
+        """Attach a device that calls a function when the guest writes to a place: an address or port."""
 
     def registers(self, vcpu: Any, /) -> Any:
         """Read the registers, for :meth:`describe`."""

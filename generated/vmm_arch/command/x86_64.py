@@ -11,6 +11,7 @@ from typing import Any, Final
 from vmm_arch.boot.image import OtherProtocolError
 from vmm_arch.command import host
 from vmm_arch.devices.serial import REGISTERS, Serial16550
+from vmm_arch.devices.state import Field, Stateless
 from vmm_arch.memory import GuestMemory
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend, Machine
 from vmm_arch.report import Check
@@ -74,7 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--protocol",
         choices=[AUTO, *LOADERS],
-        default=AUTO,
         help="how the kernel is loaded and entered (default: what its format says)",
     )
     parser.add_argument(
@@ -102,31 +102,32 @@ def port(text: str) -> int:
 
 def load(vm: Machine[AnyVcpu], options: argparse.Namespace) -> tuple[Entry, str]:
     """Load the kernel by the protocol that is wanted, or else the one that its format says."""
-    protocol = LINUX if options.protocol == AUTO else options.protocol
+    chosen = None if options.protocol == AUTO else options.protocol
+    protocol = chosen or LINUX
     try:
         return LOADERS[protocol](vm, options), protocol
     except OtherProtocolError as other:
-        if options.protocol != AUTO:
+        if chosen is not None:
             raise
         return LOADERS[other.protocol](vm, options), other.protocol
 
 
 def _load_linux(vm: Machine[AnyVcpu], options: argparse.Namespace) -> Entry:
     """Load a bzImage or an ELF vmlinux."""
-    line = linux_cmdline(vm, options.append)
+    line = linux_cmdline(vm, options.append or "")
     return load_kernel(vm.memory, options.kernel, cmdline=line, initrd=options.initrd)
 
 
 def _load_pvh(vm: Machine[AnyVcpu], options: argparse.Namespace) -> Entry:
     """Load a PVH kernel; most are Linux's."""
-    line = linux_cmdline(vm, options.append)
+    line = linux_cmdline(vm, options.append or "")
     return load_pvh(vm.memory, options.kernel, cmdline=line, modules=_modules(options))
 
 
 def _load_multiboot(vm: Machine[AnyVcpu], options: argparse.Namespace) -> Entry:
     """Load a Multiboot kernel, which gets the command line as it is given."""
     return load_multiboot(
-        vm.memory, options.kernel, cmdline=options.append, modules=_modules(options)
+        vm.memory, options.kernel, cmdline=options.append or "", modules=_modules(options)
     )
 
 
@@ -154,6 +155,39 @@ def make_bus(
     if options.debug_exit is not None:
         bus.attach_ports(range(options.debug_exit, options.debug_exit + 1), DebugExit(bus.stop))
     return bus, serial
+
+
+class PortOrNone:
+    """The value of an option about a port."""
+
+    def accepts(self, value: Any) -> bool:
+        return value is None or (type(value) is int and 0 <= value <= 0xFFFF)
+
+    def __str__(self) -> str:
+        return "a port's number or null"
+
+
+DEVICE_OPTIONS: Final[Mapping[str, Field]] = {"debug_exit": PortOrNone()}
+
+
+class Notifier(Stateless):
+    """A port that calls a function when it is written to."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+
+    def read(self, offset: int, size: int) -> int:
+        """Zero."""
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Call the function, whatever is written."""
+        self._call()
+
+
+def attach_notifier(bus: Bus, place: int, call: Callable[[], object]) -> None:
+    """Call a function when the guest writes to this port. Raises ValueError if it is not free."""
+    bus.attach_ports(range(place, place + 1), Notifier(call))
 
 
 def registers(vcpu: AnyVcpu) -> tuple[Any, Any]:

@@ -1,4 +1,7 @@
-"""``vmm-arch run``: boots a Linux kernel. The reference VMM, over what every backend offers."""
+"""``vmm-arch run``: boots a Linux kernel, or goes on with a saved machine.
+
+The reference VMM, over what every backend offers.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import re
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.command import backends
+from vmm_arch.command import backends, save
 from vmm_arch.command.messages import report_error, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
@@ -21,6 +24,7 @@ from vmm_arch.serve import serve
 USAGE_ERROR: Final = 2
 STATUS: Final = {
     Reason.POWER_OFF: 0,
+    Reason.SAVED: 0,
     Reason.SHUTDOWN: 3,
     Reason.HALTED: 4,
     Reason.FAILED: 5,
@@ -33,24 +37,31 @@ STATUS: Final = {
 """The exit status for each reason that a guest ends, except DEBUG_EXIT."""
 BAD: Final = (Reason.SHUTDOWN, Reason.HALTED, Reason.FAILED, Reason.TIMEOUT)
 """The endings after which the guest's state is reported; Linux reports its panics itself."""
+MEMORY: Final = 512 << 20
 EXIT, DUMP, RESTART = "exit", "dump", "restart"
+NOT_SAVED: Final = 9
+"""The exit status if the guest powered off before an event of ``--save-on`` came."""
+BOOTING: Final = ("kernel", "initrd", "append", "memory", "cpus", "protocol")
+"""The options that only a boot needs."""
 SIGNALLED: Final = 128
 """A shell's exit status for a command ended by a signal: this plus the signal's number."""
 BROKEN_PIPE: Final = SIGNALLED + 13
 PATIENCE: Final = 5.0
 """Seconds that the report waits for a reader that does not read."""
 
-EPILOG: Final = """\
+EPILOG: Final = f"""\
 Standard input and output are the guest's serial console, ttyS0. On a terminal, Control-] ends the
 guest; on Windows, where input arrives line by line, press Enter after it.
 
+{save.EPILOG}
 exit status:
-  0  the guest powered off
+  0  the guest powered off, or was saved
   2  usage error, or something is missing; the message says what
   3  triple fault              4  every CPU halted for good
   5  a CPU cannot run on       6  the guest called its firmware
   7  the guest's kernel panicked (Linux 5.2 or newer, or one with a pvpanic driver)
   8  the guest reset the machine
+  9  the guest powered off before it was saved
   124 timeout                  130 ended from the keyboard
   141 output pipe closed       128 + N: ended by signal N
   with --debug-exit: 2 * the value written + 1; write 8 or more to avoid the statuses above
@@ -61,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
         "kernel",
+        nargs="?",
         type=Path,
         help="a bzImage (vmlinuz), or an ELF file: Linux (vmlinux), PVH, Multiboot",
     )
@@ -70,20 +82,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="the initial RAM disk; for other kernels than Linux, the first module",
     )
-    parser.add_argument(
-        "--append", default="", metavar="TEXT", help="append this to the kernel's command line"
-    )
+    parser.add_argument("--append", metavar="TEXT", help="append this to the kernel's command line")
     parser.add_argument(
         "--memory",
         type=size,
-        default="512M",
         metavar="SIZE",
-        help="guest memory, such as 512M or 4G (default: %(default)s)",
+        help=f"guest memory, such as 512M or 4G (default: {MEMORY >> 20}M)",
     )
     backends.add_argument(parser)
-    parser.add_argument(
-        "--cpus", type=int, default=1, metavar="N", help="vCPUs (default: %(default)s)"
-    )
+    parser.add_argument("--cpus", type=int, metavar="N", help="vCPUs (default: 1)")
+    save.add_arguments(parser)
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="end the guest after this time"
     )
@@ -124,11 +132,13 @@ def size(text: str) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Boot the kernel and return the exit status for the guest's ending."""
+    """Boot the kernel, or go on, and return the exit status for the guest's ending."""
     try:
+        save.check(options, BOOTING)
         with ExitStack() as stack:
             console = Console(stack)
-            ending = boot_until_it_ends(options, console)
+            saver = save.Saver(options, stack, console.say)
+            ending = boot_until_it_ends(options, console, saver)
     except (KernelImageError, OSError, ValueError) as error:
         report_error("run", error)
         return USAGE_ERROR
@@ -137,6 +147,10 @@ def run(options: argparse.Namespace) -> int:
     if console.output.broken:
         say("vmm-arch run: the reader of standard output has closed it")
         return BROKEN_PIPE
+    if ending.reason is Reason.POWER_OFF and options.save is not None and not saver.saved:
+        events = " or ".join(wanted.text for wanted in options.save_on)
+        say(f"vmm-arch run: {options.save} was not written: {events} did not come")
+        return NOT_SAVED
     return status(ending)
 
 
@@ -163,7 +177,7 @@ class Console:
         self.errors.write(lines.encode(errors="backslashreplace"), PATIENCE)
 
 
-def boot_until_it_ends(options: argparse.Namespace, console: Console) -> Ending:
+def boot_until_it_ends(options: argparse.Namespace, console: Console, saver: save.Saver) -> Ending:
     """Boot machines, one after the other, until one ends for a reason that is not to reboot."""
     again = {
         reason
@@ -175,7 +189,7 @@ def boot_until_it_ends(options: argparse.Namespace, console: Console) -> Ending:
     deadline = None if options.timeout is None else monotonic() + options.timeout
     while True:
         with ExitStack() as stack:
-            ending = boot(options, stack, console, deadline)
+            ending = boot(options, stack, console, saver, deadline)
         if ending.reason not in again or console.terminal.signal is not None:
             break
     if ending.reason is Reason.FAILED and not options.quiet:
@@ -186,27 +200,33 @@ def boot_until_it_ends(options: argparse.Namespace, console: Console) -> Ending:
 
 
 def boot(
-    options: argparse.Namespace, stack: ExitStack, console: Console, deadline: float | None
+    options: argparse.Namespace,
+    stack: ExitStack,
+    console: Console,
+    saver: save.Saver,
+    deadline: float | None,
 ) -> Ending:
     """Create a machine, run it until its guest ends, and report."""
     arch, cpu = backends.backend(options.hypervisor), backends.cpu()
-    memory = stack.enter_context(arch.GuestMemory(options.memory))
-    vm = stack.enter_context(arch.Vm(memory, vcpus=options.cpus, irqchip=True))
-    entry, protocol = cpu.load(vm, options)
-    if not options.quiet:
-        console.say(f"{options.kernel}: boot protocol {protocol}, entered at {entry.address:#x}")
-    arch.configure_system(vm, entry)
-    for vcpu in vm.vcpus:
-        arch.configure_vcpu(vcpu, entry)
+    snapshot = None
+    if options.restore is None:
+        vm = new_machine(options, stack, console)
+    else:
+        snapshot = stack.enter_context(save.load(arch, options, cpu))
+        vm = stack.enter_context(snapshot.fork())
     if options.single_step:
         vm.vcpus[0].step(True)
 
     def write(data: bytes) -> None:
         console.output.write(data)
+        saver.note(data)
         if console.output.broken:
             bus.stop()
 
     bus, console_line = cpu.make_bus(vm, write, options)
+    saver.connect(vm, bus, cpu)
+    if snapshot is not None:
+        bus.restore(snapshot.devices[save.DEVICES])
     history = History(cpu, vm.vcpus, console.say if options.trace else None)
     console.gate.open()
     console.terminal.connect(console_line, bus.stop)
@@ -214,7 +234,22 @@ def boot(
     ending = serve(vm, bus, timeout=left, trace=history.note, on_end=console.gate.close)
 
     if ending.reason in BAD or (ending.reason is Reason.PANIC and options.on_panic == DUMP):
-        console.say("\n" + "\n".join(report(ending, vm.vcpus, memory, history)))
+        console.say("\n" + "\n".join(report(ending, vm.vcpus, vm.memory, history)))
     if not options.quiet:
         console.say(f"\n{statistics(ending)}")
     return ending
+
+
+def new_machine(options: argparse.Namespace, stack: ExitStack, console: Console) -> Any:
+    """Create a machine with the kernel in its memory, ready to enter it."""
+    arch, cpu = backends.backend(options.hypervisor), backends.cpu()
+    memory = stack.enter_context(arch.GuestMemory(options.memory or MEMORY))
+    vcpus = 1 if options.cpus is None else options.cpus
+    vm = stack.enter_context(arch.Vm(memory, vcpus=vcpus, irqchip=True))
+    entry, protocol = cpu.load(vm, options)
+    if not options.quiet:
+        console.say(f"{options.kernel}: boot protocol {protocol}, entered at {entry.address:#x}")
+    arch.configure_system(vm, entry)
+    for vcpu in vm.vcpus:
+        arch.configure_vcpu(vcpu, entry)
+    return vm
