@@ -122,6 +122,57 @@ def test_memory_of_a_file(checkout: Path, tmp_path: Path) -> None:
     assert "all as it should be" in done.stdout
 
 
+SNAPSHOTS = """
+import os
+from vmm_arch import whp_x86_64 as arch
+from vmm_arch.__main__ import main
+
+def count(vm):
+    return vm.vcpus[0].run().value
+
+with arch.GuestMemory(0x20000) as memory, arch.Vm(memory, track_dirty=True) as vm:
+    memory.write(0x1000, bytes.fromhex("40 a3 00 80 e7 10 eb f8"))  # counts in AX and at 0x8000
+    arch.configure_vcpu(vm.vcpus[0], arch.RealMode(0x1000))
+    assert count(vm) == 1
+    whole = vm.take_snapshot(devices={"serial": 1})
+    assert count(vm) == 2
+    memory.write(0x9000, b"host")
+    part = vm.take_snapshot(base=whole)
+    assert part.memory.top.extents == [(0x8000, 0xA000)]
+for snapshot, next in ((whole, 2), (part, 3), (whole, 2)):
+    with snapshot.fork() as vm:
+        assert count(vm) == next
+        assert vm.memory.read(0x9000, 4) == (b"host" if snapshot is part else bytes(4))
+whole.save("whole")
+whole.save("whole")
+part.save("part")
+whole.close()
+part.close()
+with arch.Snapshot.load("whole", verify=True) as whole:
+    with arch.Snapshot.load("part", base=whole, verify=True) as part:
+        for snapshot, next in ((whole, 2), (part, 3)):
+            with snapshot.fork() as vm:
+                assert count(vm) == next
+        with open("part", "r+b") as file:
+            file.truncate(0x8000)
+            try:
+                arch.Snapshot.load("part", base=whole)
+            except arch.SnapshotError as error:
+                assert "is cut short" in str(error)
+            else:
+                raise AssertionError
+assert main(["state", "whole"]) == 0
+assert sorted(os.listdir()) == ["part", "whole"]
+print("all as it should be")
+"""
+
+
+def test_snapshots(checkout: Path, tmp_path: Path) -> None:
+    done = windows(["-c", SNAPSHOTS], [checkout / "generated"], tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "all as it should be" in done.stdout
+
+
 @pytest.fixture(scope="session")
 def outcomes(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Outcome]:
     """What came of all scenarios; one process plays them."""
