@@ -12,7 +12,7 @@ import mmap
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal, Protocol, TypeAlias
@@ -23,6 +23,7 @@ HugePages: TypeAlias = int | Literal["transparent"]
 """The size of reserved huge pages in bytes, or what Linux makes of ordinary pages by itself."""
 
 # Linux: asm-generic/mman.h, uapi/asm-generic/hugetlb_encode.h, uapi/linux/magic.h.
+_MAP_FIXED: Final = 0x10
 _MAP_HUGETLB: Final = 0x40000
 _SIZE_SHIFT: Final = 26
 _HUGETLBFS_MAGIC: Final = 0x958458F6
@@ -136,6 +137,26 @@ def map_file(file: File, offset: int, regions: Sequence[Region], shared: bool) -
             else:
                 problem = "cannot be read; open it for reading"
             raise BackingError(where, [problem]) from error
+
+
+def detach_holes(mapping: mmap.mmap, holes: Iterable[tuple[int, int]]) -> None:
+    """Put pages of no file where a private mapping is of a file's holes; each from and to a byte.
+
+    To read a hole makes a page of a file in memory grow by one, and to write one makes two pages.
+    Nothing may have been written there. Only on Linux; elsewhere nothing changes. Raises OSError.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    host = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _no_reserve() | _MAP_FIXED
+    for start, end in holes:
+        if libc.mmap(host + start, end - start, protection, flags, -1, 0) != host + start:
+            number = ctypes.get_errno()
+            raise OSError(number, f"mmap: {os.strerror(number)}")
 
 
 @contextmanager

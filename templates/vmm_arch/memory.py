@@ -20,6 +20,7 @@ from vmm_arch.backing import (
     File,
     HugePages,
     HugePagesUnavailableError,
+    detach_holes,
     map_file,
     map_huge_pages,
     map_pages,
@@ -266,6 +267,14 @@ class GuestMemory:
     def unwatch(self, watcher: HostWrites) -> None:
         """Undo a watch()."""
         self._watchers = tuple(other for other in self._watchers if other is not watcher)
+
+    def detach_holes(self, holes: Iterable[tuple[int, int]]) -> None:
+        """Take pages of the system where the file has holes, which would grow by being read.
+
+        For new memory, copy-on-write, from a file that is itself in memory. Each hole is from and to
+        a byte, whole pages, counted as :meth:`save` writes them. Raises OSError.
+        """
+        detach_holes(self._mapping, holes)
 
     def hold(self) -> None:
         """Prevent the memory from being closed; a VM calls this once before it maps the memory."""

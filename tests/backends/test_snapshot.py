@@ -127,3 +127,46 @@ def test_nothing_is_left_where_a_state_cannot_be_restored(
     assert len(os.listdir("/proc/self/fd")) == len(before)
     with snapshot.fork() as vm:
         assert count(vm) == 3
+
+
+def test_reading_and_writing_what_a_snapshot_does_not_have_costs_it_nothing(
+    arch: AnyBackend,
+) -> None:
+    """Reading a hole of a file that is in memory makes a page of it, for as long as it is there."""
+    with arch.GuestMemory(64 << 20) as memory, arch.Vm(memory) as vm:
+        for page in range(0, 8 << 20, 0x40000):
+            memory.write(page, b"\1")
+        snapshot = vm.take_snapshot()
+    with snapshot:
+        before = os.fstat(snapshot.memory.descriptor).st_blocks
+        with snapshot.fork() as vm:
+            assert not any(vm.memory.read(1 << 20, 0x1000)[1:])
+            assert vm.memory.read(9 << 20, 55 << 20) == bytes(55 << 20)
+            for page in range(16 << 20, 32 << 20, 0x1000):
+                vm.memory.write(page, b"\2")
+            for page in range(0, 8 << 20, 0x40000):
+                assert vm.memory.read(page, 2) == b"\1\0"
+            with vm.take_snapshot() as again:
+                assert again.memory.top.size == 64 << 20
+        assert os.fstat(snapshot.memory.descriptor).st_blocks == before
+        with snapshot.fork() as vm:
+            assert vm.memory.read(16 << 20, 1) == b"\0"
+
+
+def test_many_holes_are_few_mappings(arch: AnyBackend) -> None:
+    with arch.GuestMemory(64 << 20) as memory, arch.Vm(memory) as vm:
+        for page in range(0, 64 << 20, 0x20000):
+            memory.write(page, b"\1")
+        snapshot = vm.take_snapshot()
+    with snapshot, snapshot.fork() as vm:
+        assert len(snapshot.memory.whole.extents) == 512
+        assert len(snapshot.memory.whole.holes) == 64
+        assert all(vm.memory.read(page, 2) == b"\1\0" for page in range(0, 64 << 20, 0x20000))
+
+
+def test_nothing_is_left_where_holes_cannot_be_mapped(snapshot: MachineSnapshot) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    snapshot.memory.whole._holes = [(0x1000, 0x1000)]  # of no size
+    with pytest.raises(OSError, match="mmap: Invalid argument"):
+        snapshot.fork()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -37,7 +37,7 @@ from typing import Any, Final
 from vmm_arch.errors import SnapshotError
 from vmm_arch.memory import PAGE_SIZE
 from vmm_arch.replacing import replacing
-from vmm_arch.snapshot.image import Extent, Layer
+from vmm_arch.snapshot.image import Extent, Layer, between
 from vmm_arch.snapshot.positions import read_at, write_at
 
 MAGIC: Final = b"\x89vmm-arch snap\r\n"
@@ -128,19 +128,10 @@ def damage_of_memory(contents: Contents) -> Iterator[str]:
     """What is wrong with a file's memory, which is read whole. Raises OSError."""
     if memory_digest(contents.memory) != contents.memory_digest:
         yield "memory does not match its checksum: it was damaged, or changed"
-    gaps = _gaps(contents.memory)
-    if any(piece.strip(b"\0") for _, piece in contents.memory.pieces(gaps)):
+    memory = contents.memory
+    gaps = between(memory.extents, memory.size)
+    if any(piece.strip(b"\0") for _, piece in memory.pieces(gaps)):
         yield "there are bytes where the file says that memory has none"
-
-
-def _gaps(memory: Layer) -> Iterator[Extent]:
-    end = 0
-    for start, after in memory.extents:
-        if end < start:
-            yield end, start
-        end = after
-    if end < memory.size:
-        yield end, memory.size
 
 
 def _encoded(where: str, header: Mapping[str, Any], memory: Layer, memory_digest: bytes) -> bytes:

@@ -22,6 +22,9 @@ from vmm_arch.snapshot.positions import read_at, write_at
 Extent: TypeAlias = tuple[int, int]
 """The offsets of a first byte and of the one after the last: of whole pages."""
 _PIECE: Final = 1 << 20
+_LARGE_HOLE: Final = 0x1_0000
+_MAPPED_HOLES: Final = 64
+"""Of a process's 65,530 mappings, and about a microsecond each."""
 
 
 class Layer:
@@ -31,7 +34,7 @@ class Layer:
     manager it is closed on an error, whose traceback would keep it open.
     """
 
-    __slots__ = ("__weakref__", "_close", "descriptor", "extents", "offset", "size")
+    __slots__ = ("__weakref__", "_close", "_holes", "descriptor", "extents", "offset", "size")
     descriptor: int
     offset: int
     size: int
@@ -41,10 +44,18 @@ class Layer:
     def __init__(self, descriptor: int, offset: int, size: int, extents: Sequence[Extent]) -> None:
         """Take over an open descriptor."""
         self._close = weakref.finalize(self, os.close, descriptor)
+        self._holes: Sequence[Extent] | None = None
         self.descriptor = descriptor
         self.offset = offset
         self.size = size
         self.extents = extents
+
+    @property
+    def holes(self) -> Sequence[Extent]:
+        """The largest holes; not all, since each costs a machine a mapping."""
+        if self._holes is None:
+            self._holes = tuple(_largest(between(self.extents, self.size)))
+        return self._holes
 
     def __enter__(self) -> Layer:
         return self
@@ -147,6 +158,11 @@ class MemoryImage:
         """Map it copy-on-write: memory of a class ``make``, closed with the machines that hold it."""
         whole = self.whole
         memory = make(regions, file=whole.descriptor, offset=whole.offset)
+        try:
+            memory.detach_holes(whole.holes)
+        except BaseException:
+            memory.close()
+            raise
         memory.close_when_released()
         return memory
 
@@ -193,6 +209,22 @@ def _merged(layers: Sequence[Layer]) -> Layer:
                 write_at(merged.descriptor, at, piece)
         merged.extents = tuple(_data(merged.descriptor, size))
     return merged
+
+
+def between(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
+    """What is in no extent."""
+    end = 0
+    for start, after in extents:
+        if end < start:
+            yield end, start
+        end = after
+    if end < size:
+        yield end, size
+
+
+def _largest(holes: Iterable[Extent]) -> list[Extent]:
+    large = [hole for hole in holes if hole[1] - hole[0] >= _LARGE_HOLE]
+    return sorted(sorted(large, key=lambda hole: hole[0] - hole[1])[:_MAPPED_HOLES])
 
 
 def _data(descriptor: int, size: int) -> Iterator[Extent]:
