@@ -144,7 +144,7 @@ def _read(path: str, verify: bool) -> _Given:
         if verify:
             problems += file.damage_of_memory(contents)
         if problems or found is None:
-            raise SnapshotError(path, problems)
+            raise file.refused(path, problems)
     return _Given(path, found.state, contents, found, snapshots._cpu)
 
 
@@ -162,13 +162,13 @@ def _read_state(path: str, text: bytes) -> _Given:
         states = getattr(backend_of_file(str(data.get("backend"))), kind)
         return _Given(path, states.from_json(text.decode()))
     except StateError as error:
-        raise SnapshotError(path, error.problems) from None
+        raise file.refused(path, error.problems) from None
     except RecursionError:
         raise SnapshotError(path, ["lies too deep in itself to be read"]) from None
     except SnapshotError:
         raise
     except ValueError as error:
-        raise SnapshotError(path, [str(error)]) from None
+        raise file.refused(path, [str(error)]) from None
 
 
 # One file

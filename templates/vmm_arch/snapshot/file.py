@@ -50,6 +50,10 @@ _ALIGNMENT: Final = 0x1_0000
 """Of memory in the file: a multiple of what any system maps."""
 _LONGEST: Final = 64 << 20
 """Bytes of the header, and of the extents: more are refused, not read."""
+_MANY: Final = 100
+"""Problems that are listed."""
+_LONG: Final = 300
+"""Characters of one."""
 _DEEPEST: Final = 64
 """How many lists and objects may lie in each other."""
 
@@ -116,6 +120,22 @@ def read_file(path: str | os.PathLike[str]) -> Contents:
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def refused(where: str, problems: Sequence[str]) -> SnapshotError:
+    """The error for a file with these problems, whose author had a say in their texts.
+
+    They are made short and printable, and of very many the first are kept.
+    """
+    kept = [_printable(problem) for problem in problems[:_MANY]]
+    if len(problems) > _MANY:
+        kept.append(f"and {len(problems) - _MANY} more")
+    return SnapshotError(where, kept)
+
+
+def _printable(problem: str) -> str:
+    text = problem if len(problem) <= _LONG else f"{problem[:_LONG]}…"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def is_snapshot(start: bytes) -> bool:
@@ -195,14 +215,14 @@ def _read(where: str, descriptor: int, length: int) -> Contents:
     stated = start[_FIXED.size :]
     if hashlib.sha256(start[: _FIXED.size] + rest).digest() != stated:
         problems.append("the header does not match its checksum: it was damaged, or changed")
-        raise SnapshotError(where, problems)  # more of it would be noise
+        raise SnapshotError(where, problems)  # more would be noise
     if begin == end + -end % _ALIGNMENT and read_at(descriptor, end, begin - end).strip(b"\0"):
         problems.append("there are bytes between the header and memory")
     extents = tuple(_EXTENT.iter_unpack(rest[header_size:]))
     problems += _wrong_extents(extents, size)
     header = _parsed(rest[:header_size], problems)
     if problems:
-        raise SnapshotError(where, problems)
+        raise refused(where, problems)
     memory = Layer(descriptor, begin, size, extents)
     return Contents(header, memory, of_memory, stated.hex())
 
@@ -229,7 +249,7 @@ def _wrong_extents(extents: Sequence[Extent], size: int) -> Iterator[str]:
 def _parsed(text: bytes, problems: list[str]) -> Mapping[str, Any]:
     try:
         header = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_refused
+            text.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_number
         )
     except (ValueError, RecursionError) as error:
         problems.append(f"the header is not JSON: {str(error)[:200]}")
@@ -268,5 +288,5 @@ def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refused(constant: str) -> Any:
+def _no_number(constant: str) -> Any:
     raise ValueError(f"{constant} is no number")

@@ -142,7 +142,7 @@ class MachineSnapshot:
             if verify:
                 problems += file.damage_of_memory(contents)
             if problems or found is None:
-                raise SnapshotError(where, problems)
+                raise file.refused(where, problems)
             image = MemoryImage(layer, base.memory if base is not None else None)
         snapshot = cls(made, found.state, image, found.devices, base=base, host=found.host)
         snapshot._digest = contents.digest
