@@ -108,7 +108,10 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_GET_XSAVE,
     KVM_GET_XSAVE2,
     KVM_GUESTDBG_ENABLE,
+    KVM_GUESTDBG_INJECT_BP,
     KVM_GUESTDBG_SINGLESTEP,
+    KVM_GUESTDBG_USE_HW_BP,
+    KVM_GUESTDBG_USE_SW_BP,
     KVM_HAS_DEVICE_ATTR,
     KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
@@ -199,6 +202,7 @@ from vmm_arch.activity import Activity
 from vmm_arch.backing import BackingError, HugePagesUnavailableError
 from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError, OtherProtocolError
+from vmm_arch.breakpoint import HardwareBreakpoint, On
 from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.dirty import WrittenMemory, address_of, not_tracked, pages_of
@@ -219,6 +223,7 @@ from vmm_arch.errors import (
 )
 from vmm_arch.exits import (
     AnyExit,
+    Breakpoint,
     Failure,
     Halt,
     Kicked,
@@ -254,8 +259,10 @@ from vmm_arch.state_restore import Refusals, restore
 from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
+from vmm_arch.x86_64.breakpoints import Breakpoints
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu, is_amd
+from vmm_arch.x86_64.debug import BREAKPOINT_VECTOR, debug_control, reached
 from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.events import Events
@@ -360,6 +367,8 @@ __all__ = [
     "Activity",
     "BackingError",
     "BootModule",
+    "Breakpoint",
+    "Breakpoints",
     "Bus",
     "BusyError",
     "Check",
@@ -379,6 +388,7 @@ __all__ = [
     "Fpu",
     "GuestMemory",
     "Halt",
+    "HardwareBreakpoint",
     "HugePagesUnavailableError",
     "HypervisorError",
     "HypervisorUnavailableError",
@@ -398,6 +408,7 @@ __all__ = [
     "MsrRead",
     "MsrWrite",
     "NotFreshError",
+    "On",
     "OtherExit",
     "OtherProtocolError",
     "Protected32",
@@ -1201,13 +1212,14 @@ class Vcpu:
         "is_secondary",
         "vm",
         "_answer_at",
+        "_breakpoints",
+        "_debugging",
         "_dirty_ring",
         "_kicks",
         "_kicks_seen",
         "_mmio_read",
         "_mmio_write",
         "_page",
-        "_stepping",
         "fd",
         "_io_in",
         "_io_out",
@@ -1227,6 +1239,9 @@ class Vcpu:
     """The last exit that needed an answer."""
     _dirty_ring: DirtyRing | None
     """Where KVM reports the pages that it writes; None if the machine has bitmaps, or neither."""
+    _debugging: int
+    """What the VMM's debugger wants, in bits of KVM_SET_GUEST_DEBUG's control."""
+    _breakpoints: tuple[HardwareBreakpoint, ...]
     cpuid: list[CpuidEntry]
     """The results of its CPUID instruction."""
 
@@ -1236,7 +1251,8 @@ class Vcpu:
         self.fd = _call(vm.fd, KVM_CREATE_VCPU, index)
         self._kicks = self._kicks_seen = 0
         self._answer_at = 0
-        self._stepping = False
+        self._debugging = 0
+        self._breakpoints = ()
         self._mmio_read = MmioRead(self._answer)
         self._mmio_write = MmioWrite()
         self._unanswered = self._mmio_read
@@ -1316,6 +1332,25 @@ class Vcpu:
         if self._state != UNANSWERED or self._unanswered is not answered:
             raise not_waiting(self.index)
 
+    def _debug(self, wanted: int, *flags: int) -> None:
+        """Switch some of the debugger's wishes on, or all of them off, and keep the others."""
+        for flag in flags:
+            self._debugging = self._debugging | flag if wanted else self._debugging & ~flag
+        self._set_guest_debug(self._debugging)
+
+    def _set_guest_debug(self, control: int) -> None:
+        debug = kvm_guest_debug(control=KVM_GUESTDBG_ENABLE | control if control else 0)
+        for index, one in enumerate(self._breakpoints):
+            debug.arch.debugreg[index] = one.address
+        debug.arch.debugreg[7] = debug_control(self._breakpoints)
+        _call(self.fd, KVM_SET_GUEST_DEBUG, debug)
+
+    def _pass_breakpoint(self, at: Breakpoint, _value: int | None) -> None:
+        """Give the guest the exception of the breakpoint instruction that it has reached."""
+        if self._state:
+            self._complete_pending()
+        self._set_guest_debug(self._debugging | KVM_GUESTDBG_INJECT_BP)
+
     def _empty_dirty_ring(self, ring: DirtyRing) -> None:
         """Make room in the full ring, so that the guest can go on."""
         ring.make_room()
@@ -1355,7 +1390,11 @@ class Vcpu:
                 acknowledged = EndOfInterrupt()
                 acknowledged.vector = run.eoi.vector
                 return acknowledged
-            case abi.KVM_EXIT_DEBUG if self._stepping:
+            case abi.KVM_EXIT_DEBUG if run.debug.arch.exception == BREAKPOINT_VECTOR:
+                return Breakpoint(run.debug.arch.pc, None, self._pass_breakpoint)
+            case abi.KVM_EXIT_DEBUG if at := reached(self._breakpoints, run.debug.arch.dr6):
+                return Breakpoint(run.debug.arch.pc, at)
+            case abi.KVM_EXIT_DEBUG if self._debugging & KVM_GUESTDBG_SINGLESTEP:
                 step = SingleStep()
                 step.pc = run.debug.arch.pc
                 return step
@@ -1732,9 +1771,29 @@ class Vcpu:
         """
         if self._state:
             self._complete_pending()
-        control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP if wanted else 0
-        _call(self.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug(control=control))
-        self._stepping = bool(wanted)
+        self._debug(wanted, KVM_GUESTDBG_SINGLESTEP)
+
+    def set_breakpoints(self, breakpoints: Sequence[HardwareBreakpoint]) -> None:
+        """Replace the hardware breakpoints, at most four; the exit is a Breakpoint.
+
+        Their addresses are linear ones. While there are some, the guest's own debug registers have no
+        effect. Raises ValueError if there are more.
+        """
+        if self._state:
+            self._complete_pending()
+        debug_control(breakpoints)  # raises ValueError
+        self._breakpoints = tuple(breakpoints)
+        self._debug(len(breakpoints), KVM_GUESTDBG_USE_HW_BP)
+
+    def intercept_breakpoints(self, wanted: bool) -> None:
+        """Enable or disable an exit of :meth:`run` before the guest executes INT3 (opcode 0xCC).
+
+        The exit is a :class:`~vmm_arch.exits.Breakpoint`, whose ``ignore()`` lets the guest have its
+        exception after all.
+        """
+        if self._state:
+            self._complete_pending()
+        self._debug(wanted, KVM_GUESTDBG_USE_SW_BP)
 
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
@@ -2487,9 +2546,9 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Write all state of a vCPU, used or not, to begin at a :class:`RealMode`."""
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
-    if vcpu._stepping:
-        _call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
-        vcpu._stepping = False
+    if vcpu._debugging:
+        vcpu._breakpoints = ()
+        vcpu._debug(False, vcpu._debugging)
     vcpu.vm._other_state.restore(vcpu.fd)
     _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     _call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -2521,9 +2580,9 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Write all state of a vCPU, used or not, to begin at a :class:`Protected32`."""
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
-    if vcpu._stepping:
-        _call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
-        vcpu._stepping = False
+    if vcpu._debugging:
+        vcpu._breakpoints = ()
+        vcpu._debug(False, vcpu._debugging)
     vcpu.vm._other_state.restore(vcpu.fd)
     _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     _call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -2554,9 +2613,9 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Write all state of a vCPU, used or not, to begin at a :class:`Long64`."""
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
-    if vcpu._stepping:
-        _call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
-        vcpu._stepping = False
+    if vcpu._debugging:
+        vcpu._breakpoints = ()
+        vcpu._debug(False, vcpu._debugging)
     vcpu.vm._other_state.restore(vcpu.fd)
     _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     _call(vcpu.fd, KVM_SET_MP_STATE, _ACTIVITY)
@@ -2588,9 +2647,9 @@ def reset_secondary(vcpu: Vcpu) -> None:
     """Write all state of a vCPU, used or not, to wait until another one starts it."""
     vcpu._discard_pending()
     vcpu._page[WINDOW_REQUEST] = 0
-    if vcpu._stepping:
-        _call(vcpu.fd, KVM_SET_GUEST_DEBUG, kvm_guest_debug())
-        vcpu._stepping = False
+    if vcpu._debugging:
+        vcpu._breakpoints = ()
+        vcpu._debug(False, vcpu._debugging)
     vcpu.vm._other_state.restore(vcpu.fd)
     _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
     _call(vcpu.fd, KVM_SET_MP_STATE, _SECONDARY_ACTIVITY)

@@ -56,6 +56,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvMemoryAccessExecute,
     WHvPartitionPropertyCodeCpuidExitList,
     WHvPartitionPropertyCodeCpuidResultList2,
+    WHvPartitionPropertyCodeExceptionExitBitmap,
     WHvPartitionPropertyCodeExtendedVmExits,
     WHvPartitionPropertyCodeLocalApicEmulationMode,
     WHvPartitionPropertyCodeProcessorCount,
@@ -72,6 +73,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvTranslateGvaResultSuccess,
     WHvX64CpuidResult2FlagSubleafSpecific,
     WHvX64CpuidResult2FlagVpSpecific,
+    WHvX64ExceptionTypeBreakpointTrap,
     WHvX64ExceptionTypeGeneralProtectionFault,
     WHvX64InterruptTypeFixed,
     WHvX64InterruptTypeInit,
@@ -180,6 +182,7 @@ from vmm_arch.activity import Activity
 from vmm_arch.backing import BackingError, HugePagesUnavailableError
 from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError, OtherProtocolError
+from vmm_arch.breakpoint import HardwareBreakpoint, On
 from vmm_arch.devices.bus import Device
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.dirty import WrittenMemory, address_of, not_tracked, pages_of
@@ -199,6 +202,7 @@ from vmm_arch.errors import (
     unsupported,
 )
 from vmm_arch.exits import (
+    Breakpoint,
     Failure,
     Halt,
     Kicked,
@@ -255,6 +259,7 @@ from vmm_arch.whp.x86_64.state_forms import ExtendedForm, RegistersForm
 from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
+from vmm_arch.x86_64.breakpoints import Breakpoints
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.cpuid import (
     CpuidEntry,
@@ -327,6 +332,8 @@ __all__ = [
     "Activity",
     "BackingError",
     "BootModule",
+    "Breakpoint",
+    "Breakpoints",
     "Bus",
     "BusyError",
     "Check",
@@ -346,6 +353,7 @@ __all__ = [
     "Fpu",
     "GuestMemory",
     "Halt",
+    "HardwareBreakpoint",
     "HugePagesUnavailableError",
     "HypervisorError",
     "HypervisorUnavailableError",
@@ -365,6 +373,7 @@ __all__ = [
     "MsrRead",
     "MsrWrite",
     "NotFreshError",
+    "On",
     "OtherExit",
     "OtherProtocolError",
     "Protected32",
@@ -426,6 +435,7 @@ __all__ = [
 
 UNSUPPORTED: Final[Mapping[str, str]] = {
     "step": "the platform has no single-step exit",
+    "set_breakpoints": "the platform has no breakpoints but the guest's own",
 }
 """The operations that this hypervisor does not support, with the reason that they raise."""
 MACHINES_PER_PROCESS: Final[int | None] = 1
@@ -1355,6 +1365,12 @@ class Vcpu:
                 return None
             case abi.WHvRunVpExitReasonCanceled:
                 return None  # _kicks decides: this kick may have been reported already
+            case abi.WHvRunVpExitReasonException if (
+                context.VpException.ExceptionType == WHvX64ExceptionTypeBreakpointTrap
+            ):
+                reached = self._breakpoint()
+                self._state = IDLE
+                return reached
             case abi.WHvRunVpExitReasonX64InterruptWindow if self._window_wanted:
                 self._ask_for_window()  # the platform's request is for one window only
         rare = _rare_exit(reason, context)
@@ -1399,6 +1415,30 @@ class Vcpu:
         self._unanswered = io_in
         self._state = UNANSWERED
         return io_in
+
+    def _breakpoint(self) -> Breakpoint | None:
+        """Return a breakpoint instruction to a caller who wants it; otherwise let the guest have it."""
+        context = self._context.VpContext
+        base = 0 if context.Cs.Long else context.Cs.Base
+        reached = Breakpoint(context.Rip + base, None, self._pass_breakpoint)
+        if self.index in self.vm._intercepting:
+            return reached
+        self._pass_breakpoint(reached, None)
+        return None
+
+    def _pass_breakpoint(self, at: Breakpoint, _value: int | None) -> None:
+        """Raise the exception of the breakpoint instruction that the guest has reached."""
+        if self._state not in (IDLE, RUNNING):
+            self._complete_pending()
+        pending = WHV_X64_PENDING_INTERRUPTION_REGISTER(
+            InterruptionPending=1,
+            InterruptionType=WHvX64PendingException,
+            InterruptionVector=WHvX64ExceptionTypeBreakpointTrap,
+        )
+        image = RegisterImage({WHvX64RegisterRip: self._context.VpContext.Rip + 1})
+        self.write_registers(image.names, len(image), image.values)
+        value = WHV_REGISTER_VALUE(PendingInterruption=pending)
+        self.write_registers(PENDING_INTERRUPTION, 1, ctypes.byref(value))
 
     def _answer_cpuid(self) -> None:
         """Answer CPUID for this vCPU on a host that cannot be configured to do so."""
@@ -1745,6 +1785,26 @@ class Vcpu:
             self._complete_pending()
         raise unsupported("step", "the platform has no single-step exit")
 
+    def set_breakpoints(self, breakpoints: Sequence[HardwareBreakpoint]) -> None:
+        """Replace the hardware breakpoints, at most four; the exit is a Breakpoint.
+
+        Their addresses are linear ones. While there are some, the guest's own debug registers have no
+        effect. Raises ValueError if there are more.
+        """
+        if self._state:
+            self._complete_pending()
+        raise unsupported("set_breakpoints", "the platform has no breakpoints but the guest's own")
+
+    def intercept_breakpoints(self, wanted: bool) -> None:
+        """Enable or disable an exit of :meth:`run` before the guest executes INT3 (opcode 0xCC).
+
+        The exit is a :class:`~vmm_arch.exits.Breakpoint`, whose ``ignore()`` lets the guest have its
+        exception after all.
+        """
+        if self._state:
+            self._complete_pending()
+        self.vm._intercept_breakpoints(self.index, bool(wanted))
+
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
 
@@ -1777,6 +1837,7 @@ class Vm:
         "track_dirty",
         "vcpus",
         "cpuid",
+        "_intercepting",
         "_known_deadline",
         "_known_registers",
         "_other_state",
@@ -1821,6 +1882,8 @@ class Vm:
     """The registers that this host does not have for this kind of machine."""
     msr_exits_wanted: bool
     """Whether run() returns MSR accesses, because the user set ExtendedVmExits with X64MsrExit."""
+    _intercepting: set[int]
+    """The vCPUs whose breakpoint instructions are exits: the platform knows this by machine."""
     _own_exits: int
     """The bits of ExtendedVmExits that the machine itself needs."""
     written: set[int]
@@ -1834,6 +1897,22 @@ class Vm:
     """The registers that have been found to be read-only."""
     _time_suspended: bool
     """Whether suspend_time() was the last call of the two; running a vCPU ends it as well."""
+
+    def _intercept_breakpoints(self, index: int, wanted: bool) -> None:
+        """Enable or disable exits for breakpoint instructions, for a vCPU and so for all."""
+        before = bool(self._intercepting)
+        (self._intercepting.add if wanted else self._intercepting.discard)(index)
+        if before == bool(self._intercepting):
+            return
+        code = WHvPartitionPropertyCodeExtendedVmExits
+        exits = WHV_EXTENDED_VM_EXITS()
+        platform.WHvGetPartitionProperty(
+            self.partition, code, ctypes.byref(exits), ctypes.sizeof(exits), None
+        )
+        exits.ExceptionExit = not before
+        bitmap = ctypes.c_uint64((not before) << WHvX64ExceptionTypeBreakpointTrap)
+        self._set_property(WHvPartitionPropertyCodeExceptionExitBitmap, bitmap)
+        self._set_property(code, exits)
 
     def note_written(self, address: int, size: int) -> None:
         """Track pages that the guest wrote through the emulator."""
@@ -1868,6 +1947,7 @@ class Vm:
         vcpus = self._vcpu_count
         _refuse_device(self._device)
         self._own_exits = 0
+        self._intercepting = set()
         self.msr_exits_wanted = False
         self.written = set()
         self._known_registers = self._known_deadline = None
@@ -2637,6 +2717,7 @@ def reset_real_mode(vcpu: Vcpu, entry: RealMode) -> None:
     """Write all state of a vCPU, used or not, to begin at a :class:`RealMode`."""
     vcpu._discard_pending()
     vcpu._window_wanted = False
+    vcpu.vm._intercept_breakpoints(vcpu.index, False)
     vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_REAL_MODE_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
@@ -2654,6 +2735,7 @@ def reset_protected32(vcpu: Vcpu, entry: Protected32) -> None:
     """Write all state of a vCPU, used or not, to begin at a :class:`Protected32`."""
     vcpu._discard_pending()
     vcpu._window_wanted = False
+    vcpu.vm._intercept_breakpoints(vcpu.index, False)
     vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_PROTECTED32_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
@@ -2670,6 +2752,7 @@ def reset_long64(vcpu: Vcpu, entry: Long64) -> None:
     """Write all state of a vCPU, used or not, to begin at a :class:`Long64`."""
     vcpu._discard_pending()
     vcpu._window_wanted = False
+    vcpu.vm._intercept_breakpoints(vcpu.index, False)
     vcpu.vm._other_state.restore(vcpu)
     registers = RegisterImage.from_buffer_copy(_LONG64_REGISTERS)
     registers[WHvX64RegisterRax] = entry.rax
@@ -2687,6 +2770,7 @@ def reset_secondary(vcpu: Vcpu) -> None:
     """Write all state of a vCPU, used or not, to wait until another one starts it."""
     vcpu._discard_pending()
     vcpu._window_wanted = False
+    vcpu.vm._intercept_breakpoints(vcpu.index, False)
     vcpu.vm._other_state.restore(vcpu)
     _write_state(vcpu, _SECONDARY_REGISTERS)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias, final
 
+from vmm_arch.breakpoint import HardwareBreakpoint
 from vmm_arch.ending import Reason
 from vmm_arch.errors import HypervisorError
 
@@ -158,6 +159,39 @@ class SingleStep(Notice):
 
 
 @final
+class Breakpoint(PlainExit):
+    """The guest reached a breakpoint: see ``set_breakpoints()`` and ``intercept_breakpoints()``.
+
+    A breakpoint for execution stops the guest before its instruction, which :meth:`run` of a vCPU
+    would meet again: change or remove it first, or use a CPU's ``Breakpoints``. One for accesses
+    stops it after the access.
+    """
+
+    __slots__ = ("_reply", "hardware", "pc")
+    __match_args__ = ("pc",)
+    pc: int
+    """The program counter, RIP on x86_64, with the base of its segment."""
+    hardware: HardwareBreakpoint | None
+    """Which one was reached; None if the guest executed a breakpoint instruction."""
+
+    def __init__(
+        self, pc: int, hardware: HardwareBreakpoint | None, reply: Reply | None = None
+    ) -> None:
+        self.pc = pc
+        self.hardware = hardware
+        self._reply = reply
+
+    def ignore(self) -> None:
+        """Let the guest have the exception of its breakpoint instruction; otherwise do nothing."""
+        if self.hardware is None and self._reply is not None:
+            self._reply(self, None)
+
+    def __repr__(self) -> str:
+        hardware = "" if self.hardware is None else f", hardware={self.hardware}"
+        return f"Breakpoint(pc={self.pc:#x}{hardware})"
+
+
+@final
 class SystemEvent(PlainExit):
     """The guest called its firmware, or its hypervisor, for a shutdown, a reset or the like.
 
@@ -237,6 +271,15 @@ class OtherExit:
 
 
 CommonExit: TypeAlias = (
-    MmioRead | MmioWrite | Halt | Shutdown | Kicked | SingleStep | SystemEvent | Failure | OtherExit
+    MmioRead
+    | MmioWrite
+    | Halt
+    | Shutdown
+    | Kicked
+    | SingleStep
+    | Breakpoint
+    | SystemEvent
+    | Failure
+    | OtherExit
 )
 """The exits that a vCPU of any CPU can make."""

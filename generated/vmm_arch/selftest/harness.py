@@ -52,6 +52,8 @@ class Machine:
     vcpus: int = 1
     irqchip: bool = False
     track_dirty: bool = False
+    operations: tuple[str, ...] = ()
+    """The operations that the scenario needs and that a hypervisor may not support."""
     patience: float = 20
     """The time limit in seconds, enough for a slow and busy host."""
 
@@ -67,7 +69,9 @@ class Machine:
 
     def lacking(self, arch: Backend) -> str:
         """Why the scenario cannot be played on this host; empty if it can."""
-        return ""
+        unsupported = arch.UNSUPPORTED
+        lacks = (f"{name} ({unsupported[name]})" for name in self.operations if name in unsupported)
+        return ", ".join(lacks)
 
     def arguments(self, arch: Backend) -> dict[str, Any]:
         """The keyword arguments of ``Vm``."""

@@ -18,7 +18,10 @@ EXPORTS = {
         "UnansweredReadError",
         "VcpuError",
     ],
+    "vmm_arch.breakpoint": ["HardwareBreakpoint", "On"],
+    "vmm_arch.x86_64.breakpoints": ["Breakpoints"],
     "vmm_arch.exits": [
+        "Breakpoint",
         "Failure",
         "Halt",
         "Kicked",

@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.activity import Activity
 from vmm_arch.backing import File, HugePages
+from vmm_arch.breakpoint import HardwareBreakpoint
 from vmm_arch.memory import Region
 from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
 from vmm_arch.report import Report
@@ -166,6 +167,20 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
         The exit is a :class:`~vmm_arch.exits.SingleStep`.
         """
 
+    def set_breakpoints(self, breakpoints: Sequence[HardwareBreakpoint]) -> None:
+        """Replace the hardware breakpoints, at most four; the exit is a Breakpoint.
+
+        Their addresses are linear ones. While there are some, the guest's own debug registers have no
+        effect. Raises ValueError if there are more.
+        """
+
+    def intercept_breakpoints(self, wanted: bool) -> None:
+        """Enable or disable an exit of :meth:`run` before the guest executes INT3 (opcode 0xCC).
+
+        The exit is a :class:`~vmm_arch.exits.Breakpoint`, whose ``ignore()`` lets the guest have its
+        exception after all.
+        """
+
     def run(self) -> Exit:
         """Run the guest until it exits, and return the exit, which is valid until the next run.
 
@@ -202,6 +217,8 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
     "inject_nmi": ("completes pending", "changes state"),
     "request_interrupt_window": ("completes pending", "changes state"),
     "step": ("completes pending",),
+    "set_breakpoints": ("completes pending",),
+    "intercept_breakpoints": ("completes pending",),
     "run": (),  # it does both itself, after it has taken the vCPU for its thread
     "kick": (),
 }

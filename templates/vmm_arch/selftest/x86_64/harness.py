@@ -138,6 +138,7 @@ class Machine(harness.Machine):
         lacks = [f"the feature {name}" for name in self.features if name not in has]
         if self.every_instruction:
             lacks += (f"the instruction {name}" for name in missing_instructions(arch))
+        lacks += [super().lacking(arch)] * bool(super().lacking(arch))
         return f"this hypervisor lacks {', '.join(lacks)}" if lacks else ""
 
     def arguments(self, arch: Any) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""Software breakpoints: any number of them, in guest memory, for all vCPUs of a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from vmm_arch.exits import Breakpoint, SingleStep
+from vmm_arch.x86_64.exits import Exit
+
+_INT3: Final = b"\xcc"
+
+
+class Breakpoints:
+    """Breakpoints at guest-physical addresses, made by writing INT3 over the instructions there.
+
+    There is no limit to their number, and one that is not reached costs nothing; so those that are
+    met only :meth:`add_once` give a fuzzer its coverage at one exit for each new place. Run vCPUs
+    with :meth:`run`, which returns those that are reached as
+    :class:`~vmm_arch.exits.Breakpoint`, continues over those that stay, and lets the guest have
+    the exceptions of INT3 instructions of its own. ::
+
+        with Breakpoints(vm) as breakpoints:
+            breakpoints.add_once(range(0x1000, 0x1010))
+            match breakpoints.run(vm.vcpus[0]):
+                case Breakpoint(pc): ...
+
+    The guest, and whoever reads its memory, sees INT3 there. While one vCPU continues over a
+    breakpoint that stays, others may pass it without notice; continuing needs single steps
+    (``step``), which not every hypervisor has. Place them before anybody has dirty pages tracked,
+    and again after memory was restored (:meth:`place_again`).
+    """
+
+    def __init__(self, vm: Any) -> None:
+        """Intercept the breakpoint instructions of all vCPUs, which must not be running."""
+        self._vm = vm
+        self._originals: dict[int, bytes] = {}
+        """The bytes that are there otherwise, by guest-physical addresses."""
+        self._once: set[int] = set()
+        self._stopped: dict[int, tuple[int, int]] = {}
+        """Vcpus that stand at a breakpoint that stays, by index: its pc, its physical address."""
+        for vcpu in vm.vcpus:
+            vcpu.intercept_breakpoints(True)
+
+    def __len__(self) -> int:
+        return len(self._originals)
+
+    def __contains__(self, address: object) -> bool:
+        """Whether there is one at a guest-physical address."""
+        return address in self._originals
+
+    def add(self, *addresses: int) -> None:
+        """Set breakpoints that stay. Raises MemoryAccessError before any is set."""
+        self._place(addresses)
+        self._once.difference_update(addresses)
+
+    def add_once(self, addresses: Iterable[int]) -> None:
+        """Set breakpoints that are removed when a vCPU reaches them; those that stay do so."""
+        new = [address for address in addresses if address not in self._originals]
+        self._place(new)
+        self._once.update(new)
+
+    def remove(self, *addresses: int) -> None:
+        """Remove breakpoints; addresses without one are ignored."""
+        for address in addresses:
+            original = self._originals.pop(address, None)
+            self._once.discard(address)
+            if original is not None:
+                self._vm.memory.write(address, original)
+
+    def place_again(self) -> None:
+        """Write all breakpoints again, where restored memory has overwritten them."""
+        for address in self._originals:
+            self._vm.memory.write(address, _INT3)
+        self._stopped.clear()
+
+    def run(self, vcpu: Any) -> Exit:
+        """Run a vCPU to its next exit, as :meth:`Vcpu.run` does, breakpoints included."""
+        stopped = self._stopped.pop(vcpu.index, None)
+        if stopped is not None and (other := self._step_over(vcpu, *stopped)) is not None:
+            return other
+        while True:
+            exit: Exit = vcpu.run()
+            if not isinstance(exit, Breakpoint) or exit.hardware is not None:
+                return exit
+            address = vcpu.translate(exit.pc)
+            if address not in self._originals:
+                exit.ignore()  # an INT3 of the guest's own
+            elif address in self._once:
+                self.remove(address)
+                return exit
+            else:
+                self._stopped[vcpu.index] = exit.pc, address
+                return exit
+
+    def close(self) -> None:
+        """Remove all breakpoints, and let the guest have its own again."""
+        self.remove(*self._originals)
+        for vcpu in self._vm.vcpus:
+            vcpu.intercept_breakpoints(False)
+
+    def __enter__(self) -> Breakpoints:
+        return self
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        self.close()
+
+    def _place(self, addresses: Iterable[int]) -> None:
+        memory = self._vm.memory
+        originals = {}
+        for address in addresses:
+            if address not in self._originals:
+                originals[address] = memory.read(address, 1)
+        self._originals |= originals
+        for address in originals:
+            memory.write(address, _INT3)
+
+    def _step_over(self, vcpu: Any, pc: int, address: int) -> Exit | None:
+        """Execute the instruction below a breakpoint; None if it made no exit."""
+        original = self._originals.get(address)
+        if original is None or _linear_pc(vcpu) != pc:
+            return None
+        self._vm.memory.write(address, original)
+        try:
+            vcpu.step(True)
+            exit: Exit = vcpu.run()
+        finally:
+            self._vm.memory.write(address, _INT3)
+            vcpu.step(False)
+        return None if isinstance(exit, SingleStep) else exit
+
+
+def _linear_pc(vcpu: Any) -> int:
+    """RIP with the base of the code segment, as exits have it."""
+    cs = vcpu.get_sregs().cs
+    pc: int = vcpu.get_regs().rip + (0 if cs.l else cs.base)
+    return pc

@@ -1,0 +1,132 @@
+"""Breakpoints: what is refused, what an INT3 of the guest's own does, and what thousands cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from vmm_arch.breakpoint import HardwareBreakpoint, On
+from vmm_arch.exits import Breakpoint, Halt
+from vmm_arch.memory import MemoryAccessError
+from vmm_arch.selftest.x86_64.harness import AnyBackend
+from vmm_arch.selftest.x86_64.instructions import missing_instructions
+from vmm_arch.x86_64.breakpoints import Breakpoints
+from vmm_arch.x86_64.debug import debug_control, reached
+from vmm_arch.x86_64.entry import RealMode
+from vmm_arch.x86_64.exits import IoOut
+
+
+@pytest.fixture
+def emulated(arch: AnyBackend) -> bool:
+    """Whether this is a KVM that executes INT3 by itself, where it does; nested ones intercept it."""
+    with arch.GuestMemory(0x10000) as memory, arch.Vm(memory) as vm:
+        memory.write(0x1000, b"\xcc\xf4")
+        arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000, rsp=0x8000))
+        vm.vcpus[0].intercept_breakpoints(True)
+        intercepted = isinstance(vm.vcpus[0].run(), Breakpoint)
+    assert intercepted or "int3" in missing_instructions(arch)
+    return not intercepted
+
+
+@pytest.fixture
+def vm(arch: AnyBackend) -> Iterator[Any]:
+    with arch.GuestMemory(0x20_0000) as memory, arch.Vm(memory) as vm:
+        yield vm
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0x1001, On.WRITE, 2), "address=0x1001 is not a multiple of 2"),
+        ((0x1000, On.WRITE, 3), "length=3: it is 1, 2, 4 or 8 bytes"),
+        ((0x1000, On.EXECUTE, 4), "length=4: for execution it is 1"),
+        ((-1,), "address=-0x1 is not an unsigned 64-bit value"),
+        ((0, "read"), "'read' is not a valid On"),
+    ],
+)
+def test_a_breakpoint_that_no_processor_has_is_refused(arguments: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HardwareBreakpoint(*arguments)
+
+
+def test_debug_registers() -> None:
+    """Intel SDM volume 3, figure 19-1."""
+    four = [
+        HardwareBreakpoint(0x1000),
+        HardwareBreakpoint(0x2000, On.WRITE, 8),
+        HardwareBreakpoint(0x3002, On.ACCESS, 2),
+        HardwareBreakpoint(0x4000, On.WRITE, 4),
+    ]
+    assert debug_control([]) == 0
+    assert debug_control(four) == 0xD790_04AA
+    assert [reached(four, 1 << index) for index in range(4)] == four
+    assert reached(four, 0x4000) is None
+    with pytest.raises(ValueError, match="5 hardware breakpoints: there are 4"):
+        debug_control([*four, four[0]])
+
+
+def test_too_many_hardware_breakpoints_change_nothing(arch: AnyBackend, vm: Any) -> None:
+    if "set_breakpoints" in arch.UNSUPPORTED:
+        return
+    vm.vcpus[0].set_breakpoints([HardwareBreakpoint(0x1000)])
+    with pytest.raises(ValueError, match="5 hardware breakpoints: there are 4"):
+        vm.vcpus[0].set_breakpoints([HardwareBreakpoint(0x1000)] * 5)
+    vm.memory.write(0x1000, b"\xf4")
+    arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+    exit = vm.vcpus[0].run()
+    assert isinstance(exit, Breakpoint)
+    assert (exit.pc, str(exit.hardware)) == (0x1000, "execute of 1 at 0x1000")
+    assert repr(exit) == "Breakpoint(pc=0x1000, hardware=execute of 1 at 0x1000)"
+    arch.reset_vcpu(vm.vcpus[0], RealMode(0x1000))  # which ends all of it
+    assert isinstance(vm.vcpus[0].run(), Halt)
+
+
+def test_breakpoints_outside_memory_are_refused_before_any_is_set(vm: Any) -> None:
+    with Breakpoints(vm) as breakpoints:
+        with pytest.raises(MemoryAccessError):
+            breakpoints.add(0x1000, 1 << 40)
+        assert (len(breakpoints), vm.memory.read(0x1000, 1)) == (0, b"\0")
+        breakpoints.add_once([0x1000, 0x1000, 0x1001])
+        assert (len(breakpoints), vm.memory.read(0x1000, 2)) == (2, b"\xcc\xcc")
+        breakpoints.remove(0x1000, 0x5000)
+        assert (0x1000 in breakpoints, 0x1001 in breakpoints) == (False, True)
+        vm.memory.write(0x1001, b"\0")
+        breakpoints.place_again()
+        assert vm.memory.read(0x1000, 2) == b"\0\xcc"
+    assert vm.memory.read(0x1000, 2) == b"\0\0"
+
+
+def test_ten_thousand_that_are_met_once(arch: AnyBackend, emulated: bool, vm: Any) -> None:
+    """A guest of NOPs: one exit for each place, and the code as it was."""
+    if emulated:
+        return
+    code = b"\x90" * 10_000 + b"\xf4"
+    vm.memory.write(0x2000, code)
+    arch.configure_vcpu(vm.vcpus[0], RealMode(0x2000, rsp=0x1000))
+    with Breakpoints(vm) as breakpoints:
+        breakpoints.add_once(range(0x2000, 0x2000 + 10_000))
+        assert len(breakpoints) == 10_000
+        for index in range(100):
+            exit = breakpoints.run(vm.vcpus[0])
+            assert isinstance(exit, Breakpoint)
+            assert exit.pc == 0x2000 + index
+        assert len(breakpoints) == 9_900
+        breakpoints.remove(*range(0x2000, 0x2000 + 10_000))
+        assert isinstance(breakpoints.run(vm.vcpus[0]), Halt)
+    assert vm.memory.read(0x2000, len(code)) == code
+
+
+def test_the_guest_has_its_own_breakpoint(arch: AnyBackend, emulated: bool, vm: Any) -> None:
+    if emulated:
+        return
+    vm.memory.write(4 * 3, bytes.fromhex("00 20 00 00"))
+    vm.memory.write(0x2000, bytes.fromhex("b0 33 e6 11 cf"))  # mov al, 0x33; out 0x11, al; iret
+    vm.memory.write(0x1000, bytes.fromhex("cc e6 12 f4"))  # int3; out 0x12, al; hlt
+    arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000, rsp=0x8000))
+    with Breakpoints(vm) as breakpoints:
+        for port in (0x11, 0x12):
+            exit = breakpoints.run(vm.vcpus[0])
+            assert isinstance(exit, IoOut)
+            assert (exit.port, exit.value) == (port, 0x33)
+        assert isinstance(breakpoints.run(vm.vcpus[0]), Halt)
