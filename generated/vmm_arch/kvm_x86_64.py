@@ -256,6 +256,7 @@ from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import BytesForm, Element, NumbersForm, RecordForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
+from vmm_arch.x86_64.address_space import AddressSpace
 from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
@@ -365,6 +366,7 @@ __all__ = [
     "MACHINES_PER_PROCESS",
     "UNSUPPORTED",
     "Activity",
+    "AddressSpace",
     "BackingError",
     "BootModule",
     "Breakpoint",

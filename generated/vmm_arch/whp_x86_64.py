@@ -256,6 +256,7 @@ from vmm_arch.whp.x86_64.registers import (
     segment_image,
 )
 from vmm_arch.whp.x86_64.state_forms import ExtendedForm, RegistersForm
+from vmm_arch.x86_64.address_space import AddressSpace
 from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
@@ -330,6 +331,7 @@ __all__ = [
     "MACHINES_PER_PROCESS",
     "UNSUPPORTED",
     "Activity",
+    "AddressSpace",
     "BackingError",
     "BootModule",
     "Breakpoint",

@@ -80,13 +80,14 @@ _LA57 = (_Level("PML5", 48, 9, False), *_LONG)
 def walk(memory: GuestMemory, registers: Registers, linear: int) -> Walk:
     """Walk the guest's page tables for a linear address, as they are in memory now.
 
-    Permissions are not checked, only presence. A non-canonical address is not mapped.
+    Permissions are not checked, only presence. A non-canonical address is not mapped, nor is one of
+    more than 32 bits outside long mode.
     """
     if not registers.cr0 & _CR0_PG:
         return Walk((), linear)
     levels = _levels(registers)
     width = levels[0].shift + levels[0].bits
-    if levels[0].table.startswith("PML") and not _canonical(linear, width):
+    if not (_canonical(linear, width) if registers.efer & _EFER_LMA else linear < 1 << 32):
         return Walk((), None)
     steps: list[Step] = []
     for level, step in _steps(memory, registers, levels, linear):

@@ -37,6 +37,7 @@ EXPORTS = {
     "vmm_arch.devices.serial": ["Serial16550"],
     "vmm_arch.serve": ["serve"],
     "vmm_arch.state": ["Diff", "Difference", "SavedState"],
+    "vmm_arch.x86_64.address_space": ["AddressSpace"],
     "vmm_arch.x86_64.bus": ["Bus"],
     "vmm_arch.x86_64.events": ["Events"],
     "vmm_arch.x86_64.exits": [
