@@ -356,7 +356,7 @@ def test_mutants_with_right_checksums_load_or_are_refused(
     """And one that loads makes a machine, or is refused by name."""
     chance = random.Random(SEED)
     loaded = 0
-    for _ in range(int(os.environ.get("MUTANTS", 400))):
+    for _ in range(int(os.environ.get("MUTANTS", 200))):
         data = mutated(parts.data, chance)
         path = parts.with_data(data).write(tmp_path / "mutant")
         try:
