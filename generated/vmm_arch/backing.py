@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 File: TypeAlias = int | str | os.PathLike[str]
 """An open descriptor, which stays its owner's, or a path."""
@@ -25,6 +25,7 @@ HugePages: TypeAlias = int | Literal["transparent"]
 
 # Linux: asm-generic/mman.h, uapi/asm-generic/hugetlb_encode.h, uapi/linux/magic.h.
 _MAP_FIXED: Final = 0x10
+_ANONYMOUS: Final = 0x20
 _MAP_HUGETLB: Final = 0x40000
 _SIZE_SHIFT: Final = 26
 _HUGETLBFS_MAGIC: Final = 0x958458F6
@@ -140,22 +141,39 @@ def map_file(file: File, offset: int, regions: Sequence[Region], shared: bool) -
             raise BackingError(where, [problem]) from error
 
 
-def detach_holes(mapping: mmap.mmap, holes: Iterable[tuple[int, int]]) -> None:
-    """Put pages of no file where a private mapping is of a file's holes; each from and to a byte.
+class Piece(NamedTuple):
+    """A part of a mapping, from one byte to another, and what is mapped there instead."""
 
-    To read a hole makes a page of a file in memory grow by one, and to write one makes two pages.
-    Nothing may have been written there. Only on Linux; elsewhere nothing changes. Raises OSError.
+    start: int
+    end: int
+    descriptor: int | None
+    """An open file's, or None: zeroed pages of the system."""
+    offset: int
+    """Where in the file."""
+
+
+CAN_REMAP: Final = sys.platform == "linux"
+
+
+def remap(mapping: mmap.mmap, pieces: Iterable[Piece]) -> None:
+    """Map other files, or none, copy-on-write in place of parts of a private mapping; in this order.
+
+    They are whole pages in the mapping and the files, and nothing has been written there. Only where
+    CAN_REMAP. Raises OSError.
     """
     if sys.platform != "linux":
-        return
+        raise OSError(errno.ENOTSUP, "only Linux maps a file over another")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_long)
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_int64)
     host = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
     protection = mmap.PROT_READ | mmap.PROT_WRITE
-    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _no_reserve() | _MAP_FIXED
-    for start, end in holes:
-        if libc.mmap(host + start, end - start, protection, flags, -1, 0) != host + start:
+    private = mmap.MAP_PRIVATE | _no_reserve() | _MAP_FIXED
+    for start, end, descriptor, offset in pieces:
+        flags, file = (
+            (private, descriptor) if descriptor is not None else (_ANONYMOUS | private, -1)
+        )
+        if libc.mmap(host + start, end - start, protection, flags, file, offset) != host + start:
             number = ctypes.get_errno()
             raise OSError(number, f"mmap: {os.strerror(number)}")
 

@@ -20,10 +20,11 @@ from vmm_arch.backing import (
     File,
     HugePages,
     HugePagesUnavailableError,
-    detach_holes,
+    Piece,
     map_file,
     map_huge_pages,
     map_pages,
+    remap,
     use_transparent_huge_pages,
 )
 from vmm_arch.forks import ForkLock
@@ -268,13 +269,13 @@ class GuestMemory:
         """Undo a watch()."""
         self._watchers = tuple(other for other in self._watchers if other is not watcher)
 
-    def detach_holes(self, holes: Iterable[tuple[int, int]]) -> None:
-        """Take pages of the system where the file has holes, which would grow by being read.
+    def remap(self, pieces: Iterable[Piece]) -> None:
+        """Map other files, or none, copy-on-write in place of parts of new memory from a file.
 
-        For new memory, copy-on-write, from a file that is itself in memory. Each hole is from and to
-        a byte, whole pages, counted as :meth:`save` writes them. Raises OSError.
+        Parts are counted as :meth:`save` writes them, and are whole pages. Only where the system has
+        ``backing.CAN_REMAP``. Raises OSError.
         """
-        detach_holes(self._mapping, holes)
+        remap(self._mapping, pieces)
 
     def hold(self) -> None:
         """Prevent the memory from being closed; a VM calls this once before it maps the memory."""

@@ -93,7 +93,11 @@ def test_what_dirty_pages_has_told_is_in_increments_too(arch: AnyBackend) -> Non
         assert vm.dirty_pages() == [0x8000]
 
 
-def test_a_chain_is_one_memory_whatever_is_closed(arch: AnyBackend) -> None:
+@pytest.mark.parametrize("overlays", [256, 0], ids=["mapped", "merged"])
+def test_a_chain_is_one_memory_whatever_is_closed(
+    arch: AnyBackend, overlays: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image, "_OVERLAYS", overlays)
     chance = random.Random(SEED)
     with counting(arch) as vm, ExitStack() as stack:
         chain = [stack.enter_context(vm.take_snapshot())]
@@ -116,6 +120,31 @@ def test_a_chain_is_one_memory_whatever_is_closed(arch: AnyBackend) -> None:
             with chain[index].fork() as forked:
                 assert content(forked) == contents[index]
                 assert forked.save() == chain[index].state
+
+
+def test_a_fork_copies_nothing_of_the_base(arch: AnyBackend) -> None:
+    with counting(arch) as vm:
+        vm.memory.write(0x4000, b"\1" * 0x4000)
+        base = vm.take_snapshot()
+        vm.memory.write(0x6000, b"\2" * 0x1000)
+        part = vm.take_snapshot(base=base)
+    with base, part:
+        files = [layer.descriptor for layer in part.memory._layers()]
+        before = [os.fstat(file).st_blocks for file in files]
+        for _ in range(2):
+            with part.fork() as vm:
+                assert count(vm) == 1
+                assert vm.memory.read(0x20_0000, 0x8000) == bytes(0x8000)
+                assert vm.memory.read(0x5FFF, 0x1002) == b"\1" + b"\2" * 0x1000 + b"\1"
+                vm.memory.write(0x6000, b"\3" * 0x2000)
+        assert [os.fstat(file).st_blocks for file in files] == before
+        assert len(part.memory._layers()) == 2
+        whole = part.memory.whole
+        assert len(part.memory._layers()) == 1
+        assert (part.memory.descriptor, part.memory.offset) == (whole.descriptor, 0)
+        assert os.pread(whole.descriptor, 0x1002, 0x5FFF) == b"\1" + b"\2" * 0x1000 + b"\1"
+        with part.fork() as vm:
+            assert vm.memory.read(0x5FFF, 0x1002) == b"\1" + b"\2" * 0x1000 + b"\1"
 
 
 def test_a_forked_machine_takes_increments_on_what_it_was_forked_from(arch: AnyBackend) -> None:
@@ -170,7 +199,7 @@ def test_a_failure_leaves_nothing_and_forgets_nothing(
             with monkeypatch.context() as patch:
                 patch.setattr(image, "write_at", full)
                 with pytest.raises(OSError, match="No space left"):
-                    part.fork()
+                    assert part.memory.whole
             with part.fork() as forked:
                 assert count(forked) == 2
 

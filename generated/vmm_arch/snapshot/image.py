@@ -13,9 +13,11 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from mmap import PAGESIZE
 from threading import Lock
 from typing import Any, Final, TypeAlias
 
+from vmm_arch.backing import CAN_REMAP, Piece
 from vmm_arch.errors import ClosedError
 from vmm_arch.memory import PAGE_SIZE, GuestMemory, Region
 from vmm_arch.snapshot.positions import read_at, write_at
@@ -23,9 +25,10 @@ from vmm_arch.snapshot.positions import read_at, write_at
 Extent: TypeAlias = tuple[int, int]
 """The offsets of a first byte and of the one after the last: of whole pages."""
 _PIECE: Final = 1 << 20
-_LARGE_HOLE: Final = 0x1_0000
+_LARGE_HOLE: Final = 0x4000
 _MAPPED_HOLES: Final = 64
-"""Of a process's 65,530 mappings, and about a microsecond each."""
+_OVERLAYS: Final = 256
+"""Of a process's 65,530 mappings, and a few microseconds each."""
 
 
 class Layer:
@@ -79,8 +82,9 @@ class Layer:
 class MemoryImage:
     """A copy of guest memory at one moment: it costs the pages that are not zero.
 
-    An increment's costs only what was written since its base, which it shares, until somebody wants
-    it whole: then once what the base costs. May be used by several threads.
+    An increment's costs only what was written since its base, which it shares. Machines map one over
+    the other, unless there are too many pieces, or the system cannot: then, and if somebody asks for
+    all in one file, it is put together once. May be used by several threads.
     """
 
     __slots__ = ("__weakref__", "_below", "_lock", "_top", "_whole")
@@ -157,10 +161,19 @@ class MemoryImage:
 
     def map(self, make: Callable[..., Any], regions: Iterable[Region]) -> Any:
         """Map it copy-on-write: memory of a class ``make``, closed with the machines that hold it."""
-        whole = self.whole
-        memory = make(regions, file=whole.descriptor, offset=whole.offset)
+        layers = self._layers()
+        if not _can_overlay(layers):
+            layers = (self.whole,)
+        lowest, *over = layers
+        memory = make(regions, file=lowest.descriptor, offset=lowest.offset)
         try:
-            memory.detach_holes(whole.holes)
+            if CAN_REMAP:
+                memory.remap(Piece(*hole, None, 0) for hole in lowest.holes)
+            for layer in over:
+                memory.remap(
+                    Piece(start, end, layer.descriptor, layer.offset + start)
+                    for start, end in layer.extents
+                )
         except BaseException:
             memory.close()
             raise
@@ -200,6 +213,12 @@ def _closed() -> ClosedError:
     return ClosedError("the snapshot is closed")
 
 
+def _can_overlay(layers: Sequence[Layer]) -> bool:
+    """Whether layers can be mapped over each other, without being put together."""
+    mappings = sum(len(layer.extents) for layer in layers[1:])
+    return not mappings or (CAN_REMAP and PAGESIZE == PAGE_SIZE and mappings <= _OVERLAYS)
+
+
 def _merged(layers: Sequence[Layer]) -> Layer:
     """Put layers together, the lowest first."""
     size = layers[0].size
@@ -224,7 +243,9 @@ def between(extents: Iterable[Extent], size: int) -> Iterator[Extent]:
 
 
 def _largest(holes: Iterable[Extent]) -> list[Extent]:
-    large = [hole for hole in holes if hole[1] - hole[0] >= _LARGE_HOLE]
+    """The largest, of whole pages of the system."""
+    aligned = ((start + -start % PAGESIZE, end - end % PAGESIZE) for start, end in holes)
+    large = [(start, end) for start, end in aligned if end - start >= _LARGE_HOLE]
     return sorted(sorted(large, key=lambda hole: hole[0] - hole[1])[:_MAPPED_HOLES])
 
 
