@@ -137,7 +137,9 @@ def test_a_fork_copies_nothing_of_the_base(arch: AnyBackend) -> None:
                 assert vm.memory.read(0x20_0000, 0x8000) == bytes(0x8000)
                 assert vm.memory.read(0x5FFF, 0x1002) == b"\1" + b"\2" * 0x1000 + b"\1"
                 vm.memory.write(0x6000, b"\3" * 0x2000)
-        assert [os.fstat(file).st_blocks for file in files] == before
+        # Only small holes may have been filled by being read, by the hypervisor for instance.
+        after = [os.fstat(file).st_blocks for file in files]
+        assert all(now <= was + 24 for now, was in zip(after, before, strict=True))
         assert len(part.memory._layers()) == 2
         whole = part.memory.whole
         assert len(part.memory._layers()) == 1
