@@ -247,6 +247,7 @@ from vmm_arch.lifecycle import (
     THIS_THREAD,
     UNANSWERED,
     not_waiting,
+    nothing_waits,
     refusal,
 )
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
@@ -1195,8 +1196,9 @@ class Vcpu:
     """A virtual CPU: its state, and running it.
 
     One thread at a time may use it; only :meth:`kick` is for other threads. Getting or setting
-    state first completes the guest's last instruction; while the guest waits for an answer it
-    raises :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
+    state first completes the guest's last instruction. While that waits for an answer, its state can
+    be read, as it is before the instruction; everything else raises
+    :class:`~vmm_arch.errors.UnansweredError`: answer first, or :meth:`discard_exit`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
     :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU. That check is reliable
@@ -1578,7 +1580,7 @@ class Vcpu:
 
     def get_regs(self) -> Regs:
         """Read the general registers into a new record."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         regs = Regs()
         _call(self.fd, KVM_GET_REGS, regs)
@@ -1595,7 +1597,7 @@ class Vcpu:
 
     def get_sregs(self) -> Sregs:
         """Read segments, descriptor tables and control registers into a new record."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         sregs = Sregs()
         _call(self.fd, KVM_GET_SREGS, sregs)
@@ -1612,7 +1614,7 @@ class Vcpu:
 
     def get_fpu(self) -> Fpu:
         """Read x87 and SSE state into a new record."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         fpu = Fpu()
         _call_large(self.fd, KVM_GET_XSAVE, fpu)
@@ -1631,7 +1633,7 @@ class Vcpu:
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """Read model-specific registers by their index."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         return _read_msrs(self.fd, indices)
 
@@ -1644,7 +1646,7 @@ class Vcpu:
 
     def get_lapic(self) -> Lapic:
         """Read the local APIC's registers; needs a VM with an irqchip."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         lapic = Lapic()
         _call(self.fd, KVM_GET_LAPIC, lapic)
@@ -1661,7 +1663,7 @@ class Vcpu:
 
     def get_tsc_khz(self) -> int:
         """Return the frequency of the guest's time stamp counter in kHz."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         return _call(self.fd, KVM_GET_TSC_KHZ)
 
@@ -1676,7 +1678,7 @@ class Vcpu:
 
     def get_debugregs(self) -> dict[str, int]:
         """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         debugregs = kvm_debugregs()
         _call(self.fd, KVM_GET_DEBUGREGS, debugregs)
@@ -1686,7 +1688,7 @@ class Vcpu:
 
     def get_events(self) -> Events:
         """Read pending exceptions, interrupts and NMIs, and what blocks them."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         events = kvm_vcpu_events()
         _call(self.fd, KVM_GET_VCPU_EVENTS, events)
@@ -1735,7 +1737,7 @@ class Vcpu:
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         translation = kvm_translation(linear_address=address)
         _call(self.fd, KVM_TRANSLATE, translation)
@@ -1796,6 +1798,27 @@ class Vcpu:
         if self._state:
             self._complete_pending()
         self._debug(wanted, KVM_GUESTDBG_USE_SW_BP)
+
+    def discard_exit(self) -> None:
+        """Take back the access that waits for an answer: the vCPU stands before its instruction.
+
+        Registers can then be changed, and run() executes the instruction again, unless RIP was
+        changed as well. Of an instruction with several accesses, those that were already made are
+        made again, except by string instructions, which continue with the present one. What it would
+        have written to guest memory may be written, with zeros or ones. Raises UnansweredError if no
+        exit waits for an answer.
+        """
+        if self._state != UNANSWERED:
+            raise nothing_waits(self.index)
+        # KVM keeps the access until it is completed, wherever RIP points: so complete it, and undo that.
+        regs, fpu, events = Regs(), Fpu(), kvm_vcpu_events()
+        _call(self.fd, KVM_GET_REGS, regs)
+        _call_large(self.fd, KVM_GET_XSAVE, fpu)
+        _call(self.fd, KVM_GET_VCPU_EVENTS, events)
+        self._discard_pending()
+        _call_large(self.fd, KVM_SET_XSAVE, fpu)
+        _call(self.fd, KVM_SET_REGS, regs)  # also drops an exception of the instruction's
+        _call(self.fd, KVM_SET_VCPU_EVENTS, events)
 
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.

@@ -24,7 +24,7 @@ _WHY = {
     EXIT_PENDING: "another exit is pending: call run() to get it",
     RUNNING: "another thread runs it: kick() it and wait for its run() to return",
     UNANSWERED: "the guest waits for an answer: call complete(), refuse() or ignore() on the exit"
-    " that run() returned",
+    " that run() returned, or discard_exit()",
     CLOSED: "its machine is closed",
 }
 
@@ -33,6 +33,11 @@ def refusal(state: int, index: int) -> VcpuError:
     """The error for an operation that a vCPU in this state does not allow."""
     errors = {RUNNING: BusyError, CLOSED: ClosedError}
     return errors.get(state, UnansweredError)(f"vCPU {index}: {_WHY[state]}")
+
+
+def nothing_waits(index: int) -> VcpuError:
+    """The error for discarding an exit where none waits for an answer."""
+    return UnansweredError(f"vCPU {index}: no exit waits for an answer")
 
 
 def not_waiting(index: int) -> VcpuError:

@@ -223,6 +223,7 @@ from vmm_arch.lifecycle import (
     THIS_THREAD,
     UNANSWERED,
     not_waiting,
+    nothing_waits,
     refusal,
 )
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
@@ -1104,8 +1105,9 @@ class Vcpu:
     """A virtual CPU: its state, and running it.
 
     One thread at a time may use it; only :meth:`kick` is for other threads. Getting or setting
-    state first completes the guest's last instruction; while the guest waits for an answer it
-    raises :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
+    state first completes the guest's last instruction. While that waits for an answer, its state can
+    be read, as it is before the instruction; everything else raises
+    :class:`~vmm_arch.errors.UnansweredError`: answer first, or :meth:`discard_exit`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
     :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU. That check is reliable
@@ -1606,7 +1608,7 @@ class Vcpu:
 
     def get_regs(self) -> Regs:
         """Read the general registers into a new record."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         regs = Regs()
         self.read_registers(REGS, len(REGS), ctypes.byref(regs))
@@ -1623,7 +1625,7 @@ class Vcpu:
 
     def get_sregs(self) -> Sregs:
         """Read segments, descriptor tables and control registers into a new record."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         sregs = Sregs()
         self.read_registers(SREGS, len(SREGS), ctypes.byref(sregs))
@@ -1640,7 +1642,7 @@ class Vcpu:
 
     def get_fpu(self) -> Fpu:
         """Read x87 and SSE state into a new record."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         fpu = Fpu()
         self.read_registers(FPU, len(FPU), ctypes.byref(fpu))
@@ -1657,7 +1659,7 @@ class Vcpu:
 
     def get_msrs(self, indices: Iterable[int]) -> dict[int, int]:
         """Read model-specific registers by their index."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         return _read_msrs(self, indices)
 
@@ -1670,7 +1672,7 @@ class Vcpu:
 
     def get_lapic(self) -> Lapic:
         """Read the local APIC's registers; needs a VM with an irqchip."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         return _read_lapic(self)
 
@@ -1685,7 +1687,7 @@ class Vcpu:
 
     def get_tsc_khz(self) -> int:
         """Return the frequency of the guest's time stamp counter in kHz."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         return _capability(WHvCapabilityCodeProcessorClockFrequency).ProcessorClockFrequency // 1000
 
@@ -1700,7 +1702,7 @@ class Vcpu:
 
     def get_debugregs(self) -> dict[str, int]:
         """Read the debug registers by their names, ``dr0`` to ``dr3``, ``dr6`` and ``dr7``."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         values = (WHV_REGISTER_VALUE * len(DEBUG_REGISTERS))()
         self.read_registers(names_array(list(DEBUG_REGISTERS.values())), len(values), values)
@@ -1708,7 +1710,7 @@ class Vcpu:
 
     def get_events(self) -> Events:
         """Read pending exceptions, interrupts and NMIs, and what blocks them."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         return _pending_events(self)
 
@@ -1748,7 +1750,7 @@ class Vcpu:
 
     def translate(self, address: int) -> int | None:
         """Translate a guest-virtual to a guest-physical address; None if it is not mapped."""
-        if self._state:
+        if self._state and self._state != UNANSWERED:
             self._complete_pending()
         return _translate(self, address)
 
@@ -1806,6 +1808,22 @@ class Vcpu:
         if self._state:
             self._complete_pending()
         self.vm._intercept_breakpoints(self.index, bool(wanted))
+
+    def discard_exit(self) -> None:
+        """Take back the access that waits for an answer: the vCPU stands before its instruction.
+
+        Registers can then be changed, and run() executes the instruction again, unless RIP was
+        changed as well. Of an instruction with several accesses, those that were already made are
+        made again, except by string instructions, which continue with the present one. What it would
+        have written to guest memory may be written, with zeros or ones. Raises UnansweredError if no
+        exit waits for an answer.
+        """
+        if self._state != UNANSWERED:
+            raise nothing_waits(self.index)
+        if self._emulation.active:
+            self._emulation.discard()
+        self._emulated = None
+        self._state = IDLE
 
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.

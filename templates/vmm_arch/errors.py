@@ -50,7 +50,7 @@ class BusyError(VcpuError):
 
 
 class UnansweredError(VcpuError):
-    """The guest waits for an answer: call complete(), refuse() or ignore() on the exit first."""
+    """The guest waits for an answer: call complete(), refuse() or ignore() on the exit, or discard_exit()."""
 
 
 UnansweredReadError = UnansweredError

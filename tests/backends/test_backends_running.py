@@ -26,6 +26,7 @@ from vmm_arch.serve import serve
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.entry import Protected32, RealMode
 from vmm_arch.x86_64.exits import Exit, InterruptWindow, IoIn, IoOut, MsrRead, MsrWrite
+from vmm_arch.x86_64.msr import IA32_PAT
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 SPIN = b"\xeb\xfe"  # jmp $
@@ -88,9 +89,19 @@ class TestAccesses:
         vcpu = guest(IN_OUT_HLT)
         access = vcpu.run()
         assert repr(access) == "IoIn(port=0x10, size=1, count=1)"
-        for use in (vcpu.run, vcpu.get_regs, lambda: vcpu.set_msrs({}), lambda: vcpu.translate(0)):
+        for use in (vcpu.run, vcpu.save, lambda: vcpu.set_msrs({}), lambda: vcpu.step(True)):
             with pytest.raises(UnansweredReadError, match="vCPU 0: the guest waits"):
                 use()
+
+    def test_only_what_waits_for_an_answer_can_be_taken_back(self, guest: Start) -> None:
+        vcpu = guest(IN_OUT_HLT)
+        for run in (False, True):
+            if run:
+                vcpu.run().complete(1)
+                assert isinstance(vcpu.run(), IoOut)
+            with pytest.raises(UnansweredError, match="vCPU 0: no exit waits for an answer"):
+                vcpu.discard_exit()
+        assert isinstance(vcpu.run(), Halt)
 
     def test_state_is_new_once_the_read_is_answered(self, guest: Start) -> None:
         vcpu = guest(IN_OUT_HLT)
@@ -473,7 +484,7 @@ class TestMsrExits:
         assert isinstance(read, MsrRead)
         assert repr(read) == "MsrRead(index=0x12345678)"
         uses: list[Callable[[], object]] = [
-            vcpu.get_regs,
+            vcpu.save,
             vcpu.run,
             lambda: vcpu.set_msrs({}),
         ]
@@ -505,7 +516,7 @@ class TestMsrExits:
         assert isinstance(write, MsrWrite)
         assert repr(write) == "MsrWrite(index=0x12345678, value=0x2200000011)"
         with pytest.raises(UnansweredReadError):
-            vcpu.get_regs()
+            vcpu.save()
         write.complete()
         assert isinstance(vcpu.run(), Halt)
 
@@ -539,6 +550,23 @@ class TestMsrExits:
             regs = vcpu.get_regs()
             assert (regs.rip, regs.rax) == (0x1000, 0)
             assert differences(backend.state(vcpu), configured) == []
+
+    @pytest.mark.parametrize("code", [RDMSR, WRMSR], ids=["read", "write"])
+    def test_one_can_be_looked_at_and_taken_back(self, msr_guest: Start, code: bytes) -> None:
+        vcpu = msr_guest(code)
+        for _ in range(2):
+            exit: Any = vcpu.run()
+            assert isinstance(exit, MsrRead | MsrWrite)
+            before = vcpu.get_regs()
+            assert vcpu.get_msrs([IA32_PAT])
+            vcpu.discard_exit()
+            after = vcpu.get_regs()
+            assert (after.rip, after.rax, after.rdx) == (before.rip, before.rax, before.rdx)
+            with pytest.raises(UnansweredError, match="does not wait for an answer"):
+                exit.ignore()
+        after.rip += 2
+        vcpu.set_regs(after)
+        assert isinstance(vcpu.run(), Halt)
 
     def test_one_that_nobody_handles_ends_serving_by_name(self, msr_guest: Start) -> None:
         vcpu = msr_guest(RDMSR)

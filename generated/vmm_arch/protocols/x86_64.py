@@ -63,8 +63,9 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
     """A virtual CPU: its state, and running it.
 
     One thread at a time may use it; only :meth:`kick` is for other threads. Getting or setting
-    state first completes the guest's last instruction; while the guest waits for an answer it
-    raises :class:`~vmm_arch.errors.UnansweredError`. Every operation raises
+    state first completes the guest's last instruction. While that waits for an answer, its state can
+    be read, as it is before the instruction; everything else raises
+    :class:`~vmm_arch.errors.UnansweredError`: answer first, or :meth:`discard_exit`. Every operation raises
     :class:`~vmm_arch.errors.HypervisorError` if the hypervisor refuses,
     :class:`~vmm_arch.errors.ClosedError` after the VM was closed and
     :class:`~vmm_arch.errors.BusyError` while another thread runs the vCPU. That check is reliable
@@ -182,6 +183,16 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
         exception after all.
         """
 
+    def discard_exit(self) -> None:
+        """Take back the access that waits for an answer: the vCPU stands before its instruction.
+
+        Registers can then be changed, and run() executes the instruction again, unless RIP was
+        changed as well. Of an instruction with several accesses, those that were already made are
+        made again, except by string instructions, which continue with the present one. What it would
+        have written to guest memory may be written, with zeros or ones. Raises UnansweredError if no
+        exit waits for an answer.
+        """
+
     def run(self) -> Exit:
         """Run the guest until it exits, and return the exit, which is valid until the next run.
 
@@ -197,34 +208,36 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
 
 
 EFFECTS: Mapping[str, tuple[str, ...]] = {
-    "get_regs": ("completes pending",),
+    "get_regs": ("reads",),
     "set_regs": ("completes pending", "changes state"),
-    "get_sregs": ("completes pending",),
+    "get_sregs": ("reads",),
     "set_sregs": ("completes pending", "changes state"),
-    "get_fpu": ("completes pending",),
+    "get_fpu": ("reads",),
     "set_fpu": ("completes pending", "changes state"),
-    "get_msrs": ("completes pending",),
+    "get_msrs": ("reads",),
     "set_msrs": ("completes pending", "changes state"),
-    "get_lapic": ("completes pending",),
+    "get_lapic": ("reads",),
     "set_lapic": ("completes pending", "changes state"),
-    "get_tsc_khz": ("completes pending",),
+    "get_tsc_khz": ("reads",),
     "get_activity": ("completes pending",),
-    "get_debugregs": ("completes pending",),
-    "get_events": ("completes pending",),
+    "get_debugregs": ("reads",),
+    "get_events": ("reads",),
     "save": ("completes pending",),
     "restore": (),  # it discards what is pending, once it has looked at the state
-    "translate": ("completes pending",),
+    "translate": ("reads",),
     "inject_interrupt": ("completes pending", "changes state"),
     "inject_nmi": ("completes pending", "changes state"),
     "request_interrupt_window": ("completes pending", "changes state"),
     "step": ("completes pending",),
     "set_breakpoints": ("completes pending",),
     "intercept_breakpoints": ("completes pending",),
+    "discard_exit": (),  # it is for what waits for an answer
     "run": (),  # it does both itself, after it has taken the vCPU for its thread
     "kick": (),
 }
-"""Side effects of a vCPU's operations: whether they first complete the guest's last instruction,
-and whether the vCPU counts as configured, even in part, afterwards."""
+"""Side effects of a vCPU's operations: whether they first complete the guest's last instruction
+("reads": unless that waits for an answer), and whether the vCPU counts as configured, even in part,
+afterwards."""
 
 AnyVcpu: TypeAlias = Vcpu[Any, Any, Any, Any]
 """Any backend's vCPU."""

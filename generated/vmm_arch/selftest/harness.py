@@ -252,8 +252,6 @@ class Guest:
         if isinstance(exit, WriteExit):
             text += f", value {exit.value:#x}"
         try:
-            if isinstance(exit, ReadExit):
-                exit.ignore()  # registers cannot be read before the instruction is complete
             where = self.where()
             if where is None:
                 return text

@@ -21,7 +21,8 @@ _BACKEND, _VM = "Backend", "Vm"
 _REQUEST = "VmRequest"
 # What an operation of a vCPU may do beside what it is for, as the contract's table EFFECTS says it.
 COMPLETES_PENDING, CHANGES_STATE = "completes pending", "changes state"
-_EFFECTS = (COMPLETES_PENDING, CHANGES_STATE)
+READS = "reads"  # completes what is pending, unless that waits for an answer
+_EFFECTS = (COMPLETES_PENDING, CHANGES_STATE, READS)
 # What the arch functions' template has for every hypervisor.
 _WRITTEN_ONCE = ("close", "__enter__", "__exit__")
 # Operations that are planned, not written: what they are called among all operations.
@@ -57,6 +58,8 @@ class Operation:
     """Whether the guest's last instruction is completed first."""
     changes_state: bool = False
     """Whether a vCPU is not a new one afterwards."""
+    reads: bool = False
+    """Whether it only reads state: as completes_pending, unless the guest waits for an answer."""
 
     @property
     def planned(self) -> bool:
@@ -178,7 +181,7 @@ def _with_effects(source: SourceFile, operations: Mapping[str, Operation]) -> di
             problems.append(table.complaint(name, what=what, remedy=remedy))
         elif not isinstance(effects, tuple) or set(effects) - set(_EFFECTS):
             what = f"the effects of {name} are not a tuple of {' and '.join(map(repr, _EFFECTS))}"
-            problems.append(table.complaint(name, what=what, remedy="write one, both or ()"))
+            problems.append(table.complaint(name, what=what, remedy="write some of them or ()"))
     for name in wanted.keys() - table.entries.keys():
         what, remedy = f"EFFECTS lacks {name}", f'write "{name}": a tuple of {", ".join(_EFFECTS)}'
         problems.append(Problem(wanted[name].where, what, remedy))
@@ -189,6 +192,7 @@ def _with_effects(source: SourceFile, operations: Mapping[str, Operation]) -> di
             operation,
             completes_pending=COMPLETES_PENDING in found[name],
             changes_state=CHANGES_STATE in found[name],
+            reads=READS in found[name],
         )
         for name, operation in wanted.items()
     }

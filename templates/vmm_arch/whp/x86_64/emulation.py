@@ -186,6 +186,12 @@ class Emulation:
         """Answer a read with all of its values."""
         self._answers = [data[at : at + access.size] for at in range(0, len(data), access.size)]
 
+    def discard(self) -> None:
+        """Give up the instruction, but for the repetitions that are complete."""
+        self._single_step = False
+        self._commit()
+        self.active = False
+
     def close(self) -> None:
         """Destroy the emulator."""
         self.active = False
