@@ -238,6 +238,7 @@ from vmm_arch.exits import (
 from vmm_arch.forks import ForkLock, forks
 from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
 from vmm_arch.kvm_dirty_ring import DIRTY_RING_SIZE, DirtyRing
+from vmm_arch.lazy_pages import PageSourceError
 from vmm_arch.lifecycle import (
     CLOSED,
     COMPLETION_PENDING,
@@ -257,6 +258,7 @@ from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import BytesForm, Element, NumbersForm, RecordForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
+from vmm_arch.userfaultfd import UserfaultfdUnavailableError
 from vmm_arch.x86_64.address_space import AddressSpace
 from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
@@ -414,6 +416,7 @@ __all__ = [
     "On",
     "OtherExit",
     "OtherProtocolError",
+    "PageSourceError",
     "Protected32",
     "RealMode",
     "Reason",
@@ -431,6 +434,7 @@ __all__ = [
     "SystemEvent",
     "UnansweredError",
     "UnansweredReadError",
+    "UserfaultfdUnavailableError",
     "Vcpu",
     "VcpuError",
     "VcpuState",
@@ -1526,6 +1530,7 @@ class Vcpu:
                         self._kicks_seen = self._kicks
                         kicked = Kicked()
                         self._state = IDLE
+                        self.vm.memory.check_source()
                         return kicked
                 except OSError as error:
                     self._state = IDLE
@@ -2084,7 +2089,7 @@ class Vm:
         self._prepare = prepare
         install_kick_signal()
         opened = ExitStack()
-        memory.hold()
+        memory.hold(self)
         opened.callback(memory.release)
         self._opened = opened
         self._written = None

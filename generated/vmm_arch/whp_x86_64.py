@@ -214,6 +214,7 @@ from vmm_arch.exits import (
     SystemEvent,
 )
 from vmm_arch.forks import ForkLock, forks
+from vmm_arch.lazy_pages import PageSourceError
 from vmm_arch.lifecycle import (
     CLOSED,
     COMPLETION_PENDING,
@@ -233,6 +234,7 @@ from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import NumbersForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
+from vmm_arch.userfaultfd import UserfaultfdUnavailableError
 from vmm_arch.whp.x86_64.emulation import (
     WRITE,
     EmulatedAccess,
@@ -379,6 +381,7 @@ __all__ = [
     "On",
     "OtherExit",
     "OtherProtocolError",
+    "PageSourceError",
     "Protected32",
     "RealMode",
     "Reason",
@@ -396,6 +399,7 @@ __all__ = [
     "SystemEvent",
     "UnansweredError",
     "UnansweredReadError",
+    "UserfaultfdUnavailableError",
     "Vcpu",
     "VcpuError",
     "VcpuState",
@@ -1395,6 +1399,7 @@ class Vcpu:
         kicked = Kicked()
         self._kicks_seen = self._kicks
         self._state = IDLE
+        self.vm.memory.check_source()
         return kicked
 
     def _port_access(self) -> Exit | None:
@@ -2122,7 +2127,7 @@ class Vm:
         self._prepare = prepare
         install_kick_signal()
         opened = ExitStack()
-        memory.hold()
+        memory.hold(self)
         opened.callback(memory.release)
         self._opened = opened
         self._written = None

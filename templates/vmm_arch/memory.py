@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vmm_arch.backing import (
     File,
@@ -29,6 +30,7 @@ from vmm_arch.backing import (
 )
 from vmm_arch.forks import ForkLock
 from vmm_arch.host_writes import HostWrites, Views
+from vmm_arch.lazy_pages import LazyPages, PageSource
 from vmm_arch.sparse import write_sparse
 
 if TYPE_CHECKING:
@@ -111,6 +113,15 @@ class GuestMemory:
     regions must be whole ones, all taken at once; or `"transparent"`, an advice to make huge pages
     where the host can. Raises HugePagesUnavailableError without them. A file has pages of its own:
     for huge ones, give a descriptor of ``os.memfd_create(name, os.MFD_HUGETLB)``.
+
+    With `page_source`, pages are filled when somebody first uses them, by Linux's userfaultfd:
+    ``page_source(offset, size)`` returns so many bytes of what :meth:`save` would write, from that
+    offset on, more than the one page where several are missing. It is called by one thread at a
+    time: one that uses this memory, or one of its own for what a guest uses, so that the guest of a
+    snapshot far away starts at once. :meth:`populate` fills all. If it raises an error for a guest's
+    page, run() raises PageSourceError from then on. Raises UserfaultfdUnavailableError. ::
+
+        memory = GuestMemory(size, page_source=lambda offset, size: fetch(url, offset, size))
     """
 
     HOLES: ClassVar[tuple[range, ...]] = ()
@@ -126,6 +137,7 @@ class GuestMemory:
         offset: int = 0,
         shared: bool = False,
         huge_pages: HugePages | None = None,
+        page_source: PageSource | None = None,
     ) -> None:
         if isinstance(size_or_regions, int):
             size_or_regions = self._laid_out(size_or_regions)
@@ -139,11 +151,14 @@ class GuestMemory:
         # One mapping for all regions, so that creating and closing it succeed or fail as a whole. A
         # guest's large pages need host addresses that equal the guest-physical ones in the lower 21
         # bits (Linux, virt/kvm/api.rst, KVM_SET_USER_MEMORY_REGION); small memory has none. Files
-        # and huge pages are mapped without gaps: the system aligns those that have large pages.
-        gaps = file is None and huge_pages in (None, "transparent")
+        # and huge pages are mapped without gaps: the system aligns those that have large pages. So
+        # is memory that is filled page by page, in which there are none.
+        gaps = file is None and page_source is None and huge_pages in (None, "transparent")
         large = gaps and any(region.size >= LARGE_PAGE_SIZE for region in self.regions)
         alignment = LARGE_PAGE_SIZE if large else PAGE_SIZE
         padding = len(self.regions) * (alignment - PAGE_SIZE)
+        if page_source is not None and (file is not None or huge_pages is not None):
+            raise ValueError("page_source fills ordinary pages; leave out file and huge_pages")
         self._mapping = self._mapped(padding, file, offset, shared, huge_pages)
         # Only the number is kept: a ctypes object would prevent the mapping from being closed.
         self._host = ctypes.addressof(ctypes.c_char.from_buffer(self._mapping))
@@ -165,6 +180,12 @@ class GuestMemory:
             host += region.size
         self._shift = self._shifts[0]
         self._low, self._high = self._starts[0] - self._shift, self._ends[0] - self._shift
+        self._pages: LazyPages | None = None
+        if page_source is not None:
+            size = sum(region.size for region in self.regions)
+            self._pages = LazyPages(self._host, size, page_source)
+            weakref.finalize(self, self._pages.close)
+            self._low, self._high = 0, -1  # so that every access looks whether its pages are there
         self._holders = 0
         self._closes_when_released = False
         self._views = Views()
@@ -230,7 +251,7 @@ class GuestMemory:
             raise ValueError(
                 f"{region} is not a region of guest memory {self._listing()}; give one"
             )
-        return self._host + self._offset(region.address, region.size)
+        return self._host + self._locate(region.address, region.size)
 
     def save(self, file: File, offset: int = 0) -> None:
         """Write all memory to a file from byte `offset` on, as `file` of a new memory reads it.
@@ -277,11 +298,32 @@ class GuestMemory:
         """
         remap(self._mapping, pieces)
 
-    def hold(self) -> None:
-        """Prevent the memory from being closed; a VM calls this once before it maps the memory."""
+    def populate(self) -> None:
+        """Fill all pages that are missing from the `page_source`. Raises what that raises."""
+        self._require_open()
+        if self._pages is not None:
+            self._pages.fill(0, sum(region.size for region in self.regions))
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the `page_source` has not filled yet."""
+        return 0 if self._pages is None else self._pages.missing
+
+    def check_source(self) -> None:
+        """Raise PageSourceError if the `page_source` failed when a guest needed a page; for a VM."""
+        if self._pages is not None:
+            self._pages.check()
+
+    def hold(self, machine: Any = None) -> None:
+        """Prevent the memory from being closed; a VM calls this once before it maps the memory.
+
+        The `machine`'s vCPUs are kicked if the `page_source` fails.
+        """
         with self._lock:
             self._require_open()
             self._holders += 1
+        if self._pages is not None and machine is not None:
+            self._pages.add_machine(machine)
 
     def release(self) -> None:
         """Undo one hold(); a VM calls this once it no longer maps the memory."""
@@ -309,7 +351,10 @@ class GuestMemory:
                     f"memory is mapped into {self._holders} live VM(s); close them first"
                 )
             try:
-                self._mapping.close()
+                if self._pages is None:
+                    self._mapping.close()
+                else:
+                    self._pages.close(self._mapping.close)
             except BufferError:
                 raise MemoryInUseError(
                     "views of the memory are alive; release them, and views made from them, first"
@@ -393,7 +438,14 @@ class GuestMemory:
         yield Region(address, size)
 
     def _offset(self, address: int, size: int) -> int:
-        """The offset in the mapping of `size` bytes at guest-physical `address`."""
+        """The offset in the mapping of `size` bytes at guest-physical `address`, which are there."""
+        offset = self._locate(address, size)
+        if self._pages is not None:
+            self._pages.fill(offset, size)
+        return offset
+
+    def _locate(self, address: int, size: int) -> int:
+        """The same, whether or not their pages are there."""
         run = bisect_right(self._starts, address) - 1
         if run >= 0 and size >= 0 and address + size <= self._ends[run]:
             return address - self._shifts[run]

@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from vmm_arch.activity import Activity
 from vmm_arch.backing import File, HugePages
 from vmm_arch.breakpoint import HardwareBreakpoint
+from vmm_arch.lazy_pages import PageSource
 from vmm_arch.memory import Region
 from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
 from vmm_arch.report import Report
@@ -429,6 +430,7 @@ class Backend(Host, Protocol[VcpuT]):
         offset: int = 0,
         shared: bool = False,
         huge_pages: HugePages | None = None,
+        page_source: PageSource | None = None,
     ) -> Memory:
         """Allocate guest memory: a size in bytes, or exact regions; or map it from a file."""
 
