@@ -339,6 +339,7 @@ from vmm_arch.x86_64.state_forms import (
     CpuidForm,
     LapicForm,
     XsaveForm,
+    element_label,
     msr_element,
     msr_label,
     msr_of_element,
@@ -967,6 +968,9 @@ class _MsrsForm:
     def shape(self, saved: Sequence[Any]) -> object:
         at = range(MSR_HEADER, MSR_HEADER + 4)  # of the first index
         return [bytes(image)[byte::MSR_ENTRY] for image in saved for byte in at]
+
+    def label(self, name: str) -> str:
+        return element_label(name)
 
     def width(self, name: str) -> int | None:
         return None if msr_of_element(name) is None else 64

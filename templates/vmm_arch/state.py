@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from vmm_arch.errors import StateError
-from vmm_arch.state_forms import Element, Form, NamesBits
+from vmm_arch.state_forms import Element, Form, Labels, NamesBits
 
 VERSION: Final = 1
 """Of the JSON text."""
@@ -38,19 +39,26 @@ class StateSink:
 class Difference:
     """An element that two states do not have alike; None where a state does not have it."""
 
-    __slots__ = ("bits", "mine", "name", "theirs")
+    __slots__ = ("bits", "label", "mine", "name", "theirs")
 
     def __init__(
-        self, name: str, mine: int | None, theirs: int | None, bits: Mapping[str, int]
+        self,
+        name: str,
+        mine: int | None,
+        theirs: int | None,
+        bits: Mapping[str, int],
+        label: str = "",
     ) -> None:
         self.name = name
+        self.label = label or name
+        """The name, and what else it is known by."""
         self.mine = mine
         self.theirs = theirs
         self.bits = bits
         """The numbers of the value's bits, by their names, as far as they have names."""
 
     def __str__(self) -> str:
-        text = f"{self.name}: {_shown(self.mine)} -> {_shown(self.theirs)}"
+        text = f"{self.label}: {_shown(self.mine)} -> {_shown(self.theirs)}"
         if self.mine is not None and self.theirs is not None:
             if named := ", ".join(self.changed_bits(self.mine, self.theirs)):
                 text += f" ({named})"
@@ -158,6 +166,7 @@ class SavedState:
                         None if left is None else left.value,
                         None if right is None else right.value,
                         self._bits_of(sink, name),
+                        self._label_of(sink, name),
                     )
 
     def __eq__(self, other: object) -> bool:
@@ -186,7 +195,8 @@ class SavedState:
                     continue
                 bits = self._bits_of(sink, name)
                 named = " ".join(text for text, number in bits.items() if value >> number & 1)
-                lines.append(f"  {name} = {_shown(value)}" + f" ({named})" * bool(named))
+                label = self._label_of(sink, name)
+                lines.append(f"  {label} = {_shown(value)}" + f" ({named})" * bool(named))
             if zeros:
                 lines.append(f"  {zeros} {'others are' if zeros > 1 else 'other is'} 0")
         return "\n".join(lines)
@@ -282,8 +292,9 @@ class SavedState:
             mine, its = self._of_sink(sink) or {}, present._of_sink(sink) or {}
             lacking = [name for name in mine if name not in its]
             missing = [name for name in its if name not in mine]
-            problems += [f"{name}: this machine does not have it" for name in lacking]
-            problems += [f"{name}: the state does not say it" for name in missing]
+            label = partial(self._label_of, sink)
+            problems += [f"{label(name)}: this machine does not have it" for name in lacking]
+            problems += [f"{label(name)}: the state does not say it" for name in missing]
             for name in mine.keys() & its.keys():
                 if mine[name].bits != its[name].bits:
                     problems.append(
@@ -303,6 +314,11 @@ class SavedState:
         """The numbers of an element's bits by their names."""
         form = self._sinks[sink].form
         return form.bits(name) if isinstance(form, NamesBits) else self._bits.get(name, {})
+
+    def _label_of(self, sink: str, name: str) -> str:
+        """An element's name, and what else it is known by."""
+        form = self._sinks[sink].form
+        return form.label(name) if isinstance(form, Labels) else name
 
     def _taken_apart(self) -> dict[str, dict[str, Element]]:
         """The elements of each sink that the machine has."""
@@ -343,7 +359,11 @@ class SavedMachineState(SavedState):
         for index, (mine, theirs) in enumerate(zip(self.vcpus, other.vcpus, strict=False)):
             for found in mine._differences(theirs, with_live=with_live):
                 yield Difference(
-                    f"vCPU {index}: {found.name}", found.mine, found.theirs, found.bits
+                    f"vCPU {index}: {found.name}",
+                    found.mine,
+                    found.theirs,
+                    found.bits,
+                    f"vCPU {index}: {found.label}",
                 )
 
     def unfit_for(self, present: SavedState) -> list[str]:

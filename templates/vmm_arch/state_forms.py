@@ -48,6 +48,14 @@ class NamesBits(Protocol):
         """The numbers of an element's bits by their names, as far as they have names."""
 
 
+@runtime_checkable
+class Labels(Protocol):
+    """A form that says more of an element than its name, for people."""
+
+    def label(self, name: str) -> str:
+        """The name with what else is known: ``MSR 0x48 (MSR_IA32_SPEC_CTRL)``."""
+
+
 _RESERVED = re.compile(r"_(pad|bits|unit)_\d+|pad(ding)?\d*|reserved\d*|rsvd\d*|dummy\d*")
 """Members that are no state."""
 

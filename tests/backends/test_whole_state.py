@@ -32,7 +32,7 @@ from vmm_arch.x86_64.entry import Long64, RealMode
 from vmm_arch.x86_64.exits import IoOut
 from vmm_arch.x86_64.features import with_features
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
-from vmm_arch.x86_64.state_forms import msr_element, msr_of_element
+from vmm_arch.x86_64.state_forms import element_label, msr_element, msr_of_element
 from vmm_arch.x86_64.vocabulary import STATE
 from vmm_arch_gen.arch.hypervisor import read_hypervisor
 from vmm_arch_gen.project import Project
@@ -155,6 +155,25 @@ def test_a_state_prints_itself(guest: Callable[[bytes], Any]) -> None:
     assert "  rip = 0x1000\n" in text
     assert "others are 0\n" in text
     assert format(state) == text
+
+
+def test_an_msr_that_is_only_a_number_has_linuxs_name_as_well(
+    guest: Callable[[bytes], Any],
+) -> None:
+    """In text for people; names that programs use stay as they are."""
+    state = guest(b"\xf4").save()
+    number = next(name for name in state.elements if name.startswith("MSR ") and state[name] == 0)
+    label = element_label(number)
+    assert label.startswith(number)
+    known = next(n for n in state.elements if n.startswith("MSR ") and element_label(n) != n)
+    other = state.replace({known: state[known] ^ 2})
+    (difference,) = state.diff(other)
+    assert difference.name == known
+    assert str(difference).startswith(f"{element_label(known)}: 0x")
+    assert f"  {element_label(known)} = " in str(other if other[known] else state)
+    assert f'"{known}": ' in other.to_json()
+    assert element_label("MSR 0xce") == "MSR 0xce (MSR_PLATFORM_INFO)"
+    assert element_label("rax") == "rax"
 
 
 def test_a_difference_names_the_element_and_its_bits(guest: Callable[[bytes], Any]) -> None:

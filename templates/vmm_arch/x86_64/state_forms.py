@@ -190,6 +190,12 @@ def msr_label(index: int) -> str:
     return element if index in _element_names() else f"MSR {msr.msr_text(index)}"
 
 
+def element_label(name: str) -> str:
+    """An element's name, with Linux's name for an MSR that is only a number."""
+    index = msr_of_element(name) if name.startswith("MSR ") else None
+    return name if index is None else msr_label(index)
+
+
 @cache
 def _element_indices() -> dict[str, int]:
     return {name: index for index, name in _element_names().items()}

@@ -11,7 +11,7 @@ from vmm_arch.abi import whp_x86_64 as abi
 from vmm_arch.abi.whp_x86_64 import WHV_REGISTER_VALUE
 from vmm_arch.state_forms import Element, Leaf, leaves, read_leaf, write_leaf
 from vmm_arch.whp.x86_64.registers import MSRS, SEGMENTS, WIDE, RegisterImage
-from vmm_arch.x86_64.state_forms import XsaveForm, msr_element
+from vmm_arch.x86_64.state_forms import XsaveForm, element_label, msr_element
 
 _FIELDS: Final = {name: kind for name, kind, *_ in WHV_REGISTER_VALUE._fields_}
 _MSR_OF: Final = {number: index for index, number in MSRS.items() if number not in SEGMENTS}
@@ -56,6 +56,9 @@ class RegistersForm:
             return self._names[f"{head}.{path}"]
         rest = path.removeprefix(variant)
         return f"{self._names.get(f'{head}.{variant}', head)}{rest}"
+
+    def label(self, name: str) -> str:
+        return element_label(name)
 
     @property
     def numbers(self) -> tuple[int, ...]:
