@@ -15,6 +15,8 @@ from snapshot_files import BEFORE_HEADER, Parts, deep, mutated, parts_of
 from vmm_arch.errors import ClosedError, HypervisorError, SnapshotError, StateError
 from vmm_arch.memory import Region
 from vmm_arch.selftest.x86_64.harness import AnyBackend
+from vmm_arch.snapshot import file, image
+from vmm_arch.snapshot.positions import read_at
 from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.x86_64.entry import RealMode
 from vmm_arch.x86_64.exits import IoOut
@@ -114,6 +116,39 @@ def test_a_file_is_as_large_as_memory_and_costs_what_is_in_it(
         assert vm.memory.read(100 << 20, 9) == b"something"
 
 
+def test_memory_is_not_read_to_load_it(
+    arch: AnyBackend, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = saved.stat().st_size - 0xD000
+    read: list[int] = []
+
+    def watched(descriptor: int, at: int, size: int) -> bytes:
+        read.append(at + size)
+        return read_at(descriptor, at, size)
+
+    monkeypatch.setattr(file, "read_at", watched)
+    monkeypatch.setattr(image, "read_at", watched)
+    with arch.Snapshot.load(saved) as snapshot, snapshot.fork() as vm:
+        assert count(vm) == 2
+    assert max(read) <= begin
+    arch.Snapshot.load(saved, verify=True).close()
+    assert max(read) == begin + 0xD000
+
+
+def test_features_that_follow_from_vcpus_are_not_asked_of_a_host(
+    arch: AnyBackend, parts: Parts, tmp_path: Path
+) -> None:
+    data = parts.data
+    for entries in (data["host"], data["machine"]["cpuid"]):
+        leaf = entries["0x1"]
+        leaf[3] = hex(int(leaf[3], 16) | 1 << 28)  # more than one thread
+        leaf[2] = hex(int(leaf[2], 16) | 1 << 27)  # CR4.OSXSAVE
+    path = parts.with_data(data).write(tmp_path / "other")
+    with arch.Snapshot.load(path) as snapshot:
+        host = arch.supported_cpuid()
+        assert not snapshot._cpu.lacking(snapshot.configuration.requests, snapshot._host, host)
+
+
 def test_what_cannot_be_saved_leaves_the_old_file(arch: AnyBackend, saved: Path) -> None:
     old = saved.read_bytes()
     with take(arch) as snapshot:
@@ -183,8 +218,8 @@ def test_a_file_that_is_cut_anywhere_is_refused(arch: AnyBackend, saved: Path) -
 
 
 def test_a_file_that_goes_on_is_refused(arch: AnyBackend, saved: Path) -> None:
-    with open(saved, "ab") as file:
-        file.write(b"\0")
+    with open(saved, "ab") as longer:
+        longer.write(b"\0")
     [problem] = problems_of(arch, saved)
     assert problem.startswith("is longer than it says")
 
@@ -213,11 +248,11 @@ def test_no_bit_can_flip_unseen(arch: AnyBackend, saved: Path) -> None:
 
 
 def flipped(path: Path, bit: int) -> None:
-    with open(path, "r+b") as file:
-        file.seek(bit // 8)
-        byte = file.read(1)[0]
-        file.seek(bit // 8)
-        file.write(bytes([byte ^ 1 << bit % 8]))
+    with open(path, "r+b") as opened:
+        opened.seek(bit // 8)
+        byte = opened.read(1)[0]
+        opened.seek(bit // 8)
+        opened.write(bytes([byte ^ 1 << bit % 8]))
 
 
 @pytest.mark.parametrize(

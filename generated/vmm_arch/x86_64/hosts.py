@@ -15,6 +15,8 @@ from vmm_arch.x86_64.features import cpuid_features, feature_bits
 
 _REGISTERS: Final = ("eax", "ebx", "ecx", "edx")
 _WORDS: Final = range(1 << 32)
+_OF_MACHINES: Final = frozenset({"ht", "cmp_legacy", "osxsave", "ospke"})
+"""Features that follow from the number of vCPUs and from what a guest enables, not from the host."""
 
 
 class SnapshotProcessor:
@@ -46,7 +48,7 @@ class SnapshotProcessor:
     ) -> list[str]:
         """The features, by name; and if there are any, the processor that had them."""
         former = list(former)
-        wanted = cpuid_features(requests["cpuid"]) & cpuid_features(former)
+        wanted = (cpuid_features(requests["cpuid"]) & cpuid_features(former)) - _OF_MACHINES
         lacking = sorted(wanted - cpuid_features(present))
         bits = feature_bits()
         problems = [
