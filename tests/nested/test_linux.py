@@ -58,6 +58,7 @@ BOOTS = {
         with_cpus(1, 2, 4)
         | {
             "vmlinux": run("vmlinux --memory 192M --append quiet"),
+            "vmlinux-pvh": run("vmlinux --memory 192M --append quiet --protocol pvh"),
             README: "python3 readme_kvm.py",
         },
     ),
