@@ -45,12 +45,13 @@ class WrittenMemory:
     what it tells before either is asked.
     """
 
-    __slots__ = ("_guests", "_host", "_pages", "_ranges", "baseline")
+    __slots__ = ("_guests", "_host", "_latest", "_pages", "_ranges", "baseline")
 
     def __init__(self, host: HostWrites) -> None:
         self._host = host
         self._guests: set[int] = set()
         """What dirty_pages() has not returned yet."""
+        self._latest: list[int] = []
         self._pages: set[int] = set()
         self._ranges: list[Range] = []
         """What was written since the baseline, as far as it is known."""
@@ -68,20 +69,51 @@ class WrittenMemory:
         found, self._guests = self._guests, set()
         return sorted(found)
 
+    def forget_guests(self) -> None:
+        """Clear them."""
+        self._guests.clear()
+
     def since_baseline(self) -> list[Range]:
         """What was written since the baseline, whole pages, ascending, apart from each other."""
-        if self.baseline is not None:
-            pages, ranges = self._host.take()
-            self._pages |= pages
-            self._ranges += ranges
-        return list(runs(self._pages, self._ranges))
+        return self.changed([])
+
+    def changed(self, pages: list[int]) -> list[Range]:
+        """The same, with pages that the guest has written and that note() was not given."""
+        self._latest += pages
+        written, ranges = self._host.take()
+        self._pages |= written
+        self._ranges += ranges
+        if self._pages or self._ranges:
+            return list(runs([*self._latest, *self._pages], self._ranges))
+        return adjacent(self._latest)
 
     def begin(self, baseline: object) -> None:
         """Forget what was written: from now on memory is like ``baseline``."""
         self._host.take()
+        self.is_like(baseline)
+
+    def is_like(self, baseline: object) -> None:
+        """The same, if that is true but for what was written since changed() was called last."""
+        self._latest.clear()
         self._pages.clear()
         self._ranges.clear()
         self.baseline = baseline
+
+
+def adjacent(pages: list[int]) -> list[Range]:
+    """Pages, which it sorts, as runs of adjacent ones: many times quicker than runs()."""
+    if not pages:
+        return []
+    pages.sort()
+    found = []
+    begin = end = pages[0]
+    for page in pages:
+        if page > end:
+            found.append((begin, end))
+            begin = page
+        end = page + PAGE_SIZE
+    found.append((begin, end))
+    return found
 
 
 def runs(pages: Iterable[int], ranges: Iterable[Range] = ()) -> Iterator[Range]:

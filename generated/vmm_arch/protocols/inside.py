@@ -53,6 +53,12 @@ class VcpuInside(VcpuFrame, Protocol):
     def _drop_pending_exit(self) -> None:
         """Discard the pending exit, so that the state is no longer EXIT_PENDING."""
 
+    def _end_reset(self) -> None:
+        """Let the vCPU be used again after its state was reset: the state is IDLE.
+
+        Or COMPLETION_PENDING, if the hypervisor takes some of it when the vCPU is entered next.
+        """
+
     def _close(self) -> None:
         """Release the vCPU's hypervisor resources; the state is CLOSED from then on.
 
@@ -90,6 +96,8 @@ class VmFrame(VmRequest, Protocol):
     """By index."""
     _opened: ExitStack | None
     """The steps that ``close`` undoes, the last first; None once closed."""
+    _reset_plan: Any
+    """Of the last ``reset_to``, or None."""
     _written: WrittenMemory | None
     """What of its memory was written; None without ``track_dirty``."""
 

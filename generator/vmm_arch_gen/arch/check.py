@@ -80,7 +80,9 @@ def _planned(operation: Operation, hypervisor: Hypervisor) -> Iterator[Problem]:
     table = hypervisor.table_of_sinks
     if macro in hypervisor.unsupported or table is None:
         return
-    if macro == "take_snapshot" and (lacking := _STATE_OF_VM & hypervisor.unsupported.keys()):
+    if macro in ("take_snapshot", "reset_to") and (
+        lacking := _STATE_OF_VM & hypervisor.unsupported.keys()
+    ):
         name = min(lacking)
         what = f"{name} is declared unsupported, and {macro} needs it"
         remedy = f'declare it, too: {{% set {macro} = unsupported("reason") %}}'
@@ -103,7 +105,7 @@ def _private_macros(
     own: dict[str, tuple[str, ...]] = {
         macro: (PROTOCOLS["Vcpu" if sink.scope == "vcpu" else "Vm"], sink.variable)
         for sink in hypervisor.sinks.values()
-        for macro in (sink.operation, sink.reads, sink.restores)
+        for macro in (sink.operation, sink.reads, sink.restores, sink.resets)
         if macro
     }
     yield from _requests(hypervisor)

@@ -110,9 +110,12 @@ def _sinks(contract: Contract, hypervisor: Hypervisor, abi: Abi) -> Iterator[Pro
             ("operation", "written", sink.operation),
             ("reads", "read", sink.reads or ""),
             ("restores", "restored", sink.restores or ""),
+            ("resets", "reset", sink.resets or ""),
         ):
             if macro and (macro not in hypervisor.macros or macro in SECTIONS):
                 if entry == "restores" and macro == sink.operation:
+                    continue
+                if entry == "resets" and macro in (sink.operation, sink.restores):
                     continue
                 what = f"the sink {sink.name} is {verb} by {macro}, which is not a macro here"
                 near = did_you_mean(macro, list(hypervisor.macros))

@@ -32,6 +32,7 @@ PLANNED = {
     ("Vm", "save"): "save_vm",
     ("Vm", "restore"): "restore_vm",
     ("Vm", "take_snapshot"): "take_snapshot",
+    ("Vm", "reset_to"): "reset_to",
 }
 # What the frame of every backend module calls, by protocol, and the arguments that it keeps.
 _CALLED = (("Vcpu", "run"), ("Vcpu", "kick"), ("Host", "install_kick_signal"))

@@ -76,7 +76,7 @@ class Hypervisor:
             str(row.get(key))
             for row in rows
             if isinstance(row, Mapping)
-            for key in ("operation", "reads", "restores")
+            for key in ("operation", "reads", "restores", "resets")
         }
 
     def of(self, scope: str) -> list[Sink]:

@@ -20,6 +20,7 @@ SECTIONS = {
     "calls": "calls.py.j2",
     "host": "host.py.j2",
     "vcpu_state": "vcpu_state.py.j2",
+    "resetting": "reset.py.j2",
     "exits": "exits.py.j2",
     "exit_reported": "exits.py.j2",
     "vcpu_slots": "vcpu.py.j2",
@@ -29,7 +30,16 @@ SECTIONS = {
 }
 """The sections of a module that are no operations: macros without parameters, by their file."""
 OPTIONAL = (
-    *("imports", "definitions", "calls", "host", "vcpu_state", "exits", "exit_reported"),
+    *(
+        "imports",
+        "definitions",
+        "calls",
+        "host",
+        "vcpu_state",
+        "resetting",
+        "exits",
+        "exit_reported",
+    ),
     *("vcpu_slots", "vm_slots", "vm_members"),
 )
 """The sections that a hypervisor may do without."""

@@ -23,6 +23,15 @@ _ENTRIES = {
         False,
         '"restore_regs", the macro that writes what was read, if not the operation',
     ),
+    "resets": (
+        False,
+        '"reset_regs", the macro that writes it in a reset, or unsupported("why it needs no reset")',
+    ),
+    "prepares": (
+        False,
+        '"bytearray(fpu)", what that macro is given, laid out once; None to skip it',
+    ),
+    "kind": (False, '"clock", which a reset lets run on unless it is asked for'),
     "of": (False, '"machine", if it is not a vCPU\'s'),
     "saved": (False, '"kvm_sregs2", the record that is read, if not the constructor'),
     "form": (False, '"MsrForm()", what takes apart what is read, if it is not a record'),
@@ -41,7 +50,16 @@ _ENTRIES = {
     "names": (False, '"enum WHV_REGISTER_NAME", the enumerators that its keys are'),
     "own": (False, '("WHvRegisterSint*",), names that no element has'),
 }
-_IDENTIFIERS = ("operation", "reads", "restores", "saved", "constructor", "variable", "type")
+_IDENTIFIERS = (
+    "operation",
+    "reads",
+    "restores",
+    "resets",
+    "saved",
+    "constructor",
+    "variable",
+    "type",
+)
 # What a sink needs that is only read and written as it was.
 _NEEDED_OF_WHOLE = ("shape", "variable", "reads")
 
@@ -69,6 +87,14 @@ class Sink:
     """The macro that reads it; None if its state cannot be saved."""
     restores: str | None
     """The macro that writes what was read; None if that is given at creation."""
+    resets: str | None
+    """The macro that writes it in a reset; None if that is not necessary."""
+    needs_no_reset: str
+    """Why it is not."""
+    prepares: str | None
+    """An expression for what ``resets`` is given, if not what was read; None in it is for nothing."""
+    is_clock: bool
+    """Whether a reset lets it run on unless it is asked for."""
     saved: str | None
     """The record that is read."""
     form: str | None
@@ -184,7 +210,11 @@ def _well_formed(key: str, value: object) -> bool:
             return all(_layout(row) is not None for row in value.values())
         case "shape", str():
             return value in get_args(Shape)
-        case "when" | "form", str():
+        case "resets", Unsupported():
+            return True
+        case "kind", str():
+            return value == "clock"
+        case "when" | "form" | "prepares", str():
             return _expression(value)
         case "value" | "names" | "inside", str():
             return True
@@ -221,6 +251,7 @@ def _sink(table: Table, name: str, order: int, row: Mapping[str, object]) -> Sin
     layouts = {type: _layout(given) for type, given in _entries(composites).items()}
     assert shape in ("record", "keywords", "table", "whole")
     operation = text("operation") or ""
+    reason = row.get("resets")
     record = text("constructor") if shape == "record" else None
     return Sink(
         name=name,
@@ -228,7 +259,11 @@ def _sink(table: Table, name: str, order: int, row: Mapping[str, object]) -> Sin
         scope="machine" if row.get("of") == "machine" else "vcpu",
         operation=operation,
         reads=text("reads"),
-        restores=text("restores") or operation or None,
+        restores=(restores := text("restores") or operation or None),
+        resets=None if isinstance(reason, Unsupported) else text("resets") or restores,
+        needs_no_reset=reason.reason if isinstance(reason, Unsupported) else "",
+        prepares=text("prepares"),
+        is_clock=row.get("kind") == "clock",
         saved=text("saved") or (None if text("form") else record),
         form=text("form"),
         inside=text("inside") or "",

@@ -74,6 +74,12 @@ class WholeState:
                     "self._check_stopped()\nself._complete_all()\n"
                     "return Snapshot.of(self, devices or {}, base)"
                 )
+            case "reset_to":
+                return (
+                    "if not isinstance(snapshot, Snapshot):\n"
+                    '    raise TypeError(f"expected Snapshot, got {type(snapshot).__name__}")\n'
+                    "reset_machine(self, snapshot, tsc, frozenset(unchanged), _RESET_CALLS)"
+                )
         return (
             "if not isinstance(state, VmState):\n"
             '    raise TypeError(f"expected VmState, got {type(state).__name__}")\n'
@@ -106,9 +112,14 @@ class WholeState:
 
     def functions(self) -> str:
         """The functions that read and write all state, in the order that the rules ask for."""
-        return "\n\n".join(
+        texts = [
             text for scope in self.scopes() for text in (self._read(scope), self._write(scope))
-        )
+        ]
+        if "reset_to" in self._contract.operations and "machine" in self.scopes():
+            for scope in _SCOPES:
+                texts += [self._prepare(scope), self._reset(scope)]
+            texts.append(self._reset_calls())
+        return "\n\n".join(texts)
 
     def _class(self, scope: str) -> str:
         _, name = _SCOPES[scope]
@@ -223,6 +234,70 @@ class WholeState:
                 within, text = f"    {within}", indent(text, "    ")
             lines += [f"    {within}", indent(text, "        ")]
         return "\n".join(lines)
+
+    def _prepare(self, scope: str) -> str:
+        owner, state = _SCOPES[scope]
+        name = _OWNERS[scope]
+        lines = [
+            f"def _prepare_{name}({name}: {owner}, state: {state}, left_out: frozenset[str])"
+            " -> dict[str, Any]:",
+            '    """Lay out what resets to a state write; None for what they do not."""',
+        ]
+        prepared = "{n: None if n in left_out else s for n, s in state._saved.items()}"
+        if not any(sink.prepares for sink in self._hypervisor.of(scope)):
+            return "\n".join([*lines, f"    return {prepared}"])
+        lines.append(f"    prepared = {prepared}")
+        for sink in self._hypervisor.of(scope):
+            if sink.prepares is not None:
+                key, variable = _quoted(sink.name), sink.variable
+                lines += [
+                    f"    {variable} = prepared[{key}]",
+                    f"    if {variable} is not None:",
+                    f"        prepared[{key}] = {sink.prepares}",
+                ]
+        return "\n".join([*lines, "    return prepared"])
+
+    def _reset(self, scope: str) -> str:
+        owner, _ = _SCOPES[scope]
+        name = _OWNERS[scope]
+        more = "" if scope == "vcpu" else ", vcpus: Sequence[Mapping[str, Any]]"
+        lines = [
+            f"def _reset_{name}({name}: {owner}, prepared: Mapping[str, Any]{more}) -> None:",
+            '    """Write what the guest may have changed since."""',
+        ]
+        for sink in self._sinks("write", scope):
+            if sink is None:
+                lines.append(
+                    "    for vcpu, of_vcpu in zip(vm.vcpus, vcpus, strict=True):\n"
+                    "        _reset_vcpu(vcpu, of_vcpu)"
+                )
+            elif sink.resets is None:
+                because = f"Not {sink.name}: {sink.needs_no_reset}."
+                lines += (f"    # {line}" for line in wrap(because, 92))
+            else:
+                lines += self._reasons("write", sink.name)
+                text = self._inline(sink.resets, name, sink.variable)
+                lines.append(f"    {sink.variable} = prepared[{_quoted(sink.name)}]")
+                lines.append(f"    if {sink.variable} is not None:")
+                lines.append(indent(text, "        "))
+        return "\n".join(lines)
+
+    def _reset_calls(self) -> str:
+        sinks = [s for s in self._hypervisor.sinks.values() if s.resets]
+        groups: dict[str, list[str]] = {}
+        for group, slots in self._hypervisor.slots.items():
+            groups.setdefault(slots.sink, []).append(group)
+        held = "".join(
+            f"{_quoted(sink.name)}: ({', '.join(map(_quoted, groups[sink.name]))},), "
+            for sink in sinks
+            if sink.name in groups
+        )
+        clocks = "".join(f"{_quoted(sink.name)}, " for sink in sinks if sink.is_clock)
+        return (
+            "_RESET_CALLS: Final = ResetCalls(\n"
+            "    read=_read_vm,\n    prepare_vcpu=_prepare_vcpu,\n    prepare_vm=_prepare_vm,\n"
+            f"    reset=_reset_vm,\n    groups={{{held}}},\n    clocks=frozenset(({clocks})),\n)"
+        )
 
     def _reasons(self, verb: str, name: str) -> Iterator[str]:
         """Why a step comes after others, as comments."""

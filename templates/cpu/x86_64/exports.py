@@ -16,6 +16,7 @@ EXPORTS = {
         "StateError",
         "UnansweredError",
         "UnansweredReadError",
+        "UnfinishedResetError",
         "VcpuError",
     ],
     "vmm_arch.breakpoint": ["HardwareBreakpoint", "On"],

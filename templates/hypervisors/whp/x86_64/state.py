@@ -96,6 +96,7 @@ SINKS = {
         "form": 'NumbersForm("tsc")',
         "variable": "tsc",
         "running": ("tsc",),
+        "kind": "clock",
     },
     "deadline": {
         "reads": "read_deadline",
@@ -123,6 +124,7 @@ SINKS = {
         "form": 'SequenceForm("tsc")',
         "variable": "counters",
         "running": ("tsc*",),
+        "kind": "clock",
         "when": 'platform.has("WHvSuspendPartitionTime")',
     },
 }
