@@ -54,6 +54,10 @@ class UnansweredError(VcpuError):
     """The guest waits for an answer: call complete(), refuse() or ignore() on the exit, or discard_exit()."""
 
 
+class UnfinishedResetError(VcpuError):
+    """A reset_to() of the machine ended in the middle: call it again, or close the machine."""
+
+
 UnansweredReadError = UnansweredError
 """The former name, from when only reads waited for answers."""
 

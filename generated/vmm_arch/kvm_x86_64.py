@@ -154,6 +154,9 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SET_VCPU_EVENTS,
     KVM_SET_XCRS,
     KVM_SET_XSAVE,
+    KVM_SYNC_X86_EVENTS,
+    KVM_SYNC_X86_REGS,
+    KVM_SYNC_X86_SREGS,
     KVM_SYSTEM_EVENT_CRASH,
     KVM_SYSTEM_EVENT_RESET,
     KVM_SYSTEM_EVENT_SHUTDOWN,
@@ -192,6 +195,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_segment,
     kvm_sregs,
     kvm_sregs2,
+    kvm_sync_regs,
     kvm_translation,
     kvm_userspace_memory_region,
     kvm_vcpu_events,
@@ -218,6 +222,7 @@ from vmm_arch.errors import (
     StateError,
     UnansweredError,
     UnansweredReadError,
+    UnfinishedResetError,
     VcpuError,
     unsupported,
 )
@@ -247,6 +252,7 @@ from vmm_arch.lifecycle import (
     RUNNING,
     THIS_THREAD,
     UNANSWERED,
+    UNFINISHED,
     not_waiting,
     nothing_waits,
     refusal,
@@ -254,6 +260,7 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
+from vmm_arch.snapshot.reset import ResetCalls, ResetPlan, reset_machine
 from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import BytesForm, Element, NumbersForm, RecordForm, SequenceForm
@@ -325,6 +332,7 @@ from vmm_arch.x86_64.msr import (
     IA32_SYSENTER_EIP,
     IA32_SYSENTER_ESP,
     IA32_TSC,
+    IA32_TSC_ADJUST,
     IA32_TSC_AUX,
     MISC_ENABLE_FAST_STRINGS,
     MTRR_ENABLE,
@@ -435,6 +443,7 @@ __all__ = [
     "SystemEvent",
     "UnansweredError",
     "UnansweredReadError",
+    "UnfinishedResetError",
     "UserfaultfdUnavailableError",
     "Vcpu",
     "VcpuError",
@@ -570,6 +579,8 @@ IMMEDIATE_EXIT: Final = kvm.offset(kvm_run, "immediate_exit")
 EXIT_REASON: Final = kvm.offset(kvm_run, "exit_reason")
 MMIO_AT: Final = kvm.offset(kvm_run, "mmio")
 MMIO_DATA_AT: Final = MMIO_AT + kvm.offset(kvm_run_mmio, "data")
+SYNC_DIRTY: Final = kvm.offset(kvm_run, "kvm_dirty_regs")
+"""Which of the page's registers the next KVM_RUN takes."""
 NO_REASON: Final = 0xFF
 """A value that KVM never uses as an exit reason."""
 NOTHING_HAPPENED: Final = (NO_REASON, KVM_EXIT_INTR)
@@ -600,6 +611,11 @@ CR8_AT: Final = kvm.offset(kvm_run, "cr8")
 _BETWEEN: Final = kvm.offset(kvm_run, "io") - EXIT_REASON - 4
 _unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
 """The exit reason, and the members of ``kvm_run.io``, valid for KVM_EXIT_IO."""
+
+SYNC_REGS_AT: Final = kvm.offset(kvm_run, "s") + kvm.offset(kvm_sync_regs, "regs")
+SYNC_SREGS_AT: Final = kvm.offset(kvm_run, "s") + kvm.offset(kvm_sync_regs, "sregs")
+SYNC_EVENTS_AT: Final = kvm.offset(kvm_run, "s") + kvm.offset(kvm_sync_regs, "events")
+CR8_OF_SREGS: Final = kvm.offset(kvm_sregs, "cr8")
 
 KVM_ENOSYS: Final = 1000
 """The result for an unknown hypercall (linux/kvm_para.h)."""
@@ -1200,6 +1216,104 @@ def _instruction_of(run: kvm_run) -> bytes:
     return bytes(failed.insn_bytes[: failed.insn_size]) if known else b""
 
 
+# From templates/hypervisors/kvm/x86_64/reset.py.j2, resetting
+class _MsrReset:
+    """The MSRs of a vCPU, for resets: read by one call, and those that changed written by another.
+
+    A guest may have written any of them without an exit, and rarely has. Writing all takes as long
+    as reading, but makes KVM forget what it has mapped, for instance when it is given memory types.
+    """
+
+    def __init__(self, vcpu: Vcpu, images: Sequence[Any]) -> None:
+        running = _SINKS_OF_VCPU["msrs"].running
+        values = {
+            index: value
+            for image in images
+            for index, _, value in struct.iter_unpack("<IIQ", bytes(image)[MSR_HEADER:])
+            if msr_element(index) not in running
+        }
+        self._wanted = [(bytes(i), (len(i) - MSR_HEADER) // MSR_ENTRY) for i in _msr_images(values)]
+        self._present = [bytearray(image) for image, _ in self._wanted]
+        self._offset = self._present_offset(vcpu, values)
+
+    def _present_offset(self, vcpu: Vcpu, wanted: Mapping[int, int]) -> int | None:
+        """The offset of the time stamp counter, unless the guest has changed it already."""
+        if IA32_TSC_ADJUST not in wanted or not _abilities(vcpu.vm).tsc_offset:
+            return None
+        adjusted = _read_msrs(vcpu.fd, [IA32_TSC_ADJUST])[IA32_TSC_ADJUST]
+        return _read_counter(vcpu.fd)[1] - adjusted + wanted[IA32_TSC_ADJUST]
+
+    def write(self, vcpu: Vcpu) -> None:
+        for present, (wanted, count) in zip(self._present, self._wanted, strict=True):
+            if _call_stopped(vcpu.fd, KVM_GET_MSRS, present) != count or present != wanted:
+                self._write_changed(vcpu, wanted)
+
+    def _write_changed(self, vcpu: Vcpu, wanted: bytes) -> None:
+        values = {i: v for i, _, v in struct.iter_unpack("<IIQ", wanted[MSR_HEADER:])}
+        present = _read_msrs(vcpu.fd, values)
+        changed = {index: value for index, value in values.items() if present[index] != value}
+        _write_msrs(vcpu.fd, _msrs_image(changed))
+        if IA32_TSC_ADJUST in changed and self._offset is not None:
+            # Whatever a guest adds to its counter is added to this MSR, also if it writes the
+            # counter itself. Writing the MSR from here does not change the counter back.
+            _write_offset(vcpu.fd, self._offset)
+
+
+def _call_stopped(fd: int, request: int, argument: bytearray) -> int:
+    """Make a KVM call that holds the GIL, which costs less, for a vCPU that no thread runs."""
+    try:
+        result: int = ioctl(fd, request, argument)
+        return result
+    except OSError as error:
+        raise kvm.refused(error, request, vars(abi), CAUSES) from None
+
+
+def _sync(vcpu: Vcpu, at: int, registers: Any, which: int) -> None:
+    """Have the next KVM_RUN take registers from the page, without a call (KVM_CAP_SYNC_REGS).
+
+    The kernels that can save a state all have it for these registers.
+    """
+    page = vcpu._page
+    page[at : at + len(registers)] = registers
+    page[SYNC_DIRTY] |= which
+
+
+def _can_sync(vcpu: Vcpu) -> bool:
+    """Whether registers may be written last, by the next KVM_RUN.
+
+    Not with an irqchip: a vCPU that waits to be started does not look at the page, and the local
+    APIC is written after them. Nor if there may be a state of nested guests, which is, too.
+    """
+    return not (vcpu.vm.irqchip or _can_nest(vcpu))
+
+
+def _can_nest(vcpu: Vcpu) -> bool:
+    """Whether CPUID lets the guest use VMX or SVM, and so have guests of its own."""
+    return _can(vcpu, 1, "ecx", 1 << 5) or _can(vcpu, 0x80000001, "ecx", 1 << 2)
+
+
+def _sregs_to_reset(vcpu: Vcpu, sregs: kvm_sregs2) -> kvm_sregs2 | bytes:
+    """As KVM_SET_SREGS2 takes them, or as the page has them, with no interrupt: events have that."""
+    if sregs.flags or not _can_sync(vcpu):  # PDPTRs, which the page does not have
+        return sregs
+    same = kvm.offset(kvm_sregs2, "flags")
+    return bytes(sregs)[:same] + bytes(ctypes.sizeof(kvm_sregs) - same)
+
+
+def _reset_sregs(vcpu: Vcpu, sregs: kvm_sregs2 | bytes) -> None:
+    if isinstance(sregs, bytes):
+        _sync(vcpu, SYNC_SREGS_AT, sregs, KVM_SYNC_X86_SREGS)
+        vcpu._page[CR8_AT : CR8_AT + 8] = sregs[CR8_OF_SREGS : CR8_OF_SREGS + 8]
+    else:
+        _call(vcpu.fd, KVM_SET_SREGS2, sregs)
+        _set_cr8(vcpu, sregs.cr8)
+
+
+def _can(vcpu: Vcpu, leaf: int, register: str, bits: int) -> bool:
+    """Whether a vCPU's CPUID has any of some features."""
+    return any(e.function == leaf and getattr(e, register) & bits for e in vcpu.cpuid)
+
+
 class Vcpu:
     """A virtual CPU: its state, and running it.
 
@@ -1319,6 +1433,10 @@ class Vcpu:
                 self._state = EXIT_PENDING
         if self._state == EXIT_PENDING:
             raise refusal(EXIT_PENDING, self.index)
+
+    def _end_reset(self) -> None:
+        """Let the vCPU be used again after its state was reset."""
+        self._state = COMPLETION_PENDING if self._page[SYNC_DIRTY] else IDLE
 
     def _drop_pending_exit(self) -> None:
         """Discard the pending exit."""
@@ -1480,6 +1598,8 @@ class Vcpu:
                 self._unanswered.ignore()
             elif self._state == EXIT_PENDING:
                 self._drop_pending_exit()
+            elif self._state == UNFINISHED:
+                raise refusal(UNFINISHED, self.index)
             else:
                 with suppress(UnansweredError):
                     self._complete_pending()
@@ -1537,7 +1657,7 @@ class Vcpu:
                         self.vm.memory.check_source()
                         return kicked
                 except OSError as error:
-                    self._state = IDLE
+                    self._state = UNFINISHED if self._page[SYNC_DIRTY] else IDLE
                     raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
 
             reason, direction, size, port, count, at = _unpack_io(self._page, EXIT_REASON)
@@ -1856,6 +1976,7 @@ class Vm:
         "_opened",
         "_prepare",
         "_undoing",
+        "_reset_plan",
         "_vcpu_count",
         "_written",
         "irqchip",
@@ -1888,6 +2009,8 @@ class Vm:
     """In which process it is known what the vCPUs' threads are doing."""
     _written: WrittenMemory | None
     """What of its memory was written; None if that is not tracked."""
+    _reset_plan: ResetPlan | None
+    """Of the last reset_to()."""
     _vcpu_count: int
     _device: int | None
     _prepare: Callable[[Vm], object] | None
@@ -2096,7 +2219,7 @@ class Vm:
         memory.hold(self)
         opened.callback(memory.release)
         self._opened = opened
-        self._written = None
+        self._written = self._reset_plan = None
         if self.track_dirty:
             host = memory.watch()
             opened.callback(memory.unwatch, host)
@@ -2148,7 +2271,7 @@ class Vm:
         _call(self.fd, KVM_IRQ_LINE, level)
 
     def dirty_pages(self) -> list[int]:
-        """Return and clear the set of pages that the guest has written.
+        """Return and clear the set of pages that the guest has written, since a reset_to() at most.
 
         Guest-physical addresses in ascending order. A page that the guest reads for the first time
         may be among them; the host's writes are not. Needs a VM with ``track_dirty``, and no vCPU
@@ -2205,6 +2328,35 @@ class Vm:
         self._complete_all()
         return Snapshot.of(self, devices or {}, base)
 
+    def reset_to(
+        self, snapshot: MachineSnapshot, *, tsc: bool = False, unchanged: Iterable[str] = ()
+    ) -> None:
+        """Make the machine as the snapshot says, memory included, by writing back what changed.
+
+        For fuzzers, and whoever else runs a machine again and again. The snapshot is of this machine,
+        or of one made alike: regions, vCPUs, irqchip, CPUID. Needs a VM with ``track_dirty``; no vCPU
+        may be running. A pending exit is discarded, ignoring what it waits for. The first reset to a
+        snapshot that was neither taken of this machine nor forked into it compares all of memory.
+
+        Clocks run on, the time stamp counter and the hypervisor's, unless ``tsc`` asks that they
+        continue from their saved values too; what the guest added to its counter is undone. What the
+        host writes into guest memory is written back like what the guest writes, except through a
+        ``host_address()`` and through other mappings of a shared file. :meth:`dirty_pages` forgets
+        what was written before.
+
+        ``unchanged`` names groups of the vocabulary, such as ``debug`` or ``msrs``, that this guest is
+        known not to change, and that are not written: each saves a hypervisor call where it has one
+        of its own. If the guest does change them, they keep what it has written.
+
+        Raises StateError if the machine is not alike, before anything is changed. After any other
+        error the machine can only be reset again or closed: its vCPUs raise
+        :class:`~vmm_arch.errors.UnfinishedResetError`.
+        """
+        self._check_open()
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"expected Snapshot, got {type(snapshot).__name__}")
+        reset_machine(self, snapshot, tsc, frozenset(unchanged), _RESET_CALLS)
+
     def suspend_time(self) -> None:
         """Stop the guest's clocks until :meth:`resume_time`."""
         self._check_open()
@@ -2256,7 +2408,7 @@ class Vm:
                 )
                 raise
             opened.close()
-            self._undoing = None
+            self._undoing = self._reset_plan = None
         finally:
             self._close_lock.release()
 
@@ -3109,3 +3261,145 @@ def _write_vm(vm: Vm, state: VmState, refusals: Refusals) -> None:
     if counters is not None:
         with refusals:
             _restore_offsets(vm, counters)
+
+
+def _prepare_vcpu(vcpu: Vcpu, state: VcpuState, left_out: frozenset[str]) -> dict[str, Any]:
+    """Lay out what resets to a state write; None for what they do not."""
+    prepared = {n: None if n in left_out else s for n, s in state._saved.items()}
+    activity = prepared["activity"]
+    if activity is not None:
+        prepared["activity"] = activity if vcpu.vm.irqchip else None
+    sregs = prepared["sregs"]
+    if sregs is not None:
+        prepared["sregs"] = _sregs_to_reset(vcpu, sregs)
+    regs = prepared["regs"]
+    if regs is not None:
+        prepared["regs"] = bytes(regs) if _can_sync(vcpu) else regs
+    fpu = prepared["xsave"]
+    if fpu is not None:
+        prepared["xsave"] = bytearray(fpu)
+    msrs = prepared["msrs"]
+    if msrs is not None:
+        prepared["msrs"] = _MsrReset(vcpu, msrs)
+    nested = prepared["nested"]
+    if nested is not None:
+        prepared["nested"] = nested if _can_nest(vcpu) else None
+    events = prepared["events"]
+    if events is not None:
+        prepared["events"] = bytes(events) if _can_sync(vcpu) else events
+    return prepared
+
+
+def _reset_vcpu(vcpu: Vcpu, prepared: Mapping[str, Any]) -> None:
+    """Write what the guest may have changed since."""
+    # Not tsc_khz: no guest can change it.
+    tsc = prepared["tsc"]
+    if tsc is not None:
+        _restore_counter(vcpu.fd, tsc)
+    activity = prepared["activity"]
+    if activity is not None:
+        _call(vcpu.fd, KVM_GET_MP_STATE, kvm_mp_state())  # takes a latched INIT or SIPI
+        _call(vcpu.fd, KVM_SET_MP_STATE, activity)
+    # After activity: it accepts an INIT or SIPI that is latched, which sets registers.
+    sregs = prepared["sregs"]
+    if sregs is not None:
+        _reset_sregs(vcpu, sregs)
+    regs = prepared["regs"]
+    if regs is not None:
+        if isinstance(regs, bytes):
+            _sync(vcpu, SYNC_REGS_AT, regs, KVM_SYNC_X86_REGS)
+        else:
+            _call(vcpu.fd, KVM_SET_REGS, regs)
+    fpu = prepared["xsave"]
+    if fpu is not None:
+        _call_stopped(vcpu.fd, KVM_SET_XSAVE, fpu)
+    xcrs = prepared["xcrs"]
+    if xcrs is not None:
+        _call(vcpu.fd, KVM_SET_XCRS, xcrs)
+    debugregs = prepared["debugregs"]
+    if debugregs is not None:
+        _call(vcpu.fd, KVM_SET_DEBUGREGS, debugregs)
+    # After sregs: they have the APIC's base and mode, by which its page is understood.
+    lapic = prepared["lapic"]
+    if lapic is not None:
+        _call(vcpu.fd, KVM_SET_LAPIC, lapic)
+    # After lapic: the timer's mode decides whether the TSC deadline can be set.
+    # After tsc: the TSC deadline is compared with the counter when it is set.
+    msrs = prepared["msrs"]
+    if msrs is not None:
+        msrs.write(vcpu)
+    shadow_stack = prepared["shadow_stack"]
+    if shadow_stack is not None:
+        _write_register(vcpu.fd, GUEST_SSP, shadow_stack[0])
+    nested = prepared["nested"]
+    if nested is not None:
+        _call_any(vcpu.fd, KVM_SET_NESTED_STATE, bytearray(nested))
+    # After regs: they clear a pending exception.
+    events = prepared["events"]
+    if events is not None:
+        if isinstance(events, bytes):
+            _sync(vcpu, SYNC_EVENTS_AT, events, KVM_SYNC_X86_EVENTS)
+        else:
+            _call(vcpu.fd, KVM_SET_VCPU_EVENTS, events)
+
+
+def _prepare_vm(vm: Vm, state: VmState, left_out: frozenset[str]) -> dict[str, Any]:
+    """Lay out what resets to a state write; None for what they do not."""
+    return {n: None if n in left_out else s for n, s in state._saved.items()}
+
+
+def _reset_vm(vm: Vm, prepared: Mapping[str, Any], vcpus: Sequence[Mapping[str, Any]]) -> None:
+    """Write what the guest may have changed since."""
+    pic = prepared["pic"]
+    if pic is not None:
+        _write_chip(vm, KVM_IRQCHIP_PIC_MASTER, pic)
+    second_pic = prepared["second_pic"]
+    if second_pic is not None:
+        _write_chip(vm, KVM_IRQCHIP_PIC_SLAVE, second_pic)
+    ioapic = prepared["ioapic"]
+    if ioapic is not None:
+        _write_chip(vm, KVM_IRQCHIP_IOAPIC, ioapic)
+    pit = prepared["pit"]
+    if pit is not None:
+        present = kvm_pit_state2()
+        _call(vm.fd, KVM_GET_PIT2, present)
+        for channel, of_present in zip(pit.channels, present.channels, strict=True):
+            of_present.count_load_time = channel.count_load_time  # which runs on
+        if bytes(present) != bytes(pit):
+            _call(vm.fd, KVM_SET_PIT2, pit)
+    clock = prepared["clock"]
+    if clock is not None:
+        _call(vm.fd, KVM_SET_CLOCK, kvm_clock_data(clock=clock.clock))
+    for vcpu, of_vcpu in zip(vm.vcpus, vcpus, strict=True):
+        _reset_vcpu(vcpu, of_vcpu)
+    # After vcpus: each vCPU's counter continues from when it is written, and so apart from the
+    # others.
+    counters = prepared["counters"]
+    if counters is not None:
+        _restore_offsets(vm, counters)
+
+
+_RESET_CALLS: Final = ResetCalls(
+    read=_read_vm,
+    prepare_vcpu=_prepare_vcpu,
+    prepare_vm=_prepare_vm,
+    reset=_reset_vm,
+    groups={
+        "activity": ("activity",),
+        "sregs": ("special",),
+        "regs": ("general",),
+        "xsave": ("fpu",),
+        "xcrs": ("extended_control",),
+        "debugregs": ("debug",),
+        "lapic": ("lapic",),
+        "msrs": ("msrs",),
+        "events": ("events",),
+    },
+    clocks=frozenset(
+        (
+            "tsc",
+            "counters",
+            "clock",
+        )
+    ),
+)

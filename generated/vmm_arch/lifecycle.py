@@ -6,7 +6,13 @@ from __future__ import annotations
 import os
 from threading import get_native_id, local
 
-from vmm_arch.errors import BusyError, ClosedError, UnansweredError, VcpuError
+from vmm_arch.errors import (
+    BusyError,
+    ClosedError,
+    UnansweredError,
+    UnfinishedResetError,
+    VcpuError,
+)
 
 IDLE = 0
 """Every operation is allowed."""
@@ -18,6 +24,8 @@ RUNNING = 3
 UNANSWERED = 4
 """The guest waits for an answer to a read or another exit that needs one."""
 CLOSED = 5
+UNFINISHED = 6
+"""A reset of its machine ended in the middle, so that its state is neither the old nor the new."""
 
 
 _WHY = {
@@ -26,12 +34,13 @@ _WHY = {
     UNANSWERED: "the guest waits for an answer: call complete(), refuse() or ignore() on the exit"
     " that run() returned, or discard_exit()",
     CLOSED: "its machine is closed",
+    UNFINISHED: "reset_to() was not finished: call it again, or close the machine",
 }
 
 
 def refusal(state: int, index: int) -> VcpuError:
     """The error for an operation that a vCPU in this state does not allow."""
-    errors = {RUNNING: BusyError, CLOSED: ClosedError}
+    errors = {RUNNING: BusyError, CLOSED: ClosedError, UNFINISHED: UnfinishedResetError}
     return errors.get(state, UnansweredError)(f"vCPU {index}: {_WHY[state]}")
 
 

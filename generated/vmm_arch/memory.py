@@ -14,7 +14,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 PAGE_SIZE = 0x1000
 LARGE_PAGE_SIZE = 0x20_0000
 ADDRESS_LIMIT = 1 << 52
+_PIECE = 0x1_0000
+"""What is compared at once: pages that are zero in both are not allocated by that."""
 
 
 class MemoryAccessError(IndexError):
@@ -276,6 +278,40 @@ class GuestMemory:
             finally:
                 for part in parts:
                     part.release()
+
+    def put_back(self, image: memoryview, ranges: Iterable[tuple[int, int]]) -> None:
+        """Write ranges of addresses from an image of all memory, as save() lays it out; for a VM.
+
+        Each is from the first address to the one after the last, within a run of adjacent regions.
+        It does not count as written.
+        """
+        mapping = self._mapping
+        if len(self._starts) == 1:
+            start, shift = self._starts[0], self._shift
+            for low, high in ranges:
+                mapping[low - shift : high - shift] = image[low - start : high - start]
+            return
+        before = [0, *accumulate(e - s for s, e in zip(self._starts, self._ends, strict=True))]
+        for low, high in ranges:
+            run = bisect_right(self._starts, low) - 1
+            start, shift = self._starts[run] - before[run], self._shifts[run]
+            mapping[low - shift : high - shift] = image[low - start : high - start]
+
+    def overwrite(self, image: memoryview) -> None:
+        """Make all memory like an image, writing only what differs; for a VM."""
+        at = 0
+        for start, end, shift in zip(self._starts, self._ends, self._shifts, strict=True):
+            for low in range(start - shift, end - shift, _PIECE):
+                size = min(_PIECE, end - shift - low)
+                wanted = bytes(image[at : at + size])
+                if self._mapping[low : low + size] != wanted:
+                    self._mapping[low : low + size] = wanted
+                at += size
+
+    @property
+    def holders(self) -> int:
+        """How many VMs hold the memory."""
+        return self._holders
 
     def watch(self) -> HostWrites:
         """Keep track of what the host writes, from now on, until unwatch(); for a VM.

@@ -198,6 +198,7 @@ from vmm_arch.errors import (
     StateError,
     UnansweredError,
     UnansweredReadError,
+    UnfinishedResetError,
     VcpuError,
     unsupported,
 )
@@ -223,6 +224,7 @@ from vmm_arch.lifecycle import (
     RUNNING,
     THIS_THREAD,
     UNANSWERED,
+    UNFINISHED,
     not_waiting,
     nothing_waits,
     refusal,
@@ -230,6 +232,7 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
+from vmm_arch.snapshot.reset import ResetCalls, ResetPlan, reset_machine
 from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
 from vmm_arch.state_forms import NumbersForm, SequenceForm
@@ -399,6 +402,7 @@ __all__ = [
     "SystemEvent",
     "UnansweredError",
     "UnansweredReadError",
+    "UnfinishedResetError",
     "UserfaultfdUnavailableError",
     "Vcpu",
     "VcpuError",
@@ -1249,6 +1253,10 @@ class Vcpu:
                 raise refusal(EXIT_PENDING, self.index)
         self._state = IDLE
 
+    def _end_reset(self) -> None:
+        """Let the vCPU be used again after its state was reset."""
+        self._state = IDLE
+
     def _drop_pending_exit(self) -> None:
         """Discard the pending exit or access, without running the guest."""
         discarded = self._next_access() if self._emulation.active else self._next_exit()
@@ -1543,6 +1551,8 @@ class Vcpu:
                 self._unanswered.ignore()
             elif self._state == EXIT_PENDING:
                 self._drop_pending_exit()
+            elif self._state == UNFINISHED:
+                raise refusal(UNFINISHED, self.index)
             else:
                 with suppress(UnansweredError):
                     self._complete_pending()
@@ -1855,6 +1865,7 @@ class Vm:
         "_opened",
         "_prepare",
         "_undoing",
+        "_reset_plan",
         "_vcpu_count",
         "_written",
         "irqchip",
@@ -1892,6 +1903,8 @@ class Vm:
     """In which process it is known what the vCPUs' threads are doing."""
     _written: WrittenMemory | None
     """What of its memory was written; None if that is not tracked."""
+    _reset_plan: ResetPlan | None
+    """Of the last reset_to()."""
     _vcpu_count: int
     _device: int | None
     _prepare: Callable[[Vm], object] | None
@@ -2130,7 +2143,7 @@ class Vm:
         memory.hold(self)
         opened.callback(memory.release)
         self._opened = opened
-        self._written = None
+        self._written = self._reset_plan = None
         if self.track_dirty:
             host = memory.watch()
             opened.callback(memory.unwatch, host)
@@ -2183,7 +2196,7 @@ class Vm:
         self.ioapic.set_line(line, active)
 
     def dirty_pages(self) -> list[int]:
-        """Return and clear the set of pages that the guest has written.
+        """Return and clear the set of pages that the guest has written, since a reset_to() at most.
 
         Guest-physical addresses in ascending order. A page that the guest reads for the first time
         may be among them; the host's writes are not. Needs a VM with ``track_dirty``, and no vCPU
@@ -2240,6 +2253,35 @@ class Vm:
         self._complete_all()
         return Snapshot.of(self, devices or {}, base)
 
+    def reset_to(
+        self, snapshot: MachineSnapshot, *, tsc: bool = False, unchanged: Iterable[str] = ()
+    ) -> None:
+        """Make the machine as the snapshot says, memory included, by writing back what changed.
+
+        For fuzzers, and whoever else runs a machine again and again. The snapshot is of this machine,
+        or of one made alike: regions, vCPUs, irqchip, CPUID. Needs a VM with ``track_dirty``; no vCPU
+        may be running. A pending exit is discarded, ignoring what it waits for. The first reset to a
+        snapshot that was neither taken of this machine nor forked into it compares all of memory.
+
+        Clocks run on, the time stamp counter and the hypervisor's, unless ``tsc`` asks that they
+        continue from their saved values too; what the guest added to its counter is undone. What the
+        host writes into guest memory is written back like what the guest writes, except through a
+        ``host_address()`` and through other mappings of a shared file. :meth:`dirty_pages` forgets
+        what was written before.
+
+        ``unchanged`` names groups of the vocabulary, such as ``debug`` or ``msrs``, that this guest is
+        known not to change, and that are not written: each saves a hypervisor call where it has one
+        of its own. If the guest does change them, they keep what it has written.
+
+        Raises StateError if the machine is not alike, before anything is changed. After any other
+        error the machine can only be reset again or closed: its vCPUs raise
+        :class:`~vmm_arch.errors.UnfinishedResetError`.
+        """
+        self._check_open()
+        if not isinstance(snapshot, Snapshot):
+            raise TypeError(f"expected Snapshot, got {type(snapshot).__name__}")
+        reset_machine(self, snapshot, tsc, frozenset(unchanged), _RESET_CALLS)
+
     def suspend_time(self) -> None:
         """Stop the guest's clocks until :meth:`resume_time`."""
         self._check_open()
@@ -2287,7 +2329,7 @@ class Vm:
                 )
                 raise
             opened.close()
-            self._undoing = None
+            self._undoing = self._reset_plan = None
         finally:
             self._close_lock.release()
 
@@ -3220,3 +3262,77 @@ def _write_vm(vm: Vm, state: VmState, refusals: Refusals) -> None:
     if counters is not None:
         with refusals:
             _restore_counters(vm, counters)
+
+
+def _prepare_vcpu(vcpu: Vcpu, state: VcpuState, left_out: frozenset[str]) -> dict[str, Any]:
+    """Lay out what resets to a state write; None for what they do not."""
+    return {n: None if n in left_out else s for n, s in state._saved.items()}
+
+
+def _reset_vcpu(vcpu: Vcpu, prepared: Mapping[str, Any]) -> None:
+    """Write what the guest may have changed since."""
+    extended = prepared["xsave"]
+    if extended is not None:
+        _write_xsave(vcpu, extended)
+    # After xsave: it has x87 and SSE registers too, and those by name count.
+    registers = prepared["registers"]
+    if registers is not None:
+        _restore_registers(vcpu, registers)
+    # After registers: they have the APIC's base and mode.
+    lapic = prepared["lapic"]
+    if lapic is not None:
+        _write_lapic(vcpu, lapic)
+    tsc = prepared["tsc"]
+    if tsc is not None:
+        _write_msrs(vcpu, {IA32_TSC: tsc[0]})
+    # After lapic: the timer's mode decides whether the deadline can be set.
+    # After tsc: the deadline is compared with the counter when it is set.
+    deadline = prepared["deadline"]
+    if deadline is not None:
+        _write_msrs(vcpu, {IA32_TSC_DEADLINE: deadline[0]})
+
+
+def _prepare_vm(vm: Vm, state: VmState, left_out: frozenset[str]) -> dict[str, Any]:
+    """Lay out what resets to a state write; None for what they do not."""
+    return {n: None if n in left_out else s for n, s in state._saved.items()}
+
+
+def _reset_vm(vm: Vm, prepared: Mapping[str, Any], vcpus: Sequence[Mapping[str, Any]]) -> None:
+    """Write what the guest may have changed since."""
+    ioapic = prepared["ioapic"]
+    if ioapic is not None:
+        vm.ioapic.restore(ioapic)
+    for vcpu, of_vcpu in zip(vm.vcpus, vcpus, strict=True):
+        _reset_vcpu(vcpu, of_vcpu)
+    # After vcpus: each vCPU's counter continues from when it is written, and so apart from the
+    # others.
+    counters = prepared["counters"]
+    if counters is not None:
+        _restore_counters(vm, counters)
+
+
+_RESET_CALLS: Final = ResetCalls(
+    read=_read_vm,
+    prepare_vcpu=_prepare_vcpu,
+    prepare_vm=_prepare_vm,
+    reset=_reset_vm,
+    groups={
+        "registers": (
+            "general",
+            "special",
+            "fpu",
+            "msrs",
+            "lapic",
+            "debug",
+            "extended_control",
+            "events",
+            "activity",
+        ),
+    },
+    clocks=frozenset(
+        (
+            "tsc",
+            "counters",
+        )
+    ),
+)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from backends import backend_module
 from vmm_arch import kvm_x86_64 as arch
+from vmm_arch.abi import kvm_x86_64 as abi
 from vmm_arch.kvm_dirty_ring import ENTRIES
 
 CODE, FIRST = 0x1000, 0x10_0000
@@ -102,3 +103,54 @@ def test_a_closed_machine_leaves_no_ring_mapped(memory: arch.GuestMemory) -> Non
             assert sum("kvm-vcpu" in line for line in maps) == 2
     with open("/proc/self/maps") as maps:
         assert not any("kvm-vcpu" in line for line in maps), vcpu
+
+
+class TestResets:
+    """Beside KVM_RUN, and the call that resets the rings, a reset makes few calls."""
+
+    @pytest.mark.parametrize(
+        ("unchanged", "calls"),
+        [
+            ((), ["KVM_SET_XSAVE", "KVM_SET_XCRS", "KVM_SET_DEBUGREGS", "KVM_GET_MSRS"]),
+            (("debug", "extended_control"), ["KVM_SET_XSAVE", "KVM_GET_MSRS"]),
+            (("debug", "extended_control", "msrs", "fpu"), []),
+        ],
+    )
+    def test_the_calls_of_a_reset(
+        self,
+        memory: arch.GuestMemory,
+        monkeypatch: pytest.MonkeyPatch,
+        unchanged: tuple[str, ...],
+        calls: list[str],
+    ) -> None:
+        memory.write(CODE, writes_pages(44) + b"\xf4")
+        with arch.Vm(memory, track_dirty=True) as vm:
+            arch.configure_vcpu(vm.vcpus[0], arch.Protected32(CODE))
+            with vm.take_snapshot() as snapshot:
+                vm.reset_to(snapshot, unchanged=unchanged)  # lays out what the others write
+                for _ in range(3):
+                    run(vm.vcpus[0])
+                    with monkeypatch.context() as patch:
+                        made = calls_of(patch)
+                        vm.reset_to(snapshot, unchanged=unchanged)
+                    assert made == ["KVM_RESET_DIRTY_RINGS", *calls]
+
+
+def calls_of(patch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the calls that are made, but for KVM_RUN's."""
+    names = {
+        value: name
+        for name, value in vars(abi).items()
+        if name.startswith(("KVM_GET_", "KVM_SET_"))
+    }
+    made: list[str] = []
+    for way in ("ioctl", "ioctl_large"):
+        real = getattr(arch, way)
+
+        def recorded(fd: int, request: int, *argument: Any, real: Any = real) -> int:
+            made.append(names.get(request, "KVM_RESET_DIRTY_RINGS"))
+            result: int = real(fd, request, *argument)
+            return result
+
+        patch.setattr(arch, way, recorded)
+    return made

@@ -273,7 +273,7 @@ class Vm(Protocol[VcpuT_co]):
         """
 
     def dirty_pages(self) -> list[int]:
-        """Return and clear the set of pages that the guest has written.
+        """Return and clear the set of pages that the guest has written, since a reset_to() at most.
 
         Guest-physical addresses in ascending order. A page that the guest reads for the first time
         may be among them; the host's writes are not. Needs a VM with ``track_dirty``, and no vCPU
@@ -307,6 +307,31 @@ class Vm(Protocol[VcpuT_co]):
         guest and by the host: an increment. That needs ``track_dirty``.
 
         Raises SnapshotError if this is not known since ``base``, or JSON lacks a value; OSError.
+        """
+
+    def reset_to(
+        self, snapshot: MachineSnapshot, *, tsc: bool = False, unchanged: Iterable[str] = ()
+    ) -> None:
+        """Make the machine as the snapshot says, memory included, by writing back what changed.
+
+        For fuzzers, and whoever else runs a machine again and again. The snapshot is of this machine,
+        or of one made alike: regions, vCPUs, irqchip, CPUID. Needs a VM with ``track_dirty``; no vCPU
+        may be running. A pending exit is discarded, ignoring what it waits for. The first reset to a
+        snapshot that was neither taken of this machine nor forked into it compares all of memory.
+
+        Clocks run on, the time stamp counter and the hypervisor's, unless ``tsc`` asks that they
+        continue from their saved values too; what the guest added to its counter is undone. What the
+        host writes into guest memory is written back like what the guest writes, except through a
+        ``host_address()`` and through other mappings of a shared file. :meth:`dirty_pages` forgets
+        what was written before.
+
+        ``unchanged`` names groups of the vocabulary, such as ``debug`` or ``msrs``, that this guest is
+        known not to change, and that are not written: each saves a hypervisor call where it has one
+        of its own. If the guest does change them, they keep what it has written.
+
+        Raises StateError if the machine is not alike, before anything is changed. After any other
+        error the machine can only be reset again or closed: its vCPUs raise
+        :class:`~vmm_arch.errors.UnfinishedResetError`.
         """
 
     def suspend_time(self) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
 from vmm_arch.dirty import WrittenMemory
 from vmm_arch.errors import ClosedError, HypervisorError, SnapshotError, StateError
+from vmm_arch.host_writes import Range
 from vmm_arch.snapshot import file, record
 from vmm_arch.snapshot.image import MemoryImage
 from vmm_arch.snapshot.record import Configuration, Processor, Record
@@ -89,6 +90,10 @@ class MachineSnapshot:
             raise SnapshotError("take_snapshot", problems)
         devices = json.loads(json.dumps(devices))  # the caller may change its own
         state = vm.save()
+        changed: Sequence[Range] = ()
+        if written is not None:  # before memory is copied: who writes meanwhile has written since
+            written.note(vm._take_dirty_pages())
+            changed = written.since_baseline()
         requests = {name: getattr(vm, name) for name in cls._requests}
         configuration = Configuration(
             vm.memory.regions, len(vm.vcpus), vm.irqchip, vm.track_dirty, requests
@@ -98,16 +103,13 @@ class MachineSnapshot:
             HypervisorError
         ):  # where a process has one machine, it may be too late to ask
             host = cls._host_now()
-        if written is not None:
-            written.note(vm._take_dirty_pages())
         if base is None:
             image = MemoryImage.of(vm.memory)
         else:
-            assert written is not None
-            image = MemoryImage.of_written(vm.memory, written.since_baseline(), base.memory)
+            image = MemoryImage.of_written(vm.memory, changed, base.memory)
         snapshot = cls(configuration, state, image, devices, base=base, host=host)
         if written is not None:
-            written.begin(snapshot)
+            written.is_like(snapshot)
         return snapshot
 
     @classmethod

@@ -75,10 +75,12 @@ class WholeState:
                     "return Snapshot.of(self, devices or {}, base)"
                 )
             case "reset_to":
+                # Whether the clocks are reset as well is an argument that each CPU names its way.
+                _, _, clocks, _ = self._contract.operations[macro].parameters
                 return (
                     "if not isinstance(snapshot, Snapshot):\n"
                     '    raise TypeError(f"expected Snapshot, got {type(snapshot).__name__}")\n'
-                    "reset_machine(self, snapshot, tsc, frozenset(unchanged), _RESET_CALLS)"
+                    f"reset_machine(self, snapshot, {clocks}, frozenset(unchanged), _RESET_CALLS)"
                 )
         return (
             "if not isinstance(state, VmState):\n"

@@ -48,7 +48,7 @@ class ResetPlan:
     """How a machine is reset to a snapshot."""
 
     snapshot: MachineSnapshot
-    tsc: bool
+    clocks: bool
     unchanged: frozenset[str]
     image: memoryview
     """All memory, to be read."""
@@ -57,7 +57,7 @@ class ResetPlan:
 
 
 def reset_machine(
-    vm: Any, snapshot: MachineSnapshot, tsc: bool, unchanged: frozenset[str], calls: ResetCalls
+    vm: Any, snapshot: MachineSnapshot, clocks: bool, unchanged: frozenset[str], calls: ResetCalls
 ) -> None:
     """Reset a machine; for ``Vm.reset_to``, which says how."""
     written, plan = vm._written, vm._reset_plan
@@ -65,8 +65,8 @@ def reset_machine(
         raise not_tracked("reset_to")
     vm._check_stopped()
     same = plan is not None and plan.snapshot is snapshot
-    if not same or plan.tsc != tsc or plan.unchanged != unchanged or snapshot.memory.closed:
-        plan = _plan(vm, snapshot, bool(tsc), unchanged, calls)
+    if not same or plan.clocks != clocks or plan.unchanged != unchanged or snapshot.memory.closed:
+        plan = _plan(vm, snapshot, bool(clocks), unchanged, calls)
     known = same or written.baseline is snapshot
     for vcpu in vm.vcpus:
         if vcpu._state == UNFINISHED:
@@ -93,7 +93,7 @@ def reset_machine(
 
 
 def _plan(
-    vm: Any, snapshot: MachineSnapshot, tsc: bool, unchanged: frozenset[str], calls: ResetCalls
+    vm: Any, snapshot: MachineSnapshot, clocks: bool, unchanged: frozenset[str], calls: ResetCalls
 ) -> ResetPlan:
     """Look whether a machine can be reset to a snapshot, and lay out how. Changes nothing."""
     if snapshot.memory.closed:
@@ -107,13 +107,13 @@ def _plan(
     if problems := list(_unfit(vm, snapshot)) or snapshot.state.unfit_for(calls.read(vm)):
         raise StateError("reset_to", problems)
     left_out = {sink for sink, groups in calls.groups.items() if unchanged.issuperset(groups)}
-    if not tsc:
+    if not clocks:
         left_out |= calls.clocks
     out = frozenset(left_out)
     states = snapshot.state.vcpus
     return ResetPlan(
         snapshot,
-        tsc,
+        clocks,
         unchanged,
         _readable(snapshot.memory, vm.memory.regions),
         calls.prepare_vm(vm, snapshot.state, out),
