@@ -7,12 +7,18 @@ import re
 import signal
 import subprocess
 import sys
+from argparse import Namespace
+from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from images import flat_kernel
 from requirements import require
 from vmm_arch import kvm_x86_64 as arch
+from vmm_arch.command.save import Saver, event
 from vmm_arch.whp import VARIABLE
 from whp.build import PLATFORM, libraries
 
@@ -82,6 +88,26 @@ def test_a_guest_goes_on_in_another_process(
         assert "power off by vCPU 0" in restored.stderr
 
 
+@given(
+    pieces=st.lists(st.text("abc", max_size=3), min_size=1, max_size=12),
+    places=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 9)), min_size=1, max_size=3),
+    others=st.lists(st.text("abc", min_size=1, max_size=4), max_size=2),
+)
+def test_a_text_is_noticed_however_it_comes(
+    pieces: list[str], places: list[tuple[int, int]], others: list[str]
+) -> None:
+    whole = "".join(pieces)
+    there = [whole[start : start + length] for start, length in places]
+    texts = dict.fromkeys(text for text in (*there, *others) if text)
+    saver = Saver(Namespace(save_on=[event(f"text:{text}") for text in texts]), ExitStack(), print)
+    noticed: list[str] = []
+    with patch.object(saver, "request", lambda wanted: noticed.append(wanted.value.decode())):
+        for number, piece in enumerate(pieces, 1):
+            saver.note(piece.encode())
+            shown = "".join(pieces[:number])
+            assert sorted(noticed) == sorted(text for text in texts if text in shown)
+
+
 def test_it_can_be_saved_once_more(kernel: list[object], file: Path) -> None:
     """In place of the file that it came from, which is mapped meanwhile."""
     first = run(*kernel, "--save-on", "text:1", "--save", file, typed="a")
@@ -126,8 +152,8 @@ def test_saving_when_the_guest_writes_to_a_place(tmp_path: Path, file: Path) -> 
     options = ["--debug-exit=0x501", "--memory", "16M"]
     saved = run(kernel, *options, "--save-on", "write:0x99", "--save", file)
     assert (saved.returncode, saved.stdout) == (0, ""), saved.stderr
-    for given in ([], ["--debug-exit=0x501"]):
-        restored = run("--restore", file, *given)
+    for options_given in ([], ["--debug-exit=0x501"]):
+        restored = run("--restore", file, *options_given)
         assert (restored.returncode, restored.stdout) == (11, "1"), restored.stderr
     other = run("--restore", file, "--debug-exit")
     assert other.returncode == 2

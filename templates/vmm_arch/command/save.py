@@ -177,7 +177,7 @@ class Saver:
         for text in [text for text in self._texts if text in self._shown]:
             self.request(self._texts.pop(text))
         longest = max(map(len, self._texts), default=1)
-        self._shown = self._shown[len(self._shown) - longest + 1 :] if longest > 1 else b""
+        self._shown = self._shown[max(len(self._shown) - longest + 1, 0) :]
 
     def request(self, wanted: Event) -> None:
         """Save as soon as no vCPU runs; safe in any thread and in signal handlers."""
@@ -204,6 +204,8 @@ class Saver:
         wanted, asked = self._asked
         self._asked = None
         stopped = monotonic()
+        if self._options.after_save == END:  # now, since a timeout could come while it is written
+            bus.stop(Reason.SAVED)
         try:
             with bus.held():
                 snapshot = vm.take_snapshot(devices={DEVICES: bus.save(), OPTIONS: added})
@@ -222,8 +224,6 @@ class Saver:
                 f" {1000 * (stopped - asked):.1f} ms, copied in {copied - stopped:.2f} s,"
                 f" written in {monotonic() - copied:.2f} s"
             )
-        if self._options.after_save == END:
-            bus.stop(Reason.SAVED)
 
 
 def load(arch: Backend, options: argparse.Namespace, cpu: Cpu) -> Any:
