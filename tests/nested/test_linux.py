@@ -6,6 +6,7 @@ it boots there as well, on the stand-in for Microsoft's platform.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,28 @@ cat /proc/cmdline
 poweroff -f
 """
 README = "readme"
+MOST = 30
+"""Seconds of the guest's that saving and restoring may take at most: none passes between them."""
+SAVED = "saved"
+TELLS_THE_TIME = """
+tell() {
+    sed -n 's/^now at \\([0-9]*\\) nsecs/monotonic \\1/p' /proc/timer_list
+    echo "real $(date +%s)"
+}
+/bin/busybox mount -t proc proc /proc
+echo "userspace of $(uname -s) with $(nproc) CPUs"
+cat /proc/cmdline
+i=0
+while [ $i -lt 5 ]; do i=$((i + 1)); tell; done
+echo "what now?"
+read line
+echo "now $line"
+while [ $i -lt 10 ]; do i=$((i + 1)); tell; sleep 0.1; done
+cpu=0
+while [ $cpu -lt $(nproc) ]; do taskset $((1 << cpu)) echo "CPU $cpu goes on"; cpu=$((cpu + 1)); done
+poweroff -f
+"""
+"""Like INIT, but it tells the time again and again, and asks for a line in between."""
 
 
 def run(options: str) -> str:
@@ -42,6 +65,22 @@ def with_cpus(*numbers: int, options: str = "") -> dict[str, str]:
         f"{number}-cpus": run(f"vmlinuz --memory 256M --cpus {number} --append quiet {options}")
         for number in numbers
     }
+
+
+def saved(cpus: int) -> dict[str, str]:
+    """A command that saves the guest when it asks for a line, and goes on in another process.
+
+    The file is small, since its checksum takes long there: Linux clears the memory that it frees.
+    """
+    run = "python3 -m vmm_arch run --timeout 300"
+    boot = f"vmlinuz --initrd asks.img --memory 80M --cpus {cpus} --append 'quiet init_on_free=1'"
+    commands = [
+        f"{run} {boot} --save-on 'text:what now?' --save machine",
+        'echo "the first process ended with $?"',
+        "ls -s machine",
+        f"echo go on | {run} --restore machine",
+    ]
+    return {SAVED: "(" + "; ".join(commands) + ")"}
 
 
 @dataclass(frozen=True)
@@ -60,13 +99,22 @@ BOOTS = {
             "vmlinux": run("vmlinux --memory 192M --append quiet"),
             "vmlinux-pvh": run("vmlinux --memory 192M --append quiet --protocol pvh"),
             README: "python3 readme_kvm.py",
-        },
+        }
+        | saved(cpus=2),
     ),
     "whp": Boots(
         AMD,
         with_cpus(1, 2, 4, options="--hypervisor whp") | {README: "python3 readme_whp.py"},
     ),
-    "kvm-intel": Boots("haswell", with_cpus(1, 2, 4)),
+    "kvm-intel": Boots("haswell", with_cpus(1, 2, 4) | saved(cpus=1)),
+}
+
+
+CPUS = {("kvm-amd", SAVED): 2} | {
+    (name, boot): int(boot.partition("-")[0])
+    for name, boots in BOOTS.items()
+    for boot in boots.commands
+    if boot.endswith("-cpus")
 }
 
 
@@ -88,6 +136,7 @@ def booted(name: str, checkout: Path) -> Result:
         "vmlinuz": stock_kernel(),
         "vmlinux": stock_vmlinux(),
         "initrd.img": tiny_initrd(INIT),
+        "asks.img": tiny_initrd(TELLS_THE_TIME),
         "readme_kvm.py": boots_linux(checkout, "kvm_x86_64").encode(),
         "readme_whp.py": boots_linux(checkout, "whp_x86_64").encode(),
     }
@@ -106,8 +155,40 @@ def test_a_stock_kernel_boots_to_its_own_userspace(name: str, boot: str, checkou
     result = booted(name, checkout)
     shown = result.files[boot].decode(errors="replace")
     errors = result.files[f"{boot}.errors"].decode()
-    cpus = int(boot.partition("-")[0]) if boot.endswith("-cpus") else 1
+    cpus = CPUS.get((name, boot), 1)
     assert f"userspace of Linux with {cpus} CPUs" in shown, shown + errors
     assert "console=ttyS0" in shown
     assert "power off by vCPU" in (shown if boot == README else errors)
     assert result.files[f"{boot}.status"] == b"0\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.xdist_group(f"linux-{name}"))
+        for name, boots in BOOTS.items()
+        if SAVED in boots.commands
+    ],
+)
+def test_a_saved_linux_goes_on_in_a_new_process(name: str, checkout: Path) -> None:
+    """Saved when its console is there, it takes what is typed at the new process's."""
+    result = booted(name, checkout)
+    shown = result.files[SAVED].decode(errors="replace").replace("\r\n", "\n")
+    errors = result.files[f"{SAVED}.errors"].decode()
+    before, ended, after = shown.partition("the first process ended with 0\n")
+    assert ended, shown + errors
+    assert before.endswith("what now?")
+    assert "saved to machine on text:what now?: stopped after " in errors
+    assert "now go on\n" in after
+    for cpu in range(CPUS.get((name, SAVED), 1)):
+        assert f"CPU {cpu} goes on\n" in after
+    for clock in ("monotonic", "real"):
+        told = [
+            [int(time) for time in re.findall(rf"^{clock} (\d+)$", part, re.MULTILINE)]
+            for part in (before, after)
+        ]
+        assert [len(times) for times in told] == [5, 5], shown
+        times = [*told[0], *told[1]]
+        assert times == sorted(times)
+        gap = told[1][0] - told[0][-1]
+        assert gap < (MOST * 10**9 if clock == "monotonic" else MOST), "the clock has jumped"
