@@ -193,6 +193,35 @@ class Breakpoint(PlainExit):
 
 
 @final
+class MemoryFault:
+    """The host could not give the guest its memory at a guest-physical address.
+
+    Because the file behind it is shorter, it was unmapped, or a page of it is broken. The vCPU stands
+    before the access: once there is memory it can run on.
+    """
+
+    __slots__ = ("address", "operation", "size")
+    __match_args__ = ("address", "size")
+    address: int
+    size: int
+    """How many bytes, as far as the hypervisor looked: whole pages."""
+    operation: str
+
+    def __init__(self, address: int, size: int, operation: str) -> None:
+        self.address = address
+        self.size = size
+        self.operation = operation
+
+    def ignore(self) -> None:
+        """Raise it as a HypervisorError, since running on would fail again."""
+        cause = f"the host has no memory for {self.size:#x} bytes at {self.address:#x}"
+        raise HypervisorError(self.operation, "EFAULT", cause)
+
+    def __repr__(self) -> str:
+        return f"MemoryFault(address={self.address:#x}, size={self.size:#x})"
+
+
+@final
 class SystemEvent(PlainExit):
     """The guest called its firmware, or its hypervisor, for a shutdown, a reset or the like.
 
@@ -279,6 +308,7 @@ CommonExit: TypeAlias = (
     | Kicked
     | SingleStep
     | Breakpoint
+    | MemoryFault
     | SystemEvent
     | Failure
     | OtherExit

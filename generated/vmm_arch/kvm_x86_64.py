@@ -48,6 +48,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CAP_SET_TSS_ADDR,
     KVM_CAP_USER_MEMORY,
     KVM_CAP_VCPU_ATTRIBUTES,
+    KVM_CAP_X86_USER_SPACE_MSR,
     KVM_CAP_XCRS,
     KVM_CAP_XSAVE,
     KVM_CAP_XSAVE2,
@@ -73,6 +74,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_EXIT_IO_OUT,
     KVM_EXIT_IOAPIC_EOI,
     KVM_EXIT_IRQ_WINDOW_OPEN,
+    KVM_EXIT_MEMORY_FAULT,
     KVM_EXIT_MMIO,
     KVM_EXIT_SHUTDOWN,
     KVM_EXIT_SNP_REQ_CERTS,
@@ -125,6 +127,14 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_MP_STATE_HALTED,
     KVM_MP_STATE_INIT_RECEIVED,
     KVM_MP_STATE_UNINITIALIZED,
+    KVM_MSR_EXIT_REASON_FILTER,
+    KVM_MSR_EXIT_REASON_INVAL,
+    KVM_MSR_EXIT_REASON_UNKNOWN,
+    KVM_MSR_FILTER_DEFAULT_DENY,
+    KVM_MSR_FILTER_MAX_BITMAP_SIZE,
+    KVM_MSR_FILTER_MAX_RANGES,
+    KVM_MSR_FILTER_READ,
+    KVM_MSR_FILTER_WRITE,
     KVM_NMI,
     KVM_PIT_SPEAKER_DUMMY,
     KVM_REG_GUEST_SSP,
@@ -166,6 +176,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_VCPUEVENT_VALID_NMI_PENDING,
     KVM_VCPUEVENT_VALID_SHADOW,
     KVM_X86_REG_TYPE_KVM,
+    KVM_X86_SET_MSR_FILTER,
     KVM_XEN_VCPU_GET_ATTR,
     kvm_clock_data,
     kvm_cpuid2,
@@ -182,6 +193,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_lapic_state,
     kvm_mp_state,
     kvm_msr_entry,
+    kvm_msr_filter,
     kvm_msr_list,
     kvm_msrs,
     kvm_nested_state,
@@ -232,6 +244,7 @@ from vmm_arch.exits import (
     Failure,
     Halt,
     Kicked,
+    MemoryFault,
     MmioRead,
     MmioWrite,
     OtherExit,
@@ -278,8 +291,10 @@ from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.exits import (
+    Cpuid,
     EndOfInterrupt,
     Exit,
+    GuestException,
     InterruptWindow,
     IoIn,
     IoOut,
@@ -340,6 +355,7 @@ from vmm_arch.x86_64.msr import (
     msr_name,
     msr_text,
 )
+from vmm_arch.x86_64.msr_exits import X2APIC_MSRS, AllExcept, MsrBitmap, MsrSet, listed, msr_bitmaps
 from vmm_arch.x86_64.platform.ioapic import check_line
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
@@ -379,6 +395,7 @@ __all__ = [
     "UNSUPPORTED",
     "Activity",
     "AddressSpace",
+    "AllExcept",
     "BackingError",
     "BootModule",
     "Breakpoint",
@@ -387,6 +404,7 @@ __all__ = [
     "BusyError",
     "Check",
     "ClosedError",
+    "Cpuid",
     "CpuidEntry",
     "DebugExit",
     "Device",
@@ -400,6 +418,7 @@ __all__ = [
     "Failure",
     "ForkedError",
     "Fpu",
+    "GuestException",
     "GuestMemory",
     "Halt",
     "HardwareBreakpoint",
@@ -416,6 +435,7 @@ __all__ = [
     "Linux64",
     "Long64",
     "MemoryAccessError",
+    "MemoryFault",
     "MemoryInUseError",
     "MmioRead",
     "MmioWrite",
@@ -486,6 +506,8 @@ __all__ = [
 ]
 
 UNSUPPORTED: Final[Mapping[str, str]] = {
+    "intercept_cpuid": "KVM answers CPUID itself, as Vm(cpuid=...) says: it has no exit for it",
+    "intercept_exceptions": "KVM gives its VMM no exceptions but a debugger's: set_breakpoints(), intercept_breakpoints(), step()",
     "suspend_time": "no KVM call stops a guest's clocks: some stop with its vCPUs, others run on",
     "resume_time": "no KVM call stops a guest's clocks: some stop with its vCPUs, others run on",
 }
@@ -587,6 +609,9 @@ NOTHING_HAPPENED: Final = (NO_REASON, KVM_EXIT_INTR)
 _unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
 
+UNKNOWN_MSRS: Final = KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL
+EVERY_MSR: Final = MsrBitmap(is_write=False, base=0, count=1, allowed=bytes(8))
+"""What to add to a filter that allows nothing: KVM refuses one without ranges."""
 KVM_PAGES: Final = range(0xFFFBC000, 0xC0000000, -0x4000)
 """Candidate addresses for the four pages that KVM needs for itself on Intel's processors."""
 PICS: Final = (
@@ -696,6 +721,11 @@ CAUSES: Final[Mapping[tuple[str, str], str]] = {
         "KVM_SET_CPUID2",
         "EINVAL",
     ): "the host does not support one of the entries, or the guest has run",
+    (
+        "KVM_RUN",
+        "EFAULT",
+    ): "the host has no memory for what the guest accesses: a file that is too short, for instance",
+    ("KVM_X86_SET_MSR_FILTER", "ENOTTY"): "filters of MSRs need Linux 5.10",
     ("KVM_SET_CPUID2", "E2BIG"): "KVM takes at most 256 entries",
 }
 """The usual causes when KVM refuses a call."""
@@ -1166,6 +1196,7 @@ COMPLETE_EXITS: Final = (
     KVM_EXIT_SHUTDOWN,
     KVM_EXIT_SYSTEM_EVENT,
     KVM_EXIT_FAIL_ENTRY,
+    KVM_EXIT_MEMORY_FAULT,
     KVM_EXIT_INTERNAL_ERROR,
     KVM_EXIT_HLT,
     KVM_EXIT_IRQ_WINDOW_OPEN,
@@ -1531,6 +1562,8 @@ class Vcpu:
             case abi.KVM_EXIT_SYSTEM_EVENT:
                 kind = run.system_event.type
                 return SystemEvent(kind, SYSTEM_EVENTS.get(kind))
+            case abi.KVM_EXIT_MEMORY_FAULT:
+                return MemoryFault(run.memory_fault.gpa, run.memory_fault.size, "KVM_RUN")
             case abi.KVM_EXIT_FAIL_ENTRY:
                 failure = Failure()
                 failure.code = (
@@ -1657,6 +1690,8 @@ class Vcpu:
                         self.vm.memory.check_source()
                         return kicked
                 except OSError as error:
+                    if self._page[EXIT_REASON] == KVM_EXIT_MEMORY_FAULT:
+                        break  # the call fails, and tells why as an exit
                     self._state = UNFINISHED if self._page[SYNC_DIRTY] else IDLE
                     raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
 
@@ -2091,6 +2126,38 @@ class Vm:
                 return pages
         raise ValueError("KVM needs four free pages between 3 and 4 GiB: make the regions smaller")
 
+    def _filter_msrs(self, reads: MsrSet, writes: MsrSet, unknown: bool) -> None:
+        """Give KVM the filter of MSRs that makes these accesses exits."""
+        denied = isinstance(reads, AllExcept)
+        if denied != isinstance(writes, AllExcept):
+            raise ValueError(
+                "intercept_msrs: KVM has one default for both: AllExcept for reads and writes, or for none"
+            )
+        bitmaps = list(msr_bitmaps(reads, writes, 8 * KVM_MSR_FILTER_MAX_BITMAP_SIZE))
+        if denied:
+            bitmaps = bitmaps or [EVERY_MSR]
+        elif passed := sorted((listed(reads) | listed(writes)) & X2APIC_MSRS):
+            text = ", ".join(map(msr_text, passed))
+            raise ValueError(
+                f"intercept_msrs: KVM never exits for a local APIC's registers: {text}"
+            )
+        if len(bitmaps) > KVM_MSR_FILTER_MAX_RANGES:
+            raise ValueError(
+                f"intercept_msrs: the MSRs take {len(bitmaps)} bitmaps of neighbours, KVM has"
+                f" {KVM_MSR_FILTER_MAX_RANGES}: choose fewer"
+            )
+        msr_filter = kvm_msr_filter(flags=KVM_MSR_FILTER_DEFAULT_DENY * denied)
+        kept = []
+        for wanted, bitmap in zip(msr_filter.ranges, bitmaps, strict=False):
+            wanted.flags = KVM_MSR_FILTER_WRITE if bitmap.is_write else KVM_MSR_FILTER_READ
+            wanted.nmsrs, wanted.base = bitmap.count, bitmap.base
+            kept.append(bytearray(bitmap.allowed))
+            wanted.bitmap = address_of(kept[-1])
+        _call(self.fd, KVM_X86_SET_MSR_FILTER, msr_filter)
+        exits = kvm_enable_cap(cap=KVM_CAP_X86_USER_SPACE_MSR)
+        exits.args[0] = KVM_MSR_EXIT_REASON_FILTER * bool(bitmaps) | UNKNOWN_MSRS * bool(unknown)
+        _call(self.fd, KVM_ENABLE_CAP, exits)
+
     def _enable_dirty_ring(self) -> bool:
         """Ask for rings of written pages, if this kernel has them: Linux 5.11, on x86."""
         if _call(self.fd, KVM_CHECK_EXTENSION, KVM_CAP_DIRTY_LOG_RING) < DIRTY_RING_SIZE:
@@ -2269,6 +2336,46 @@ class Vm:
         level = kvm_irq_level(level=active)
         level.irq = line
         _call(self.fd, KVM_IRQ_LINE, level)
+
+    def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
+        """Choose the accesses to model-specific registers that are exits, on all vCPUs.
+
+        The exits are :class:`~vmm_arch.x86_64.exits.MsrRead` and ``MsrWrite``. The MSRs are listed, or
+        are ``AllExcept([…])`` of a list, so that only what is known to be harmless is not an exit.
+        ``unknown`` makes exits of accesses to MSRs that the hypervisor does not have. What is no exit
+        is the hypervisor's; a call replaces the former ones, ``intercept_msrs((), ())`` ends them. RDTSC,
+        SYSCALL and the like do not access MSRs, nor do ``get_msrs`` and ``set_msrs``.
+
+        Call it in ``prepare`` of :class:`Vm`, since some hypervisors then take MSRs that they do not
+        later. Raises ValueError or HypervisorError for what cannot be intercepted; then nothing has
+        changed.
+        """
+        self._check_open()
+        self._filter_msrs(reads, writes, unknown)
+
+    def intercept_cpuid(self, functions: Iterable[int]) -> None:
+        """Choose the leaves for which CPUID is an exit, a :class:`~vmm_arch.x86_64.exits.Cpuid`.
+
+        On all vCPUs, and in place of the former ones. Raises ValueError for what is no leaf.
+        """
+        self._check_open()
+        raise unsupported(
+            "intercept_cpuid",
+            "KVM answers CPUID itself, as Vm(cpuid=...) says: it has no exit for it",
+        )
+
+    def intercept_exceptions(self, vectors: Iterable[int]) -> None:
+        """Choose the exceptions that are exits before the guest has them, on all vCPUs.
+
+        The exit is a :class:`~vmm_arch.x86_64.exits.GuestException`. A call replaces the former ones.
+        Raises ValueError for what is no exception (0 to 31), HypervisorError for those that the host
+        cannot intercept.
+        """
+        self._check_open()
+        raise unsupported(
+            "intercept_exceptions",
+            "KVM gives its VMM no exceptions but a debugger's: set_breakpoints(), intercept_breakpoints(), step()",
+        )
 
     def dirty_pages(self) -> list[int]:
         """Return and clear the set of pages that the guest has written, since a reset_to() at most.

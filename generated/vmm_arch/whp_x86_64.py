@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import ExitStack, suppress
 from functools import cache, partial
 from types import TracebackType
@@ -36,6 +36,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHV_EXTENDED_VM_EXITS,
     WHV_INTERNAL_ACTIVITY_REGISTER,
     WHV_INTERRUPT_CONTROL,
+    WHV_MSR_ACTION_ENTRY,
     WHV_REGISTER_VALUE,
     WHV_RUN_VP_EXIT_CONTEXT,
     WHV_TRANSLATE_GVA_RESULT,
@@ -45,6 +46,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHV_X64_PENDING_INTERRUPTION_REGISTER,
     WHV_X64_TABLE_REGISTER,
     WHV_X64_XMM_CONTROL_STATUS_REGISTER,
+    WHvCapabilityCodeExceptionExitBitmap,
     WHvCapabilityCodeFeatures,
     WHvCapabilityCodeHypervisorPresent,
     WHvCapabilityCodeProcessorClockFrequency,
@@ -54,11 +56,13 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvMapGpaRangeFlagTrackDirtyPages,
     WHvMapGpaRangeFlagWrite,
     WHvMemoryAccessExecute,
+    WHvMsrActionExit,
     WHvPartitionPropertyCodeCpuidExitList,
     WHvPartitionPropertyCodeCpuidResultList2,
     WHvPartitionPropertyCodeExceptionExitBitmap,
     WHvPartitionPropertyCodeExtendedVmExits,
     WHvPartitionPropertyCodeLocalApicEmulationMode,
+    WHvPartitionPropertyCodeMsrActionList,
     WHvPartitionPropertyCodeProcessorCount,
     WHvPartitionPropertyCodeX64MsrExitBitmap,
     WHvRegisterInternalActivityState,
@@ -66,6 +70,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvRegisterPendingEvent,
     WHvRegisterPendingInterruption,
     WHvRunVpExitReasonCanceled,
+    WHvRunVpExitReasonException,
     WHvRunVpExitReasonNone,
     WHvTranslateGvaFlagPrivilegeExempt,
     WHvTranslateGvaFlagValidateRead,
@@ -75,6 +80,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64CpuidResult2FlagVpSpecific,
     WHvX64ExceptionTypeBreakpointTrap,
     WHvX64ExceptionTypeGeneralProtectionFault,
+    WHvX64ExceptionTypePageFault,
     WHvX64InterruptTypeFixed,
     WHvX64InterruptTypeInit,
     WHvX64InterruptTypeLowestPriority,
@@ -207,6 +213,7 @@ from vmm_arch.exits import (
     Failure,
     Halt,
     Kicked,
+    MemoryFault,
     MmioRead,
     MmioWrite,
     OtherExit,
@@ -280,8 +287,10 @@ from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.exits import (
+    Cpuid,
     EndOfInterrupt,
     Exit,
+    GuestException,
     InterruptWindow,
     IoIn,
     IoOut,
@@ -297,7 +306,10 @@ from vmm_arch.x86_64.linux.kernel import load_kernel
 from vmm_arch.x86_64.msr import (
     EFER_LMA,
     EFER_LME,
+    IA32_APIC_BASE,
+    IA32_BIOS_SIGN_ID,
     IA32_EFER,
+    IA32_MISC_ENABLE,
     IA32_MTRRCAP,
     IA32_TSC,
     IA32_TSC_DEADLINE,
@@ -307,6 +319,7 @@ from vmm_arch.x86_64.msr import (
     msr_name,
     msr_text,
 )
+from vmm_arch.x86_64.msr_exits import AllExcept, MsrSet, listed
 from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, SAVED, IoApic
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
@@ -338,6 +351,7 @@ __all__ = [
     "UNSUPPORTED",
     "Activity",
     "AddressSpace",
+    "AllExcept",
     "BackingError",
     "BootModule",
     "Breakpoint",
@@ -346,6 +360,7 @@ __all__ = [
     "BusyError",
     "Check",
     "ClosedError",
+    "Cpuid",
     "CpuidEntry",
     "DebugExit",
     "Device",
@@ -359,6 +374,7 @@ __all__ = [
     "Failure",
     "ForkedError",
     "Fpu",
+    "GuestException",
     "GuestMemory",
     "Halt",
     "HardwareBreakpoint",
@@ -375,6 +391,7 @@ __all__ = [
     "Linux64",
     "Long64",
     "MemoryAccessError",
+    "MemoryFault",
     "MemoryInUseError",
     "MmioRead",
     "MmioWrite",
@@ -490,6 +507,14 @@ DELIVERED: Final = (
 """The delivery modes of an I/O APIC that the platform supports."""
 ELSEWHERE: Final = frozenset({*LAPIC.values(), WHvX64RegisterTsc, WHvX64RegisterTscDeadline})
 """Registers whose state is saved with the local APIC's page, or by itself."""
+MSR_EXITS: Final = {
+    (IA32_TSC, True): "TscMsrWrite",
+    (IA32_TSC, False): "TscMsrRead",
+    (IA32_APIC_BASE, True): "ApicBaseMsrWrite",
+    (IA32_MISC_ENABLE, False): "MiscEnableMsrRead",
+    (IA32_BIOS_SIGN_ID, False): "McUpdatePatchLevelMsrRead",
+}
+"""The accesses, with whether they write, that the bitmap of MSR exits has a bit for."""
 APIC_ID: Final = 0x20
 ACTIVITY: Final = names_array(
     [WHvRegisterInternalActivityState, WHvX64RegisterRflags, WHvRegisterPendingInterruption]
@@ -1158,7 +1183,7 @@ class Vcpu:
     # From templates/hypervisors/whp/x86_64/vcpu.py.j2, vcpu_members
     cpuid: list[CpuidEntry]
     """The results of its CPUID instruction."""
-    _unanswered: IoIn | MmioRead | MsrRead | MsrWrite
+    _unanswered: IoIn | MmioRead | MsrRead | MsrWrite | Cpuid
     """The last exit that needed an answer."""
     _emulated: EmulatedAccess | None
     """The read of an emulated instruction that waits for an answer."""
@@ -1297,6 +1322,9 @@ class Vcpu:
             access = self._emulation.next_access()
         except EmulationFailed as error:
             failed = _failure("WinHvEmulation", "WHV_EMULATOR_STATUS", str(error))
+            failed.instruction = self._emulation.instruction
+            if failed.instruction:
+                failed.message += f": the instruction begins with {failed.instruction.hex(' ')}"
             self._emulation.active = False
             self._state = IDLE
             return failed
@@ -1371,8 +1399,7 @@ class Vcpu:
                 self.vm.ioapic.end_of_interrupt(context.ApicEoi.InterruptVector)
                 return None
             case abi.WHvRunVpExitReasonX64Cpuid:
-                self._answer_cpuid()
-                return None
+                return self._cpuid_access()
             case abi.WHvRunVpExitReasonX64MsrAccess:
                 return self._msr_access()
             case abi.WHvRunVpExitReasonX64Halt if self.vm.irqchip:
@@ -1381,12 +1408,11 @@ class Vcpu:
                 return None
             case abi.WHvRunVpExitReasonCanceled:
                 return None  # _kicks decides: this kick may have been reported already
-            case abi.WHvRunVpExitReasonException if (
-                context.VpException.ExceptionType == WHvX64ExceptionTypeBreakpointTrap
-            ):
-                reached = self._breakpoint()
-                self._state = IDLE
-                return reached
+            case abi.WHvRunVpExitReasonException:
+                raised = self._exception()
+                if raised is not None:
+                    self._state = IDLE
+                return raised
             case abi.WHvRunVpExitReasonX64InterruptWindow if self._window_wanted:
                 self._ask_for_window()  # the platform's request is for one window only
         rare = _rare_exit(reason, context)
@@ -1433,51 +1459,104 @@ class Vcpu:
         self._state = UNANSWERED
         return io_in
 
-    def _breakpoint(self) -> Breakpoint | None:
-        """Return a breakpoint instruction to a caller who wants it; otherwise let the guest have it."""
-        context = self._context.VpContext
-        base = 0 if context.Cs.Long else context.Cs.Base
-        reached = Breakpoint(context.Rip + base, None, self._pass_breakpoint)
-        if self.index in self.vm._intercepting:
-            return reached
-        self._pass_breakpoint(reached, None)
+    def _exception(self) -> Breakpoint | GuestException | None:
+        """Return an exception to a caller who wants it; otherwise let the guest have it."""
+        context, raised = self._context.VpContext, self._context.VpException
+        vector, address = raised.ExceptionType, context.Rip
+        if vector == WHvX64ExceptionTypeBreakpointTrap and self.index in self.vm._intercepting:
+            base = 0 if context.Cs.Long else context.Cs.Base
+            return Breakpoint(address + base, None, self._deliver_exception)
+        exception = GuestException(
+            vector,
+            raised.ErrorCode if raised.ExceptionInfo.ErrorCodeValid else None,
+            address,
+            raised.ExceptionParameter if vector == WHvX64ExceptionTypePageFault else None,
+            bytes(raised.InstructionBytes[: raised.InstructionByteCount]),
+            self._deliver_exception,
+        )
+        if vector in self.vm._exceptions:
+            return exception
+        self._deliver_exception(exception, None)
         return None
 
-    def _pass_breakpoint(self, at: Breakpoint, _value: int | None) -> None:
-        """Raise the exception of the breakpoint instruction that the guest has reached."""
+    def _deliver_exception(self, _told: Breakpoint | GuestException, _value: int | None) -> None:
+        """Raise the exception that was the last exit."""
         if self._state not in (IDLE, RUNNING):
             self._complete_pending()
+        context, raised = self._context.VpContext, self._context.VpException
+        if self._context.ExitReason != WHvRunVpExitReasonException:
+            raise not_waiting(self.index)
+        if raised.ExceptionInfo.SoftwareException:  # a trap: INT3, INTO
+            image = RegisterImage({WHvX64RegisterRip: context.Rip + context.InstructionLength})
+            self.write_registers(image.names, len(image), image.values)
+        elif raised.ExceptionType == WHvX64ExceptionTypePageFault:
+            image = RegisterImage({WHvX64RegisterCr2: raised.ExceptionParameter})
+            self.write_registers(image.names, len(image), image.values)
         pending = WHV_X64_PENDING_INTERRUPTION_REGISTER(
             InterruptionPending=1,
             InterruptionType=WHvX64PendingException,
-            InterruptionVector=WHvX64ExceptionTypeBreakpointTrap,
+            InterruptionVector=raised.ExceptionType,
+            DeliverErrorCode=raised.ExceptionInfo.ErrorCodeValid,
+            ErrorCode=raised.ErrorCode,
         )
-        image = RegisterImage({WHvX64RegisterRip: self._context.VpContext.Rip + 1})
-        self.write_registers(image.names, len(image), image.values)
         value = WHV_REGISTER_VALUE(PendingInterruption=pending)
         self.write_registers(PENDING_INTERRUPTION, 1, ctypes.byref(value))
 
-    def _answer_cpuid(self) -> None:
-        """Answer CPUID for this vCPU on a host that cannot be configured to do so."""
+    def _cpuid_access(self) -> Cpuid | None:
+        """Return CPUID to a caller who wants it; otherwise answer it for this vCPU.
+
+        The latter on a host that cannot be configured to do so.
+        """
         access = self._context.CpuidAccess
         function, index = access.Rax & 0xFFFFFFFF, access.Rcx & 0xFFFFFFFF
-        context = self._context.VpContext
-        image = RegisterImage(
-            {
-                WHvX64RegisterRax: access.DefaultResultRax,
-                WHvX64RegisterRbx: access.DefaultResultRbx,
-                WHvX64RegisterRcx: access.DefaultResultRcx,
-                WHvX64RegisterRdx: access.DefaultResultRdx,
-                WHvX64RegisterRip: context.Rip + context.InstructionLength,
-            }
+        default = self._cpuid_result(function, index)
+        if function not in self.vm._cpuid_functions:
+            self._write_cpuid((default.eax, default.ebx, default.ecx, default.edx))
+            return None
+        waiting = Cpuid(function, index, default, self._reply_cpuid)
+        self._unanswered = waiting
+        self._state = UNANSWERED
+        return waiting
+
+    def _cpuid_result(self, function: int, index: int) -> CpuidEntry:
+        """What CPUID says on this vCPU: its own entry, with the bits that the processor maintains."""
+        access = self._context.CpuidAccess
+        host = (
+            access.DefaultResultRax & 0xFFFFFFFF,
+            access.DefaultResultRbx & 0xFFFFFFFF,
+            access.DefaultResultRcx & 0xFFFFFFFF,
+            access.DefaultResultRdx & 0xFFFFFFFF,
         )
         for entry in self.cpuid:
             if entry.function == function and entry.index in (None, index):
-                own = processors_own(function, index)
-                image[WHvX64RegisterRax] = entry.eax & ~own[0] | access.DefaultResultRax & own[0]
-                image[WHvX64RegisterRbx] = entry.ebx & ~own[1] | access.DefaultResultRbx & own[1]
-                image[WHvX64RegisterRcx] = entry.ecx & ~own[2] | access.DefaultResultRcx & own[2]
-                image[WHvX64RegisterRdx] = entry.edx & ~own[3] | access.DefaultResultRdx & own[3]
+                mine = entry.eax, entry.ebx, entry.ecx, entry.edx
+                bits = zip(mine, host, processors_own(function, index), strict=True)
+                return CpuidEntry(
+                    function,
+                    entry.index,
+                    *(own & ~kept | default & kept for own, default, kept in bits),
+                )
+        return CpuidEntry(function, index, *host)
+
+    def _reply_cpuid(self, access: Cpuid, result: tuple[int, int, int, int]) -> None:
+        """Answer the CPUID that the guest waits for."""
+        if self._state != UNANSWERED or self._unanswered is not access:
+            raise not_waiting(self.index)
+        self._write_cpuid(result)
+        self._state = IDLE
+
+    def _write_cpuid(self, result: tuple[int, int, int, int]) -> None:
+        context = self._context.VpContext
+        eax, ebx, ecx, edx = result
+        image = RegisterImage(
+            {
+                WHvX64RegisterRax: eax,
+                WHvX64RegisterRbx: ebx,
+                WHvX64RegisterRcx: ecx,
+                WHvX64RegisterRdx: edx,
+                WHvX64RegisterRip: context.Rip + context.InstructionLength,
+            }
+        )
         self.write_registers(image.names, len(image), image.values)
         if context.Rflags & TRAP_FLAG:
             self.single_stepped()
@@ -1491,7 +1570,10 @@ class Vcpu:
         """
         access = self._context.MsrAccess
         waiting: MsrRead | MsrWrite
-        if not self.vm.msr_exits_wanted:
+        wanted = self.vm.msr_exits_wanted or self.vm._unknown_msrs
+        if not (
+            wanted or (access.MsrNumber, bool(access.AccessInfo.IsWrite)) in self.vm._msr_accesses
+        ):
             self._next_instruction()
             self._values[1].Reg64 = self._values[2].Reg64 = 0
             self._completion = 1 if access.AccessInfo.IsWrite else 3
@@ -1873,13 +1955,19 @@ class Vm:
         "track_dirty",
         "vcpus",
         "cpuid",
+        "_cpuid_functions",
+        "_exception_exits",
+        "_exceptions",
         "_intercepting",
         "_known_deadline",
         "_known_registers",
+        "_listed_msrs",
+        "_msr_accesses",
         "_other_state",
-        "_own_exits",
+        "_own_cpuid_exits",
         "_read_only",
         "_time_suspended",
+        "_unknown_msrs",
         "devices",
         "ioapic",
         "lacking",
@@ -1922,8 +2010,20 @@ class Vm:
     """Whether run() returns MSR accesses, because the user set ExtendedVmExits with X64MsrExit."""
     _intercepting: set[int]
     """The vCPUs whose breakpoint instructions are exits: the platform knows this by machine."""
-    _own_exits: int
-    """The bits of ExtendedVmExits that the machine itself needs."""
+    _exceptions: frozenset[int]
+    """The exceptions that are exits because intercept_exceptions() said so."""
+    _exception_exits: int
+    """All exceptions that are exits, as the platform's bitmap."""
+    _cpuid_functions: frozenset[int]
+    """The leaves for which CPUID is an exit because intercept_cpuid() said so."""
+    _own_cpuid_exits: frozenset[int]
+    """Those for which the machine itself needs it to be one."""
+    _msr_accesses: Set[tuple[int, bool]]
+    """The accesses that intercept_msrs() asked for: MSRs, and whether they are writes."""
+    _listed_msrs: frozenset[tuple[int, bool]]
+    """Those of them that the platform has in its list of MSRs."""
+    _unknown_msrs: bool
+    """Whether it asked for those to MSRs that the platform does not know."""
     written: set[int]
     """The pages written by instructions that were emulated here, not executed by the platform."""
     _other_state: _OtherState
@@ -1938,19 +2038,95 @@ class Vm:
 
     def _intercept_breakpoints(self, index: int, wanted: bool) -> None:
         """Enable or disable exits for breakpoint instructions, for a vCPU and so for all."""
-        before = bool(self._intercepting)
         (self._intercepting.add if wanted else self._intercepting.discard)(index)
-        if before == bool(self._intercepting):
-            return
+        self._set_exceptions()
+
+    def _intercept_exceptions(self, vectors: frozenset[int]) -> None:
+        if wrong := sorted(vectors - set(range(32))):
+            raise ValueError(f"{', '.join(map(str, wrong))}: the exceptions are 0 to 31")
+        offered = _capability(WHvCapabilityCodeExceptionExitBitmap).ExceptionExitBitmap
+        if lacking := [vector for vector in sorted(vectors) if not offered >> vector & 1]:
+            what = f"this host has no exits for the exceptions {', '.join(map(str, lacking))}"
+            raise unsupported("intercept_exceptions", what)
+        self._exceptions = vectors
+        self._set_exceptions()
+
+    def _set_exceptions(self) -> None:
+        """Tell the platform which exceptions are exits."""
+        vectors = self._exceptions | (
+            {WHvX64ExceptionTypeBreakpointTrap} if self._intercepting else set()
+        )
+        bitmap = sum(1 << vector for vector in vectors)
+        if bitmap != self._exception_exits:
+            self._set_property(WHvPartitionPropertyCodeExceptionExitBitmap, ctypes.c_uint64(bitmap))
+            self._change_exits(ExceptionExit=bool(bitmap))
+            self._exception_exits = bitmap
+
+    def _change_exits(self, **wanted: bool) -> None:
+        """Enable or disable kinds of exits, and leave the others as they are."""
         code = WHvPartitionPropertyCodeExtendedVmExits
         exits = WHV_EXTENDED_VM_EXITS()
         platform.WHvGetPartitionProperty(
             self.partition, code, ctypes.byref(exits), ctypes.sizeof(exits), None
         )
-        exits.ExceptionExit = not before
-        bitmap = ctypes.c_uint64((not before) << WHvX64ExceptionTypeBreakpointTrap)
-        self._set_property(WHvPartitionPropertyCodeExceptionExitBitmap, bitmap)
+        for name, value in wanted.items():
+            setattr(exits, name, value)
         self._set_property(code, exits)
+
+    def _intercept_cpuid(self, functions: frozenset[int]) -> None:
+        if wrong := sorted(function for function in functions if not 0 <= function < 1 << 32):
+            raise ValueError(
+                f"{', '.join(map(hex, wrong))}: a leaf of CPUID is an unsigned 32-bit value"
+            )
+        self._set_cpuid_exits(self._own_cpuid_exits | functions)
+        self._cpuid_functions = functions
+
+    def _set_cpuid_exits(self, functions: Set[int]) -> None:
+        """Tell the platform for which leaves CPUID is an exit."""
+        if functions:
+            exits = (ctypes.c_uint32 * len(functions))(*sorted(functions))
+            self._set_property(WHvPartitionPropertyCodeCpuidExitList, exits)
+        self._change_exits(X64CpuidExit=bool(functions))
+
+    def _intercept_msrs(self, reads: MsrSet, writes: MsrSet, unknown: bool) -> None:
+        if isinstance(reads, AllExcept) or isinstance(writes, AllExcept):
+            what = "the platform exits for the MSRs that are listed, not for all others"
+            raise unsupported("intercept_msrs(AllExcept(...))", what)
+        accesses = {(index, False) for index in listed(reads)}
+        accesses |= {(index, True) for index in listed(writes)}
+        self._list_msrs(frozenset(accesses - MSR_EXITS.keys()))
+        bitmap = WHV_X64_MSR_EXIT_BITMAP(UnhandledMsrs=1)
+        for access in accesses & MSR_EXITS.keys():
+            setattr(bitmap, MSR_EXITS[access], 1)
+        chosen = self._set_new_property(WHvPartitionPropertyCodeX64MsrExitBitmap, bitmap)
+        if not chosen and accesses & MSR_EXITS.keys():
+            raise unsupported("intercept_msrs", "this version of Windows cannot choose MSRs")
+        if accesses or unknown:
+            self._change_exits(X64MsrExit=True)
+        self._msr_accesses, self._unknown_msrs = accesses, unknown
+        self.msr_exits_wanted = False
+
+    def _list_msrs(self, accesses: frozenset[tuple[int, bool]]) -> None:
+        """Name accesses to MSRs that are exits, in the list that is fixed once there are vCPUs."""
+        if accesses == self._listed_msrs:
+            return
+        names = ", ".join(sorted({msr_text(index) for index, _ in accesses ^ self._listed_msrs}))
+        if self.vcpus:
+            what = f"the platform takes these MSRs only in Vm(prepare=...): {names}"
+            raise unsupported("intercept_msrs", what)
+        actions = {
+            index: WHV_MSR_ACTION_ENTRY(Index=index) for index, _ in accesses | self._listed_msrs
+        }
+        for index, is_write in accesses:
+            if is_write:
+                actions[index].WriteAction = WHvMsrActionExit
+            else:
+                actions[index].ReadAction = WHvMsrActionExit
+        entries = (WHV_MSR_ACTION_ENTRY * len(actions))(*actions.values())
+        if not self._set_new_property(WHvPartitionPropertyCodeMsrActionList, entries):
+            what = f"this version of Windows has no exits for {names}"
+            raise unsupported("intercept_msrs", what)
+        self._listed_msrs = accesses
 
     def note_written(self, address: int, size: int) -> None:
         """Track pages that the guest wrote through the emulator."""
@@ -1969,7 +2145,8 @@ class Vm:
         if code == WHvPartitionPropertyCodeExtendedVmExits:
             wanted = WHV_EXTENDED_VM_EXITS(AsUINT64=int.from_bytes(bytes(value), "little"))
             msr_exits_wanted = bool(wanted.X64MsrExit)
-            wanted.AsUINT64 |= self._own_exits
+            wanted.X64CpuidExit |= bool(self._own_cpuid_exits | self._cpuid_functions)
+            wanted.ExceptionExit |= bool(self._exception_exits)
             self._set_property(code, wanted)
             self.msr_exits_wanted = msr_exits_wanted
         else:
@@ -1984,7 +2161,10 @@ class Vm:
         """Create the partition; the undoing of each step is registered with ``opened``."""
         vcpus = self._vcpu_count
         _refuse_device(self._device)
-        self._own_exits = 0
+        self._own_cpuid_exits = self._cpuid_functions = self._exceptions = frozenset()
+        self._exception_exits = 0
+        self._msr_accesses = self._listed_msrs = frozenset()
+        self._unknown_msrs = False
         self._intercepting = set()
         self.msr_exits_wanted = False
         self.written = set()
@@ -2033,18 +2213,17 @@ class Vm:
             WHvPartitionPropertyCodeCpuidResultList2, results
         ):
             # A host that cannot configure subleaves or single processors: CPUID becomes an exit.
-            leaves = sorted({entry.function for entry in self.cpuid})
-            self._own_exits = WHV_EXTENDED_VM_EXITS(X64CpuidExit=1).AsUINT64
-            exit_list = (ctypes.c_uint32 * len(leaves))(*leaves)
+            self._own_cpuid_exits = frozenset(entry.function for entry in self.cpuid)
+            exit_list = (ctypes.c_uint32 * len(self._own_cpuid_exits))(*self._own_cpuid_exits)
             self._set_property(WHvPartitionPropertyCodeCpuidExitList, exit_list)
         # Older hosts have no bitmap and behave as with this one, or have no MSR exits at all.
         bitmap = WHV_X64_MSR_EXIT_BITMAP(UnhandledMsrs=1)
         self._set_new_property(WHvPartitionPropertyCodeX64MsrExitBitmap, bitmap)
-        exits = WHV_EXTENDED_VM_EXITS(AsUINT64=self._own_exits)
-        exits.X64MsrExit = 1
+        own = bool(self._own_cpuid_exits)
+        exits = WHV_EXTENDED_VM_EXITS(X64CpuidExit=own, X64MsrExit=1)
         exit_code = WHvPartitionPropertyCodeExtendedVmExits
-        if not self._set_new_property(exit_code, exits) and self._own_exits:
-            self._set_property(exit_code, WHV_EXTENDED_VM_EXITS(AsUINT64=self._own_exits))
+        if not self._set_new_property(exit_code, exits) and own:
+            self._set_property(exit_code, WHV_EXTENDED_VM_EXITS(X64CpuidExit=1))
 
     def _set_new_property(self, code: int, value: Any) -> bool:
         """Set a property that older hosts do not have; False if this one does not."""
@@ -2194,6 +2373,40 @@ class Vm:
                 "set_irq_line", "ENXIO", "the machine was created without an irqchip"
             )
         self.ioapic.set_line(line, active)
+
+    def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
+        """Choose the accesses to model-specific registers that are exits, on all vCPUs.
+
+        The exits are :class:`~vmm_arch.x86_64.exits.MsrRead` and ``MsrWrite``. The MSRs are listed, or
+        are ``AllExcept([…])`` of a list, so that only what is known to be harmless is not an exit.
+        ``unknown`` makes exits of accesses to MSRs that the hypervisor does not have. What is no exit
+        is the hypervisor's; a call replaces the former ones, ``intercept_msrs((), ())`` ends them. RDTSC,
+        SYSCALL and the like do not access MSRs, nor do ``get_msrs`` and ``set_msrs``.
+
+        Call it in ``prepare`` of :class:`Vm`, since some hypervisors then take MSRs that they do not
+        later. Raises ValueError or HypervisorError for what cannot be intercepted; then nothing has
+        changed.
+        """
+        self._check_open()
+        self._intercept_msrs(reads, writes, bool(unknown))
+
+    def intercept_cpuid(self, functions: Iterable[int]) -> None:
+        """Choose the leaves for which CPUID is an exit, a :class:`~vmm_arch.x86_64.exits.Cpuid`.
+
+        On all vCPUs, and in place of the former ones. Raises ValueError for what is no leaf.
+        """
+        self._check_open()
+        self._intercept_cpuid(frozenset(functions))
+
+    def intercept_exceptions(self, vectors: Iterable[int]) -> None:
+        """Choose the exceptions that are exits before the guest has them, on all vCPUs.
+
+        The exit is a :class:`~vmm_arch.x86_64.exits.GuestException`. A call replaces the former ones.
+        Raises ValueError for what is no exception (0 to 31), HypervisorError for those that the host
+        cannot intercept.
+        """
+        self._check_open()
+        self._intercept_exceptions(frozenset(vectors))
 
     def dirty_pages(self) -> list[int]:
         """Return and clear the set of pages that the guest has written, since a reset_to() at most.

@@ -22,6 +22,7 @@ from vcpu_state import msrs_of
 from vmm_arch import kvm
 from vmm_arch import kvm_x86_64 as arch
 from vmm_arch.abi import kvm_x86_64 as abi
+from vmm_arch.x86_64.msr_exits import MsrSet
 
 SPIN = b"\xeb\xfe"  # jmp $
 Guest = Callable[[bytes], arch.Vcpu]
@@ -69,6 +70,96 @@ class TestCalls:
             patch.setattr(arch, "MSRS_AT_ONCE", 16)
             write(vcpu.fd, image)
             assert vcpu.get_msrs(many) == many
+
+
+class TestFilterOfMsrs:
+    """KVM's filter: what is denied by default, and what KVM cannot make an exit."""
+
+    CODE = bytes.fromhex("66 b977020000 0f32") + bytes.fromhex(  # mov ecx, IA32_PAT; rdmsr
+        "66 b9820000c0 0f32 0f30 f4"
+    )  # mov ecx, IA32_LSTAR; rdmsr; wrmsr; hlt
+
+    def accesses(self, vcpu: arch.Vcpu) -> list[str]:
+        """The guest's exits, each answered."""
+        found: list[str] = []
+        while True:
+            match exit := vcpu.run():
+                case arch.MsrRead():
+                    exit.complete(0)
+                case arch.MsrWrite():
+                    exit.complete()
+                case _:
+                    assert isinstance(exit, arch.Halt)
+                    return found
+            found.append(repr(exit).partition("(")[0] + f" {exit.index:#x}")
+
+    @pytest.mark.parametrize(
+        ("reads", "writes", "expected"),
+        [
+            ((), (), []),
+            ([0x277], [0x277], ["MsrRead 0x277"]),
+            ((), [0xC0000082], ["MsrWrite 0xc0000082"]),
+            (
+                arch.AllExcept(),
+                arch.AllExcept(),
+                ["MsrRead 0x277", "MsrRead 0xc0000082", "MsrWrite 0xc0000082"],
+            ),
+            (arch.AllExcept([0x277, 0xC0000082]), arch.AllExcept(), ["MsrWrite 0xc0000082"]),
+            (arch.AllExcept([0x277]), arch.AllExcept([0xC0000082]), ["MsrRead 0xc0000082"]),
+        ],
+    )
+    def test_what_is_an_exit(
+        self, guest: Guest, reads: MsrSet, writes: MsrSet, expected: list[str]
+    ) -> None:
+        vcpu = guest(self.CODE)
+        vcpu.vm.intercept_msrs(reads, writes)
+        assert self.accesses(vcpu) == expected
+        vcpu.vm.intercept_msrs((), ())
+        arch.reset_vcpu(vcpu, arch.RealMode(0x1000))
+        assert self.accesses(vcpu) == []
+
+    @pytest.mark.parametrize(
+        ("reads", "writes", "complaint"),
+        [
+            (arch.AllExcept(), (), "AllExcept for reads and writes, or for none"),
+            ([0x80B], (), "never exits for a local APIC's registers: 0x80b"),
+            (range(0, 0x4000 * 20, 0x4000), (), "take 20 bitmaps of neighbours, KVM has 16"),
+            ((), [1 << 32], "an unsigned 32-bit value"),
+        ],
+    )
+    def test_what_kvm_cannot_do_changes_nothing(
+        self, guest: Guest, reads: MsrSet, writes: MsrSet, complaint: str
+    ) -> None:
+        vcpu = guest(self.CODE)
+        vcpu.vm.intercept_msrs([0x277], ())
+        with pytest.raises(ValueError, match=complaint):
+            vcpu.vm.intercept_msrs(reads, writes)
+        assert self.accesses(vcpu) == ["MsrRead 0x277"]
+
+
+@pytest.mark.parametrize("code", ["EFAULT", "EHWPOISON"])
+def test_memory_that_the_host_cannot_give_is_an_exit(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    """A KVM in software takes such a page for one without memory, so what Linux 6.8 does is played."""
+    vcpu = guest(b"\xf4")
+    enter = getattr(arch, "enter_guest")  # noqa: B009 - it is not exported
+
+    def fail(fd: int, request: int) -> None:
+        monkeypatch.setattr(arch, "enter_guest", enter)
+        run = vcpu.run_context
+        run.exit_reason = abi.KVM_EXIT_MEMORY_FAULT
+        run.memory_fault.gpa, run.memory_fault.size = 0x3000, 0x1000
+        raise OSError(getattr(errno, code, 133), "as if")
+
+    monkeypatch.setattr(arch, "enter_guest", fail)
+    fault = vcpu.run()
+    assert isinstance(fault, arch.MemoryFault)
+    assert repr(fault) == "MemoryFault(address=0x3000, size=0x1000)"
+    assert vcpu.get_regs().rip == 0x1000
+    with pytest.raises(arch.HypervisorError, match="no memory for 0x1000 bytes at 0x3000"):
+        fault.ignore()
+    assert isinstance(vcpu.run(), arch.Halt)
 
 
 def test_a_read_into_a_vector_register_is_taken_back(memory: arch.GuestMemory) -> None:

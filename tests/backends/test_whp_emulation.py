@@ -362,7 +362,10 @@ def test_an_instruction_that_the_emulator_cannot_do_is_a_failure(
     failure = vcpu.run()
     assert isinstance(failure, Failure)
     assert failure.operation == "WinHvEmulation"
-    assert failure.message == "InternalEmulationFailure"
+    assert failure.instruction.startswith(bytes.fromhex(instruction))
+    beginning = failure.instruction.hex(" ")
+    expected = f"InternalEmulationFailure: the instruction begins with {beginning}"
+    assert failure.message == expected
     with pytest.raises(HypervisorError, match=failure.message):
         failure.ignore()
     assert vcpu.get_regs().rip == CODE + 5  # it is still before it

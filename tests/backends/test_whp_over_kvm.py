@@ -19,6 +19,7 @@ from vmm_arch.abi import whp_x86_64 as abi
 from vmm_arch.x86_64.platform.ioapic import SELECT, WINDOW
 from whp.build import PLATFORM, libraries
 
+LSTAR = 0xC0000082
 SPIN = b"\xeb\xfe"  # jmp $
 Guest = Callable[[bytes], arch.Vcpu]
 ENTRIES = [arch.RealMode(0x1000), arch.Protected32(0x1000), arch.Long64(0x1000)]
@@ -40,6 +41,51 @@ def calls(backend: BackendUnderTest, monkeypatch: pytest.MonkeyPatch) -> list[st
     called: list[str] = []
     backend.before_calls(monkeypatch, called.append)
     return called
+
+
+class TestMsrExits:
+    def test_msrs_that_are_listed_are_chosen_before_the_machine_is_set_up(
+        self, memory: arch.GuestMemory
+    ) -> None:
+        def prepare(vm: Any) -> None:
+            vm.intercept_msrs([LSTAR], [])
+
+        memory.write(0x1000, bytes.fromhex("66 b9820000c0 0f32 0f30 f4"))  # rdmsr; wrmsr; hlt
+        with arch.Vm(memory, prepare=prepare) as vm:
+            vcpu = vm.vcpus[0]
+            complaint = r"takes these MSRs only in Vm\(prepare=...\): 0xc0000082"
+            for reads, writes in (([], []), ([LSTAR], [LSTAR])):
+                with pytest.raises(arch.HypervisorUnavailableError, match=complaint):
+                    vm.intercept_msrs(reads, writes)
+            with pytest.raises(arch.HypervisorUnavailableError, match="listed, not for all others"):
+                vm.intercept_msrs(arch.AllExcept(), arch.AllExcept())
+            arch.configure_vcpu(vcpu, arch.RealMode(0x1000))
+            read = vcpu.run()
+            assert isinstance(read, arch.MsrRead)
+            read.complete(0)
+            assert isinstance(vcpu.run(), arch.Halt)
+
+    def test_some_can_be_chosen_at_any_time(self, guest: Guest) -> None:
+        vcpu = guest(bytes.fromhex("66 b9a0010000 0f32 66 b978563412 0f32 f4"))  # rdmsr; rdmsr; hlt
+        for unknown in (False, True):
+            vcpu.vm.intercept_msrs([0x1A0], [0x10, 0x1B], unknown=unknown)
+            for index in (0x1A0, 0x12345678)[: unknown + 1]:
+                read = vcpu.run()
+                assert isinstance(read, arch.MsrRead)
+                assert read.index == index
+                read.complete(0)
+            assert isinstance(vcpu.run(), arch.Halt)
+            arch.reset_vcpu(vcpu, arch.RealMode(0x1000))
+
+
+def test_what_is_no_leaf_and_no_exception(guest: Guest) -> None:
+    vm = guest(SPIN).vm
+    with pytest.raises(ValueError, match="0x100000000: a leaf of CPUID is an unsigned"):
+        vm.intercept_cpuid([1, 1 << 32])
+    with pytest.raises(ValueError, match="-1, 32: the exceptions are 0 to 31"):
+        vm.intercept_exceptions([-1, 3, 32])
+    with pytest.raises(arch.HypervisorUnavailableError, match="no exits for the exceptions 18, 20"):
+        vm.intercept_exceptions([3, 18, 20])
 
 
 def test_a_device_is_refused(memory: arch.GuestMemory) -> None:
@@ -448,6 +494,21 @@ class TestOlderWindows:
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    @pytest.mark.parametrize(
+        ("lacking", "msr"), [("MsrActionList", 0xC0000082), ("X64MsrExitBitmap", 0x10)]
+    )
+    def test_msrs_that_it_has_no_exits_for(self, lacking: str, msr: int) -> None:
+        code = f"""
+from vmm_arch import whp_x86_64 as arch
+with arch.GuestMemory(0x2000) as memory:
+    try:
+        arch.Vm(memory, prepare=lambda vm: vm.intercept_msrs([{msr}], ()))
+    except arch.HypervisorUnavailableError as error:
+        print(error)
+"""
+        printed = self.run(code, f"WHvPartitionPropertyCode{lacking}")
+        assert printed.startswith("intercept_msrs: ENOTSUP: this version of Windows ")
 
     CONFIGURED = """
 from vmm_arch import whp_x86_64 as arch

@@ -26,6 +26,7 @@ EXPORTS = {
         "Failure",
         "Halt",
         "Kicked",
+        "MemoryFault",
         "MmioRead",
         "MmioWrite",
         "OtherExit",
@@ -44,8 +45,10 @@ EXPORTS = {
     "vmm_arch.x86_64.bus": ["Bus"],
     "vmm_arch.x86_64.events": ["Events"],
     "vmm_arch.x86_64.exits": [
+        "Cpuid",
         "EndOfInterrupt",
         "Exit",
+        "GuestException",
         "InterruptWindow",
         "IoIn",
         "IoOut",
@@ -66,6 +69,7 @@ EXPORTS = {
     "vmm_arch.x86_64.boot.multiboot": ["load_multiboot"],
     "vmm_arch.x86_64.boot.pvh": ["load_pvh"],
     "vmm_arch.x86_64.msr": ["msr_name"],
+    "vmm_arch.x86_64.msr_exits": ["AllExcept"],
     "vmm_arch.x86_64.platform.pc": ["DebugExit", "attach_pc_devices"],
     "vmm_arch.x86_64.system": ["configure_system"],
 }

@@ -27,6 +27,7 @@ from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.exits import Exit
+from vmm_arch.x86_64.msr_exits import MsrSet
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 __all__ = [
@@ -269,6 +270,34 @@ class Vm(Protocol[VcpuT_co]):
 
         Lines 0 to 23 are connected to the I/O APIC, and 0 to 15 also to the two 8259s if the
         hypervisor has them. Raises ValueError for any other line.
+        """
+
+    def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
+        """Choose the accesses to model-specific registers that are exits, on all vCPUs.
+
+        The exits are :class:`~vmm_arch.x86_64.exits.MsrRead` and ``MsrWrite``. The MSRs are listed, or
+        are ``AllExcept([…])`` of a list, so that only what is known to be harmless is not an exit.
+        ``unknown`` makes exits of accesses to MSRs that the hypervisor does not have. What is no exit
+        is the hypervisor's; a call replaces the former ones, ``intercept_msrs((), ())`` ends them. RDTSC,
+        SYSCALL and the like do not access MSRs, nor do ``get_msrs`` and ``set_msrs``.
+
+        Call it in ``prepare`` of :class:`Vm`, since some hypervisors then take MSRs that they do not
+        later. Raises ValueError or HypervisorError for what cannot be intercepted; then nothing has
+        changed.
+        """
+
+    def intercept_cpuid(self, functions: Iterable[int]) -> None:
+        """Choose the leaves for which CPUID is an exit, a :class:`~vmm_arch.x86_64.exits.Cpuid`.
+
+        On all vCPUs, and in place of the former ones. Raises ValueError for what is no leaf.
+        """
+
+    def intercept_exceptions(self, vectors: Iterable[int]) -> None:
+        """Choose the exceptions that are exits before the guest has them, on all vCPUs.
+
+        The exit is a :class:`~vmm_arch.x86_64.exits.GuestException`. A call replaces the former ones.
+        Raises ValueError for what is no exception (0 to 31), HypervisorError for those that the host
+        cannot intercept.
         """
 
     def dirty_pages(self) -> list[int]:

@@ -118,6 +118,8 @@ class Machine(harness.Machine):
     entry: Entry
     cpuid: Callable[[list[CpuidEntry]], list[CpuidEntry]] | None = None
     """Makes the guest's CPUID from what the hypervisor supports."""
+    prepare: Callable[[AnyVm], object] | None = None
+    """Called with the machine while it is empty."""
     every_instruction: bool = False
     """Whether it takes a hypervisor that leaves instructions to the processor: one that emulates each
     has but some of them."""
@@ -143,6 +145,6 @@ class Machine(harness.Machine):
         return f"this hypervisor lacks {', '.join(lacks)}" if lacks else ""
 
     def arguments(self, arch: Any) -> dict[str, Any]:
-        """The same as for every CPU, and ``cpuid``."""
+        """The same as for every CPU, ``cpuid`` and ``prepare``."""
         cpuid = self.cpuid(arch.supported_cpuid()) if self.cpuid else None
-        return super().arguments(arch) | {"cpuid": cpuid}
+        return super().arguments(arch) | {"cpuid": cpuid, "prepare": self.prepare}

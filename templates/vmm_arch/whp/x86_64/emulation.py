@@ -141,12 +141,15 @@ class Emulation:
         )
         self.active = False
         """Whether an instruction is incomplete."""
+        self.instruction = b""
+        """The bytes of the last instruction, as far as they are known."""
         self.current: EmulatedAccess | None = None
         """The access to return next; the vCPU sets this to None once it has returned it as an exit."""
 
     def begin(self, context: WHV_RUN_VP_EXIT_CONTEXT, instruction: bytes) -> None:
         """Start with the instruction that caused an exit; `instruction` may be empty if unknown."""
         self._context = WHV_RUN_VP_EXIT_CONTEXT.from_buffer_copy(context)
+        self.instruction = instruction
         self._is_port = context.ExitReason == WHvRunVpExitReasonX64IoPortAccess
         self._changed: dict[int, bytes] = {}
         self._log: list[bytes] = []
