@@ -33,6 +33,11 @@ TEST_TOOLS = [
     (["gcc", "/usr/include/linux/kvm.h"], ["gcc", "libc6-dev"], "gcc with the system's headers"),
     (["iasl"], ["acpica-tools"], "the ACPI tables, read by ACPICA"),
     (["qemu-system-x86_64"], ["qemu-system-x86"], "the nested machine: a stock kvm-amd, and Linux"),
+    (
+        ["gdb", "readelf"],
+        ["gdb", "binutils"],
+        "the debugger's server and core dumps, by gdb itself",
+    ),
     (["chromium"], ["chromium"], "the pictures of records, looked at by a browser"),
 ]
 

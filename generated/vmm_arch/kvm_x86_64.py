@@ -303,6 +303,7 @@ from vmm_arch.x86_64.exits import (
 )
 from vmm_arch.x86_64.features import cpuid_features, with_features
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_TILE_DATA, XSTATE_X87, XsaveArea
+from vmm_arch.x86_64.gdb_server import GdbServer
 from vmm_arch.x86_64.hosts import SnapshotProcessor
 from vmm_arch.x86_64.lapic import (
     APIC_DFR,
@@ -418,6 +419,7 @@ __all__ = [
     "Failure",
     "ForkedError",
     "Fpu",
+    "GdbServer",
     "GuestException",
     "GuestMemory",
     "Halt",

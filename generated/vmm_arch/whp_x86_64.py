@@ -298,6 +298,7 @@ from vmm_arch.x86_64.exits import (
     MsrWrite,
 )
 from vmm_arch.x86_64.features import cpuid_features, with_features
+from vmm_arch.x86_64.gdb_server import GdbServer
 from vmm_arch.x86_64.hosts import SnapshotProcessor
 from vmm_arch.x86_64.lapic import LVT_EXTINT, LVT_NMI, LapicPage
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
@@ -374,6 +375,7 @@ __all__ = [
     "Failure",
     "ForkedError",
     "Fpu",
+    "GdbServer",
     "GuestException",
     "GuestMemory",
     "Halt",

@@ -13,7 +13,7 @@ from vmm_arch.activity import Activity
 from vmm_arch.devices.bus import Bus
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import ClosedError
-from vmm_arch.exits import AnyExit, Failure, Halt, Kicked, Notice, Shutdown, SystemEvent
+from vmm_arch.exits import AnyExit, Breakpoint, Failure, Halt, Kicked, Notice, Shutdown, SystemEvent
 from vmm_arch.pause import Pause
 from vmm_arch.standstill import Standstill
 
@@ -43,6 +43,16 @@ class Machine(Protocol[ExitT_co]):
     def irqchip(self) -> bool: ...
 
 
+class Debugger(Protocol):
+    """What serving needs of a debugger, such as a GdbServer."""
+
+    def stops(self, index: int, exit: AnyExit) -> Callable[[], object] | None:
+        """What to call, once all vCPUs are stopped, because of an exit that is no access."""
+
+    def ended(self) -> object:
+        """The guest ends; called like ``on_end``, and must make that function return."""
+
+
 Trace: TypeAlias = Callable[[int, ExitT], object]
 
 
@@ -53,6 +63,7 @@ def serve(
     timeout: float | None = None,
     trace: Trace[ExitT] | None = None,
     on_end: Callable[[], object] | None = None,
+    debugger: Debugger | None = None,
 ) -> Ending:
     """Run all vCPUs of a machine until its guest ends, and return why.
 
@@ -65,13 +76,14 @@ def serve(
     ends after about a second, although with an irqchip HLT is not an exit; an NMI that a device's
     line would send later is not waited for.
 
-    ``bus.pause(call)`` has a function called meanwhile, while all vCPUs are stopped.
+    ``bus.pause(call)`` has a function called meanwhile, while all vCPUs are stopped. ``debugger`` is
+    asked about exits, and controls the guest while it is stopped.
 
     Called again, it continues the guest. A vCPU may have a kick left, which its next ``run()``
     returns. A device that blocks keeps this from returning: use ``on_end`` to wake it. It is called
     in whichever thread or signal handler ends the guest, possibly more than once.
     """
-    return _Service(vm, bus, trace, on_end).run(timeout)
+    return _Service(vm, bus, trace, on_end, debugger).run(timeout)
 
 
 class _Runner:
@@ -109,8 +121,10 @@ class _Service:
         bus: Bus,
         trace: Trace[Any] | None,
         on_end: Callable[[], object] | None,
+        debugger: Debugger | None,
     ) -> None:
         self.bus = bus
+        self.debugger = debugger
         self.trace = trace
         self.on_end = on_end
         self.runners = [_Runner(vcpu) for vcpu in vm.vcpus]
@@ -187,7 +201,7 @@ class _Service:
                 exits[type(exit)] += 1
                 if trace is not None:
                     trace(index, exit)
-                if not handle(exit) and not self.runs_on(index, exit):
+                if not handle(exit) and not self.runs_on(runner, exit):
                     break
             runner.in_guest = False
             pause.leave(runner)
@@ -201,8 +215,15 @@ class _Service:
             pause.leave(runner)  # again, unless something was raised
             runner.left.set()
 
-    def runs_on(self, index: int, exit: AnyExit) -> bool:
+    def runs_on(self, runner: _Runner, exit: AnyExit) -> bool:
         """Whether a vCPU runs on after an exit that is not an access."""
+        index = runner.index
+        if self.debugger is not None:
+            if (call := self.debugger.stops(index, exit)) is not None:
+                self.pause.request(call)
+                self.pause.wait(runner)
+            if isinstance(exit, Breakpoint):
+                return True
         match exit:
             case Notice():
                 return True
@@ -239,6 +260,8 @@ class _Service:
         self.ends.append((reason, vcpu, message, code))
         if self.on_end is not None:
             self.on_end()
+        if self.debugger is not None:
+            self.debugger.ended()
         for runner in self.runners:
             if runner.in_guest:
                 with suppress(

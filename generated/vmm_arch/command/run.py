@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Any, Final
 
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.command import backends, save
+from vmm_arch.command import backends, gdb, save
 from vmm_arch.command.messages import report_error, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
@@ -117,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="single-step the first CPU, to find the place of a triple fault; about a thousand"
         " times slower",
     )
+    gdb.add_arguments(parser)
     parser.add_argument("--trace", action="store_true", help="show every exit on standard error")
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="do not print statistics at the end"
@@ -136,6 +137,7 @@ def run(options: argparse.Namespace) -> int:
     """Boot the kernel, or go on, and return the exit status for the guest's ending."""
     try:
         save.check(options, BOOTING)
+        gdb.check(options)
         with ExitStack() as stack:
             console = Console(stack)
             saver = save.Saver(options, stack, console.say)
@@ -232,7 +234,12 @@ def boot(
     console.gate.open()
     console.terminal.connect(console_line, bus.stop)
     left = None if deadline is None else max(deadline - monotonic(), 0)
-    ending = serve(vm, bus, timeout=left, trace=history.note, on_end=console.gate.close)
+    debugger = gdb.connect(options, stack, arch, cpu, vm, bus, console.say)
+    ending = serve(
+        vm, bus, timeout=left, trace=history.note, on_end=console.gate.close, debugger=debugger
+    )
+    if debugger is not None:
+        debugger.close(status(ending))
 
     if ending.reason in BAD or (ending.reason is Reason.PANIC and options.on_panic == DUMP):
         console.say("\n" + "\n".join(report(ending, vm.vcpus, vm.memory, history)))

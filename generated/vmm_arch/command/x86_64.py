@@ -9,14 +9,18 @@ from functools import partial
 from typing import Any, Final
 
 from vmm_arch.boot.image import OtherProtocolError
+from vmm_arch.breakpoint import HardwareBreakpoint, On
 from vmm_arch.command import host
+from vmm_arch.debug.cpu import Abilities
 from vmm_arch.devices.serial import REGISTERS, Serial16550
 from vmm_arch.devices.state import Field, Stateless
+from vmm_arch.exits import Breakpoint
 from vmm_arch.memory import GuestMemory
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend, Machine
 from vmm_arch.report import Check
 from vmm_arch.selftest.x86_64.instructions import missing_instructions
 from vmm_arch.x86_64 import dump as dumps
+from vmm_arch.x86_64 import gdb
 from vmm_arch.x86_64.boot.kernel32 import BootModule
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
@@ -207,3 +211,32 @@ def describe(registers: tuple[Any, Any], memory: GuestMemory) -> Iterator[str]:
 
 dump = dumps.dump
 was_reset = dumps.is_after_init
+
+DEBUGGING = gdb
+
+
+# mov byte [0x1100], 1; hlt
+_STORES: Final = b"\xc6\x06\x00\x11\x01\xf4"
+
+
+def debugging_abilities(arch: Backend[AnyVcpu]) -> Abilities:
+    """Whether INT3 is reported, which emulation does not even execute, and watchpoints."""
+    return Abilities("int3" not in missing_instructions(arch), _watches(arch))
+
+
+def _watches(arch: Backend[AnyVcpu]) -> bool:
+    if "set_breakpoints" in arch.UNSUPPORTED:
+        return False
+    with arch.GuestMemory(0x10000) as memory, arch.Vm(memory) as vm:
+        memory.write(0x1000, _STORES)
+        arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+        vm.vcpus[0].set_breakpoints([HardwareBreakpoint(0x1100, On.WRITE)])
+        return isinstance(vm.vcpus[0].run(), Breakpoint)
+
+
+def debugged_architecture(options: argparse.Namespace) -> str | None:
+    """i386 for an ELF file of 32 bits; x86-64 for other kernels, in whatever mode they begin."""
+    if options.kernel is None:
+        return None
+    with open(options.kernel, "rb") as kernel:
+        return "i386" if kernel.read(5) == b"\x7fELF\x01" else "x86-64"

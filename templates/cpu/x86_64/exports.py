@@ -59,6 +59,7 @@ EXPORTS = {
     "vmm_arch.x86_64.cpuid": ["CpuidEntry"],
     "vmm_arch.x86_64.features": ["cpuid_features", "with_features"],
     "vmm_arch.x86_64.dump": ["dump"],
+    "vmm_arch.x86_64.gdb_server": ["GdbServer"],
     "vmm_arch.x86_64.entry": ["Entry", "Long64", "Protected32", "RealMode"],
     "vmm_arch.boot.flat": ["load_flat"],
     "vmm_arch.boot.image": ["KernelImageError", "OtherProtocolError"],

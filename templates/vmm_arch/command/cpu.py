@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from vmm_arch.debug import cpu as debug
 from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.devices.state import Field
@@ -70,3 +71,13 @@ class Cpu(Protocol):
 
     def was_reset(self, vcpu: Any, /) -> bool:
         """Whether a fatal fault reset the vCPU, so that the place of the fault is lost."""
+
+    @property
+    def DEBUGGING(self) -> debug.Cpu:
+        """The part of debugging that depends on the CPU."""
+
+    def debugging_abilities(self, arch: Any, /) -> debug.Abilities:
+        """What the hypervisor does for a debugger, tried by small guests."""
+
+    def debugged_architecture(self, options: argparse.Namespace, /) -> str | None:
+        """The debugger's architecture for the kernel that the options are about, if it has one."""
