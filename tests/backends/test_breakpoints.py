@@ -22,6 +22,7 @@ def emulated(arch: AnyBackend) -> bool:
     """Whether this is a KVM that executes INT3 by itself, where it does; nested ones intercept it."""
     with arch.GuestMemory(0x10000) as memory, arch.Vm(memory) as vm:
         memory.write(0x1000, b"\xcc\xf4")
+        memory.write(4 * 3, bytes.fromhex("01 10 00 00"))  # its handler is the HLT
         arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000, rsp=0x8000))
         vm.vcpus[0].intercept_breakpoints(True)
         intercepted = isinstance(vm.vcpus[0].run(), Breakpoint)
@@ -97,14 +98,17 @@ def test_breakpoints_outside_memory_are_refused_before_any_is_set(vm: Any) -> No
     assert vm.memory.read(0x1000, 2) == b"\0\0"
 
 
-def test_ten_thousand_that_are_met_once(arch: AnyBackend, emulated: bool, vm: Any) -> None:
+@pytest.mark.parametrize("halting", [False, True])
+def test_ten_thousand_that_are_met_once(
+    arch: AnyBackend, emulated: bool, vm: Any, halting: bool
+) -> None:
     """A guest of NOPs: one exit for each place, and the code as it was."""
-    if emulated:
+    if emulated and not halting:
         return
     code = b"\x90" * 10_000 + b"\xf4"
     vm.memory.write(0x2000, code)
     arch.configure_vcpu(vm.vcpus[0], RealMode(0x2000, rsp=0x1000))
-    with Breakpoints(vm) as breakpoints:
+    with Breakpoints(vm, halting=halting) as breakpoints:
         breakpoints.add_once(range(0x2000, 0x2000 + 10_000))
         assert len(breakpoints) == 10_000
         for index in range(100):
@@ -130,3 +134,33 @@ def test_the_guest_has_its_own_breakpoint(arch: AnyBackend, emulated: bool, vm: 
             assert isinstance(exit, IoOut)
             assert (exit.port, exit.value) == (port, 0x33)
         assert isinstance(breakpoints.run(vm.vcpus[0]), Halt)
+
+
+def test_hlt_that_stays_is_stepped_over_and_the_guests_own_is_a_halt(
+    arch: AnyBackend, vm: Any
+) -> None:
+    vm.memory.write(0x1000, bytes.fromhex("40 40 f4 eb fc"))  # inc ax; inc ax; hlt; jmp to the 2nd
+    arch.configure_vcpu(vm.vcpus[0], RealMode(0x1000))
+    with Breakpoints(vm, halting=True) as breakpoints:
+        if "step" in arch.UNSUPPORTED:
+            breakpoints.add_once([0x1001])
+        else:
+            breakpoints.add(0x1001)
+        for turn in range(1, 4):
+            if turn == 1 or "step" not in arch.UNSUPPORTED:
+                exit = breakpoints.run(vm.vcpus[0])
+                assert isinstance(exit, Breakpoint)
+                regs = vm.vcpus[0].get_regs()
+                assert (exit.pc, regs.rip, regs.rax) == (0x1001, 0x1001, turn)
+            assert isinstance(breakpoints.run(vm.vcpus[0]), Halt)
+            assert vm.vcpus[0].get_regs().rax == turn + 1
+    assert vm.memory.read(0x1000, 3) == bytes.fromhex("40 40 f4")
+
+
+def test_hlt_is_no_exit_with_an_irqchip(arch: AnyBackend) -> None:
+    with (
+        arch.GuestMemory(0x10000) as memory,
+        arch.Vm(memory, irqchip=True) as vm,
+        pytest.raises(ValueError, match="with an irqchip HLT is no exit; use INT3"),
+    ):
+        Breakpoints(vm, halting=True)

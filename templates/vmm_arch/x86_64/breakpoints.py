@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from vmm_arch.exits import Breakpoint, SingleStep
+from vmm_arch.exits import Breakpoint, Halt, SingleStep
 from vmm_arch.x86_64.exits import Exit
 
 _INT3: Final = b"\xcc"
+_HLT: Final = b"\xf4"
 
 
 class Breakpoints:
-    """Breakpoints at guest-physical addresses, made by writing INT3 over the instructions there.
+    """Breakpoints at guest-physical addresses, made by writing over the instructions there.
 
     There is no limit to their number, and one that is not reached costs nothing; so those that are
     met only :meth:`add_once` give a fuzzer its coverage at one exit for each new place. Run vCPUs
@@ -25,22 +26,27 @@ class Breakpoints:
             match breakpoints.run(vm.vcpus[0]):
                 case Breakpoint(pc): ...
 
-    The guest, and whoever reads its memory, sees INT3 there. While one vCPU continues over a
+    They are INT3, or HLT with ``halting``: that is an exit of every hypervisor, also where INT3 cannot
+    be intercepted, but only for code in ring 0 of a machine without an irqchip.
+
+    The guest, and whoever reads its memory, sees these there. While one vCPU continues over a
     breakpoint that stays, others may pass it without notice; continuing needs single steps
     (``step``), which not every hypervisor has. Place them before anybody has dirty pages tracked,
     and again after memory was restored (:meth:`place_again`).
     """
 
-    def __init__(self, vm: Any) -> None:
-        """Intercept the breakpoint instructions of all vCPUs, which must not be running."""
+    def __init__(self, vm: Any, *, halting: bool = False) -> None:
+        """Prepare all vCPUs, which must not be running. Raises ValueError for ``halting``."""
+        if halting and vm.irqchip:
+            raise ValueError("halting=True: with an irqchip HLT is no exit; use INT3")
         self._vm = vm
+        self._instruction = _HLT if halting else _INT3
         self._originals: dict[int, bytes] = {}
         """The bytes that are there otherwise, by guest-physical addresses."""
         self._once: set[int] = set()
         self._stopped: dict[int, tuple[int, int]] = {}
         """Vcpus that stand at a breakpoint that stays, by index: its pc, its physical address."""
-        for vcpu in vm.vcpus:
-            vcpu.intercept_breakpoints(True)
+        self._intercept(True)
 
     def __len__(self) -> int:
         return len(self._originals)
@@ -71,7 +77,7 @@ class Breakpoints:
     def place_again(self) -> None:
         """Write all breakpoints again, where restored memory has overwritten them."""
         for address in self._originals:
-            self._vm.memory.write(address, _INT3)
+            self._vm.memory.write(address, self._instruction)
         self._stopped.clear()
 
     def run(self, vcpu: Any) -> Exit:
@@ -81,29 +87,49 @@ class Breakpoints:
             return other
         while True:
             exit: Exit = vcpu.run()
-            if not isinstance(exit, Breakpoint) or exit.hardware is not None:
+            if isinstance(exit, Halt) and self._instruction == _HLT:
+                reached = self._halted(vcpu)
+                if reached is None:
+                    return exit
+            elif isinstance(exit, Breakpoint) and exit.hardware is None:
+                reached = exit
+            else:
                 return exit
-            address = vcpu.translate(exit.pc)
+            address = vcpu.translate(reached.pc)
             if address not in self._originals:
-                exit.ignore()  # an INT3 of the guest's own
+                reached.ignore()  # an INT3 of the guest's own
             elif address in self._once:
                 self.remove(address)
-                return exit
+                return reached
             else:
-                self._stopped[vcpu.index] = exit.pc, address
-                return exit
+                self._stopped[vcpu.index] = reached.pc, address
+                return reached
 
     def close(self) -> None:
         """Remove all breakpoints, and let the guest have its own again."""
         self.remove(*self._originals)
-        for vcpu in self._vm.vcpus:
-            vcpu.intercept_breakpoints(False)
+        self._intercept(False)
 
     def __enter__(self) -> Breakpoints:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.close()
+
+    def _intercept(self, wanted: bool) -> None:
+        if self._instruction == _INT3:
+            for vcpu in self._vm.vcpus:
+                vcpu.intercept_breakpoints(wanted)
+
+    def _halted(self, vcpu: Any) -> Breakpoint | None:
+        """Go back before the HLT that the guest has executed; None if it is one of its own."""
+        pc = _linear_pc(vcpu) - 1
+        if vcpu.translate(pc) not in self._originals:
+            return None
+        regs = vcpu.get_regs()
+        regs.rip -= 1
+        vcpu.set_regs(regs)
+        return Breakpoint(pc, None)
 
     def _place(self, addresses: Iterable[int]) -> None:
         memory = self._vm.memory
@@ -113,7 +139,7 @@ class Breakpoints:
                 originals[address] = memory.read(address, 1)
         self._originals |= originals
         for address in originals:
-            memory.write(address, _INT3)
+            memory.write(address, self._instruction)
 
     def _step_over(self, vcpu: Any, pc: int, address: int) -> Exit | None:
         """Execute the instruction below a breakpoint; None if it made no exit."""
@@ -125,7 +151,7 @@ class Breakpoints:
             vcpu.step(True)
             exit: Exit = vcpu.run()
         finally:
-            self._vm.memory.write(address, _INT3)
+            self._vm.memory.write(address, self._instruction)
             vcpu.step(False)
         return None if isinstance(exit, SingleStep) else exit
 
