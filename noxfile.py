@@ -173,7 +173,7 @@ def lint(session: nox.Session) -> None:
     run(session, "ruff", "check", "-q", ".")
     run(session, "mypy")
     run(session, "mypy", "templates/vmm_arch")
-    run(session, "mypy", "tests", "noxfile.py")
+    run(session, "mypy", "tests", "examples", "noxfile.py")
 
 
 @nox.session(venv_backend="none")

@@ -14,11 +14,11 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from mmap import PAGESIZE
-from threading import Lock
 from typing import Any, Final, TypeAlias
 
 from vmm_arch.backing import CAN_REMAP, Piece
 from vmm_arch.errors import ClosedError
+from vmm_arch.forks import ForkLock
 from vmm_arch.memory import PAGE_SIZE, GuestMemory, Region
 from vmm_arch.snapshot.positions import read_at, write_at
 
@@ -102,7 +102,7 @@ class MemoryImage:
         self._top = top
         self._below = base._layers() if base is not None else ()
         self._whole = top if base is None else None
-        self._lock = Lock()
+        self._lock = ForkLock()
 
     @classmethod
     def of(cls, memory: GuestMemory) -> MemoryImage:

@@ -138,6 +138,16 @@ def _printable(problem: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def digest_in(path: str) -> str | None:
+    """The digest that a file says it has; None if there is no such file, or it is no snapshot."""
+    try:
+        with open(path, "rb") as opened:
+            start = opened.read(_BEFORE_HEADER)
+    except OSError:
+        return None
+    return _digest_in(start) if is_snapshot(start) else None
+
+
 def is_snapshot(start: bytes) -> bool:
     """Whether a file that starts with these bytes, at least 16, is meant to be a snapshot."""
     return start.startswith(MAGIC)
