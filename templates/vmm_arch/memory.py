@@ -284,6 +284,10 @@ class GuestMemory:
         Each is from the first address to the one after the last, within a run of adjacent regions.
         It does not count as written.
         """
+        if self._pages is not None:
+            ranges = list(ranges)
+            for low, high in ranges:
+                self._offset(low, high - low)  # so that their pages are there
         mapping = self._mapping
         if len(self._starts) == 1:
             start, shift = self._starts[0], self._shift
@@ -298,6 +302,7 @@ class GuestMemory:
 
     def overwrite(self, image: memoryview) -> None:
         """Make all memory like an image, writing only what differs; for a VM."""
+        self.populate()
         at = 0
         for start, end, shift in zip(self._starts, self._ends, self._shifts, strict=True):
             for low in range(start - shift, end - shift, _PIECE):

@@ -144,6 +144,25 @@ def test_a_snapshot_goes_on_from_a_store(arch: AnyBackend, store: Store) -> None
         assert 0 < memory.missing < SIZE
 
 
+def test_a_machine_with_missing_pages_is_reset(arch: AnyBackend, store: Store) -> None:
+    if "reset_to" in arch.UNSUPPORTED:
+        return
+    with arch.GuestMemory(SIZE, page_source=store) as memory, arch.Vm(memory) as vm:
+        started(arch, vm)
+        snapshot: Any = vm.take_snapshot()
+    with (
+        snapshot,
+        arch.GuestMemory(SIZE, page_source=store) as memory,
+        arch.Vm(memory, track_dirty=True) as vm,
+    ):
+        for _ in range(2):
+            vm.reset_to(snapshot)
+            assert said(vm.vcpus[0]) == b"AB"
+            assert memory.read(0x50030, 1) == b"B"
+        vm.reset_to(snapshot)
+        assert memory.read(0x50030, 1) == b"\0"
+
+
 @pytest.mark.parametrize("at", [PAGE, 0x40010])
 def test_an_error_of_the_source_is_the_guests_end(arch: AnyBackend, store: Store, at: int) -> None:
     store.fails_at = at

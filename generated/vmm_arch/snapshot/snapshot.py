@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self
 from vmm_arch.dirty import WrittenMemory
 from vmm_arch.errors import ClosedError, HypervisorError, SnapshotError, StateError
 from vmm_arch.host_writes import Range
-from vmm_arch.snapshot import file, record
+from vmm_arch.snapshot import file, pickled, record
 from vmm_arch.snapshot.image import MemoryImage
 from vmm_arch.snapshot.record import Configuration, Processor, Record
 from vmm_arch.state import SavedMachineState
@@ -33,11 +33,13 @@ class MachineSnapshot:
         snapshot.save("machine.snapshot")
         snapshot = arch.Snapshot.load("machine.snapshot")
 
+    Other processes get it pickled: see :meth:`__reduce__`.
+
     An increment, ``vm.take_snapshot(base=snapshot)``, has the memory that was written since its base,
     and is a snapshot like others. Its base may be closed before it, and is needed to load its file.
     """
 
-    __slots__ = ("_digest", "_host", "base", "configuration", "devices", "memory", "state")
+    __slots__ = ("_digest", "_host", "_path", "base", "configuration", "devices", "memory", "state")
     _vm: ClassVar[Callable[..., Any]]
     _guest_memory: ClassVar[Callable[..., Any]]
     _machine_state: ClassVar[type[SavedMachineState]]
@@ -60,6 +62,8 @@ class MachineSnapshot:
     """The host that it was taken on; None if that could not be asked."""
     _digest: str | None
     """That of its file, once somebody wanted to know."""
+    _path: str | None
+    """Where it was saved, or loaded from."""
 
     def __init__(
         self,
@@ -77,7 +81,7 @@ class MachineSnapshot:
         self.devices = devices
         self.base = base
         self._host = host
-        self._digest = None
+        self._digest = self._path = None
 
     @classmethod
     def of(cls, vm: Any, devices: Mapping[str, Any], base: MachineSnapshot | None) -> Self:
@@ -149,6 +153,7 @@ class MachineSnapshot:
             image = MemoryImage(layer, base.memory if base is not None else None)
         snapshot = cls(made, found.state, image, found.devices, base=base, host=found.host)
         snapshot._digest = contents.digest
+        snapshot._path = os.path.abspath(where)
         return snapshot
 
     @classmethod
@@ -175,6 +180,7 @@ class MachineSnapshot:
         """
         top = self.memory.top
         self._digest = file.write_file(path, self._header(), top)
+        self._path = os.path.abspath(os.fspath(path))
 
     @property
     def digest(self) -> str:
@@ -243,6 +249,15 @@ class MachineSnapshot:
                 self.configuration.requests, self._host, self._host_now(device=device)
             ):
                 raise StateError("fork", lacking)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle it: the path of its file, or without one all that it has, if that is not too much.
+
+        So workers, of :mod:`multiprocessing` or any :class:`concurrent.futures.Executor`, make
+        machines from it. As ever, unpickle only what comes from whom you trust; a file may come from
+        anybody. Raises SnapshotError, ClosedError.
+        """
+        return pickled.reduce(self)
 
     def close(self) -> None:
         """Free the snapshot's memory, once nothing shares it any more: machines, and increments."""
