@@ -880,3 +880,54 @@ def test_a_guest_whose_serial_port_interrupts(machine: Make, bus: Bus) -> None:
     typing.join()
     assert sent == b"interrupts work\n!"
     assert ending.reason is Reason.POWER_OFF
+
+
+# Sends each character on, which an interrupt brings.
+SENDS_ON = bytes.fromhex(
+    "fa"  # cli
+    "c7 06 90 00 2b 10"  # mov word [4 * 0x24], receiver
+    "c7 06 92 00 00 00"  # mov word [4 * 0x24 + 2], 0
+    "b0 11 e6 20 b0 20 e6 21 b0 04 e6 21 b0 01 e6 21 b0 ef e6 21"  # the 8259A, as above
+    "ba f9 03 b0 01 ee"  # mov dx, 0x3f9; mov al, 1; out dx, al: interrupts of the receiver
+    "fb f4 eb fd"  # sti; idle: hlt; jmp idle
+    "ba f8 03 ec e6 10"  # receiver: mov dx, 0x3f8; in al, dx; out 0x10, al
+    "b0 20 e6 20 cf"  # mov al, 0x20; out 0x20, al; iret
+)
+
+
+def test_nothing_that_is_typed_is_lost_while_a_machine_is_saved_and_restored(
+    machine: Make, bus: Bus
+) -> None:
+    """Nor comes twice: no interrupt line moves between the state of devices and machine."""
+    device = Answers()
+    bus.attach_ports(range(0x10, 0x11), device)
+    vm = machine(SENDS_ON, irqchip=True)
+    serial = Serial16550(lambda data: None, partial(vm.set_irq_line, SERIAL_LINE))
+    bus.attach_ports(SERIAL_PORTS, serial)
+    saves: list[int] = []
+    typed = 400
+
+    def save_and_restore() -> None:
+        with bus.held():
+            state, devices = vm.save(), serial.save()
+            time.sleep(0.001)  # in which a character comes
+            vm.restore(state)
+            serial.restore(devices)
+        saves.append(len(device.written))
+
+    def type_all() -> None:
+        for number in range(typed):
+            serial.receive(bytes([number & 0xFF]))
+            if number % 8 == 0:
+                bus.pause(save_and_restore)
+            time.sleep(0.0005)
+        end = time.monotonic() + LATE
+        while len(device.written) < typed and time.monotonic() < end:
+            time.sleep(SOON)
+        bus.stop()
+
+    typing = later(SOON, type_all)
+    serve(vm, bus, timeout=2 * LATE)
+    typing.join()
+    assert device.written == [number & 0xFF for number in range(typed)]
+    assert len(saves) > 10
