@@ -1489,7 +1489,9 @@ class Vcpu:
         if self._context.ExitReason != WHvRunVpExitReasonException:
             raise not_waiting(self.index)
         if raised.ExceptionInfo.SoftwareException:  # a trap: INT3, INTO
-            image = RegisterImage({WHvX64RegisterRip: context.Rip + context.InstructionLength})
+            image = RegisterImage(
+                {WHvX64RegisterRip: context.Rip + (context.InstructionLength or 1)}
+            )
             self.write_registers(image.names, len(image), image.values)
         elif raised.ExceptionType == WHvX64ExceptionTypePageFault:
             image = RegisterImage({WHvX64RegisterCr2: raised.ExceptionParameter})

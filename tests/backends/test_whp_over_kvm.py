@@ -78,6 +78,44 @@ class TestMsrExits:
             arch.reset_vcpu(vcpu, arch.RealMode(0x1000))
 
 
+class TestExceptions:
+    """Those that are exits; the guest has an INT3 (0x1001), whose vector leads to 0x2000."""
+
+    @pytest.fixture
+    def vcpu(self, guest: Guest) -> arch.Vcpu:
+        vcpu = guest(bytes.fromhex("90 cc f4"))
+        vcpu.vm.memory.write(0x2000, bytes.fromhex("e6 33 cf"))  # out 0x33, al; iret
+        vcpu.vm.memory.write(3 * 4, (0x2000).to_bytes(4, "little"))
+        regs = vcpu.get_regs()
+        regs.rsp = 0x8000
+        vcpu.set_regs(regs)
+        return vcpu
+
+    @pytest.mark.parametrize("told", [False, True])
+    def test_a_breakpoint_instruction_is_its_vcpus_breakpoint_first(
+        self, vcpu: arch.Vcpu, told: bool
+    ) -> None:
+        vcpu.vm.intercept_exceptions([3])
+        vcpu.intercept_breakpoints(told)
+        exit = vcpu.run()
+        assert isinstance(exit, arch.Breakpoint if told else arch.GuestException)
+        expected = "Breakpoint(pc=0x1001)" if told else "GuestException(vector=3, rip=0x1001)"
+        assert repr(exit) == expected
+        vcpu.intercept_breakpoints(False)  # which leaves the other
+        assert isinstance(vcpu.run(), arch.GuestException)
+        exit.ignore()
+        assert repr(vcpu.run()) == "IoOut(port=0x33, data=b'\\x00', size=1)"
+        assert isinstance(vcpu.run(), arch.Halt)
+
+    def test_one_that_is_no_exit_any_more_is_the_guests(self, vcpu: arch.Vcpu) -> None:
+        vcpu.vm.intercept_exceptions([3])
+        exit = vcpu.run()
+        vcpu.vm.intercept_exceptions([])
+        assert isinstance(vcpu.run(), arch.IoOut)
+        with pytest.raises(arch.UnansweredError, match="does not wait for an answer"):
+            exit.ignore()
+
+
 def test_what_is_no_leaf_and_no_exception(guest: Guest) -> None:
     vm = guest(SPIN).vm
     with pytest.raises(ValueError, match="0x100000000: a leaf of CPUID is an unsigned"):

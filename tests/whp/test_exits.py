@@ -380,6 +380,43 @@ def test_a_breakpoint(partition: Partition) -> None:
         assert where(partition.run()) == (HALT, 3, 0)
 
 
+UNDEFINED, PAGE_FAULT = 6, 14
+NOWHERE, LAST_PAGE = 0x4000_1000, 0x3FFF_FFFC  # the first GiB is there
+
+
+@pytest.mark.parametrize(
+    ("code", "rbx", "error", "address"),
+    [
+        ("0f 0b", 0, None, 0),  # ud2
+        ("8b 03", NOWHERE, 0, NOWHERE),  # mov eax, [rbx]
+        ("89 03", NOWHERE, 2, NOWHERE),  # mov [rbx], eax
+        ("3b 03", NOWHERE, 0, NOWHERE),  # cmp eax, [rbx]
+        ("39 03", NOWHERE, 0, NOWHERE),  # cmp [rbx], eax
+        ("01 03", NOWHERE, 2, NOWHERE),  # add [rbx], eax
+        ("85 03", NOWHERE, 0, NOWHERE),  # test [rbx], eax
+        ("48 8b 03", LAST_PAGE, 0, 0x40000000),  # mov rax, [rbx], half of it on the next page
+        ("8b 03 f4", LAST_PAGE, None, None),  # which is whole
+        ("8b 03", 1 << 63, None, None),  # not canonical: #GP
+    ],
+)
+def test_an_exception(
+    partition: Partition, code: str, rbx: int, error: int | None, address: int | None
+) -> None:
+    vectors = 1 << UNDEFINED | 1 << PAGE_FAULT
+    bitmap = abi.WHvPartitionPropertyCodeExceptionExitBitmap, ctypes.c_uint64(vectors)
+    asked(partition, 4, bitmap)
+    exit = long(partition, "90" + code, Rbx=rbx)
+    if address is None:
+        assert exit.ExitReason != abi.WHvRunVpExitReasonException
+        return
+    assert where(exit) == (abi.WHvRunVpExitReasonException, 1, 0)
+    raised = exit.VpException
+    assert raised.ExceptionType == (UNDEFINED if error is None else PAGE_FAULT)
+    assert raised.ExceptionInfo.ErrorCodeValid == (error is not None)
+    assert (raised.ErrorCode, raised.ExceptionParameter) == (error or 0, address)
+    assert bytes(raised.InstructionBytes[: len(bytes.fromhex(code))]) == bytes.fromhex(code)
+
+
 # Interrupts without a local APIC
 
 

@@ -1,10 +1,12 @@
 /* What WHvGetCapability says of this platform and of the host's KVM. */
 #include "platform.h"
 
-/* KVM cannot stop at CPUID: instructions are looked at one by one while that is asked for. */
+/* KVM cannot stop at CPUID and exceptions: instructions are looked at one by one while that is asked for. */
 const u64 EXTENDED_EXITS = 1 << 0 /* X64CpuidExit */ | 1 << 1 /* X64MsrExit */ |
                            1 << 2 /* ExceptionExit */;
-const u64 EXCEPTION_EXITS = 1 << WHvX64ExceptionTypeBreakpointTrap;
+const u64 EXCEPTION_EXITS = 1 << WHvX64ExceptionTypeBreakpointTrap |
+                            1 << WHvX64ExceptionTypeInvalidOpcodeFault |
+                            1 << WHvX64ExceptionTypePageFault;
 const u64 MSR_EXITS = 0x3f;
 
 static u64 features(void)

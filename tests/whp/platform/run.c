@@ -134,17 +134,16 @@ static void step(processor *vp, int stepping)
 }
 
 /*
- * KVM tells of no CPUID and, in some modes, of no INT3: while somebody wants to know, every
- * instruction is looked at before it is executed.
+ * KVM tells of no CPUID and of no exceptions but, in some modes, INT3: while somebody wants to
+ * know, every instruction is looked at before it is executed.
  */
 static int look_ahead(partition *p, processor *vp, WHV_RUN_VP_EXIT_CONTEXT *exit)
 {
     const properties *from = &p->properties;
     WHV_EXTENDED_VM_EXITS exits = {.AsUINT64 = from->extended_exits};
     int cpuid = exits.X64CpuidExit && from->cpuid_exit_count;
-    int breakpoint = exits.ExceptionExit &&
-                     from->exception_exits >> WHvX64ExceptionTypeBreakpointTrap & 1;
-    if (!cpuid && !breakpoint) {
+    int exceptions = exits.ExceptionExit && from->exception_exits;
+    if (!cpuid && !exceptions) {
         step(vp, 0);
         return 0;
     }
@@ -168,13 +167,9 @@ static int look_ahead(partition *p, processor *vp, WHV_RUN_VP_EXIT_CONTEXT *exit
         to->DefaultResultRcx = defaults[2], to->DefaultResultRdx = defaults[3];
         return 1;
     }
-    if (breakpoint && count && bytes[0] == 0xcc) {
+    if (exceptions && next_exception(p, s, &m, bytes, count, &exit->VpException)) {
         exit->ExitReason = WHvRunVpExitReasonException;
-        exit->VpContext.InstructionLength = 1;
-        exit->VpException.ExceptionType = WHvX64ExceptionTypeBreakpointTrap;
-        exit->VpException.ExceptionInfo.SoftwareException = 1;
-        exit->VpException.InstructionByteCount = (u8)count;
-        copy(exit->VpException.InstructionBytes, bytes, count);
+        exit->VpContext.InstructionLength = (u8)exit->VpException.ExceptionInfo.SoftwareException;
         return 1;
     }
     return 0;

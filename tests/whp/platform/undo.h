@@ -19,6 +19,10 @@ machine machine_of(const state *s);
 /* The instruction's bytes from an offset in the code segment on; returns how many there are. */
 u32 code_at(partition *p, state *s, const machine *m, u64 rip, u8 bytes[16]);
 
+/* Whether the next instruction raises an exception that is an exit, and which (exceptions.c). */
+int next_exception(partition *p, state *s, const machine *m, const u8 *bytes, u32 count,
+                   WHV_VP_EXCEPTION_CONTEXT *to);
+
 /* Let KVM finish what it has begun, reading zeros. */
 void finish(processor *vp, const instruction *i);
 
