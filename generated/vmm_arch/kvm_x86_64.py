@@ -368,6 +368,7 @@ from vmm_arch.x86_64.state_forms import (
     msr_element,
     msr_label,
     msr_of_element,
+    present_msr_name,
 )
 from vmm_arch.x86_64.system import configure_system
 from vmm_arch.x86_64.tables import (
@@ -1019,6 +1020,9 @@ class _MsrsForm:
 
     def label(self, name: str) -> str:
         return element_label(name)
+
+    def present_name(self, name: str) -> str:
+        return present_msr_name(name)
 
     def width(self, name: str) -> int | None:
         return None if msr_of_element(name) is None else 64

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 from vmm_arch.errors import StateError
-from vmm_arch.state_forms import Element, Form, Labels, NamesBits
+from vmm_arch.state_forms import Element, Form, HasFormerNames, Labels, NamesBits
 
 VERSION: Final = 1
 """Of the JSON text."""
@@ -410,8 +410,9 @@ def _made(sink: str, form: Form, given: Any, problems: list[str]) -> Any:
         problems.append(f"{sink}: neither null nor a JSON object")
         return None
     wrong: list[str] = []
+    named = _by_present_names(form, given, wrong)
     elements: dict[str, Element] = {}
-    for name, text in given.items():
+    for name, text in named.items():
         bits = form.width(name)
         digits = text.removeprefix("0x") if isinstance(text, str) else ""
         if bits is None:
@@ -425,9 +426,24 @@ def _made(sink: str, form: Form, given: Any, problems: list[str]) -> Any:
         else:
             elements[name] = Element(int(digits, 16), bits or 4 * len(digits))
     blank = form.blank()
-    wrong += [f"{name}: missing" for name in form.elements(blank) if name not in given]
+    wrong += [f"{name}: missing" for name in form.elements(blank) if name not in named]
     problems += wrong
     return None if wrong else form.changed(blank, elements)
+
+
+def _by_present_names(
+    form: Form, given: Mapping[str, Any], problems: list[str]
+) -> Mapping[str, Any]:
+    """The elements of a text, which may be of a time when some had other names."""
+    if not isinstance(form, HasFormerNames):
+        return given
+    found: dict[str, Any] = {}
+    for name, text in given.items():
+        present = form.present_name(name)
+        if present in found:
+            problems.append(f"{name}: is there twice, also as {present}")
+        found[present] = text
+    return found
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -41,6 +41,14 @@ class Form(Protocol):
 
 
 @runtime_checkable
+class HasFormerNames(Protocol):
+    """A form whose elements may get other names: a saved state has those of its time."""
+
+    def present_name(self, name: str) -> str:
+        """What an element is called today; a name that it never had is returned as it is."""
+
+
+@runtime_checkable
 class NamesBits(Protocol):
     """A form that knows the bits of its elements."""
 

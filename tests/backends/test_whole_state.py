@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from backends import BackendUnderTest
 from guests.assemble import assemble
-from vmm_arch import kvm_x86_64
+from vmm_arch import kvm_x86_64, whp_x86_64
 from vmm_arch.errors import (
     BusyError,
     ClosedError,
@@ -800,3 +801,30 @@ def test_features_that_a_machine_lacks_are_named(arch: AnyBackend) -> None:
     assert "(-avx512f, +clflushopt)" in text
     assert "-gfni" in text
     assert " gfni" in str(states[0])
+
+
+def test_a_text_with_former_names_is_read(arch: AnyBackend, memory: GuestMemory) -> None:
+    """An element that was only a number may get a name, in a text that is older than that."""
+    with arch.Vm(memory, irqchip=True) as vm:
+        state = vm.vcpus[0].save()
+    text = state.to_json()
+    former = [
+        (name, number)
+        for name, number in [
+            ("IA32_LSTAR", "MSR 0xc0000082"),
+            ("APIC_TPR", "APIC_0x80"),
+            ("rax", "WHvX64RegisterRax" if arch is whp_x86_64 else ""),
+        ]
+        if number and f'"{name}"' in text
+    ]
+    assert len(former) >= 2
+    for name, number in former:
+        old = text.replace(f'"{name}"', f'"{number}"')
+        assert old != text
+        assert arch.VcpuState.from_json(old).elements == state.elements
+        both = re.sub(rf'("{name}"): ("0x\w+")', rf'\1: \2, "{number}": \2', text)
+        with pytest.raises(StateError, match=f"{number}: is there twice, also as {name}"):
+            arch.VcpuState.from_json(both)
+        wrong = text.replace(f'"{name}"', f'"{number.swapcase()}"')
+        with pytest.raises(StateError, match="has no such element"):
+            arch.VcpuState.from_json(wrong)

@@ -39,7 +39,17 @@ class MachineSnapshot:
     and is a snapshot like others. Its base may be closed before it, and is needed to load its file.
     """
 
-    __slots__ = ("_digest", "_host", "_path", "base", "configuration", "devices", "memory", "state")
+    __slots__ = (
+        "_digest",
+        "_fits_host",
+        "_host",
+        "_path",
+        "base",
+        "configuration",
+        "devices",
+        "memory",
+        "state",
+    )
     _vm: ClassVar[Callable[..., Any]]
     _guest_memory: ClassVar[Callable[..., Any]]
     _machine_state: ClassVar[type[SavedMachineState]]
@@ -62,6 +72,8 @@ class MachineSnapshot:
     """The host that it was taken on; None if that could not be asked."""
     _digest: str | None
     """That of its file, once somebody wanted to know."""
+    _fits_host: bool
+    """Whether this host can give its machines what they need; False until that was looked at."""
     _path: str | None
     """Where it was saved, or loaded from."""
 
@@ -82,6 +94,7 @@ class MachineSnapshot:
         self.base = base
         self._host = host
         self._digest = self._path = None
+        self._fits_host = host is None
 
     @classmethod
     def of(cls, vm: Any, devices: Mapping[str, Any], base: MachineSnapshot | None) -> Self:
@@ -103,15 +116,15 @@ class MachineSnapshot:
             vm.memory.regions, len(vm.vcpus), vm.irqchip, vm.track_dirty, requests
         )
         host = None
-        with suppress(
-            HypervisorError
-        ):  # where a process has one machine, it may be too late to ask
+        # Where a process has one machine at a time, it may be too late to ask.
+        with suppress(HypervisorError):
             host = cls._host_now()
         if base is None:
             image = MemoryImage.of(vm.memory)
         else:
             image = MemoryImage.of_written(vm.memory, changed, base.memory)
         snapshot = cls(configuration, state, image, devices, base=base, host=host)
+        snapshot._fits_host = True
         if written is not None:
             written.is_like(snapshot)
         return snapshot
@@ -242,13 +255,13 @@ class MachineSnapshot:
 
     def _check_host(self, device: int | None) -> None:
         """Raise StateError if the machine has what only its former host can give."""
-        if self._host is None:
+        if self._fits_host:
             return
-        with suppress(HypervisorError):  # as above
-            if lacking := self._cpu.lacking(
-                self.configuration.requests, self._host, self._host_now(device=device)
-            ):
+        with suppress(HypervisorError):  # as above; then the hypervisor has the last word
+            present = self._host_now(device=device)
+            if lacking := self._cpu.lacking(self.configuration.requests, self._host, present):
                 raise StateError("fork", lacking)
+            self._fits_host = True
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle it: the path of its file, or without one all that it has, if that is not too much.

@@ -141,6 +141,11 @@ def _apic_names() -> dict[str, int]:
     return {known.get(at, f"APIC_{at:#x}"): at for at in range(0, 0x400, 0x10)}
 
 
+@cache
+def _apic_numbers() -> dict[str, str]:
+    return {f"APIC_{at:#x}": name for name, at in _apic_names().items()}
+
+
 class LapicForm:
     """The local APIC's page: 64 registers of 32 bits."""
 
@@ -153,6 +158,10 @@ class LapicForm:
 
     def shape(self, saved: Any) -> object:
         return None
+
+    def present_name(self, name: str) -> str:
+        """A register that was only a number may have got a name."""
+        return _apic_numbers().get(name, name)
 
     def width(self, name: str) -> int | None:
         return 32 if name in _apic_names() else None
@@ -189,6 +198,18 @@ def msr_label(index: int) -> str:
     """An MSR in a message: its element, and where that is only a number Linux's name for it."""
     element = msr_element(index)
     return element if index in _element_names() else f"MSR {msr.msr_text(index)}"
+
+
+def present_msr_name(name: str) -> str:
+    """What an MSR's element is called today: one that was only a number may have got a name."""
+    head, _, digits = name.partition(" ")
+    if head != "MSR" or len(digits) > 10 or not digits.startswith("0x"):
+        return name
+    try:
+        index = int(digits, 16)
+    except ValueError:
+        return name
+    return msr_element(index) if digits == hex(index) else name
 
 
 def element_label(name: str) -> str:

@@ -12,7 +12,7 @@ from vmm_arch.abi import whp_x86_64 as abi
 from vmm_arch.abi.whp_x86_64 import WHV_REGISTER_VALUE
 from vmm_arch.state_forms import Element, Leaf, leaves, read_leaf, write_leaf
 from vmm_arch.whp.x86_64.registers import MSRS, SEGMENTS, WIDE, RegisterImage
-from vmm_arch.x86_64.state_forms import XsaveForm, element_label, msr_element
+from vmm_arch.x86_64.state_forms import XsaveForm, element_label, msr_element, present_msr_name
 
 _FIELDS: Final = {name: kind for name, kind, *_ in WHV_REGISTER_VALUE._fields_}
 _MSR_OF: Final = {number: index for index, number in MSRS.items() if number not in SEGMENTS}
@@ -60,6 +60,17 @@ class RegistersForm:
 
     def label(self, name: str) -> str:
         return element_label(name)
+
+    def present_name(self, name: str) -> str:
+        """A register that had its own name, or an MSR's number, may have got another one."""
+        return self._whole_registers.get(name) or present_msr_name(name)
+
+    @cached_property
+    def _whole_registers(self) -> dict[str, str]:
+        """The registers that are one number, by their own names, each with its element's."""
+        heads = {*(slot for slot in self._names if "." not in slot), *self._own}
+        found = {head: list(dict(self._of(head))) for head in heads}
+        return {head: names[0] for head, names in found.items() if len(names) == 1}
 
     @property
     def numbers(self) -> tuple[int, ...]:
