@@ -209,6 +209,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def differential(session: nox.Session) -> None:
+    """Run random guests on several executors and compare each step: -- --help."""
+    prepare(session)
+    run(session, "python", "tests/differential/runner.py", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def kvm_unit_tests(session: nox.Session) -> None:
     """Run kvm-unit-tests here and in QEMU, and compare: -- FOLDER [PATTERN ...], or -- --help."""
     prepare(session)

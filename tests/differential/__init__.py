@@ -1,0 +1,1 @@
+"""Random guests, executed step by step by several executors whose states are compared."""
