@@ -70,10 +70,6 @@ class WrittenMemory:
         found, self._guests = self._guests, set()
         return sorted(found)
 
-    def forget_guests(self) -> None:
-        """Clear them."""
-        self._guests.clear()
-
     def since_baseline(self) -> list[Range]:
         """What was written since the baseline, whole pages, ascending, apart from each other."""
         return self.changed([])
@@ -81,9 +77,10 @@ class WrittenMemory:
     def changed(self, pages: list[int]) -> list[Range]:
         """The same, with pages that the guest has written and that note() was not given."""
         self._latest += pages
-        written, ranges = self._host.take()
-        self._pages |= written
-        self._ranges += ranges
+        if not self._host.is_clean:
+            written, ranges = self._host.take()
+            self._pages |= written
+            self._ranges += ranges
         if self._pages or self._ranges:
             return list(runs([*self._latest, *self._pages], self._ranges))
         return adjacent(self._latest)
@@ -93,8 +90,13 @@ class WrittenMemory:
         self._host.take()
         self.is_like(baseline)
 
-    def is_like(self, baseline: object) -> None:
-        """The same, if that is true but for what was written since changed() was called last."""
+    def is_like(self, baseline: object, *, forget_guests: bool = False) -> None:
+        """The same, if that is true but for what was written since changed() was called last.
+
+        ``forget_guests`` also clears what dirty_pages() has not returned.
+        """
+        if forget_guests and self._guests:
+            self._guests.clear()
         self._latest.clear()
         self._pages.clear()
         self._ranges.clear()

@@ -192,6 +192,13 @@ def offset(record: type[ctypes.Structure], member: str) -> int:
     return begin
 
 
+def place(record: type[ctypes.Structure], member: str, begin: int = 0) -> slice:
+    """Where a member is among the bytes of a record that begins at ``begin``."""
+    begin += offset(record, member)
+    size: int = getattr(record, member).size
+    return slice(begin, begin + size)
+
+
 def open_device() -> int:
     """Open /dev/kvm and return its descriptor; the error says how to get access to it."""
     if sys.platform != "linux":
@@ -291,6 +298,7 @@ __all__ = [
     "offset",
     "open_device",
     "opened_device",
+    "place",
     "refused",
     "require",
     "send_kick",

@@ -640,10 +640,12 @@ _BETWEEN: Final = kvm.offset(kvm_run, "io") - EXIT_REASON - 4
 _unpack_io: Final = struct.Struct(f"<I{_BETWEEN}xBBHIQ").unpack_from
 """The exit reason, and the members of ``kvm_run.io``, valid for KVM_EXIT_IO."""
 
-SYNC_REGS_AT: Final = kvm.offset(kvm_run, "s") + kvm.offset(kvm_sync_regs, "regs")
-SYNC_SREGS_AT: Final = kvm.offset(kvm_run, "s") + kvm.offset(kvm_sync_regs, "sregs")
-SYNC_EVENTS_AT: Final = kvm.offset(kvm_run, "s") + kvm.offset(kvm_sync_regs, "events")
-CR8_OF_SREGS: Final = kvm.offset(kvm_sregs, "cr8")
+SYNC_REGS: Final = kvm.place(kvm_sync_regs, "regs", kvm.offset(kvm_run, "s"))
+SYNC_SREGS: Final = kvm.place(kvm_sync_regs, "sregs", kvm.offset(kvm_run, "s"))
+SYNC_EVENTS: Final = kvm.place(kvm_sync_regs, "events", kvm.offset(kvm_run, "s"))
+"""The registers in the page that the next KVM_RUN takes, if SYNC_DIRTY says so."""
+CR8: Final = kvm.place(kvm_run, "cr8")
+CR8_OF_SREGS: Final = kvm.place(kvm_sregs, "cr8")
 
 KVM_ENOSYS: Final = 1000
 """The result for an unknown hypercall (linux/kvm_para.h)."""
@@ -1305,19 +1307,10 @@ def _call_stopped(fd: int, request: int, argument: bytearray) -> int:
         raise kvm.refused(error, request, vars(abi), CAUSES) from None
 
 
-def _sync(vcpu: Vcpu, at: int, registers: Any, which: int) -> None:
-    """Have the next KVM_RUN take registers from the page, without a call (KVM_CAP_SYNC_REGS).
-
-    The kernels that can save a state all have it for these registers.
-    """
-    page = vcpu._page
-    page[at : at + len(registers)] = registers
-    page[SYNC_DIRTY] |= which
-
-
 def _can_sync(vcpu: Vcpu) -> bool:
-    """Whether registers may be written last, by the next KVM_RUN.
+    """Whether registers may be written last: by the next KVM_RUN, from the page, without a call.
 
+    The kernels that can save a state all have KVM_CAP_SYNC_REGS for them.
     Not with an irqchip: a vCPU that waits to be started does not look at the page, and the local
     APIC is written after them. Nor if there may be a state of nested guests, which is, too.
     """
@@ -1335,15 +1328,6 @@ def _sregs_to_reset(vcpu: Vcpu, sregs: kvm_sregs2) -> kvm_sregs2 | bytes:
         return sregs
     same = kvm.offset(kvm_sregs2, "flags")
     return bytes(sregs)[:same] + bytes(ctypes.sizeof(kvm_sregs) - same)
-
-
-def _reset_sregs(vcpu: Vcpu, sregs: kvm_sregs2 | bytes) -> None:
-    if isinstance(sregs, bytes):
-        _sync(vcpu, SYNC_SREGS_AT, sregs, KVM_SYNC_X86_SREGS)
-        vcpu._page[CR8_AT : CR8_AT + 8] = sregs[CR8_OF_SREGS : CR8_OF_SREGS + 8]
-    else:
-        _call(vcpu.fd, KVM_SET_SREGS2, sregs)
-        _set_cr8(vcpu, sregs.cr8)
 
 
 def _can(vcpu: Vcpu, leaf: int, register: str, bits: int) -> bool:
@@ -1640,8 +1624,10 @@ class Vcpu:
             elif self._state == UNFINISHED:
                 raise refusal(UNFINISHED, self.index)
             else:
-                with suppress(UnansweredError):
+                try:  # noqa: SIM105 - suppress() takes as long as a hypervisor call
                     self._complete_pending()
+                except UnansweredError:
+                    pass
 
     def _check_stopped(self) -> None:
         """Raise BusyError while a thread runs it, or ClosedError."""
@@ -2183,9 +2169,13 @@ class Vm:
             ring = vcpu._dirty_ring
             assert ring is not None
             emptied += ring.empty()
-            for slot, numbers in ring.take():
+            for slot, numbers in ring.found:
                 address = self._slots[slot][0].address
-                found += [address + number * PAGE_SIZE for number in numbers]
+                if len(numbers) > 1:
+                    found += [address + number * PAGE_SIZE for number in numbers]
+                else:  # without a list of its own
+                    found.append(address + numbers[0] * PAGE_SIZE)
+            ring.found.clear()
             if ring.overrun:
                 ring.overrun = False
                 found += self._all_dirty()
@@ -3416,11 +3406,18 @@ def _reset_vcpu(vcpu: Vcpu, prepared: Mapping[str, Any]) -> None:
     # After activity: it accepts an INIT or SIPI that is latched, which sets registers.
     sregs = prepared["sregs"]
     if sregs is not None:
-        _reset_sregs(vcpu, sregs)
+        if isinstance(sregs, bytes):
+            vcpu._page[SYNC_SREGS] = sregs
+            vcpu._page[SYNC_DIRTY] |= KVM_SYNC_X86_SREGS
+            vcpu._page[CR8] = sregs[CR8_OF_SREGS]
+        else:
+            _call(vcpu.fd, KVM_SET_SREGS2, sregs)
+            _set_cr8(vcpu, sregs.cr8)
     regs = prepared["regs"]
     if regs is not None:
         if isinstance(regs, bytes):
-            _sync(vcpu, SYNC_REGS_AT, regs, KVM_SYNC_X86_REGS)
+            vcpu._page[SYNC_REGS] = regs
+            vcpu._page[SYNC_DIRTY] |= KVM_SYNC_X86_REGS
         else:
             _call(vcpu.fd, KVM_SET_REGS, regs)
     fpu = prepared["xsave"]
@@ -3451,7 +3448,8 @@ def _reset_vcpu(vcpu: Vcpu, prepared: Mapping[str, Any]) -> None:
     events = prepared["events"]
     if events is not None:
         if isinstance(events, bytes):
-            _sync(vcpu, SYNC_EVENTS_AT, events, KVM_SYNC_X86_EVENTS)
+            vcpu._page[SYNC_EVENTS] = events
+            vcpu._page[SYNC_DIRTY] |= KVM_SYNC_X86_EVENTS
         else:
             _call(vcpu.fd, KVM_SET_VCPU_EVENTS, events)
 

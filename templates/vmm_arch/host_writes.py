@@ -47,6 +47,11 @@ class HostWrites:
         """Note a new view."""
         self._viewed.append(viewed)
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing was written since take(), and nothing is viewed."""
+        return not (self._pages or self._viewed)
+
     def take(self) -> tuple[set[int], list[Range]]:
         """Return pages and ranges that were written, and forget all but those with live views.
 

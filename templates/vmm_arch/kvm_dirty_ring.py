@@ -19,8 +19,9 @@ ENTRIES: Final = 16384
 _ENTRY_SIZE: Final = 16
 DIRTY_RING_SIZE: Final = ENTRIES * _ENTRY_SIZE
 _DIRTY: Final = 1
-_RESET: Final = memoryview(array("I", [2]) * ENTRIES)
-"""The flag that gives entries back, as often as it may be needed at once."""
+_GIVEN_BACK: Final = 2
+_ALL_GIVEN_BACK: Final = memoryview(array("I", [_GIVEN_BACK]) * ENTRIES)
+"""The flag as often as it may be needed at once."""
 
 
 class DirtyRing:
@@ -34,7 +35,7 @@ class DirtyRing:
     replaced before they were read, and where it writes next is not known until it writes again.
     """
 
-    __slots__ = ("_astray", "_at", "_flags", "_found", "_numbers", "_slots", "overrun")
+    __slots__ = ("_astray", "_at", "_flags", "_numbers", "_slots", "found", "overrun")
 
     def __init__(self, vcpu: int, page: int) -> None:
         """Map it from a vCPU's descriptor, ``page`` pages behind the run page."""
@@ -47,15 +48,24 @@ class DirtyRing:
         """The next entry that KVM expects back."""
         self._astray = False
         """Whether the next one that it writes may be another one."""
-        self._found: list[tuple[int, list[int]]] = []
+        self.found: list[tuple[int, list[int]]] = []
+        """The pages of the entries that were taken out: slots, each with numbers of pages."""
         self.overrun = False
         """Whether entries may have been lost since this was last set to False."""
 
     def empty(self) -> int:
         """Take all entries out, and return how many; KVM_RESET_DIRTY_RINGS then lets KVM reuse them."""
-        passed = 0
+        flags, at, passed = self._flags, self._at, 0
+        if flags[at] == _DIRTY and at + 1 < ENTRIES and not self._astray:
+            if flags[at + 1] != _DIRTY:  # one page: as often as that, it is worth its own way
+                self.found.append((self._slots[at], [self._numbers[at]]))
+                flags[at] = _GIVEN_BACK
+                self._at = at + 1
+                return 1
+        elif not self._astray and flags[at] != _DIRTY:
+            return 0
         while True:
-            if self._flags[self._at] == _DIRTY:
+            if flags[self._at] == _DIRTY:
                 end = self._end(self._at)
                 self._note(self._at, end)
             elif not self._astray or (end := self._found_again()) == self._at:
@@ -72,11 +82,6 @@ class DirtyRing:
             # It was overrun before, by so much that KVM writes nothing more. Of what KVM counts as
             # used, which is more than half of the ring, all was taken out then.
             self._give_back(min(self._at + ENTRIES // 2, ENTRIES))
-
-    def take(self) -> list[tuple[int, list[int]]]:
-        """Return the pages that were taken out: slots, each with numbers of pages."""
-        found, self._found = self._found, []
-        return found
 
     def _end(self, low: int) -> int:
         """The first entry after a written one, up to the ring's end, that is not written."""
@@ -105,16 +110,16 @@ class DirtyRing:
         numbers = self._numbers[begin:end].tolist()
         slots = self._slots[begin:end].tolist()
         if slots.count(slots[0]) == len(slots):
-            self._found.append((slots[0], numbers))
+            self.found.append((slots[0], numbers))
         else:
             by_slot: dict[int, list[int]] = {}
             for slot, number in zip(slots, numbers, strict=True):
                 by_slot.setdefault(slot, []).append(number)
-            self._found += by_slot.items()
+            self.found += by_slot.items()
 
     def _give_back(self, end: int) -> int:
         """Let KVM reuse the entries up to this one, and return how many these are."""
         count = end - self._at
-        self._flags[self._at : end] = _RESET[:count]
+        self._flags[self._at : end] = _ALL_GIVEN_BACK[:count]
         self._at = end % ENTRIES
         return count

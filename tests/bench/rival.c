@@ -12,53 +12,21 @@
  *     set_regs N                    KVM_SET_REGS
  *     io_exit N                     KVM_RUN of a guest that does nothing but write to a port
  *     io_exit_busy N                the same while another thread of this program computes
+ *     save N                        all state of a vCPU read
+ *     reset_1 N, reset_44 N, ...    a machine reset that has written so many pages, and run again
  *
  * Records are filled while the clock runs where Firecracker fills them for each vCPU, and before
  * where the generated module does so when it is imported. Guest memory is written before.
  */
 
-#define _GNU_SOURCE
+#include "rival.h"
 
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/kvm.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
-
-#define LENGTH(array) (sizeof(array) / sizeof(array)[0])
-
-static void fail(const char *what, const char *why)
-{
-    printf("error %s: %s\n", what, why);
-    exit(1);
-}
-
-#define CALL(fd, request, argument) call(fd, request, #request, (unsigned long)(argument))
-
-static inline int call(int fd, unsigned long request, const char *name, unsigned long argument)
-{
-    int result = ioctl(fd, request, argument);
-    if (result < 0)
-        fail(name, strerror(errno));
-    return result;
-}
-
-static inline int64_t now(void)
-{
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec * INT64_C(1000000000) + time.tv_nsec;
-}
 
 /* ---- Machines ---- */
 
@@ -76,31 +44,20 @@ enum {
     CPUID_ENTRIES = 256,
 };
 
-/* Where KVM wants three pages for itself on Intel's processors. */
-#define TSS_ADDRESS 0xfffbd000UL
-
 struct machine {
     int vm;
     int vcpu;
     struct kvm_run *run;
 };
 
-static int device;
-static size_t run_size;
+int device;
+size_t run_size;
 static struct kvm_cpuid2 *cpuid; /* asked for once: asking costs several times as much as setting */
-static struct kvm_cpuid2 *short_cpuid; /* without the leaves that are zero, as ours sets it */
-
-static void *map(size_t size, int flags, int fd)
-{
-    void *mapped = mmap(NULL, size, PROT_READ | PROT_WRITE, flags, fd, 0);
-    if (mapped == MAP_FAILED)
-        fail("mmap", strerror(errno));
-    return mapped;
-}
+struct kvm_cpuid2 *short_cpuid;
 
 static uint8_t *new_memory(void)
 {
-    return map(MEMORY_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    return map(MEMORY_SIZE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
 static struct machine new_machine(uint8_t *memory, bool irqchip)
@@ -118,7 +75,7 @@ static struct machine new_machine(uint8_t *memory, bool irqchip)
         CALL(machine.vm, KVM_CREATE_PIT2, &pit);
     }
     machine.vcpu = CALL(machine.vm, KVM_CREATE_VCPU, 0);
-    machine.run = map(run_size, MAP_SHARED, machine.vcpu);
+    machine.run = map(run_size, MAP_SHARED, machine.vcpu, 0);
     return machine;
 }
 
@@ -479,47 +436,46 @@ static void measure_io_exit_busy(int64_t *times, size_t count)
 static struct machine whole;
 static size_t xsave_size;
 
-enum { MSRS_AT_ONCE = 255, MOST_MSRS = 1024 };
-struct msr_image { /* struct kvm_msrs with its entries */
-    uint32_t count;
-    uint32_t padding;
-    struct kvm_msr_entry entries[MSRS_AT_ONCE];
-};
-static struct msr_image msr_images[MOST_MSRS / MSRS_AT_ONCE + 1];
+static struct msr_image msr_images[MSR_IMAGES];
 
-static size_t add_msrs(size_t count, uint32_t first, uint32_t last)
+static size_t add_msrs(int vcpu, struct msr_image *images, size_t count, uint32_t first, uint32_t last)
 {
     for (uint32_t index = first; index <= last; index++) {
         struct msr_image one = {.count = 1, .entries[0].index = index};
-        if (index == 0x10 || ioctl(whole.vcpu, KVM_GET_MSRS, &one) != 1)
+        if (index == 0x10 || ioctl(vcpu, KVM_GET_MSRS, &one) != 1)
             continue;
-        struct msr_image *image = &msr_images[count++ / MSRS_AT_ONCE];
+        struct msr_image *image = &images[count++ / MSRS_AT_ONCE];
         image->entries[image->count++].index = index;
     }
     return count;
 }
 
-static void make_whole(void)
+void list_msrs(int vcpu, struct msr_image images[MSR_IMAGES])
 {
+    static const uint32_t unlisted[][2] = {
+        /* The memory types, and the banks of machine checks. */
+        {0x200, 0x20f}, {0x250, 0x26f}, {0x280, 0x29f}, {0x2ff, 0x2ff}, {0x400, 0x47f},
+        {0xc0000103, 0xc0000103}, {0xc0010140, 0xc0010141},
+    };
     static struct { /* struct kvm_msr_list with its indices */
         uint32_t count;
         uint32_t indices[MOST_MSRS];
-    } list = {.count = MOST_MSRS};
-    whole = new_machine(new_memory(), true);
-    CALL(whole.vcpu, KVM_SET_CPUID2, short_cpuid);
-    xsave_size = (size_t)CALL(whole.vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+    } list;
+    list.count = MOST_MSRS;
     CALL(device, KVM_GET_MSR_INDEX_LIST, &list);
     size_t count = 0;
     for (uint32_t i = 0; i < list.count; i++)
-        count = add_msrs(count, list.indices[i], list.indices[i]);
-    /* What the list leaves out: the memory types, and the banks of machine checks. */
-    count = add_msrs(count, 0x200, 0x20f);
-    count = add_msrs(count, 0x250, 0x26f);
-    count = add_msrs(count, 0x280, 0x29f);
-    count = add_msrs(count, 0x2ff, 0x2ff);
-    count = add_msrs(count, 0x400, 0x47f);
-    count = add_msrs(count, 0xc0000103, 0xc0000103);
-    add_msrs(count, 0xc0010140, 0xc0010141);
+        count = add_msrs(vcpu, images, count, list.indices[i], list.indices[i]);
+    for (size_t i = 0; i < LENGTH(unlisted); i++)
+        count = add_msrs(vcpu, images, count, unlisted[i][0], unlisted[i][1]);
+}
+
+static void make_whole(void)
+{
+    whole = new_machine(new_memory(), true);
+    CALL(whole.vcpu, KVM_SET_CPUID2, short_cpuid);
+    xsave_size = (size_t)CALL(whole.vm, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2);
+    list_msrs(whole.vcpu, msr_images);
 }
 
 struct whole_state {
@@ -592,6 +548,9 @@ static const struct {
     {"save", measure_save},
     {"io_exit", measure_io_exit},
     {"io_exit_busy", measure_io_exit_busy},
+    {"reset_1", measure_reset_1},
+    {"reset_44", measure_reset_44},
+    {"reset_1000", measure_reset_1000},
 };
 
 static void answer(const char *command, size_t count)

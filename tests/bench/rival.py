@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 SOURCE = Path(__file__).with_name("rival.c")
+SOURCES = [SOURCE, SOURCE.with_name("rival_reset.c")]
 OPTIONS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-pthread"]
 
 
@@ -32,7 +33,7 @@ class Rival:
         self._folder = TemporaryDirectory()
         program = Path(self._folder.name, "rival")
         try:
-            command = [*compiler(), *OPTIONS, "-o", str(program), str(SOURCE)]
+            command = [*compiler(), *OPTIONS, "-o", str(program), *map(str, SOURCES)]
             subprocess.run(command, check=True)
             self._process = subprocess.Popen(
                 [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -13,7 +13,7 @@ import mmap
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from vmm_arch.dirty import not_tracked
 from vmm_arch.errors import ClosedError, StateError
@@ -23,6 +23,8 @@ from vmm_arch.memory import Region
 from vmm_arch.snapshot.image import Extent, MemoryImage
 from vmm_arch.snapshot.snapshot import MachineSnapshot
 
+_NEITHER: Final = object()
+"""What memory is like while it is made like another snapshot."""
 Prepared = Mapping[str, Any]
 """By sink, what a reset writes; None for what it does not."""
 
@@ -68,26 +70,23 @@ def reset_machine(
     same = plan is not None and plan.snapshot is snapshot
     if not same or plan.clocks != clocks or plan.unchanged != unchanged or snapshot.memory.closed:
         plan = _plan(vm, snapshot, bool(clocks), unchanged, calls)
-    known = same or written.baseline is snapshot
     for vcpu in vm.vcpus:
-        if vcpu._state == UNFINISHED:
-            vcpu._state = IDLE
-    vm._discard_all()  # may write memory
-    for vcpu in vm.vcpus:
+        state = vcpu._state
+        if state != IDLE and state != UNFINISHED:
+            vcpu._discard_pending()  # may write memory
         vcpu._state = UNFINISHED
         vcpu._fresh = False
     if written.baseline is snapshot:
         vm.memory.put_back(plan.image, written.changed(vm._take_dirty_pages()))
     else:
         _make_alike(vm, plan)
-    if not known:
-        _restore(vm, snapshot)
+        if not same:
+            _restore(vm, snapshot)
     calls.reset(vm, plan.vm, plan.vcpus)
     # MSRs may name memory that the hypervisor writes when it is given them.
     if pages := vm._take_dirty_pages():
         vm.memory.put_back(plan.image, written.changed(pages))
-    written.is_like(snapshot)
-    written.forget_guests()
+    written.is_like(snapshot, forget_guests=True)
     vm._reset_plan = plan
     for vcpu in vm.vcpus:
         vcpu._end_reset()
@@ -156,6 +155,7 @@ def _make_alike(vm: Any, plan: ResetPlan) -> None:
     """Write memory that is like another snapshot, or like none that is known."""
     changed = vm._written.changed(vm._take_dirty_pages())
     differing = _differing(vm._written.baseline, plan.snapshot)
+    vm._written.baseline = _NEITHER
     if differing is None:
         vm.memory.overwrite(plan.image)
         return
