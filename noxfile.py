@@ -34,8 +34,8 @@ TEST_TOOLS = [
     (["iasl"], ["acpica-tools"], "the ACPI tables, read by ACPICA"),
     (["qemu-system-x86_64"], ["qemu-system-x86"], "the nested machine: a stock kvm-amd, and Linux"),
     (
-        ["gdb", "readelf"],
-        ["gdb", "binutils"],
+        ["gdb", "readelf", "crash"],
+        ["gdb", "binutils", "crash"],
         "the debugger's server and core dumps, by gdb itself",
     ),
     (["chromium"], ["chromium"], "the pictures of records, looked at by a browser"),

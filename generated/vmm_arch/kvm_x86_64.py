@@ -285,6 +285,7 @@ from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
 from vmm_arch.x86_64.breakpoints import Breakpoints
 from vmm_arch.x86_64.bus import Bus
+from vmm_arch.x86_64.core_dump import save_core
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu, is_amd
 from vmm_arch.x86_64.debug import BREAKPOINT_VECTOR, debug_control, reached
 from vmm_arch.x86_64.dump import dump
@@ -495,6 +496,7 @@ __all__ = [
     "reset_real_mode",
     "reset_secondary",
     "reset_vcpu",
+    "save_core",
     "serve",
     "set_lint",
     "setup_fpu",

@@ -275,6 +275,7 @@ from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
 from vmm_arch.x86_64.breakpoints import Breakpoints
 from vmm_arch.x86_64.bus import Bus
+from vmm_arch.x86_64.core_dump import save_core
 from vmm_arch.x86_64.cpuid import (
     CpuidEntry,
     enumerated,
@@ -450,6 +451,7 @@ __all__ = [
     "reset_real_mode",
     "reset_secondary",
     "reset_vcpu",
+    "save_core",
     "serve",
     "set_lint",
     "setup_fpu",

@@ -16,6 +16,7 @@ from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.address_space import AddressSpace
 from vmm_arch.x86_64.entry import Long64, Protected32
 from vmm_arch.x86_64.features import cpuid_features
+from vmm_arch.x86_64.paging import mappings
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 MEMORY = 4 << 20
@@ -144,8 +145,25 @@ def test_random_tables_lead_where_the_hypervisor_says(arch: AnyBackend, vm: Any,
                 b"".join(byte(vm.memory, space.translate(address + at)) for at in range(3))
             )
             assert space.read_mapped(address, 3) == expected
+        if mode.shifts:
+            compare_mappings(vm.memory, vcpu.get_sregs(), space, chance)
 
     compare()
+
+
+def compare_mappings(
+    memory: GuestMemory, sregs: Any, space: AddressSpace, chance: random.Random
+) -> None:
+    """All that is mapped, in runs that are as long as they can be, and nothing else."""
+    end = 0
+    for linear, physical, size in mappings(memory, sregs):
+        assert linear >= end
+        for at in (0, size - 1, chance.randrange(size)):
+            assert space.translate(linear + at) == physical + at
+        before = space.translate(linear - 1) if linear else None
+        assert before is None or before + 1 != physical
+        assert linear == end or space.translate(linear - 1) is None
+        end = linear + size
 
 
 def byte(memory: GuestMemory, physical: int | None) -> bytes:

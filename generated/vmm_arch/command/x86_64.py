@@ -19,8 +19,8 @@ from vmm_arch.memory import GuestMemory
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend, Machine
 from vmm_arch.report import Check
 from vmm_arch.selftest.x86_64.instructions import missing_instructions
+from vmm_arch.x86_64 import core_dump, gdb
 from vmm_arch.x86_64 import dump as dumps
-from vmm_arch.x86_64 import gdb
 from vmm_arch.x86_64.boot.kernel32 import BootModule
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
 from vmm_arch.x86_64.boot.pvh import load_pvh
@@ -213,6 +213,7 @@ dump = dumps.dump
 was_reset = dumps.is_after_init
 
 DEBUGGING = gdb
+save_core = core_dump.save_core
 
 
 # mov byte [0x1100], 1; hlt

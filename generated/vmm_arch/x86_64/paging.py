@@ -7,7 +7,7 @@ works with saved registers that the vCPU no longer has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,8 @@ _CR4_PSE, _CR4_PAE, _CR4_LA57 = 1 << 4, 1 << 5, 1 << 12
 _EFER_LMA = 1 << 10
 _PRESENT, _LARGE = 1, 1 << 7
 _ADDRESS = 0x000F_FFFF_FFFF_F000
+_MOST_TABLES = 1 << 14
+"""Of a guest: they map 32 GiB if all pages are small ones."""
 
 
 class Registers(Protocol):
@@ -95,12 +97,70 @@ def walk(memory: GuestMemory, registers: Registers, linear: int) -> Walk:
         if step.value is None or not step.value & _PRESENT:
             return Walk(tuple(steps), None)
         if level.shift == 12 or (level.may_be_large and step.value & _LARGE):
-            size = 1 << level.shift
-            page = step.value & _ADDRESS & ~(size - 1)
-            if size == 1 << 22:  # bits 13 to 20 are the page's bits 32 to 39 (PSE-36)
-                page |= (step.value >> 13 & 0xFF) << 32
-            return Walk(tuple(steps), page | linear & (size - 1))
+            offset = linear & ((1 << level.shift) - 1)
+            return Walk(tuple(steps), _page(step.value, level) | offset)
     raise AssertionError("the last level maps a page")
+
+
+def mappings(memory: GuestMemory, registers: Registers) -> Iterator[tuple[int, int, int]]:
+    """Every run of linear addresses that the page tables map: linear and physical address, size.
+
+    In ascending order; a run is contiguous on both sides, and as long as it can be. Presence alone
+    counts, as for walk(). Raises ValueError if there are so many tables that they make no sense,
+    such as those of a guest that went wrong.
+    """
+    if not registers.cr0 & _CR0_PG:
+        return
+    levels = _levels(registers)
+    run: tuple[int, int, int] | None = None
+    pages = _pages(memory, registers, levels, _root(registers), 0, iter(range(_MOST_TABLES)))
+    for linear, physical, size in pages:
+        if run is not None and run[0] + run[2] == linear and run[1] + run[2] == physical:
+            run = (run[0], run[1], run[2] + size)
+            continue
+        if run is not None:
+            yield run
+        run = (linear, physical, size)
+    if run is not None:
+        yield run
+
+
+def _pages(
+    memory: GuestMemory,
+    registers: Registers,
+    levels: tuple[_Level, ...],
+    table: int,
+    base: int,
+    tables_left: Iterator[int],
+) -> Iterator[tuple[int, int, int]]:
+    """Every page that a table of the first of these levels maps, and those below it."""
+    if next(tables_left, None) is None:
+        raise ValueError(f"there are more than {_MOST_TABLES} page tables at {registers.cr3:#x}")
+    level, *lower = levels
+    try:
+        entries = memory.read(table, _entry_size(levels) << level.bits)
+    except MemoryAccessError:
+        return
+    for index, value in enumerate(memoryview(entries).cast("I" if level.bits == 10 else "Q")):
+        if not value & _PRESENT:
+            continue
+        linear = base | index << level.shift
+        if level.table.startswith("PML") and not base and index >> level.bits - 1:
+            linear |= (1 << 64) - (1 << level.shift + level.bits)  # canonical
+        if level.shift == 12 or (level.may_be_large and value & _LARGE):
+            yield linear, _page(value, level), 1 << level.shift
+        else:
+            yield from _pages(
+                memory, registers, tuple(lower), value & _ADDRESS, linear, tables_left
+            )
+
+
+def _page(value: int, level: _Level) -> int:
+    """The physical address of the page that an entry maps."""
+    page = value & _ADDRESS & ~((1 << level.shift) - 1)
+    if level.shift == 22:  # bits 13 to 20 are the page's bits 32 to 39 (PSE-36)
+        page |= (value >> 13 & 0xFF) << 32
+    return page
 
 
 def _levels(registers: Registers) -> tuple[_Level, ...]:
@@ -116,8 +176,8 @@ def _levels(registers: Registers) -> tuple[_Level, ...]:
 def _steps(
     memory: GuestMemory, registers: Registers, levels: tuple[_Level, ...], linear: int
 ) -> Iterator[tuple[_Level, Step]]:
-    size = 4 if levels[0].bits == 10 else 8
-    table = registers.cr3 & (0xFFFF_FFE0 if levels is _PAE else _ADDRESS)
+    size = _entry_size(levels)
+    table = _root(registers)
     for level in levels:
         index = linear >> level.shift & ((1 << level.bits) - 1)
         address = table + index * size
@@ -127,6 +187,15 @@ def _steps(
             value = None
         yield level, Step(level.table, index, address, value)
         table = (value or 0) & _ADDRESS
+
+
+def _root(registers: Registers) -> int:
+    """The address of the first table."""
+    return registers.cr3 & (0xFFFF_FFE0 if _levels(registers) is _PAE else _ADDRESS)
+
+
+def _entry_size(levels: Sequence[_Level]) -> int:
+    return 4 if levels[-1].bits == 10 else 8
 
 
 def _canonical(linear: int, width: int) -> bool:

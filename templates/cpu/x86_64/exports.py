@@ -56,6 +56,7 @@ EXPORTS = {
         "MsrWrite",
     ],
     "vmm_arch.x86_64.linux.cmdline": ["linux_cmdline"],
+    "vmm_arch.x86_64.core_dump": ["save_core"],
     "vmm_arch.x86_64.cpuid": ["CpuidEntry"],
     "vmm_arch.x86_64.features": ["cpuid_features", "with_features"],
     "vmm_arch.x86_64.dump": ["dump"],

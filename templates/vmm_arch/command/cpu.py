@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 from vmm_arch.debug import cpu as debug
@@ -81,3 +82,6 @@ class Cpu(Protocol):
 
     def debugged_architecture(self, options: argparse.Namespace, /) -> str | None:
         """The debugger's architecture for the kernel that the options are about, if it has one."""
+
+    def save_core(self, vm: Any, file: Path, /, *, by_virtual_address: bool) -> None:
+        """Write an ELF core dump. Raises ValueError, OSError, HypervisorError."""

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any, Final
 
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.command import backends, gdb, save
+from vmm_arch.command import backends, core, gdb, save
 from vmm_arch.command.messages import report_error, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
@@ -117,6 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         " times slower",
     )
     gdb.add_arguments(parser)
+    core.add_arguments(parser)
     parser.add_argument("--trace", action="store_true", help="show every exit on standard error")
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="do not print statistics at the end"
@@ -137,6 +138,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         save.check(options, BOOTING)
         gdb.check(options)
+        core.check(options)
         with ExitStack() as stack:
             console = Console(stack)
             saver = save.Saver(options, stack, console.say)
@@ -242,6 +244,7 @@ def boot(
 
     if ending.reason in BAD or (ending.reason is Reason.PANIC and options.on_panic == DUMP):
         console.say("\n" + "\n".join(report(ending, vm.vcpus, vm.memory, history)))
+    core.write(options, cpu, vm, ending, console.say)
     if not options.quiet:
         console.say(f"\n{statistics(ending)}")
     return ending
