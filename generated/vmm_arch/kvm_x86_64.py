@@ -124,6 +124,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_IRQCHIP_PIC_SLAVE,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
+    KVM_MEMORY_EXIT_FLAG_PRIVATE,
     KVM_MP_STATE_HALTED,
     KVM_MP_STATE_INIT_RECEIVED,
     KVM_MP_STATE_UNINITIALIZED,
@@ -1555,7 +1556,9 @@ class Vcpu:
                 kind = run.system_event.type
                 return SystemEvent(kind, SYSTEM_EVENTS.get(kind))
             case abi.KVM_EXIT_MEMORY_FAULT:
-                return MemoryFault(run.memory_fault.gpa, run.memory_fault.size, "KVM_RUN")
+                fault = run.memory_fault
+                is_private = bool(fault.flags & KVM_MEMORY_EXIT_FLAG_PRIVATE)
+                return MemoryFault(fault.gpa, fault.size, is_private, "KVM_RUN")
             case abi.KVM_EXIT_FAIL_ENTRY:
                 failure = Failure()
                 failure.code = (

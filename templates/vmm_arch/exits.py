@@ -193,31 +193,37 @@ class Breakpoint(PlainExit):
 
 @final
 class MemoryFault:
-    """The host could not give the guest its memory at a guest-physical address.
+    """The guest accesses memory of its own that the host does not give it like this.
 
-    Because the file behind it is shorter, it was unmapped, or a page of it is broken. The vCPU stands
-    before the access: once there is memory it can run on.
+    On KVM that is memory of a guest_memfd: the guest accesses as shared what is private or the other
+    way round, or the file has no such page. (Where the host lacks memory of another kind, ``run()``
+    raises HypervisorError.) The vCPU stands before the access, and can run on once it is repaired.
     """
 
-    __slots__ = ("address", "operation", "size")
+    __slots__ = ("address", "is_private", "operation", "size")
     __match_args__ = ("address", "size")
     address: int
     size: int
-    """How many bytes, as far as the hypervisor looked: whole pages."""
+    """How many bytes: whole pages."""
+    is_private: bool
+    """Whether the guest accesses it as private, that is, not shared with the host."""
     operation: str
 
-    def __init__(self, address: int, size: int, operation: str) -> None:
+    def __init__(self, address: int, size: int, is_private: bool, operation: str) -> None:
         self.address = address
         self.size = size
+        self.is_private = is_private
         self.operation = operation
 
     def ignore(self) -> None:
         """Raise it as a HypervisorError, since running on would fail again."""
-        cause = f"the host has no memory for {self.size:#x} bytes at {self.address:#x}"
+        kind = "private" if self.is_private else "shared"
+        cause = f"the host has no {kind} memory for {self.size:#x} bytes at {self.address:#x}"
         raise HypervisorError(self.operation, "EFAULT", cause)
 
     def __repr__(self) -> str:
-        return f"MemoryFault(address={self.address:#x}, size={self.size:#x})"
+        address, size = f"{self.address:#x}", f"{self.size:#x}"
+        return f"MemoryFault(address={address}, size={size}, is_private={self.is_private})"
 
 
 @final

@@ -141,7 +141,7 @@ class TestFilterOfMsrs:
 def test_memory_that_the_host_cannot_give_is_an_exit(
     guest: Guest, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    """A KVM in software takes such a page for one without memory, so what Linux 6.8 does is played."""
+    """What Linux does from 6.8 on for a guest_memfd is played, since few hosts have private memory."""
     vcpu = guest(b"\xf4")
     enter = getattr(arch, "enter_guest")  # noqa: B009 - it is not exported
 
@@ -150,14 +150,15 @@ def test_memory_that_the_host_cannot_give_is_an_exit(
         run = vcpu.run_context
         run.exit_reason = abi.KVM_EXIT_MEMORY_FAULT
         run.memory_fault.gpa, run.memory_fault.size = 0x3000, 0x1000
+        run.memory_fault.flags = abi.KVM_MEMORY_EXIT_FLAG_PRIVATE
         raise OSError(getattr(errno, code, 133), "as if")
 
     monkeypatch.setattr(arch, "enter_guest", fail)
     fault = vcpu.run()
     assert isinstance(fault, arch.MemoryFault)
-    assert repr(fault) == "MemoryFault(address=0x3000, size=0x1000)"
+    assert repr(fault) == "MemoryFault(address=0x3000, size=0x1000, is_private=True)"
     assert vcpu.get_regs().rip == 0x1000
-    with pytest.raises(arch.HypervisorError, match="no memory for 0x1000 bytes at 0x3000"):
+    with pytest.raises(arch.HypervisorError, match="no private memory for 0x1000 bytes at 0x3000"):
         fault.ignore()
     assert isinstance(vcpu.run(), arch.Halt)
 
