@@ -140,7 +140,8 @@ def test_a_kernel_that_is_elsewhere_physically(arch: AnyBackend, vm: Any, tmp_pa
         "readelf", "-lW", core
     )
     save_core(vm, core)
-    assert "Cannot access memory" in gdb(kernel, core, "print counters[0]")
+    # Then gdb takes what the kernel's file has.
+    assert "$1 = 0\n" in gdb(kernel, core, "print counters[0]")
 
 
 def test_every_region_is_there(arch: AnyBackend, tmp_path: Path) -> None:
