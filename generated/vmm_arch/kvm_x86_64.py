@@ -274,6 +274,7 @@ from vmm_arch.lifecycle import (
 from vmm_arch.memory import PAGE_SIZE, MemoryAccessError, MemoryInUseError, Region
 from vmm_arch.report import Check, Report
 from vmm_arch.serve import serve
+from vmm_arch.snapshot.pool import MachinePool
 from vmm_arch.snapshot.reset import ResetCalls, ResetPlan, reset_machine
 from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
@@ -439,6 +440,7 @@ __all__ = [
     "Lapic",
     "Linux64",
     "Long64",
+    "MachinePool",
     "MemoryAccessError",
     "MemoryFault",
     "MemoryInUseError",
@@ -2320,6 +2322,15 @@ class Vm:
         for vcpu in self.vcpus:
             if vcpu._state:
                 vcpu._complete_pending()
+
+    def _restore_known(self, state: VmState) -> None:
+        """Write a state that a machine made alike has taken and shown; the machine is new."""
+        refusals = Refusals()
+        _write_vm(self, state, refusals)
+        if refusals.problems:
+            raise StateError("restore", refusals.problems)
+        for vcpu in self.vcpus:
+            vcpu._fresh = False
 
     def _discard_all(self) -> None:
         """Complete the last instruction of every vCPU, ignoring what it waits for."""

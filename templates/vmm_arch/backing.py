@@ -14,6 +14,7 @@ import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
@@ -162,9 +163,7 @@ def remap(mapping: mmap.mmap, pieces: Iterable[Piece]) -> None:
     """
     if sys.platform != "linux":
         raise OSError(errno.ENOTSUP, "only Linux maps a file over another")
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_int64)
+    libc = _libc()
     host = ctypes.addressof(ctypes.c_char.from_buffer(mapping))
     protection = mmap.PROT_READ | mmap.PROT_WRITE
     private = mmap.MAP_PRIVATE | _no_reserve() | _MAP_FIXED
@@ -175,6 +174,15 @@ def remap(mapping: mmap.mmap, pieces: Iterable[Piece]) -> None:
         if libc.mmap(host + start, end - start, protection, flags, file, offset) != host + start:
             number = ctypes.get_errno()
             raise OSError(number, f"mmap: {os.strerror(number)}")
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    """Loaded once: each time makes new classes, which takes longer than a call."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *(ctypes.c_int,) * 3, ctypes.c_int64)
+    return libc
 
 
 @contextmanager
@@ -234,7 +242,7 @@ def _huge_page_size(descriptor: int) -> int:
     if sys.platform != "linux":
         return 0
     found = ctypes.create_string_buffer(_STATFS_SIZE)
-    libc = ctypes.CDLL(None, use_errno=True)
+    libc = _libc()
     if libc.fstatfs(descriptor, found):
         number = ctypes.get_errno()
         raise OSError(number, f"fstatfs: {os.strerror(number)}")

@@ -76,7 +76,8 @@ class LazyPages:
     @property
     def missing(self) -> int:
         """How many bytes are not there yet."""
-        return self._present.count(0) * _PAGE
+        with self._lock:  # a guest may run on before its pages are counted
+            return self._present.count(0) * _PAGE
 
     def fill(self, offset: int, size: int) -> None:
         """Fill what is missing of a range; raises what the source raises, or PageSourceError."""

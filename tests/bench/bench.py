@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from figures import alternate, ratio, report
+from forks import forks
 from reset import resetting
 from vcpu import arch_functions
 from vmm_arch_gen.abi.model import Abi
@@ -188,7 +189,7 @@ def importing() -> None:
 
 def main() -> None:
     print(f"{'':52}   median  minimum      ({os.cpu_count()} cores)")
-    for measure in (arch_functions, resetting, importing, generation, extraction, reading):
+    for measure in (arch_functions, resetting, forks, importing, generation, extraction, reading):
         measure()
 
 

@@ -39,6 +39,7 @@ EXPORTS = {
     "vmm_arch.report": ["Check", "Report"],
     "vmm_arch.devices.serial": ["Serial16550"],
     "vmm_arch.serve": ["serve"],
+    "vmm_arch.snapshot.pool": ["MachinePool"],
     "vmm_arch.state": ["Diff", "Difference", "SavedState"],
     "vmm_arch.x86_64.address_space": ["AddressSpace"],
     "vmm_arch.userfaultfd": ["UserfaultfdUnavailableError"],

@@ -43,6 +43,7 @@ class MachineSnapshot:
         "_fits_host",
         "_host",
         "_path",
+        "_was_taken",
         "base",
         "configuration",
         "devices",
@@ -73,6 +74,8 @@ class MachineSnapshot:
     """That of its file, once somebody wanted to know."""
     _fits_host: bool
     """Whether this host can give its machines what they need; False until that was looked at."""
+    _was_taken: bool
+    """Whether a machine of this host has taken the state, which then is not checked again."""
     _path: str | None
     """Where it was saved, or loaded from."""
 
@@ -94,6 +97,7 @@ class MachineSnapshot:
         self._host = host
         self._digest = self._path = None
         self._fits_host = host is None
+        self._was_taken = False
 
     @classmethod
     def of(cls, vm: Any, devices: Mapping[str, Any], base: MachineSnapshot | None) -> Self:
@@ -218,7 +222,8 @@ class MachineSnapshot:
     ) -> Any:
         """Create a machine that goes on where the snapshot was taken; the caller closes it.
 
-        Its memory is the snapshot's until it is written, and is freed with the machine. What the
+        Its memory is the snapshot's until it is written, and is freed with the machine. The first
+        machine is compared with the state; those after it are only given it. What the
         snapshot does not have is made again by the caller: devices, and what ``prepare`` did.
         ``track_dirty`` is as in the machine that the snapshot came from unless it is given;
         ``device`` and ``prepare`` are those of ``Vm``.
@@ -246,7 +251,11 @@ class MachineSnapshot:
         try:
             if vm._written is not None:
                 vm._written.begin(self)
-            vm.restore(self.state)
+            if self._was_taken and prepare is None:
+                vm._restore_known(self.state)
+            else:
+                vm.restore(self.state)
+                self._was_taken = self._was_taken or prepare is None
         except BaseException:
             vm.close()
             raise
