@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vmm_arch.breakpoint import On
+from vmm_arch.breakpoint import HardwareBreakpoint, On
 from vmm_arch.debug.commands import _HANDLERS, Commands
 from vmm_arch.debug.cpu import Abilities
 from vmm_arch.debug.monitor import Monitor
 from vmm_arch.debug.packets import packet
 from vmm_arch.debug.points import Kind, Point, Points
 from vmm_arch.debug.stop import Detach, Kill, Resume, Signal, Stop
+from vmm_arch.exits import Breakpoint
 from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64 import gdb
 from vmm_arch.x86_64.bus import Bus
@@ -368,3 +369,32 @@ def test_all_registers_can_be_written_back(machine: Any, architecture: Any) -> N
     with pytest.raises(ValueError, match="cs cannot be set"):
         architecture.write(vcpu, {0: before[0], index: bytes(4)})
     assert architecture.read(vcpu) == changed
+
+
+def test_what_an_exit_is_to_the_debugger(machine: Any) -> None:
+    """Watchpoints and INT3, which not every host of these tests reports by itself."""
+    server = GdbServer(machine, Bus(), wait=False)
+    ignored: list[object] = []
+    try:
+        server._points._most = 4
+        server._points.insert(Point(Kind.READ, 0x3001, 3), None)
+        watched = gdb.watched(0x3001, 3, On.ACCESS)[1]
+        assert server._reason_to_stop(1, Breakpoint(0x1000, watched)) == Stop(
+            1, Signal.TRAP, Point(Kind.READ, 0x3001, 3)
+        )
+        placed = HardwareBreakpoint(0x1000)
+        assert server._reason_to_stop(0, Breakpoint(0x1000, placed)) == Stop(
+            0, Signal.TRAP, software=False
+        )
+        own = Breakpoint(0x1000, None, lambda exit, value: ignored.append(exit))
+        assert server._reason_to_stop(0, own) is None
+        assert ignored == [own]
+        server._points._points.clear()
+        server._points._most = 0
+        server._points.insert(Point(Kind.SOFTWARE, 0x1000, 1), 0x1000)
+        server._points.apply()
+        assert server._reason_to_stop(0, own) == Stop(0, Signal.TRAP, software=True)
+        server._points.withdraw()
+        server._points._points.clear()
+    finally:
+        server.close()
