@@ -2354,9 +2354,10 @@ class Vm:
 
         The exits are :class:`~vmm_arch.x86_64.exits.MsrRead` and ``MsrWrite``. The MSRs are listed, or
         are ``AllExcept([…])`` of a list, so that only what is known to be harmless is not an exit.
-        ``unknown`` makes exits of accesses to MSRs that the hypervisor does not have. What is no exit
-        is the hypervisor's; a call replaces the former ones, ``intercept_msrs((), ())`` ends them. RDTSC,
-        SYSCALL and the like do not access MSRs, nor do ``get_msrs`` and ``set_msrs``.
+        ``unknown`` makes exits of accesses to MSRs that the hypervisor does not have, and on KVM of
+        writes of values that it refuses. What is no exit is the hypervisor's; a call replaces the former
+        ones, ``intercept_msrs((), ())`` ends them. RDTSC, SYSCALL and the like do not access MSRs, nor do
+        ``get_msrs`` and ``set_msrs``. Like everything that a VMM asks for, it is no part of saved state.
 
         Call it in ``prepare`` of :class:`Vm`, since some hypervisors then take MSRs that they do not
         later. Raises ValueError or HypervisorError for what cannot be intercepted; then nothing has

@@ -137,6 +137,19 @@ class TestFilterOfMsrs:
         assert self.accesses(vcpu) == ["MsrRead 0x277"]
 
 
+def test_a_value_that_kvm_refuses_is_an_exit_like_an_msr_that_it_does_not_have(
+    guest: Guest,
+) -> None:
+    # mov ecx, IA32_LSTAR; mov eax, 0; mov edx, 0x80000000; wrmsr; hlt
+    vcpu = guest(bytes.fromhex("66 b9820000c0 66 b800000000 66 ba00000080 0f30 f4"))
+    vcpu.vm.intercept_msrs((), (), unknown=True)
+    write = vcpu.run()
+    assert isinstance(write, arch.MsrWrite)
+    assert (write.index, write.value) == (0xC0000082, 1 << 63)
+    write.complete()
+    assert isinstance(vcpu.run(), arch.Halt)
+
+
 @pytest.mark.parametrize("code", ["EFAULT", "EHWPOISON"])
 def test_memory_that_the_host_cannot_give_is_an_exit(
     guest: Guest, monkeypatch: pytest.MonkeyPatch, code: str
