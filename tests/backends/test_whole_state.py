@@ -304,6 +304,32 @@ def test_a_text_of_another_kind_is_refused(
     assert problem.startswith(complaint)
 
 
+def test_a_text_may_have_other_facts_if_its_names_agree(
+    guest: Callable[[bytes], Any], arch: AnyBackend
+) -> None:
+    state = guest(SENDS).save()
+    text = state.to_json()
+    for edit in (lambda data: data.update(facts="0" * 64), lambda data: data.pop("facts")):
+        assert arch.VcpuState.from_json(change(text, edit)) == state  # without: older versions'
+
+    def rename(data: dict[str, Any]) -> None:
+        regs = regs_of(data)
+        regs["former"] = regs.pop("rax")
+
+    def rename_with_other_facts(data: dict[str, Any]) -> None:
+        rename(data)
+        data["facts"] = "0" * 64
+
+    with pytest.raises(StateError) as same:
+        arch.VcpuState.from_json(change(text, rename))
+    with pytest.raises(StateError) as other:
+        arch.VcpuState.from_json(change(text, rename_with_other_facts))
+    assert other.value.problems[:-1] == same.value.problems
+    assert other.value.problems[-1].startswith("written with other facts about ")
+    with pytest.raises(StateError, match="facts: 5 is not a digest"):
+        arch.VcpuState.from_json(change(text, lambda data: data.update(facts=5)))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", "null", '{"a": 1, "a": 2}', "[" * 100000])
 def test_a_text_that_is_no_state_is_refused(arch: AnyBackend, text: str) -> None:
     with pytest.raises(StateError, match="from_json: "):

@@ -96,7 +96,11 @@ class WholeState:
 
         ``snapshot_members`` is the CPU's macro, which there is if the contract has snapshots.
         """
-        classes = [self._class(scope) for scope in self.promised()]
+        facts = (
+            f"_FACTS: Final = {_quoted(digest_of(self._abi))}\n"
+            '"""The digest of the facts that the records of saved state are made of."""'
+        )
+        classes = [facts, *(self._class(scope) for scope in self.promised())]
         if self._takes_snapshots():
             requests = "".join(f"{_quoted(name)}, " for name in self._contract.requests)
             classes.append(
@@ -107,8 +111,7 @@ class WholeState:
                 "    _guest_memory = GuestMemory\n"
                 "    _machine_state = VmState\n"
                 f"    _requests = ({requests})\n"
-                f"    _facts = {_quoted(digest_of(self._abi))}\n"
-                + indent(snapshot_members().strip(), "    ")
+                "    _facts = _FACTS\n" + indent(snapshot_members().strip(), "    ")
             )
         return "\n\n".join(classes)
 
@@ -141,6 +144,7 @@ class WholeState:
             "    __slots__ = ()",
             f'    _what = "{what}"',
             f'    _backend = "{self._target}"',
+            "    _facts = _FACTS",
             f"    _bits = {bits}",
             f"    _sinks = {constant}",
         ]
