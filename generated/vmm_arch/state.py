@@ -96,6 +96,8 @@ class SavedState:
     __slots__ = ("_elements", "_saved")
     _what: ClassVar[str]
     _backend: ClassVar[str]
+    _facts: ClassVar[str]
+    """The digest of the facts that the records are made of."""
     _sinks: ClassVar[Mapping[str, StateSink]]
     _bits: ClassVar[Mapping[str, Mapping[str, int]]]
 
@@ -204,7 +206,7 @@ class SavedState:
 
     def to_json(self) -> str:
         """The state as text, for :meth:`from_json` of the same backend."""
-        return json.dumps(self._as_data(), indent=1)
+        return json.dumps({"facts": self._facts, **self._as_data()}, indent=1)
 
     def _as_data(self) -> dict[str, Any]:
         apart = self._taken_apart()
@@ -224,13 +226,22 @@ class SavedState:
 
     @classmethod
     def from_json(cls, text: str) -> Any:
-        """Make a state of its text. Raises StateError, which lists everything that is wrong."""
+        """Make a state of its text. Raises StateError, which lists everything that is wrong.
+
+        Names have to agree and not the facts, which change with every version of the headers: if a
+        text is refused and has others, this is said as well.
+        """
         problems: list[str] = []
         try:
             data = json.loads(text, object_pairs_hook=_without_duplicates)
         except (ValueError, RecursionError) as error:
             raise StateError("from_json", [f"not JSON: {error}"]) from None
+        facts = data.pop("facts", cls._facts) if isinstance(data, dict) else cls._facts
         made = cls._from_data(data, problems)
+        if not isinstance(facts, str):
+            problems.append(f"facts: {facts!r} is not a digest")
+        elif problems and facts != cls._facts and data.get("backend") == cls._backend:
+            problems.append(other_facts(cls._backend))
         _refuse("from_json", problems)
         return made
 
@@ -444,6 +455,11 @@ def _by_present_names(
             problems.append(f"{name}: is there twice, also as {present}")
         found[present] = text
     return found
+
+
+def other_facts(backend: str) -> str:
+    """What explains that names do not agree, in a text that is refused."""
+    return f"written with other facts about {backend} than this vmm-arch has"
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -15,7 +15,7 @@ from vmm_arch.host_writes import Range
 from vmm_arch.snapshot import file, pickled, record
 from vmm_arch.snapshot.image import MemoryImage
 from vmm_arch.snapshot.record import Configuration, Processor, Record
-from vmm_arch.state import SavedMachineState
+from vmm_arch.state import SavedMachineState, other_facts
 
 
 class MachineSnapshot:
@@ -185,7 +185,7 @@ class MachineSnapshot:
             problems.append("lies too deep in itself to be read")
             return None
         if found is None and header.get("facts", cls._facts) != cls._facts:
-            problems.append(f"written with other facts about {backend} than this vmm-arch has")
+            problems.append(other_facts(backend))
         return found
 
     def save(self, path: str | os.PathLike[str]) -> None:
