@@ -3029,6 +3029,9 @@ def _mode_of(entry: Entry) -> type[Entry]:
 
 # Whole state
 
+_FACTS: Final = "51888900830635e7bfbc9b570c9624294115f857ffc1a70d43c95b132a966a32"
+"""The digest of the facts that the records of saved state are made of."""
+
 _SINKS_OF_VCPU: Final[Mapping[str, StateSink]] = {
     "cpuid": StateSink(CpuidForm(), fixed=True),
     "tsc_khz": StateSink(NumbersForm("tsc_khz")),
@@ -3148,6 +3151,7 @@ class VcpuState(SavedState):
     __slots__ = ()
     _what = "vCPU"
     _backend = "kvm_x86_64"
+    _facts = _FACTS
     _bits = BITS
     _sinks = _SINKS_OF_VCPU
 
@@ -3182,6 +3186,7 @@ class VmState(SavedMachineState):
     __slots__ = ()
     _what = "machine"
     _backend = "kvm_x86_64"
+    _facts = _FACTS
     _bits = BITS
     _sinks = _SINKS_OF_MACHINE
     _vcpu = VcpuState
@@ -3195,7 +3200,7 @@ class Snapshot(MachineSnapshot):
     _guest_memory = GuestMemory
     _machine_state = VmState
     _requests = ("cpuid",)
-    _facts = "51888900830635e7bfbc9b570c9624294115f857ffc1a70d43c95b132a966a32"
+    _facts = _FACTS
     _cpu = SnapshotProcessor()
     _host_now = staticmethod(supported_cpuid)
 

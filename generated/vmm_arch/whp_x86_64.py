@@ -3133,6 +3133,9 @@ def _mode_of(entry: Entry) -> type[Entry]:
 
 # Whole state
 
+_FACTS: Final = "65762fd4dfcd9c0f899a5856b6c822d87d02be10b222c8f38cc9277a61618faf"
+"""The digest of the facts that the records of saved state are made of."""
+
 _SINKS_OF_VCPU: Final[Mapping[str, StateSink]] = {
     "cpuid": StateSink(CpuidForm(), fixed=True),
     "xsave": StateSink(ExtendedForm(), running=("xstate_bv",)),
@@ -3381,6 +3384,7 @@ class VcpuState(SavedState):
     __slots__ = ()
     _what = "vCPU"
     _backend = "whp_x86_64"
+    _facts = _FACTS
     _bits = BITS
     _sinks = _SINKS_OF_VCPU
 
@@ -3397,6 +3401,7 @@ class VmState(SavedMachineState):
     __slots__ = ()
     _what = "machine"
     _backend = "whp_x86_64"
+    _facts = _FACTS
     _bits = BITS
     _sinks = _SINKS_OF_MACHINE
     _vcpu = VcpuState
@@ -3410,7 +3415,7 @@ class Snapshot(MachineSnapshot):
     _guest_memory = GuestMemory
     _machine_state = VmState
     _requests = ("cpuid",)
-    _facts = "65762fd4dfcd9c0f899a5856b6c822d87d02be10b222c8f38cc9277a61618faf"
+    _facts = _FACTS
     _cpu = SnapshotProcessor()
     _host_now = staticmethod(supported_cpuid)
 

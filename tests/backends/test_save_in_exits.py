@@ -158,9 +158,9 @@ def test_what_follows_is_the_same_in_a_new_machine(
 ) -> None:
     case = CASES[name]
     if missing := [operation for operation in case.needs if operation in arch.UNSUPPORTED]:
-        with arch.Vm(GuestMemory(0xE000)) as vm:
-            with pytest.raises(HypervisorUnavailableError, match=missing[0]):
-                case.prepare(vm.vcpus[0])
+        unavailable = pytest.raises(HypervisorUnavailableError, match=missing[0])
+        with arch.Vm(GuestMemory(0xE000)) as vm, unavailable:
+            case.prepare(vm.vcpus[0])
         return
     exits = 1
     while saved_in(exits, arch, case, backend.ask_about_msrs):
