@@ -69,6 +69,21 @@ def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
         ('"variable": "regs"', '"variable": "2s"', "SINKS: the variable of regs is '2s'; write"),
         ('"variable": "regs"', '"variable": unsupported("")', "of regs is unsupported(''); write"),
         ('"when": "vcpu.has_modes"', '"when": "vcpu."', ":10: SINKS: the when of modes is 'vcpu.'"),
+        (
+            '"variable": "regs"',
+            '"variable": "regs", "kind": "timer"',
+            "SINKS: the kind of regs is 'timer'; write, for example, \"clock\"",
+        ),
+        (
+            '"variable": "regs"',
+            '"variable": "regs", "resets": "reset it"',
+            "SINKS: the resets of regs is 'reset it'; write, for example, \"reset_regs\", ",
+        ),
+        (
+            '"variable": "regs"',
+            '"variable": "regs", "prepares": "bytes("',
+            "SINKS: the prepares of regs is 'bytes('; write, for example, \"bytearray(fpu)\"",
+        ),
         ('"when": "vcpu.has_modes"', '"fixed": {"a": 1}', "the fixed of modes is {'a': 1}; write"),
         (
             '"general": ("regs",',
