@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from requirements import require
 from vmm_arch.breakpoint import HardwareBreakpoint, On
 from vmm_arch.debug.commands import _HANDLERS, Commands
 from vmm_arch.debug.cpu import Abilities
@@ -237,6 +240,21 @@ def test_a_flood_of_packets_ends_the_connection(start: Callable[..., Machine]) -
     with pytest.raises(OSError):  # noqa: PT011 - reset, or a broken pipe
         client.send(*[b"g"] * 1_000_000)
     assert machine.runs()
+
+
+def test_in_a_process_with_many_descriptors(start: Callable[..., Machine]) -> None:
+    """More than select() takes: a pool of machines has that many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    require(hard > 2048, "the limit of descriptors is too low")
+    opened = [os.dup(0) for _ in range(1100)]
+    try:
+        machine = start()
+        assert Client(machine.server).ask(b"?") == b"T05thread:1;"
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 GRAMMAR = st.builds(

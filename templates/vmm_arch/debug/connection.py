@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +26,7 @@ class Connection:
     def __init__(self, client: socket.socket) -> None:
         self._socket = client
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket.settimeout(_PATIENCE)
         self._lock = Lock()
         self._last = b""
         self.acknowledges = True
@@ -52,6 +52,8 @@ class Connection:
             while True:
                 try:
                     received = self._socket.recv(0x4000)
+                except TimeoutError:
+                    continue  # it has nothing to say
                 except OSError:
                     return
                 if not received or not (known or received[0] in _BEGINNINGS):
@@ -87,12 +89,8 @@ class Connection:
     def _send(self, data: bytes) -> None:
         with self._lock:
             try:
-                while data:
-                    _, ready, _ = select.select([], [self._socket], [], _PATIENCE)
-                    if not ready:
-                        raise TimeoutError
-                    data = data[self._socket.send(data[:0x1000]) :]
-            except (OSError, ValueError):  # ValueError: it is closed
+                self._socket.sendall(data)
+            except OSError:
                 self.close()
 
 
@@ -120,6 +118,7 @@ class Listener:
         """Raises OSError if the address cannot be used."""
         family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self._socket = socket.create_server(address, family=family, backlog=1)
+        self._socket.settimeout(_POLL)
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         self._note = note
         self._over = Event()
@@ -138,13 +137,10 @@ class Listener:
     def _serve(self) -> None:
         with self._socket:
             while not self._over.is_set():
-                ready, _, _ = select.select([self._socket], [], [], _POLL)
-                if not ready:
-                    continue
                 try:
                     client, _ = self._socket.accept()
                 except OSError:
-                    continue  # it has gone already
+                    continue  # nobody is there, or is there any more
                 self._client = Connection(client)
                 if not self._over.is_set():
                     self._client.receive(self._note)
