@@ -31,6 +31,8 @@ _MAP_HUGETLB: Final = 0x40000
 _SIZE_SHIFT: Final = 26
 _HUGETLBFS_MAGIC: Final = 0x958458F6
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages")
+_MOVED: Final = 0x1_0000
+"""What is looked at at once: where it is zeros, nothing of the new file is used."""
 _STATFS_SIZE: Final = 256
 """More than any struct statfs has."""
 
@@ -175,6 +177,25 @@ def remap(mapping: mmap.mmap, pieces: Iterable[Piece]) -> None:
         if libc.mmap(host + start, end - start, protection, flags, file, offset) != host + start:
             number = ctypes.get_errno()
             raise OSError(number, f"mmap: {os.strerror(number)}")
+
+
+def move_to_file(mapping: mmap.mmap, start: int, end: int, descriptor: int) -> None:
+    """Move a part of a mapping, whole pages, to a new file that is mapped, shared, in its place.
+
+    Only on Linux. Raises OSError, after which the part is as it was.
+    """
+    size = end - start
+    with mmap.mmap(descriptor, size) as moved:
+        for at in range(0, size, _MOVED):
+            piece = mapping[start + at : min(start + at + _MOVED, end)]
+            if piece.count(0) != len(piece):
+                moved[at : at + len(piece)] = piece
+    host = ctypes.addressof(ctypes.c_char.from_buffer(mapping)) + start
+    protection = mmap.PROT_READ | mmap.PROT_WRITE
+    flags = mmap.MAP_SHARED | _MAP_FIXED
+    if _libc().mmap(host, size, protection, flags, descriptor, 0) != host:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mmap: {os.strerror(number)}")
 
 
 @cache

@@ -36,9 +36,12 @@ from vmm_arch.abi import kvm_x86_64 as abi
 from vmm_arch.abi.kvm_x86_64 import (
     _IOC_SIZEMASK,
     _IOC_SIZESHIFT,
+    GUEST_MEMFD_FLAG_INIT_SHARED,
+    GUEST_MEMFD_FLAG_MMAP,
     KVM_API_VERSION,
     KVM_CAP_DIRTY_LOG_RING,
     KVM_CAP_EXT_CPUID,
+    KVM_CAP_GUEST_MEMFD_FLAGS,
     KVM_CAP_IMMEDIATE_EXIT,
     KVM_CAP_IRQCHIP,
     KVM_CAP_MAX_VCPUS,
@@ -54,6 +57,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CAP_XSAVE2,
     KVM_CHECK_EXTENSION,
     KVM_CPUID_FLAG_SIGNIFCANT_INDEX,
+    KVM_CREATE_GUEST_MEMFD,
     KVM_CREATE_IRQCHIP,
     KVM_CREATE_PIT2,
     KVM_CREATE_VCPU,
@@ -122,6 +126,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_IRQCHIP_IOAPIC,
     KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE,
+    KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
     KVM_MEMORY_EXIT_FLAG_PRIVATE,
@@ -162,6 +167,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SET_TSC_KHZ,
     KVM_SET_TSS_ADDR,
     KVM_SET_USER_MEMORY_REGION,
+    KVM_SET_USER_MEMORY_REGION2,
     KVM_SET_VCPU_EVENTS,
     KVM_SET_XCRS,
     KVM_SET_XSAVE,
@@ -182,6 +188,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_clock_data,
     kvm_cpuid2,
     kvm_cpuid_entry2,
+    kvm_create_guest_memfd,
     kvm_debugregs,
     kvm_device_attr,
     kvm_dirty_log,
@@ -211,6 +218,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_sync_regs,
     kvm_translation,
     kvm_userspace_memory_region,
+    kvm_userspace_memory_region2,
     kvm_vcpu_events,
     kvm_xcr,
     kvm_xcrs,
@@ -2082,6 +2090,16 @@ class Vm:
                 wanted["KVM_CAP_IRQCHIP"] = (KVM_CAP_IRQCHIP, "Vm(irqchip=True)", True)
             if any(region.read_only for region in self.memory.regions):
                 wanted["KVM_CAP_READONLY_MEM"] = (KVM_CAP_READONLY_MEM, "read-only memory", True)
+            if self.memory.guest_memfd:
+                wanted["KVM_CAP_GUEST_MEMFD_FLAGS"] = (
+                    KVM_CAP_GUEST_MEMFD_FLAGS,
+                    "GuestMemory(guest_memfd=True)",
+                    True,
+                )
+                if self.track_dirty or self.memory.holders > 1:
+                    raise ValueError(
+                        "guest_memfd: memory of one machine, without track_dirty; leave one of them out"
+                    )
             kvm.require(kvm.check_capabilities(device, KVM_CHECK_EXTENSION, wanted))
             most = min(_call(device, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPUS), MAX_VCPUS)
             if not 0 < vcpus <= most:
@@ -2098,7 +2116,10 @@ class Vm:
         _call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
         self._slots = list(self._memory_slots())
         for slot, (region, _) in enumerate(self._slots):
-            self._map(slot, region.size)
+            if self.memory.guest_memfd:
+                self._map_guest_memfd(slot)
+            else:
+                self._map(slot, region.size)
             opened.callback(self._unmap, slot)
         if self.irqchip:
             _call(self.fd, KVM_CREATE_IRQCHIP)
@@ -2220,6 +2241,33 @@ class Vm:
             for at in range(0, region.size, SLOT_SIZE):
                 size = min(SLOT_SIZE, region.size - at)
                 yield Region(region.address + at, size, region.read_only), host + at
+
+    def _map_guest_memfd(self, slot: int) -> None:
+        """Move the region of a slot to a guest_memfd, and map that (Linux 6.18)."""
+        region, host = self._slots[slot]
+        flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
+        offered = _call(self.fd, KVM_CHECK_EXTENSION, KVM_CAP_GUEST_MEMFD_FLAGS)
+        if offered & flags != flags:
+            raise kvm.unavailable(
+                "KVM_CREATE_GUEST_MEMFD",
+                "ENOTSUP",
+                "this host's cannot be mapped: leave out guest_memfd",
+            )
+        wanted = kvm_create_guest_memfd(size=region.size, flags=flags)
+        file = _call(self.fd, KVM_CREATE_GUEST_MEMFD, wanted)
+        try:
+            self.memory.move_to_file(region, file)
+            what = kvm_userspace_memory_region2(
+                slot=slot,
+                flags=KVM_MEM_GUEST_MEMFD,
+                guest_phys_addr=region.address,
+                memory_size=region.size,
+                userspace_addr=host,
+                guest_memfd=file,
+            )
+            _call(self.fd, KVM_SET_USER_MEMORY_REGION2, what)
+        finally:
+            os.close(file)  # which the mapping keeps
 
     def _unmap(self, slot: int) -> None:
         with suppress(ForkedError):  # a child only closes its descriptors

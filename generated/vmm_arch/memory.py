@@ -26,6 +26,7 @@ from vmm_arch.backing import (
     map_file,
     map_huge_pages,
     map_pages,
+    move_to_file,
     remap,
     use_transparent_huge_pages,
 )
@@ -117,6 +118,10 @@ class GuestMemory:
     where the host can. Raises HugePagesUnavailableError without them. A file has pages of its own:
     for huge ones, give a descriptor of ``os.memfd_create(name, os.MFD_HUGETLB)``.
 
+    With `guest_memfd`, a machine takes its pages from the hypervisor: on KVM from a guest_memfd, which
+    belongs to that machine alone. What was written before moves there. Such memory has only ordinary
+    regions, which are not read-only, and one machine at a time, whose dirty pages are not tracked.
+
     With `page_source`, pages are filled when somebody first uses them, by Linux's userfaultfd:
     ``page_source(offset, size)`` returns so many bytes of what :meth:`save` would write, from that
     offset on, more than the one page where several are missing. It is called by one thread at a
@@ -141,6 +146,7 @@ class GuestMemory:
         shared: bool = False,
         huge_pages: HugePages | None = None,
         page_source: PageSource | None = None,
+        guest_memfd: bool = False,
     ) -> None:
         if isinstance(size_or_regions, int):
             size_or_regions = self._laid_out(size_or_regions)
@@ -160,6 +166,11 @@ class GuestMemory:
         large = gaps and any(region.size >= LARGE_PAGE_SIZE for region in self.regions)
         alignment = LARGE_PAGE_SIZE if large else PAGE_SIZE
         padding = len(self.regions) * (alignment - PAGE_SIZE)
+        self.guest_memfd = bool(guest_memfd)
+        if guest_memfd and (file is not None or huge_pages is not None or page_source is not None):
+            raise ValueError("guest_memfd: leave out file, huge_pages and page_source")
+        if guest_memfd and any(region.read_only for region in self.regions):
+            raise ValueError("guest_memfd: no region of it can be read-only; leave that out")
         if page_source is not None and (file is not None or huge_pages is not None):
             raise ValueError("page_source fills ordinary pages; leave out file and huge_pages")
         self._mapping = self._mapped(padding, file, offset, shared, huge_pages)
@@ -339,6 +350,11 @@ class GuestMemory:
         ``backing.CAN_REMAP``. Raises OSError.
         """
         remap(self._mapping, pieces)
+
+    def move_to_file(self, region: Region, descriptor: int) -> None:
+        """Move a region, or a part of one, to a new file; for a VM, before it maps the memory."""
+        start = self._offset(region.address, region.size)
+        move_to_file(self._mapping, start, start + region.size, descriptor)
 
     def populate(self) -> None:
         """Fill all pages that are missing from the `page_source`. Raises what that raises."""

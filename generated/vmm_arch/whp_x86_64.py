@@ -2171,6 +2171,10 @@ class Vm:
         """Create the partition; the undoing of each step is registered with ``opened``."""
         vcpus = self._vcpu_count
         _refuse_device(self._device)
+        if self.memory.guest_memfd:
+            raise unsupported(
+                "GuestMemory(guest_memfd=True)", "the platform maps only memory of its process"
+            )
         self._own_cpuid_exits = self._cpuid_functions = self._exceptions = frozenset()
         self._exception_exits = 0
         self._msr_accesses = self._listed_msrs = frozenset()

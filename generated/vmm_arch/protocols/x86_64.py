@@ -486,6 +486,7 @@ class Backend(Host, Protocol[VcpuT]):
         shared: bool = False,
         huge_pages: HugePages | None = None,
         page_source: PageSource | None = None,
+        guest_memfd: bool = False,
     ) -> Memory:
         """Allocate guest memory: a size in bytes, or exact regions; or map it from a file."""
 
