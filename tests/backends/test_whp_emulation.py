@@ -341,9 +341,10 @@ def test_an_exception_at_any_call_of_the_platform(
 def test_a_read_without_an_answer_is_named_and_waits(whp: Machine) -> None:
     vcpu = whp.start(repeated(MOVS, 1, 2, DEVICE, DATA))
     read = vcpu.run()
-    for use in (vcpu.run, vcpu.get_regs, vcpu.get_sregs):
+    for use in (vcpu.run, vcpu.save, lambda: vcpu.set_msrs({})):
         with pytest.raises(UnansweredReadError, match="vCPU 0: the guest waits"):
             use()
+    assert vcpu.get_regs().rcx == 2
     read.complete(0x77)
     with pytest.raises(UnansweredReadError, match=r"another exit is pending: call run\(\)"):
         vcpu.get_regs()
