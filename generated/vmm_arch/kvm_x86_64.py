@@ -1678,6 +1678,10 @@ class Vcpu:
             self._fresh = False
             if self._closing:
                 raise refusal(CLOSED, self.index)
+            if self._debugging & KVM_GUESTDBG_SINGLESTEP:
+                # KVM steps from where RIP was at this call (kvm_is_linear_rip): it forgets the step when it
+                # emulates an instruction, and when registers are written.
+                self._debug(True)
             while state != EXIT_PENDING:
                 self._page[EXIT_REASON] = NO_REASON
                 try:

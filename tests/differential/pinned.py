@@ -69,7 +69,7 @@ PINNED: Mapping[str, tuple[Guest, str, str]] = {
         Guest("protected", bytes.fromhex("0e"), {"rsp": 0x100104}, steps=1),
         *_BOTH,
     ),
-    "no LAR, LSL, VERR, VERW, and far returns not everywhere": (
+    "no LAR, LSL, VERR, VERW, and far calls and returns not everywhere": (
         Guest("protected", bytes.fromhex("0f 03 f4"), steps=1),
         *_BOTH,
     ),
@@ -86,6 +86,18 @@ PINNED: Mapping[str, tuple[Guest, str, str]] = {
     ),
     "nowhere to go": (
         Guest("protected", bytes.fromhex("bc 90 90 90 90 0f 0b"), steps=2),
+        *_BOTH,
+    ),
+    "MOV to CS": (
+        Guest("long", bytes.fromhex("8e 89 f4 f4 f4 f4"), {"rcx": 0}, steps=1),
+        *_BOTH,
+    ),
+    "AC in exceptions": (
+        Guest("protected", bytes.fromhex("0f 0b"), {"rflags": 0x40002}, steps=1),
+        *_BOTH,
+    ),
+    "segments stored as wide as REX says": (
+        Guest("long", bytes.fromhex("4b 8c 02"), {"r10": 0x6000}, steps=1),
         *_BOTH,
     ),
 }
