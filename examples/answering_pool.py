@@ -10,9 +10,11 @@ that takes too long is stopped, and replaced.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Timer
 
 from vmm_arch import kvm_x86_64 as arch
@@ -69,7 +71,7 @@ def answer(pool: arch.MachinePool, number: int) -> int:
 
 
 async def serve(pool: arch.MachinePool, port: int) -> None:
-    """Answer clients until the process is ended."""
+    """Answer clients until Control-C, or a SIGTERM."""
     loop, threads = asyncio.get_running_loop(), ThreadPoolExecutor(MACHINES)
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -88,18 +90,19 @@ async def serve(pool: arch.MachinePool, port: int) -> None:
             writer.close()
 
     server = await asyncio.start_server(talk, "localhost", port)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, server.close)
     print("listening on port", server.sockets[0].getsockname()[1], flush=True)
     async with server:
-        await server.serve_forever()
+        with suppress(asyncio.CancelledError):  # closed
+            await server.serve_forever()
 
 
 def main(port: str = "0") -> None:
     """The first machines are made here, in the main thread, which prepares the process for kicks."""
     with prepare() as snapshot, arch.MachinePool(snapshot, MACHINES, ready=MACHINES) as pool:
-        try:
-            asyncio.run(serve(pool, int(port)))
-        except KeyboardInterrupt:
-            print(pool.statistics)
+        asyncio.run(serve(pool, int(port)))
+        print(pool.statistics)
 
 
 if __name__ == "__main__":
