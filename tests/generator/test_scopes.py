@@ -148,11 +148,11 @@ def test_an_image_that_cannot_be_copied(
         (MODULE, "Sregs = kvm_sregs", "Sregs = (kvm_sregs", "records is not Python: '(' was never"),
         (
             VCPU,
-            "self._stepping = False",
-            "self._stepping = Truth",
+            "self._debugging = 0",
+            "self._debugging = Truth",
             "the name Truth is bound nowhere",
         ),
-        (VCPU, "self._stepping = False", "self._stepping = [", "vcpu_members is not Python: "),
+        (VCPU, "self._debugging = 0", "self._debugging = [", "vcpu_members is not Python: "),
         (
             STATE,
             "KVM_VCPUEVENT_VALID_SHADOW",
