@@ -24,9 +24,12 @@ from vmm_arch.abi.linux_x86_64 import (
     elf32_phdr,
 )
 from vmm_arch.boot.image import KernelImageError
+from vmm_arch.exits import Halt
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
+from vmm_arch.x86_64.entry import Entry
+from vmm_arch.x86_64.exits import IoOut
 from vmm_arch.x86_64.platform.e820 import E820_RAM, e820_map
 
 MAGIC = 0x1BADB002
@@ -164,6 +167,24 @@ def read_pvh(memory: GuestMemory, address: int) -> Read:
         [(start, start + size, text(memory, string)) for start, size, string, _ in modules],
         [entry[:3] for entry in entries],
     )
+
+
+def what_it_says(arch: Any, memory: GuestMemory, entry: Entry) -> tuple[list[int], bytes]:
+    """Run a kernel until it halts: the numbers that it sends to port 0x10, the text to port 0xe9."""
+    numbers, said = [], bytearray()
+    with arch.Vm(memory) as vm:
+        arch.configure_system(vm, entry)
+        arch.configure_vcpu(vm.vcpus[0], entry)
+        while True:
+            match vm.vcpus[0].run():
+                case IoOut(port=0x10, data=data):
+                    numbers.append(int.from_bytes(data, "little"))
+                case IoOut(port=0xE9, data=data):
+                    said += data
+                case Halt():
+                    return numbers, bytes(said)
+                case other:
+                    raise AssertionError(f"{other}")
 
 
 def attempt(

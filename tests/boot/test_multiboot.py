@@ -26,15 +26,13 @@ from images import (
     unchanged,
 )
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.exits import Halt
 from vmm_arch.memory import GuestMemory, Region
 from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.boot.kernel32 import BootModule
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
-from vmm_arch.x86_64.exits import IoOut
 from vmm_arch.x86_64.platform.memory_map import GuestMemory as X86Memory
 
-from boot.images import ADDRESSES, attempt, elf32, header
+from boot.images import ADDRESSES, attempt, elf32, header, what_it_says
 
 TELLS = Path(__file__).with_name("tells.S")
 CODE = header() + TEXT
@@ -47,31 +45,18 @@ KERNEL = elf32([Part(2 * MIB, CODE, 0x2000), Part(2 * MIB + 0x4000, DATA)])
 def test_a_kernel_reads_what_it_is_told(arch: AnyBackend) -> None:
     code = assemble(TELLS, 0x100000)
     modules = [BootModule(b"first\0", "one.txt a=b"), BootModule(b"2nd\0")]
-    numbers, text = [], bytearray()
     with X86Memory(4 * MIB) as memory:
         noisy(memory)
         kernel = elf32([Part(MIB, code, 0x1000)])
         entry = load_multiboot(memory, kernel, cmdline="prog -v", modules=modules)
-        with arch.Vm(memory) as vm:
-            arch.configure_system(vm, entry)
-            arch.configure_vcpu(vm.vcpus[0], entry)
-            while True:
-                match vm.vcpus[0].run():
-                    case IoOut(port=0x10, data=data):
-                        numbers.append(int.from_bytes(data, "little"))
-                    case IoOut(port=0xE9, data=data):
-                        text += data
-                    case Halt():
-                        break
-                    case other:
-                        pytest.fail(f"{other}")
+        numbers, text = what_it_says(arch, memory, entry)
     magic, flags, lower, upper, *memory_map, bss, tr = numbers
     assert magic == 0x2BADB002
     assert flags == 1 << 0 | 1 << 2 | 1 << 3 | 1 << 6 | 1 << 9
     assert (lower, upper) == (639, 3 << 10)
     assert bss == 0
     assert tr == 0x20
-    assert bytes(text).split(b"\0") == [
+    assert text.split(b"\0") == [
         *(b"prog -v", b"vmm-arch", b"one.txt a=b", b"first", b"", b"2nd", b"")
     ]
     entries = [tuple(memory_map[at : at + 3]) for at in range(0, len(memory_map), 3)]

@@ -10,15 +10,13 @@ from guests.assemble import assemble
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from images import MACHINES, MIB, NOISE, TEXT, Part, noisy
-from vmm_arch.exits import Halt
 from vmm_arch.memory import GuestMemory
 from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.boot.kernel32 import BootModule
 from vmm_arch.x86_64.boot.multiboot import load_multiboot
-from vmm_arch.x86_64.exits import IoOut
 from vmm_arch.x86_64.platform.memory_map import GuestMemory as X86Memory
 
-from boot.images import attempt, elf32, header2, read_multiboot2, tag
+from boot.images import attempt, elf32, header2, read_multiboot2, tag, what_it_says
 from boot.test_multiboot import TELLS, loaded, modules_given, refused, texts, values
 
 ADDRESS, ENTRY, OPTIONAL = 2, 3, 1
@@ -42,7 +40,6 @@ FLAT = flat(MIB, MIB, MIB + 128, MIB + 0x2000, tag(ENTRY, MIB + 80))
 def test_a_kernel_reads_what_it_is_told(arch: AnyBackend) -> None:
     code = assemble(TELLS.with_name("tells2.S"), MIB + 4)
     modules = [BootModule(b"first\0", "one.txt a=b"), BootModule(b"2nd\0")]
-    numbers, said = [], bytearray()
     with X86Memory(4 * MIB) as memory:
         noisy(memory)
         kernel = elf32([Part(MIB, bytes(4) + code, 0x1000)], e_entry=MIB)
@@ -50,24 +47,12 @@ def test_a_kernel_reads_what_it_is_told(arch: AnyBackend) -> None:
         assert entry.address == MIB + 4 + len(
             header2(tag(ENTRY, 0))
         )  # its tag counts, not ELF's header
-        with arch.Vm(memory) as vm:
-            arch.configure_system(vm, entry)
-            arch.configure_vcpu(vm.vcpus[0], entry)
-            while True:
-                match vm.vcpus[0].run():
-                    case IoOut(port=0x10, data=data):
-                        numbers.append(int.from_bytes(data, "little"))
-                    case IoOut(port=0xE9, data=data):
-                        said += data
-                    case Halt():
-                        break
-                    case other:
-                        pytest.fail(f"{other}")
+        numbers, said = what_it_says(arch, memory, entry)
         read = read_multiboot2(memory, entry.rbx)
     magic, lower, upper, count = numbers
     assert (magic, lower, upper, count) == (0x36D76289, 639, 3 << 10, len(read.entries))
     wanted = [b"prog -v", b"vmm-arch", b"one.txt a=b", b"first", b"", b"2nd", b""]
-    assert bytes(said).split(b"\0") == wanted
+    assert said.split(b"\0") == wanted
 
 
 def test_an_entry_tag_counts_for_an_elf_file() -> None:

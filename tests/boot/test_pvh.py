@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 from images import DATA, MACHINES, MIB, TEXT, Part, elf, noisy, note, notes, unchanged
 from vmm_arch.abi import xen_x86_64 as xen
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.exits import Halt
 from vmm_arch.memory import GuestMemory
 from vmm_arch.selftest.x86_64.harness import AnyBackend
 from vmm_arch.x86_64.boot import pvh
 from vmm_arch.x86_64.boot.kernel32 import BootModule
 from vmm_arch.x86_64.boot.pvh import load_pvh
-from vmm_arch.x86_64.exits import IoOut
 from vmm_arch.x86_64.platform.memory_map import GuestMemory as X86Memory
 
-from boot.images import attempt, elf32, read_pvh
+from boot.images import attempt, elf32, read_pvh, what_it_says
 from boot.test_multiboot import TELLS, modules_given, texts, values
 
 
@@ -55,30 +53,17 @@ def test_records_are_those_of_xens_header(ours: Any, theirs: Any) -> None:
 def test_a_kernel_reads_what_it_is_told(arch: AnyBackend, make: Any) -> None:
     code = assemble(TELLS.with_name("tells_pvh.S"), MIB)
     modules = [BootModule(b"first\0", "one.txt a=b"), BootModule(b"2nd\0")]
-    numbers, said = [], bytearray()
     with X86Memory(4 * MIB) as memory:
         noisy(memory)
         kernel = make([Part(MIB, code, 0x1000), entry_note(MIB)])
         entry = load_pvh(memory, kernel, cmdline="prog -v", modules=modules)
-        with arch.Vm(memory) as vm:
-            arch.configure_system(vm, entry)
-            arch.configure_vcpu(vm.vcpus[0], entry)
-            while True:
-                match vm.vcpus[0].run():
-                    case IoOut(port=0x10, data=data):
-                        numbers.append(int.from_bytes(data, "little"))
-                    case IoOut(port=0xE9, data=data):
-                        said += data
-                    case Halt():
-                        break
-                    case other:
-                        pytest.fail(f"{other}")
+        numbers, said = what_it_says(arch, memory, entry)
         read = read_pvh(memory, entry.rbx)
     cr0, cr4, flags, task = numbers[4:]
     rsd = int.from_bytes(b"RSD ", "little")
     assert numbers[:4] == [pvh.START_MAGIC, 2, len(read.entries), rsd]
     assert (cr0 & 1, cr0 >> 31, cr4, flags & 0x20300, task) == (1, 0, 0, 0, 0x20)
-    assert bytes(said).split(b"\0") == [b"prog -v", b"one.txt a=b", b"first", b"", b"2nd", b""]
+    assert said.split(b"\0") == [b"prog -v", b"one.txt a=b", b"first", b"", b"2nd", b""]
 
 
 @pytest.mark.parametrize(
