@@ -16,12 +16,12 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 from vmm_arch.errors import StateError
+from vmm_arch.state_difference import Diff, Difference, shown
 from vmm_arch.state_forms import Element, Form, HasFormerNames, Labels, NamesBits
+from vmm_arch.unique_keys import without_duplicates
 
 VERSION: Final = 1
 """Of the JSON text."""
-_LONG: Final = 128
-"""Bits of the longest value that is printed whole."""
 
 
 @dataclass(frozen=True)
@@ -35,55 +35,6 @@ class StateSink:
     """Those that devices change while no vCPU runs: so restoring cannot check them."""
     fixed: bool = False
     """Whether it is given at creation: a state with another value cannot be restored."""
-
-
-class Difference:
-    """An element that two states do not have alike; None where a state does not have it."""
-
-    __slots__ = ("bits", "label", "mine", "name", "theirs")
-
-    def __init__(
-        self,
-        name: str,
-        mine: int | None,
-        theirs: int | None,
-        bits: Mapping[str, int],
-        label: str = "",
-    ) -> None:
-        self.name = name
-        self.label = label or name
-        """The name, and what else it is known by."""
-        self.mine = mine
-        self.theirs = theirs
-        self.bits = bits
-        """The numbers of the value's bits, by their names, as far as they have names."""
-
-    def __str__(self) -> str:
-        text = f"{self.label}: {_shown(self.mine)} -> {_shown(self.theirs)}"
-        if self.mine is not None and self.theirs is not None:
-            if named := ", ".join(self.changed_bits(self.mine, self.theirs)):
-                text += f" ({named})"
-            elif max(self.mine, self.theirs).bit_length() > _LONG:
-                text += f" ({', '.join(_changed_bytes(self.mine, self.theirs))})"
-        return text
-
-    def changed_bits(self, mine: int, theirs: int) -> Iterator[str]:
-        """The names of bits that one does not have, ``-``, and of those that it has more, ``+``."""
-        for name, number in self.bits.items():
-            if (mine ^ theirs) >> number & 1:
-                yield f"{'+' if theirs >> number & 1 else '-'}{name}"
-
-    def __repr__(self) -> str:
-        return f"<Difference {self}>"
-
-
-class Diff(tuple[Difference, ...]):
-    """The differences of two states; empty, and so false, if there are none."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        return "\n".join(map(str, self)) or "no differences"
 
 
 class SavedState:
@@ -199,7 +150,7 @@ class SavedState:
                 bits = self._bits_of(sink, name)
                 named = " ".join(text for text, number in bits.items() if value >> number & 1)
                 label = self._label_of(sink, name)
-                lines.append(f"  {label} = {_shown(value)}" + f" ({named})" * bool(named))
+                lines.append(f"  {label} = {shown(value)}" + f" ({named})" * bool(named))
             if zeros:
                 lines.append(f"  {zeros} {'others are' if zeros > 1 else 'other is'} 0")
         return "\n".join(lines)
@@ -233,7 +184,7 @@ class SavedState:
         """
         problems: list[str] = []
         try:
-            data = json.loads(text, object_pairs_hook=_without_duplicates)
+            data = json.loads(text, object_pairs_hook=without_duplicates)
         except (ValueError, RecursionError) as error:
             raise StateError("from_json", [f"not JSON: {error}"]) from None
         facts = data.pop("facts", cls._facts) if isinstance(data, dict) else cls._facts
@@ -317,7 +268,7 @@ class SavedState:
                     difference = Difference(name, one, other, self._bits_of(sink, name))
                     bits = ", ".join(difference.changed_bits(one, other))
                     problems.append(
-                        f"{name}: {_shown(one)}, but this machine was created with {_shown(other)}"
+                        f"{name}: {shown(one)}, but this machine was created with {shown(other)}"
                         + f" ({bits})" * bool(bits)
                     )
         return problems
@@ -481,15 +432,6 @@ def _portable(saved: Any) -> Any:
     return tuple(map(_portable, saved)) if isinstance(saved, tuple) else saved
 
 
-def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"duplicate key {key!r}")
-        found[key] = value
-    return found
-
-
 def _refuse(operation: str, problems: list[str]) -> None:
     if problems:
         raise StateError(operation, problems)
@@ -497,32 +439,3 @@ def _refuse(operation: str, problems: list[str]) -> None:
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _shown(value: int | None) -> str:
-    if value is None:
-        return "nothing"
-    if value.bit_length() <= _LONG:
-        return hex(value)
-    return f"{-(-value.bit_length() // 8)} bytes"
-
-
-def _changed_bytes(mine: int, theirs: int) -> Iterator[str]:
-    """Where two long values differ, as ranges of bytes; at most three of them."""
-    differ = mine ^ theirs
-    found = 0
-    at = 0
-    while differ:
-        if found == 3:
-            yield "…"
-            return
-        skip = ((differ & -differ).bit_length() - 1) // 8
-        differ >>= 8 * skip
-        at += skip
-        length = 0
-        while differ & 0xFF:
-            differ >>= 8
-            length += 1
-        yield f"bytes {at} to {at + length - 1}" if length > 1 else f"byte {at}"
-        at += length
-        found += 1

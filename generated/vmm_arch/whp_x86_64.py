@@ -242,7 +242,8 @@ from vmm_arch.serve import serve
 from vmm_arch.snapshot.pool import MachinePool
 from vmm_arch.snapshot.reset import ResetCalls, ResetPlan, reset_machine
 from vmm_arch.snapshot.snapshot import MachineSnapshot
-from vmm_arch.state import Diff, Difference, SavedMachineState, SavedState, StateSink
+from vmm_arch.state import SavedMachineState, SavedState, StateSink
+from vmm_arch.state_difference import Diff, Difference
 from vmm_arch.state_forms import NumbersForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
 from vmm_arch.userfaultfd import UserfaultfdUnavailableError

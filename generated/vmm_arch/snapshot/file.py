@@ -39,6 +39,7 @@ from vmm_arch.memory import PAGE_SIZE
 from vmm_arch.replacing import replacing
 from vmm_arch.snapshot.image import Extent, Layer, between
 from vmm_arch.snapshot.positions import read_at, write_at
+from vmm_arch.unique_keys import without_duplicates
 
 MAGIC: Final = b"\x89vmm-arch snap\r\n"
 """A text mode somewhere on the way damages it: a byte above 0x7f, and a line's end."""
@@ -260,7 +261,7 @@ def _wrong_extents(extents: Sequence[Extent], size: int) -> Iterator[str]:
 def _parsed(text: bytes, problems: list[str]) -> Mapping[str, Any]:
     try:
         header = json.loads(
-            text.decode("utf-8"), object_pairs_hook=_without_duplicates, parse_constant=_no_number
+            text.decode("utf-8"), object_pairs_hook=without_duplicates, parse_constant=_no_number
         )
     except (ValueError, RecursionError) as error:
         problems.append(f"the header is not JSON: {str(error)[:200]}")
@@ -288,15 +289,6 @@ def _is_deep(value: Any) -> bool:
         if not level:
             return False
     return True
-
-
-def _without_duplicates(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise ValueError(f"duplicate key {key!r}")
-        found[key] = value
-    return found
 
 
 def _no_number(constant: str) -> Any:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from threading import Condition
 from typing import Any, Self
 
@@ -72,7 +73,7 @@ class MachinePool:
         self.last_failure: BaseException | None = None
         """Why a machine was discarded the last time: what its user raised, or its reset."""
         self._reset = dict(reset or {})
-        self._fork = {"device": device, "prepare": prepare}
+        self._make = partial(snapshot.fork, track_dirty=True, device=device, prepare=prepare)
         self._forks = forks()
         self._changed = Condition()
         self._idle: list[Any] = []
@@ -220,9 +221,6 @@ class MachinePool:
     @property
     def _all(self) -> int:
         return len(self._idle) + len(self._in_use) + self._making
-
-    def _make(self) -> Any:
-        return self.snapshot.fork(track_dirty=True, **self._fork)  # type: ignore[arg-type]
 
     def _discard(self, vm: Any, error: BaseException) -> None:
         """Close a machine that is in use, and let another one be made."""
