@@ -171,6 +171,21 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SET_VCPU_EVENTS,
     KVM_SET_XCRS,
     KVM_SET_XSAVE,
+    KVM_STATS_BASE_MASK,
+    KVM_STATS_BASE_POW2,
+    KVM_STATS_BASE_POW10,
+    KVM_STATS_TYPE_CUMULATIVE,
+    KVM_STATS_TYPE_INSTANT,
+    KVM_STATS_TYPE_LINEAR_HIST,
+    KVM_STATS_TYPE_LOG_HIST,
+    KVM_STATS_TYPE_MASK,
+    KVM_STATS_TYPE_PEAK,
+    KVM_STATS_UNIT_BOOLEAN,
+    KVM_STATS_UNIT_BYTES,
+    KVM_STATS_UNIT_CYCLES,
+    KVM_STATS_UNIT_MASK,
+    KVM_STATS_UNIT_NONE,
+    KVM_STATS_UNIT_SECONDS,
     KVM_SYNC_X86_EVENTS,
     KVM_SYNC_X86_REGS,
     KVM_SYNC_X86_SREGS,
@@ -215,6 +230,8 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_segment,
     kvm_sregs,
     kvm_sregs2,
+    kvm_stats_desc,
+    kvm_stats_header,
     kvm_sync_regs,
     kvm_translation,
     kvm_userspace_memory_region,
@@ -265,6 +282,7 @@ from vmm_arch.exits import (
 from vmm_arch.forks import ForkLock, forks
 from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
 from vmm_arch.kvm_dirty_ring import DIRTY_RING_SIZE, DirtyRing
+from vmm_arch.kvm_statistics import StatisticsFile, StatisticsFormat
 from vmm_arch.lazy_pages import PageSourceError
 from vmm_arch.lifecycle import (
     CLOSED,
@@ -289,6 +307,7 @@ from vmm_arch.state import SavedMachineState, SavedState, StateSink
 from vmm_arch.state_difference import Diff, Difference
 from vmm_arch.state_forms import BytesForm, Element, NumbersForm, RecordForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
+from vmm_arch.statistic import Statistic, StatisticKind, StatisticUnit, changed_statistics
 from vmm_arch.userfaultfd import UserfaultfdUnavailableError
 from vmm_arch.x86_64.address_space import AddressSpace
 from vmm_arch.x86_64.boot.kernel32 import BootModule, Kernel32
@@ -476,6 +495,9 @@ __all__ = [
     "SnapshotError",
     "Sregs",
     "StateError",
+    "Statistic",
+    "StatisticKind",
+    "StatisticUnit",
     "SystemEvent",
     "UnansweredError",
     "UnansweredReadError",
@@ -487,6 +509,7 @@ __all__ = [
     "Vm",
     "VmState",
     "attach_pc_devices",
+    "changed_statistics",
     "configure_long64",
     "configure_protected32",
     "configure_real_mode",
@@ -623,6 +646,27 @@ SYNC_DIRTY: Final = kvm.offset(kvm_run, "kvm_dirty_regs")
 NO_REASON: Final = 0xFF
 """A value that KVM never uses as an exit reason."""
 NOTHING_HAPPENED: Final = (NO_REASON, KVM_EXIT_INTR)
+STATISTICS: Final = StatisticsFormat(
+    kvm_stats_header,
+    kvm_stats_desc,
+    {
+        KVM_STATS_TYPE_CUMULATIVE: StatisticKind.CUMULATIVE,
+        KVM_STATS_TYPE_INSTANT: StatisticKind.INSTANT,
+        KVM_STATS_TYPE_PEAK: StatisticKind.PEAK,
+        KVM_STATS_TYPE_LINEAR_HIST: StatisticKind.LINEAR_HISTOGRAM,
+        KVM_STATS_TYPE_LOG_HIST: StatisticKind.LOGARITHMIC_HISTOGRAM,
+    },
+    {
+        KVM_STATS_UNIT_NONE: StatisticUnit.NONE,
+        KVM_STATS_UNIT_BYTES: StatisticUnit.BYTES,
+        KVM_STATS_UNIT_SECONDS: StatisticUnit.SECONDS,
+        KVM_STATS_UNIT_CYCLES: StatisticUnit.CYCLES,
+        KVM_STATS_UNIT_BOOLEAN: StatisticUnit.BOOLEAN,
+    },
+    {KVM_STATS_BASE_POW10: 10, KVM_STATS_BASE_POW2: 2},
+    (KVM_STATS_TYPE_MASK, KVM_STATS_UNIT_MASK, KVM_STATS_BASE_MASK),
+)
+"""How KVM_GET_STATS_FD describes what it counts."""
 _unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
 
@@ -785,6 +829,11 @@ def _call_any(fd: int, request: int, argument: Any) -> int:
             f"ioctl {request:#x} needs {needed} bytes, the buffer has {ctypes.sizeof(buffer)}"
         )
     return _call_large(fd, request, buffer)
+
+
+def _open_statistics(fd: int) -> StatisticsFile:
+    """Open the statistics of a machine or vCPU, which must not be running."""
+    return StatisticsFile(_call(fd, KVM_GET_STATS_FD), STATISTICS)
 
 
 # Host
@@ -1381,6 +1430,7 @@ class Vcpu:
         "_mmio_read",
         "_mmio_write",
         "_page",
+        "_statistics",
         "fd",
         "_io_in",
         "_io_out",
@@ -1400,6 +1450,8 @@ class Vcpu:
     """The last exit that needed an answer."""
     _dirty_ring: DirtyRing | None
     """Where KVM reports the pages that it writes; None if the machine has bitmaps, or neither."""
+    _statistics: StatisticsFile | None
+    """What KVM counts, once it was asked for."""
     _debugging: int
     """What the VMM's debugger wants, in bits of KVM_SET_GUEST_DEBUG's control."""
     _breakpoints: tuple[HardwareBreakpoint, ...]
@@ -1413,6 +1465,7 @@ class Vcpu:
         self._kicks = self._kicks_seen = 0
         self._answer_at = 0
         self._debugging = 0
+        self._statistics = None
         self._breakpoints = ()
         self._mmio_read = MmioRead(self._answer)
         self._mmio_write = MmioWrite()
@@ -1599,6 +1652,9 @@ class Vcpu:
         running = self._state == RUNNING  # by this thread: a signal's handler closes the machine
         self._state = CLOSED
         os.close(self.fd)
+        if self._statistics is not None:
+            self._statistics.close()
+            self._statistics = None
         self._dirty_ring = None  # the mapping keeps the machine
         if not running:  # else run() looks at the page once more
             with suppress(BufferError):  # run_context is still referenced and keeps the mapping
@@ -1996,6 +2052,19 @@ class Vcpu:
         _call(self.fd, KVM_SET_REGS, regs)  # also drops an exception of the instruction's
         _call(self.fd, KVM_SET_VCPU_EVENTS, events)
 
+    def statistics(self) -> dict[str, Statistic]:
+        """Return what the hypervisor counts of the vCPU, by its own names: exits, time, and more.
+
+        They differ between hypervisors, and between their versions. For any thread, while the vCPU
+        runs as well; on KVM only if it was called once before, while it did not. What was counted is
+        no part of saved state. Raises HypervisorError if the host has no statistics.
+        """
+        if self._statistics is None:
+            if self._state in (RUNNING, CLOSED):  # KVM would wait for the end of the run
+                raise refusal(self._state, self.index)
+            self._statistics = _open_statistics(self.fd)
+        return self._statistics.read()
+
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
 
@@ -2033,6 +2102,7 @@ class Vm:
         "cpuid",
         "_dirty_ring",
         "_slots",
+        "_statistics",
         "fd",
         "_cpuid_images",
         "_cpuid_of",
@@ -2066,6 +2136,8 @@ class Vm:
     fd: int
     _slots: list[tuple[Region, int]]
     """For each KVM memory slot its region, and the region's host address."""
+    _statistics: StatisticsFile | None
+    """What KVM counts, once it was asked for."""
     _dirty_ring: bool
     """Whether written pages are reported in rings, which is quicker than in bitmaps."""
     _cpuid_images: list[Any]
@@ -2089,6 +2161,7 @@ class Vm:
     def _create(self, opened: ExitStack) -> None:
         """Create the machine; the undoing of each step is registered with ``opened``."""
         vcpus = self._vcpu_count
+        self._statistics = None
         with _opened_device(self._device) as device:
             wanted = dict(CAPABILITIES)
             if self.irqchip:
@@ -2111,6 +2184,7 @@ class Vm:
                 raise ValueError(f"vcpus={vcpus}: this host allows 1 to {most}")
             self.fd = _call(device, KVM_CREATE_VM)
             opened.callback(os.close, self.fd)
+            opened.callback(self._close_statistics)
             run_size = _call(device, KVM_GET_VCPU_MMAP_SIZE)
             self._has_xcrs = bool(_call(device, KVM_CHECK_EXTENSION, KVM_CAP_XCRS))
             msrs = _restorable_msrs(device)
@@ -2182,6 +2256,11 @@ class Vm:
         exits = kvm_enable_cap(cap=KVM_CAP_X86_USER_SPACE_MSR)
         exits.args[0] = KVM_MSR_EXIT_REASON_FILTER * bool(bitmaps) | UNKNOWN_MSRS * bool(unknown)
         _call(self.fd, KVM_ENABLE_CAP, exits)
+
+    def _close_statistics(self) -> None:
+        if self._statistics is not None:
+            self._statistics.close()
+            self._statistics = None
 
     def _enable_dirty_ring(self) -> bool:
         """Ask for rings of written pages, if this kernel has them: Linux 5.11, on x86."""
@@ -2529,6 +2608,16 @@ class Vm:
         if not isinstance(snapshot, Snapshot):
             raise TypeError(f"expected Snapshot, got {type(snapshot).__name__}")
         reset_machine(self, snapshot, tsc, frozenset(unchanged), _RESET_CALLS)
+
+    def statistics(self) -> dict[str, Statistic]:
+        """Return what the hypervisor counts of the whole machine, by its own names, such as pages.
+
+        What it counts by vCPU is in :meth:`Vcpu.statistics`.
+        """
+        self._check_open()
+        if self._statistics is None:
+            self._statistics = _open_statistics(self.fd)
+        return self._statistics.read()
 
     def suspend_time(self) -> None:
         """Stop the guest's clocks until :meth:`resume_time`."""

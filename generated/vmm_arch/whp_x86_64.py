@@ -37,6 +37,12 @@ from vmm_arch.abi.whp_x86_64 import (
     WHV_INTERNAL_ACTIVITY_REGISTER,
     WHV_INTERRUPT_CONTROL,
     WHV_MSR_ACTION_ENTRY,
+    WHV_PARTITION_MEMORY_COUNTERS,
+    WHV_PROCESSOR_APIC_COUNTERS,
+    WHV_PROCESSOR_EVENT_COUNTERS,
+    WHV_PROCESSOR_INTERCEPT_COUNTERS,
+    WHV_PROCESSOR_RUNTIME_COUNTERS,
+    WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS,
     WHV_REGISTER_VALUE,
     WHV_RUN_VP_EXIT_CONTEXT,
     WHV_TRANSLATE_GVA_RESULT,
@@ -57,6 +63,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvMapGpaRangeFlagWrite,
     WHvMemoryAccessExecute,
     WHvMsrActionExit,
+    WHvPartitionCounterSetMemory,
     WHvPartitionPropertyCodeCpuidExitList,
     WHvPartitionPropertyCodeCpuidResultList2,
     WHvPartitionPropertyCodeExceptionExitBitmap,
@@ -65,6 +72,11 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvPartitionPropertyCodeMsrActionList,
     WHvPartitionPropertyCodeProcessorCount,
     WHvPartitionPropertyCodeX64MsrExitBitmap,
+    WHvProcessorCounterSetApic,
+    WHvProcessorCounterSetEvents,
+    WHvProcessorCounterSetIntercepts,
+    WHvProcessorCounterSetRuntime,
+    WHvProcessorCounterSetSyntheticFeatures,
     WHvRegisterInternalActivityState,
     WHvRegisterInterruptState,
     WHvRegisterPendingEvent,
@@ -246,7 +258,9 @@ from vmm_arch.state import SavedMachineState, SavedState, StateSink
 from vmm_arch.state_difference import Diff, Difference
 from vmm_arch.state_forms import NumbersForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
+from vmm_arch.statistic import Statistic, StatisticKind, StatisticUnit, changed_statistics
 from vmm_arch.userfaultfd import UserfaultfdUnavailableError
+from vmm_arch.whp.counters import counted
 from vmm_arch.whp.x86_64.emulation import (
     WRITE,
     EmulatedAccess,
@@ -422,6 +436,9 @@ __all__ = [
     "SnapshotError",
     "Sregs",
     "StateError",
+    "Statistic",
+    "StatisticKind",
+    "StatisticUnit",
     "SystemEvent",
     "UnansweredError",
     "UnansweredReadError",
@@ -433,6 +450,7 @@ __all__ = [
     "Vm",
     "VmState",
     "attach_pc_devices",
+    "changed_statistics",
     "configure_long64",
     "configure_protected32",
     "configure_real_mode",
@@ -557,10 +575,19 @@ PENDING_DEBUG: Final = names_array([WHvX64RegisterPendingDebugException])
 SINGLE_STEP: Final = (WHV_REGISTER_VALUE * 1)()
 SINGLE_STEP[0].PendingDebugException.SingleStep = 1
 WINDOW_REQUEST: Final = names_array([WHvX64RegisterDeliverabilityNotifications])
+COUNTERS: Final = {
+    WHvProcessorCounterSetRuntime: WHV_PROCESSOR_RUNTIME_COUNTERS,
+    WHvProcessorCounterSetIntercepts: WHV_PROCESSOR_INTERCEPT_COUNTERS,
+    WHvProcessorCounterSetEvents: WHV_PROCESSOR_EVENT_COUNTERS,
+    WHvProcessorCounterSetApic: WHV_PROCESSOR_APIC_COUNTERS,
+    WHvProcessorCounterSetSyntheticFeatures: WHV_PROCESSOR_SYNTHETIC_FEATURES_COUNTERS,
+}
+"""The records of a processor's counters by their set. A host need not have all of them."""
 OPTIONAL_CALLS: Final = {
     "WHvGetVirtualProcessorInterruptControllerState2": "get_lapic() and set_lapic()",
     "WHvQueryGpaRangeDirtyBitmap": "dirty_pages()",
     "WHvSuspendPartitionTime": "suspend_time()",
+    "WHvGetVirtualProcessorCounters": "statistics()",
 }
 
 platform: Final = whp.Library(whp.PLATFORM, "winhvplatform.h", abi.PROTOTYPES)
@@ -595,6 +622,28 @@ def _capability(code: int) -> WHV_CAPABILITY:
     size = ctypes.c_uint32()
     platform.WHvGetCapability(code, ctypes.byref(value), ctypes.sizeof(value), ctypes.byref(size))
     return value
+
+
+def _counters_of_vcpu(vcpu: Vcpu) -> dict[str, Statistic]:
+    """Read all sets of a processor's counters that the host has; the first one it must have."""
+    found: dict[str, Statistic] = {}
+    for number, record in COUNTERS.items():
+        counters = record()
+        try:
+            platform.WHvGetVirtualProcessorCounters(
+                vcpu.vm.partition,
+                vcpu.index,
+                number,
+                ctypes.byref(counters),
+                ctypes.sizeof(counters),
+                None,
+            )
+        except HypervisorError as error:
+            if not found or error.code not in UNKNOWN_PROPERTY:
+                raise
+        else:
+            found |= counted(counters)
+    return found
 
 
 def _cpuid_results(per_vcpu: Sequence[Sequence[CpuidEntry]]) -> Any:
@@ -1933,6 +1982,17 @@ class Vcpu:
         self._emulated = None
         self._state = IDLE
 
+    def statistics(self) -> dict[str, Statistic]:
+        """Return what the hypervisor counts of the vCPU, by its own names: exits, time, and more.
+
+        They differ between hypervisors, and between their versions. For any thread, while the vCPU
+        runs as well; on KVM only if it was called once before, while it did not. What was counted is
+        no part of saved state. Raises HypervisorError if the host has no statistics.
+        """
+        if self._state == CLOSED:
+            raise refusal(CLOSED, self.index)
+        return _counters_of_vcpu(self)
+
     def kick(self) -> None:
         """Make :meth:`run` return :class:`~vmm_arch.exits.Kicked`: the current call or the next.
 
@@ -2519,6 +2579,22 @@ class Vm:
         if not isinstance(snapshot, Snapshot):
             raise TypeError(f"expected Snapshot, got {type(snapshot).__name__}")
         reset_machine(self, snapshot, tsc, frozenset(unchanged), _RESET_CALLS)
+
+    def statistics(self) -> dict[str, Statistic]:
+        """Return what the hypervisor counts of the whole machine, by its own names, such as pages.
+
+        What it counts by vCPU is in :meth:`Vcpu.statistics`.
+        """
+        self._check_open()
+        counters = WHV_PARTITION_MEMORY_COUNTERS()
+        platform.WHvGetPartitionCounters(
+            self.partition,
+            WHvPartitionCounterSetMemory,
+            ctypes.byref(counters),
+            ctypes.sizeof(counters),
+            None,
+        )
+        return dict(counted(counters, StatisticKind.INSTANT))
 
     def suspend_time(self) -> None:
         """Stop the guest's clocks until :meth:`resume_time`."""

@@ -35,7 +35,7 @@ PLATFORM, EMULATION = "WinHvPlatform.dll", "WinHvEmulation.dll"
 
 SOURCES = Path(__file__).parent / "platform"
 _PARTS = {
-    PLATFORM: "partition older capabilities memory walk cpuid msrs exceptions registers interrupts xsave time"
+    PLATFORM: "partition older capabilities memory walk cpuid msrs exceptions registers interrupts xsave time counters"
     " instruction undo run builtins",
     EMULATION: "emulator arithmetic instruction builtins",
 }

@@ -27,12 +27,15 @@ class History:
         self.cpu = cpu
         self._vcpus = vcpus
         self._show = show
+        self.count = 0
+        """How many exits there were."""
         self.exits: deque[str] = deque(maxlen=KEPT)
         self.steps: deque[Any] = deque(maxlen=KEPT)
         """The registers before each instruction."""
 
     def note(self, index: int, exit: AnyExit) -> None:
         """Record an exit, and show it if tracing."""
+        self.count += 1
         if isinstance(exit, SingleStep):
             self.steps.append(self.cpu.registers(self._vcpus[index]))
         else:

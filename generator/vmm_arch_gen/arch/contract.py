@@ -34,6 +34,11 @@ PLANNED = {
     ("Vm", "take_snapshot"): "take_snapshot",
     ("Vm", "reset_to"): "reset_to",
 }
+# Operations that vCPUs and machines both have, under one name: their macros, which hypervisors write.
+SHARED_NAMES = {
+    ("Vcpu", "statistics"): "vcpu_statistics",
+    ("Vm", "statistics"): "vm_statistics",
+}
 # What the frame of every backend module calls, by protocol, and the arguments that it keeps.
 _CALLED = (("Vcpu", "run"), ("Vcpu", "kick"), ("Host", "install_kick_signal"))
 _KEPT = ("memory", "vcpus", "irqchip", "track_dirty", "device", "prepare")
@@ -256,7 +261,7 @@ def _operation(
     returns = f" -> {ast.unparse(node.returns)}" if node.returns else ""
     annotated = [(a.arg, ast.unparse(a.annotation)) for a in node.args.args if a.annotation]
     return Operation(
-        macro=PLANNED.get((protocol, node.name), node.name),
+        macro=(PLANNED | SHARED_NAMES).get((protocol, node.name), node.name),
         name=node.name,
         protocol=protocol,
         parameters=tuple([owner] * bool(owner) + own),

@@ -42,6 +42,7 @@ EXPORTS = {
     "vmm_arch.snapshot.pool": ["MachinePool"],
     "vmm_arch.state": ["SavedState"],
     "vmm_arch.state_difference": ["Diff", "Difference"],
+    "vmm_arch.statistic": ["Statistic", "StatisticKind", "StatisticUnit", "changed_statistics"],
     "vmm_arch.x86_64.address_space": ["AddressSpace"],
     "vmm_arch.userfaultfd": ["UserfaultfdUnavailableError"],
     "vmm_arch.x86_64.bus": ["Bus"],

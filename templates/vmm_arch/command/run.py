@@ -6,14 +6,16 @@ The reference VMM, over what every backend offers.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.command import backends, core, gdb, save
+from vmm_arch.command import backends, core, counts, gdb, save
 from vmm_arch.command.messages import report_error, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
@@ -118,6 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     gdb.add_arguments(parser)
     core.add_arguments(parser)
+    counts.add_arguments(parser)
     parser.add_argument("--trace", action="store_true", help="show every exit on standard error")
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="do not print statistics at the end"
@@ -180,6 +183,11 @@ class Console:
         lines = f"{text}\n".replace("\n", end if self.terminal.is_terminal else "\n")
         self.errors.write(lines.encode(errors="backslashreplace"), PATIENCE)
 
+    @property
+    def status(self) -> Callable[[bytes], object] | None:
+        """What writes to the terminal on standard error; None if there is none."""
+        return self.errors.write if self.terminal.is_terminal and os.isatty(2) else None
+
 
 def boot_until_it_ends(options: argparse.Namespace, console: Console, saver: save.Saver) -> Ending:
     """Boot machines, one after the other, until one ends for a reason that is not to reboot."""
@@ -236,15 +244,19 @@ def boot(
     console.terminal.connect(console_line, bus.stop)
     left = None if deadline is None else max(deadline - monotonic(), 0)
     debugger = gdb.connect(options, stack, arch, cpu, vm, bus, console.say)
-    ending = serve(
-        vm, bus, timeout=left, trace=history.note, on_end=console.gate.close, debugger=debugger
-    )
+    counted = counts.count(options, vm, console.say)
+    with counts.Title(history, console.status if options.stats else None):
+        ending = serve(
+            vm, bus, timeout=left, trace=history.note, on_end=console.gate.close, debugger=debugger
+        )
     if debugger is not None:
         debugger.close(status(ending))
 
     if ending.reason in BAD or (ending.reason is Reason.PANIC and options.on_panic == DUMP):
         console.say("\n" + "\n".join(report(ending, vm.vcpus, vm.memory, history)))
     core.write(options, cpu, vm, ending, console.say)
+    if counted is not None:
+        console.say("\n" + "\n".join(counted.lines()))
     if not options.quiet:
         console.say(f"\n{statistics(ending)}")
     return ending

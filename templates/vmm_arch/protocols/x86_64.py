@@ -23,6 +23,7 @@ from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, 
 from vmm_arch.report import Report
 from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import SavedState
+from vmm_arch.statistic import Statistic
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.events import Events
@@ -194,6 +195,14 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
         exit waits for an answer.
         """
 
+    def statistics(self) -> dict[str, Statistic]:
+        """Return what the hypervisor counts of the vCPU, by its own names: exits, time, and more.
+
+        They differ between hypervisors, and between their versions. For any thread, while the vCPU
+        runs as well; on KVM only if it was called once before, while it did not. What was counted is
+        no part of saved state. Raises HypervisorError if the host has no statistics.
+        """
+
     def run(self) -> Exit:
         """Run the guest until it exits, and return the exit, which is valid until the next run.
 
@@ -233,6 +242,7 @@ EFFECTS: Mapping[str, tuple[str, ...]] = {
     "set_breakpoints": ("completes pending",),
     "intercept_breakpoints": ("completes pending",),
     "discard_exit": (),  # it is for what waits for an answer
+    "statistics": (),
     "run": (),  # it does both itself, after it has taken the vCPU for its thread
     "kick": (),
 }
@@ -361,6 +371,12 @@ class Vm(Protocol[VcpuT_co]):
         Raises StateError if the machine is not alike, before anything is changed. After any other
         error the machine can only be reset again or closed: its vCPUs raise
         :class:`~vmm_arch.errors.UnfinishedResetError`.
+        """
+
+    def statistics(self) -> dict[str, Statistic]:
+        """Return what the hypervisor counts of the whole machine, by its own names, such as pages.
+
+        What it counts by vCPU is in :meth:`Vcpu.statistics`.
         """
 
     def suspend_time(self) -> None:

@@ -60,6 +60,8 @@ typedef struct {
     lock kicking;  /* held while thread is looked at, so that no signal comes late */
     u32 thread;    /* the thread in KVM_RUN, or 0 */
     int cancelled; /* somebody wants the present run, or else the next, to end */
+    u64 ran;       /* nanoseconds in runs */
+    struct WHV_PROCESSOR_INTERCEPT_COUNTERS intercepts;
     int stepping;  /* every instruction is looked at before it runs */
     u64 notifications;
     u64 debug_exception; /* WHV_X64_PENDING_DEBUG_EXCEPTION, for the next run to deliver */
@@ -132,6 +134,10 @@ u32 write_linear(partition *p, state *s, u64 address, const void *from, u32 size
 /* time.c */
 i64 resume_time(partition *p);
 i64 set_counter(processor *vp, u64 now, u64 wanted);
+
+/* counters.c */
+u64 nanoseconds(void);
+void count_exit(processor *vp, u32 reason, u64 since);
 
 /* registers.c */
 void forget_state(processor *vp);

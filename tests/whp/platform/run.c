@@ -306,6 +306,7 @@ EXPORT HRESULT WINAPI WHvRunVirtualProcessor(WHV_PARTITION_HANDLE handle, UINT32
     WHV_RUN_VP_EXIT_CONTEXT exit;
     clear(&exit, sizeof exit);
     u32 thread = (u32)system_call(SYS_gettid, 0, 0, 0, 0, 0, 0);
+    u64 since = nanoseconds();
     u64 signals = block_kick(vp);
     while (!error && exit.ExitReason == WHvRunVpExitReasonNone) {
         forget_state(vp);
@@ -324,6 +325,7 @@ EXPORT HRESULT WINAPI WHvRunVirtualProcessor(WHV_PARTITION_HANDLE handle, UINT32
         }
     }
     unblock_kick(signals);
+    count_exit(vp, exit.ExitReason, since);
     describe(vp, &exit.VpContext);
     forget_state(vp);
     leave(vp);
