@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 from backends import BACKENDS, backend_module
 from order_mutants import mutant, rules
-from order_scenarios import SCENARIOS, lost, needs
+from order_scenarios import SCENARIOS, a_latched_sipi_is_read_once, lost, needs
 from vmm_arch_gen.project import project
 
 HYPERVISORS = ("kvm", "whp")
@@ -39,3 +39,10 @@ def test_the_other_way_round_something_is_lost(hypervisor: str, rule: str, tmp_p
     exec(compile(text, f"<{rule}>", "exec"), vars(module))
     if needs(hypervisor, rule, module):
         assert lost(SCENARIOS[hypervisor, rule], module)
+
+
+@pytest.mark.parametrize("hypervisor", HYPERVISORS)
+def test_a_latched_start_is_saved_whole(hypervisor: str) -> None:
+    """Also by a hypervisor that has the vCPU's activity among its registers."""
+    BACKENDS[f"{hypervisor}_x86_64"].prepare()
+    a_latched_sipi_is_read_once(backend_module(f"{hypervisor}_x86_64"))

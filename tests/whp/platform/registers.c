@@ -510,6 +510,11 @@ static HRESULT move_all(WHV_PARTITION_HANDLE handle, u32 index, const WHV_REGIST
     processor *vp = enter(handle, index, &p, &done);
     if (!vp)
         return done;
+    /* First of all, wherever it stands: asked for its activity KVM takes a latched INIT or SIPI,
+       which sets all registers. */
+    for (u32 i = 0; i < count; i++)
+        if (names[i] == WHvRegisterInternalActivityState)
+            need(vp, ACTIVITY);
     for (u32 i = 0; i < count && !done; i++) {
         if (!set)
             clear(&values[i], sizeof *values);
