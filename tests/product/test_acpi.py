@@ -11,16 +11,22 @@ from pathlib import Path
 import pytest
 from images import Recorded, inside
 from requirements import require
+from vmm_arch.devices.description import DeviceDescriptionError, MmioDevice
 from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.platform.acpi import RSDP_ADDRESS, write_acpi
 from vmm_arch.x86_64.platform.e820 import E820_ACPI, e820_map
+
+DEVICES = [
+    MmioDevice(range(0xD0000000, 0xD0000200), 5),
+    MmioDevice(range(1 << 40, (1 << 40) + 0x1000), 23, acpi_id="PNP0C02", level_triggered=True),
+]
 
 
 @pytest.fixture
 def tables() -> dict[str, bytes]:
     """Every table that the root pointer leads to, for three processors, and the pointer itself."""
     with GuestMemory(0x100000) as memory:
-        address = write_acpi(memory, 3)
+        address = write_acpi(memory, 3, DEVICES)
         assert address == RSDP_ADDRESS
         root = memory.read(address, 36)
         assert root[:8] == b"RSD PTR "
@@ -69,6 +75,13 @@ def test_the_devices(tables: dict[str, bytes], tmp_path: Path) -> None:
         r"0x03F8, +// Range Maximum",
         r"Interrupt \(ResourceConsumer, Edge, ActiveHigh, Exclusive",
         r'Name \(_HID, "QEMU0001"',
+        r'Device \(D000\)\s*\{\s*Name \(_HID, "LNRO0005"',
+        r"Memory32Fixed \(ReadWrite,\s*0xD0000000, .*\s*0x00000200,",
+        r"Interrupt \(ResourceConsumer, Edge, ActiveHigh, Exclusive, ,, \)\s*\{\s*0x00000005,",
+        r'Name \(_HID, EisaId \("PNP0C02"\)',
+        r"QWordMemory \(ResourceConsumer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite,",
+        r"0x0000010000000000, // Range Minimum\s*0x0000010000000FFF, // Range Maximum",
+        r"Interrupt \(ResourceConsumer, Level, ActiveHigh, Exclusive, ,, \)\s*\{\s*0x00000017,",
         r"OperationRegion \(PEOR, SystemIO, 0x0505, One\)|OperationRegion \(PEOR, SystemIO, 0x0505, 0x01\)",
         r"PEPT, +8",
         r"Method \(RDPT, 0, NotSerialized\)\s*\{\s*Return \(PEPT\)",
@@ -134,3 +147,31 @@ def test_more_processors_than_fit_in_one_byte_of_length(tmp_path: Path) -> None:
         text = disassembled(memory.read(RSDP_ADDRESS + 0x40, length), tmp_path)
     assert text.count("ACPI0007") == 255
     assert "Device (C0FE)" in text
+
+
+def test_devices_that_cannot_be_there_are_all_named() -> None:
+    devices = [
+        MmioDevice(range(0xFFFFF, 0x100001), 5),
+        MmioDevice(range(0xD0000000, 0xD0000200), 4),
+        MmioDevice(range(0xD00001FF, 0xD0000300), 24),
+        MmioDevice(range(0xFEC00FFF, 0xFEC01000), 5, acpi_id="no"),
+        MmioDevice(range(5, 5), 6),
+        MmioDevice(range(1 << 52, (1 << 52) + 1), 7),
+    ]
+    with GuestMemory(0x100000) as memory:
+        with pytest.raises(DeviceDescriptionError) as raised:
+            write_acpi(memory, 1, devices)
+        assert raised.value.problems == (
+            "device 2 at [0xd00001ff, 0xd0000300): overlaps device 1 at [0xd0000000, 0xd0000200);"
+            " move one of them",
+            "device 3 at [0xfec00fff, 0xfec01000): interrupt line 5 is that of device 0 at [0xfffff,"
+            " 0x100001); give it one of its own",
+            "device 4 at [0x5, 0x5): expected addresses from 0 on, not none, with step 1",
+            "device 0 at [0xfffff, 0x100001): guest memory is there, [0x0, 0x100000); move it beside",
+            "device 1 at [0xd0000000, 0xd0000200): interrupt line 4 is the serial port's; give another",
+            "device 2 at [0xd00001ff, 0xd0000300): there is no interrupt line 24; give one of 0 to 23",
+            "device 3 at [0xfec00fff, 0xfec01000): the I/O APIC is at 0xfec00000; move it",
+            "device 3 at [0xfec00fff, 0xfec01000): 'no' is no ACPI identifier; give one such as LNRO0005",
+            "device 5 at [0x10000000000000, 0x10000000000001): ends above 2**52, the largest address",
+        )
+        assert not any(memory.read(0xE0000, 0x10000))

@@ -8,9 +8,12 @@ buttons or events have to be emulated. Section numbers are those of the ACPI Spe
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Final
 
+from vmm_arch.devices.description import MmioDevice
 from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.platform.devices import check_devices
 from vmm_arch.x86_64.platform.resources import (
     IO_APIC_ADDRESS,
     LOCAL_APIC_ADDRESS,
@@ -38,14 +41,16 @@ _RESET_REGISTER, _HARDWARE_REDUCED = 1 << 10, 1 << 20
 _NO_VGA, _NO_CMOS_CLOCK = 1 << 2, 1 << 5
 
 
-def write_acpi(memory: GuestMemory, vcpus: int) -> int:
+def write_acpi(memory: GuestMemory, vcpus: int, devices: Sequence[MmioDevice] = ()) -> int:
     """Write the tables to guest memory and return the guest-physical address of the RSDP.
 
     They take a few kilobytes from 0xE0000 on, below the last 64 KiB of the first MiB. Raises
-    MemoryAccessError if there is no memory.
+    MemoryAccessError if there is no memory, DeviceDescriptionError, with nothing written, for
+    devices that cannot be where they are described to be.
     """
+    check_devices(devices, memory)
     dsdt_address = RSDP_ADDRESS + 0x40
-    dsdt = table(b"DSDT", 2, _dsdt(vcpus))
+    dsdt = table(b"DSDT", 2, _dsdt(vcpus, devices))
     fadt_address = _aligned(dsdt_address + len(dsdt))
     fadt = table(b"FACP", 6, _fadt(dsdt_address))
     madt_address = _aligned(fadt_address + len(fadt))
@@ -122,8 +127,8 @@ def _madt(vcpus: int) -> bytes:
     return body + struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # NMIs arrive at LINT1
 
 
-def _dsdt(vcpus: int) -> bytes:
-    """The devices, in AML (20.2): ``_S5``, processors, the serial port and the one for panics."""
+def _dsdt(vcpus: int, devices: Sequence[MmioDevice]) -> bytes:
+    """The devices, in AML (20.2): ``_S5``, processors, the serial port, the one for panics, others."""
     processors = (
         _device(
             f"C{index:03X}",
@@ -139,7 +144,19 @@ def _dsdt(vcpus: int) -> bytes:
         _name("_CRS", _buffer(_io_ports(SERIAL_PORT, 8) + _interrupt(SERIAL_LINE) + b"\x79\0")),
     )
     off = _name("_S5_", _package(_integer(SLEEP_TYPE_OFF)))
-    return off + _sized(b"\x10", b"\\_SB_" + b"".join(processors) + serial + _pvpanic())
+    others = b"".join(_mmio_device(number, device) for number, device in enumerate(devices))
+    return off + _sized(b"\x10", b"\\_SB_" + b"".join(processors) + serial + _pvpanic() + others)
+
+
+def _mmio_device(number: int, device: MmioDevice) -> bytes:
+    resources = _memory(device.addresses) + _interrupt(device.line, level=device.level_triggered)
+    kind = device.acpi_id
+    return _device(
+        f"D{number:03X}",
+        _name("_HID", _text(kind) if len(kind) == 8 else _eisa_id(kind)),
+        _name("_UID", _integer(number)),
+        _name("_CRS", _buffer(resources + b"\x79\0")),
+    )
 
 
 def _pvpanic() -> bytes:
@@ -178,7 +195,7 @@ def _device(name: str, *content: bytes) -> bytes:
 
 
 def _integer(value: int) -> bytes:
-    return b"\x0a" + bytes([value])
+    return b"\x0a" + bytes([value]) if value < 0x100 else b"\x0b" + value.to_bytes(2, "little")
 
 
 def _text(text: str) -> bytes:
@@ -205,6 +222,16 @@ def _io_ports(first: int, count: int) -> bytes:
     return struct.pack("<BBHHBB", 0x47, 1, first, first, 1, count)
 
 
-def _interrupt(line: int) -> bytes:
-    """Resource descriptor (6.4.3.6): this line, edge-triggered, active high, not shared."""
-    return struct.pack("<BHBBI", 0x89, 6, 0x03, 1, line)
+def _memory(addresses: range) -> bytes:
+    """Resource descriptor (6.4.3.4 or, above 4 GiB, 6.4.3.5.1): these addresses, to read and write."""
+    start, size = addresses.start, len(addresses)
+    if addresses.stop <= 1 << 32:
+        return struct.pack("<BHBII", 0x86, 9, 1, start, size)
+    fixed = 0x0D  # both ends; the device consumes it
+    bounds = (0, start, addresses.stop - 1, 0, size)
+    return struct.pack("<BHBBB5Q", 0x8A, 0x2B, 0, fixed, 1, *bounds)
+
+
+def _interrupt(line: int, *, level: bool = False) -> bytes:
+    """Resource descriptor (6.4.3.6): this line, by default edge-triggered, active high, not shared."""
+    return struct.pack("<BHBBI", 0x89, 6, 0x01 if level else 0x03, 1, line)
