@@ -246,7 +246,11 @@ from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError, OtherProtocolError
 from vmm_arch.breakpoint import HardwareBreakpoint, On
 from vmm_arch.devices.bus import Device
+from vmm_arch.devices.description import DeviceDescriptionError, MmioDevice
 from vmm_arch.devices.serial import Serial16550
+from vmm_arch.devices.virtio.block import VirtioBlock
+from vmm_arch.devices.virtio.device import VirtioDevice
+from vmm_arch.devices.virtio.mmio import VirtioMmio
 from vmm_arch.dirty import WrittenMemory, address_of, not_tracked, pages_of
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.errors import (
@@ -441,6 +445,7 @@ __all__ = [
     "CpuidEntry",
     "DebugExit",
     "Device",
+    "DeviceDescriptionError",
     "Diff",
     "Difference",
     "EndOfInterrupt",
@@ -472,6 +477,7 @@ __all__ = [
     "MemoryAccessError",
     "MemoryFault",
     "MemoryInUseError",
+    "MmioDevice",
     "MmioRead",
     "MmioWrite",
     "MsrRead",
@@ -506,6 +512,9 @@ __all__ = [
     "Vcpu",
     "VcpuError",
     "VcpuState",
+    "VirtioBlock",
+    "VirtioDevice",
+    "VirtioMmio",
     "Vm",
     "VmState",
     "attach_pc_devices",

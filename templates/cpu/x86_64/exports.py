@@ -4,6 +4,7 @@ EXPORTS = {
     "vmm_arch.activity": ["Activity"],
     "vmm_arch.backing": ["BackingError", "HugePagesUnavailableError"],
     "vmm_arch.devices.bus": ["Device"],
+    "vmm_arch.devices.description": ["DeviceDescriptionError", "MmioDevice"],
     "vmm_arch.ending": ["Ending", "Reason"],
     "vmm_arch.errors": [
         "BusyError",
@@ -38,6 +39,9 @@ EXPORTS = {
     "vmm_arch.memory": ["MemoryAccessError", "MemoryInUseError", "Region"],
     "vmm_arch.report": ["Check", "Report"],
     "vmm_arch.devices.serial": ["Serial16550"],
+    "vmm_arch.devices.virtio.block": ["VirtioBlock"],
+    "vmm_arch.devices.virtio.device": ["VirtioDevice"],
+    "vmm_arch.devices.virtio.mmio": ["VirtioMmio"],
     "vmm_arch.serve": ["serve"],
     "vmm_arch.snapshot.pool": ["MachinePool"],
     "vmm_arch.state": ["SavedState"],
