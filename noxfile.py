@@ -32,6 +32,7 @@ ENVIRONMENT = ROOT / ".nox" / "dev"
 TEST_TOOLS = [
     (["gcc", "/usr/include/linux/kvm.h"], ["gcc", "libc6-dev"], "gcc with the system's headers"),
     (["iasl"], ["acpica-tools"], "the ACPI tables, read by ACPICA"),
+    (["/usr/sbin/dmidecode"], ["dmidecode"], "the SMBIOS tables, read by dmidecode"),
     (["qemu-system-x86_64"], ["qemu-system-x86"], "the nested machine: a stock kvm-amd, and Linux"),
     (
         ["gdb", "readelf", "crash"],

@@ -392,9 +392,11 @@ from vmm_arch.x86_64.msr import (
     msr_text,
 )
 from vmm_arch.x86_64.msr_exits import X2APIC_MSRS, AllExcept, MsrBitmap, MsrSet, listed, msr_bitmaps
+from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.ioapic import check_line
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.platform.smbios import Smbios
 from vmm_arch.x86_64.state_forms import (
     CpuidForm,
     LapicForm,
@@ -487,6 +489,7 @@ __all__ = [
     "OtherExit",
     "OtherProtocolError",
     "PageSourceError",
+    "Platform",
     "Protected32",
     "RealMode",
     "Reason",
@@ -497,6 +500,7 @@ __all__ = [
     "Serial16550",
     "Shutdown",
     "SingleStep",
+    "Smbios",
     "Snapshot",
     "SnapshotError",
     "Sregs",

@@ -342,9 +342,11 @@ from vmm_arch.x86_64.msr import (
     msr_text,
 )
 from vmm_arch.x86_64.msr_exits import AllExcept, MsrSet, listed
+from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, SAVED, IoApic
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.platform.smbios import Smbios
 from vmm_arch.x86_64.state_forms import CpuidForm, LapicForm
 from vmm_arch.x86_64.system import configure_system
 from vmm_arch.x86_64.tables import (
@@ -428,6 +430,7 @@ __all__ = [
     "OtherExit",
     "OtherProtocolError",
     "PageSourceError",
+    "Platform",
     "Protected32",
     "RealMode",
     "Reason",
@@ -438,6 +441,7 @@ __all__ = [
     "Serial16550",
     "Shutdown",
     "SingleStep",
+    "Smbios",
     "Snapshot",
     "SnapshotError",
     "Sregs",

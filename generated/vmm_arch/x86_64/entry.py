@@ -8,6 +8,7 @@ Each writes the tables that it needs to guest memory, once for a machine: ``conf
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.tables import (
@@ -19,6 +20,12 @@ from vmm_arch.x86_64.tables import (
     descriptor_table,
     page_tables,
 )
+
+
+class Tables(Protocol):
+    """What is used of a :class:`~vmm_arch.x86_64.platform.description.Platform`."""
+
+    def write(self, memory: GuestMemory, vcpus: int, /) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +52,14 @@ class Entry:
     def rip(self) -> int:
         return self.address
 
-    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
-        """Write what the guest needs in memory on a machine with so many vCPUs; by default nothing.
+    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+        """Write what the guest needs in memory on a machine with so many vCPUs.
 
-        Raises MemoryAccessError if that is outside guest memory.
+        That is nothing but ``platform``, if there is one. Raises MemoryAccessError if it is outside
+        guest memory.
         """
+        if platform is not None:
+            platform.write(memory, vcpus)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +96,9 @@ class Protected32(Entry):
         Entry.__post_init__(self)
         _check_place(self.address, "gdt", self.gdt, GDT_SIZE, 8)
 
-    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
-        """Write the descriptor table."""
+    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+        """Write descriptor table, and the platform's tables."""
+        Entry.write_tables(self, memory, vcpus, platform)
         memory.write(self.gdt, descriptor_table(CODE32_ATTRIBUTES))
 
 
@@ -105,8 +116,9 @@ class Long64(Entry):
         _check_place(self.address, "gdt", self.gdt, GDT_SIZE, 8)
         _check_place(self.address, "page_tables", self.page_tables, PAGE_TABLES_SIZE, 0x1000)
 
-    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
-        """Write descriptor table and page tables."""
+    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+        """Write descriptor table and page tables, and the platform's tables."""
+        Entry.write_tables(self, memory, vcpus, platform)
         memory.write(self.gdt, descriptor_table(CODE64_ATTRIBUTES))
         memory.write(self.page_tables, page_tables(self.page_tables))
 

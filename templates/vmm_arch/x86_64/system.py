@@ -6,7 +6,7 @@ from collections.abc import Sized
 from typing import Protocol
 
 from vmm_arch.memory import GuestMemory
-from vmm_arch.x86_64.entry import Entry
+from vmm_arch.x86_64.entry import Entry, Tables
 
 
 class Machine(Protocol):
@@ -18,10 +18,13 @@ class Machine(Protocol):
     def vcpus(self) -> Sized: ...
 
 
-def configure_system(vm: Machine, entry: Entry) -> None:
+def configure_system(vm: Machine, entry: Entry, platform: Tables | None = None) -> None:
     """Write what an entry needs to guest memory: descriptor table and page tables for its mode.
 
-    Real mode needs none. A Linux kernel gets ACPI tables and its zero page as well, a Multiboot
-    kernel ACPI tables. Raises MemoryAccessError if the entry puts them outside guest memory.
+    ``platform`` is a :class:`~vmm_arch.x86_64.platform.description.Platform`: the tables that tell the
+    guest about the machine. A Linux kernel, which gets its zero page as well, and other loaded kernels
+    have the default one: ACPI and SMBIOS. Flat code has none, unless it is given.
+
+    Raises MemoryAccessError if something lies outside guest memory, ValueError if it does not fit.
     """
-    entry.write_tables(vm.memory, len(vm.vcpus))
+    entry.write_tables(vm.memory, len(vm.vcpus), platform)

@@ -24,8 +24,8 @@ from vmm_arch.boot.ranges import (
     without,
 )
 from vmm_arch.memory import PAGE_SIZE, GuestMemory
-from vmm_arch.x86_64.entry import Protected32
-from vmm_arch.x86_64.platform.acpi import write_acpi
+from vmm_arch.x86_64.entry import Protected32, Tables
+from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.e820 import e820_map
 from vmm_arch.x86_64.platform.memory_map import EBDA, HIGH_MEMORY, memory_up_to
 from vmm_arch.x86_64.tables import GDT_SIZE, MAPPED
@@ -100,10 +100,9 @@ class Kernel32(Protected32):
     """The boot information with its tables and texts, and the descriptor table."""
     modules: tuple[range, ...] = ()
 
-    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
-        """Write descriptor table and ACPI tables."""
-        Protected32.write_tables(self, memory, vcpus)
-        write_acpi(memory, vcpus)
+    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+        """Write descriptor table and the platform's tables."""
+        Protected32.write_tables(self, memory, vcpus, platform or Platform())
 
 
 def load(

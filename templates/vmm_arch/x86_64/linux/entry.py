@@ -9,7 +9,7 @@ All addresses are guest-physical. Low memory is laid out as in other VMMs::
     0x20000  command line
     0x9fc00  extended BIOS data area, to 0x9ffff
     0xe0000  ACPI tables, to 0xeffff
-    0xf0000  BIOS, to 0xfffff
+    0xf0000  BIOS, to 0xfffff: SMBIOS, MP table
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmm_arch.memory import GuestMemory
-from vmm_arch.x86_64.entry import Long64
+from vmm_arch.x86_64.entry import Long64, Tables
 from vmm_arch.x86_64.linux.zero_page import write_zero_page
-from vmm_arch.x86_64.platform.acpi import write_acpi
+from vmm_arch.x86_64.platform.description import Platform
 
 ZERO_PAGE = 0x7000
 STACK_TOP = 0x8FF0
@@ -46,7 +46,8 @@ class Linux64(Long64):
     initrd: range | None = None
     """The addresses of the initrd, if there is one."""
 
-    def write_tables(self, memory: GuestMemory, vcpus: int) -> None:
-        """Write descriptor table, page tables, ACPI tables and zero page."""
+    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+        """Write descriptor table, page tables, the platform's tables and zero page."""
         Long64.write_tables(self, memory, vcpus)
-        write_zero_page(memory, self, acpi_rsdp=write_acpi(memory, vcpus))
+        rsdp = (platform or Platform()).write(memory, vcpus)
+        write_zero_page(memory, self, acpi_rsdp=rsdp or 0)

@@ -1,0 +1,47 @@
+"""Boots a kernel with the tables that it is told: for the nested machines.
+
+``python3 boots_with_platform.py BACKEND PLATFORM CPUS KERNEL CMDLINE [TEXT]``, where PLATFORM is an
+expression, and TEXT, once it has come on the console, ends the guest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+INITRD = Path("initrd.img")
+
+
+def main(
+    backend: str, platform: str, cpus: str, kernel: str, cmdline: str, until: str = ""
+) -> None:
+    arch: Any = importlib.import_module(f"vmm_arch.{backend}")
+    memory = arch.GuestMemory(192 << 20)
+    shown = bytearray()
+    with arch.Vm(memory, vcpus=int(cpus), irqchip=True) as vm:
+        line = arch.linux_cmdline(vm, cmdline)
+        entry = arch.load_kernel(memory, kernel, cmdline=line, initrd=INITRD)
+        arch.configure_system(vm, entry, eval(platform, vars(arch) | {"UUID": UUID}))
+        for vcpu in vm.vcpus:
+            arch.configure_vcpu(vcpu, entry)
+        bus = arch.Bus()
+
+        def show(data: bytes) -> None:
+            os.write(1, data)
+            shown.extend(data)
+            if until and until.encode() in shown[-1000:]:
+                bus.stop()
+
+        serial = arch.Serial16550(show, partial(vm.set_irq_line, 4))
+        bus.attach_ports(range(0x3F8, 0x400), serial)
+        arch.attach_pc_devices(bus, memory)
+        print(arch.serve(vm, bus, timeout=300), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
