@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Protocol
 
-from vmm_arch.errors import HypervisorUnavailableError
+from vmm_arch.errors import ClosedError, HypervisorUnavailableError
 
 PERIOD = 0.05
 """Seconds between two kicks: the first may come while a vCPU is between two runs."""
@@ -46,6 +46,8 @@ class Watchdog:
             for vcpu in self._vcpus:
                 try:
                     vcpu.kick()
+                except ClosedError:  # by the scenario, which has gone on with another machine
+                    return
                 except HypervisorUnavailableError as error:
                     self.verdict = f"{self.verdict}; it cannot be ended: {error}"
                     return
