@@ -39,6 +39,7 @@ TEST_TOOLS = [
         ["gdb", "binutils", "crash"],
         "the debugger's server and core dumps, by gdb itself",
     ),
+    (["/usr/sbin/mke2fs"], ["e2fsprogs"], "a guest's disk with a root file system"),
     (["chromium"], ["chromium"], "the pictures of records, looked at by a browser"),
 ]
 

@@ -23,7 +23,7 @@ class Architecture:
     kernel: str
     """The metapackage that depends on a suite's newest kernel."""
     modules: Mapping[str, tuple[str, ...]]
-    """The kernel's modules to load for each KVM, beside those that they depend on."""
+    """The kernel's modules to load for each KVM, and by a guest, beside those that they depend on."""
 
     @property
     def userland(self) -> tuple[str, ...]:
@@ -31,6 +31,9 @@ class Architecture:
         python = ("python{0}-minimal", "libpython{0}-minimal", "libpython{0}-stdlib")
         return ("busybox-static", *(name.format(self.python) for name in python), *self.libraries)
 
+
+GUEST = "guest"
+"""The name of the modules for a guest with virtio devices."""
 
 X86_64 = Architecture(
     name="x86_64",
@@ -42,6 +45,7 @@ X86_64 = Architecture(
     modules={
         "kvm_amd": ("virtio_pci", "virtio_console", "kvm_amd"),
         "kvm_intel": ("kvm_intel",),
+        GUEST: ("virtio_mmio", "virtio_blk", "virtio_console", "ext4"),
     },
 )
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import re
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from vmm_arch_gen.fetch import debian
 from vmm_arch_gen.fetch.kept import cache_folder, kept
 
 from nested import bzimage, cpio, modules
-from nested.architecture import X86_64, Architecture
+from nested.architecture import GUEST, X86_64, Architecture
 from nested.bytecode import compile_tree
 
 _log = logging.getLogger(__name__)
@@ -87,6 +88,45 @@ def tiny_initrd(script: str) -> bytes:
             cpio.file("init", f"#!/bin/busybox sh\n{script}\n".encode(), 0o755),
         ]
     )
+
+
+def disk_initrd() -> bytes:
+    """An archive that loads the drivers of virtio's disk and goes on with /sbin/init from it."""
+    drivers = kernel(X86_64, X86_64.suite) / modules_archive(GUEST)
+    return tiny_initrd(_TO_THE_DISK) + cpio.archive([cpio.folder("modules")]) + drivers.read_bytes()
+
+
+def disk_image(path: Path, init: str) -> None:
+    """Make an image of a root file system, in which a shell runs this script as the first process."""
+    with tempfile.TemporaryDirectory(prefix="vmm-arch-") as temporary:
+        root = Path(temporary)
+        for name in ("bin", "sbin", "etc", *_FOLDERS):
+            (root / name).mkdir()
+        shutil.copy(userland(X86_64) / BUSYBOX, root / "bin/busybox")
+        (root / "bin/sh").symlink_to("busybox")
+        (root / "etc/motd").write_text("from the disk\n")
+        (root / "sbin/init").write_text(f"#!/bin/sh\n{init}\n")
+        (root / "sbin/init").chmod(0o755)
+        command = [
+            shutil.which("mke2fs") or "/usr/sbin/mke2fs",
+            "-q",
+            "-t",
+            "ext4",
+            "-d",
+            temporary,
+        ]
+        subprocess.run([*command, str(path), "8M"], check=True, capture_output=True)
+
+
+_TO_THE_DISK = """
+for module in /modules/*; do /bin/busybox insmod $module; done
+/bin/busybox mount -t devtmpfs devtmpfs /dev
+tries=0  # the disk is probed while this goes on
+while [ ! -b /dev/vda ] && [ $((tries += 1)) -lt 100 ]; do /bin/busybox sleep 0.1; done
+/bin/busybox mount -t ext4 -o ro /dev/vda /root && exec /bin/busybox switch_root /root /sbin/init
+echo "the disk cannot be mounted"
+/bin/busybox poweroff -f
+"""
 
 
 def _kept(

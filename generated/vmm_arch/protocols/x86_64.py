@@ -18,6 +18,7 @@ from typing import Any, Protocol, TypeAlias, TypeVar
 from vmm_arch.activity import Activity
 from vmm_arch.backing import File, HugePages
 from vmm_arch.breakpoint import HardwareBreakpoint
+from vmm_arch.devices.description import MmioDevice
 from vmm_arch.lazy_pages import PageSource
 from vmm_arch.memory import Region
 from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
@@ -26,10 +27,11 @@ from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import SavedState
 from vmm_arch.statistic import Statistic
 from vmm_arch.x86_64.cpuid import CpuidEntry
-from vmm_arch.x86_64.entry import Entry, Tables
+from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.exits import Exit
 from vmm_arch.x86_64.msr_exits import MsrSet
+from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 
 __all__ = [
@@ -512,7 +514,13 @@ class Backend(Host, Protocol[VcpuT]):
     def setup_sregs(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
     def set_lint(self, vcpu: VcpuT, /) -> None: ...
     def configure_system(
-        self, vm: Machine[VcpuT], entry: Entry, platform: Tables | None = None, /
+        self,
+        vm: Machine[VcpuT],
+        entry: Entry,
+        platform: Platform | None = None,
+        /,
+        *,
+        devices: Sequence[MmioDevice] = (),
     ) -> None: ...
     def configure_vcpu(self, vcpu: VcpuT, entry: Entry, /) -> None: ...
     def reset_vcpu(self, vcpu: VcpuT, entry: Entry, /, *, tsc: int | None = None) -> None: ...

@@ -179,7 +179,19 @@ static u32 msr_of(u32 name, int *is_msr)
     return 0;
 }
 
-static HRESULT move_msr(processor *vp, u32 msr, value *v, int set)
+/* On AMD's processors these MSRs have 32 bits: KVM gives back more, if the guest wrote more, but does
+   not take it. */
+static int has_half(partition *p, processor *vp, u32 msr)
+{
+    enum { SYSENTER_ESP = 0x175, SYSENTER_EIP = 0x176, AUTH = 0x68747541 };
+    u32 vendor[4];
+    if (msr != SYSENTER_ESP && msr != SYSENTER_EIP)
+        return 0;
+    find_cpuid(p, vp, 0, 0, vendor);
+    return vendor[1] == AUTH;
+}
+
+static HRESULT move_msr(partition *p, processor *vp, u32 msr, value *v, int set)
 {
     struct {
         struct kvm_msrs head;
@@ -197,7 +209,7 @@ static HRESULT move_msr(processor *vp, u32 msr, value *v, int set)
     if (ioctl(vp->fd, set ? KVM_SET_MSRS : KVM_GET_MSRS, &one) != 1)
         return ERROR_HV_INVALID_PARAMETER;
     if (!set)
-        v->Reg64 = one.entry.data;
+        v->Reg64 = has_half(p, vp, msr) ? (u32)one.entry.data : one.entry.data;
     return S_OK;
 }
 
@@ -488,7 +500,7 @@ static HRESULT move(partition *p, processor *vp, u32 name, value *v, int set)
         if (set && name == WHvX64RegisterPat && !is_pat(v->Reg64)) /* not every KVM looks */
             return ERROR_HV_INVALID_PARAMETER;
         u32 msr = msr_of(name, &is_msr);
-        return is_msr ? move_msr(vp, msr, v, set) : WHV_E_INVALID_VP_REGISTER_NAME;
+        return is_msr ? move_msr(p, vp, msr, v, set) : WHV_E_INVALID_VP_REGISTER_NAME;
     }
     }
     if (at) {

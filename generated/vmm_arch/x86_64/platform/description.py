@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from vmm_arch.devices.description import MmioDevice
 from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.platform.acpi import write_acpi
 from vmm_arch.x86_64.platform.memory_map import BIOS
@@ -20,11 +22,14 @@ class Platform:
     smbios: Smbios | None = field(default_factory=Smbios)
     mp_table: bool = False
     """For kernels without ACPI, or that are told not to use it."""
+    devices: Sequence[MmioDevice] = ()
+    """The devices that ACPI tells the guest of, beside the serial port."""
 
     def write(self, memory: GuestMemory, vcpus: int) -> int | None:
         """Write the tables to guest memory; return the guest-physical address of ACPI's root pointer.
 
         ACPI's are from 0xE0000 on, the others from 0xF0000. Raises ValueError if they do not fit,
+        DeviceDescriptionError for devices that cannot be where they are described to be,
         MemoryAccessError if there is no memory; then nothing is written.
         """
         content = bytearray()
@@ -40,7 +45,7 @@ class Platform:
             )
         if content:
             memory.read(BIOS.start, len(content))  # raises, before anything is written
-        root = write_acpi(memory, vcpus) if self.acpi else None
+        root = write_acpi(memory, vcpus, self.devices) if self.acpi else None
         if content:
             memory.write(BIOS.start, content)
         return root
