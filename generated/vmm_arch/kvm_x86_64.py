@@ -397,6 +397,7 @@ from vmm_arch.x86_64.platform.ioapic import check_line
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.platform.smbios import Smbios
+from vmm_arch.x86_64.platform.system import configure_system
 from vmm_arch.x86_64.state_forms import (
     CpuidForm,
     LapicForm,
@@ -407,7 +408,6 @@ from vmm_arch.x86_64.state_forms import (
     msr_of_element,
     present_msr_name,
 )
-from vmm_arch.x86_64.system import configure_system
 from vmm_arch.x86_64.tables import (
     CODE32_ATTRIBUTES,
     CODE64_ATTRIBUTES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -40,7 +39,7 @@ touch: /mine: Read-only file system
 
 
 def on_a_disk(
-    processor: str, folder: Path, files: dict[str, bytes | Path], command: Sequence[str]
+    processor: str, folder: Path, files: dict[str, bytes | Path], command: list[str]
 ) -> Result:
     """Run a command in a nested machine, beside the product, a kernel, and a disk for its guest."""
     image = folder / "root.img"

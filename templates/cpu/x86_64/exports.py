@@ -82,5 +82,5 @@ EXPORTS = {
     "vmm_arch.x86_64.msr": ["msr_name"],
     "vmm_arch.x86_64.msr_exits": ["AllExcept"],
     "vmm_arch.x86_64.platform.pc": ["DebugExit", "attach_pc_devices"],
-    "vmm_arch.x86_64.system": ["configure_system"],
+    "vmm_arch.x86_64.platform.system": ["configure_system"],
 }
