@@ -343,9 +343,11 @@ from vmm_arch.x86_64.msr import (
 )
 from vmm_arch.x86_64.msr_exits import AllExcept, MsrSet, listed
 from vmm_arch.x86_64.platform.description import Platform
+from vmm_arch.x86_64.platform.generation import renew_generation_id
 from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, SAVED, IoApic
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
+from vmm_arch.x86_64.platform.pci import PciRoot
 from vmm_arch.x86_64.platform.smbios import Smbios
 from vmm_arch.x86_64.platform.system import configure_system
 from vmm_arch.x86_64.state_forms import CpuidForm, LapicForm
@@ -430,6 +432,7 @@ __all__ = [
     "OtherExit",
     "OtherProtocolError",
     "PageSourceError",
+    "PciRoot",
     "Platform",
     "Protected32",
     "RealMode",
@@ -480,6 +483,7 @@ __all__ = [
     "load_pvh",
     "msr_name",
     "probe",
+    "renew_generation_id",
     "reset_long64",
     "reset_protected32",
     "reset_real_mode",

@@ -30,7 +30,11 @@ echo "userspace with $(nproc) CPUs"
 for file in /sys/class/dmi/id/*; do
     [ -f $file ] && echo "${file##*/}: $(cat $file)"
 done
-cat /proc/cmdline
+for device in /sys/bus/pci/devices/0*; do
+    [ -e $device ] && echo "PCI device ${device##*/} is $(cat $device/vendor):$(cat $device/device)"
+done
+echo "renew my id"
+sleep 1
 reboot -f
 """
 
@@ -72,6 +76,16 @@ BOOTS = {
         "Platform(acpi=False, smbios=None)", ("SMP: Disabled",), cpus=3,
         kernel="memtest", cmdline="console=ttyS0,115200 smp=on", until="Status: Testing",
     ),
+    # The first of Debian's kernels with a driver for generation ids.
+    "devices": Boot(
+        "Platform(pci=PciRoot(range(0xE0000000, 0xE0200000), [range(0xD1000000, 0xD2000000)]),"
+        " generation_id=UUID(int=5))",
+        ("SPCR: console: uart,io,0x3f8,115200", "earlycon: uart0 at I/O port 0x3f8",
+         "ECAM [mem 0xe0000000-0xe01fffff] (base 0xe0000000) for domain 0000 [bus 00-01]",
+         "pci_bus 0000:00: root bus resource [mem 0xd1000000-0xd1ffffff window]",
+         "PCI device 0000:00:00.0 is 0x1234:0x0001", "crng reseeded due to virtual machine fork"),
+        kernel="vmlinuz-trixie", cmdline="pci=realloc earlycon",
+    ),
     "whp": Boot(
         f"Platform(smbios={SMBIOS}, mp_table=True)",
         ("DMI: ACME Rocket", "product_serial: 0042", "userspace with 2 CPUs"),
@@ -97,6 +111,7 @@ def booted() -> Result:
         "whp": libraries(),
         "boots.py": Path(boots_with_platform.__file__),
         "vmlinuz": stock_kernel(),
+        "vmlinuz-trixie": stock_kernel("trixie"),
         "memtest": memtest,
         "initrd.img": tiny_initrd(INIT),
     }

@@ -24,3 +24,8 @@ def test_a_panic_resets_in_a_way_of_its_own() -> None:
 def test_what_the_caller_adds_comes_last_and_so_counts() -> None:
     assert linux_cmdline(MACHINE, "panic=0 quiet").endswith(" panic=0 quiet")
     assert linux_cmdline(MACHINE) == linux_cmdline(MACHINE).rstrip()
+
+
+def test_a_pci_bus_is_not_forbidden_where_there_is_one() -> None:
+    assert "pci=off" not in linux_cmdline(MACHINE, "quiet pci=realloc").split()
+    assert "pci=off" in linux_cmdline(MACHINE, "quiet nopci=x").split()

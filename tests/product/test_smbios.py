@@ -172,7 +172,7 @@ def test_texts_that_cannot_be() -> None:
 def test_texts_that_do_not_fit_are_refused_before_anything_is_written() -> None:
     platform = Platform(smbios=Smbios(oem_strings=["x" * 0x10000]), mp_table=True)
     with GuestMemory(0x200000) as memory:
-        with pytest.raises(ValueError, match="do not fit in the 0x10000 bytes from 0xf0000 on"):
+        with pytest.raises(ValueError, match="do not fit in the 0xf000 bytes from 0xf0000 on"):
             platform.write(memory, 1)
         assert not any(memory.read(0, 0x200000))
 

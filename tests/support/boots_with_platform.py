@@ -1,5 +1,7 @@
 """Boots a kernel with the tables that it is told: for the nested machines.
 
+A guest that says RENEW gets another generation id, and a PCI bus has one device.
+
 ``python3 boots_with_platform.py BACKEND PLATFORM CPUS KERNEL CMDLINE [TEXT]``, where PLATFORM is an
 expression, and TEXT, once it has come on the console, ends the guest.
 """
@@ -15,6 +17,22 @@ from typing import Any
 from uuid import UUID
 
 INITRD = Path("initrd.img")
+RENEW = b"renew my id"
+
+
+class PciFunction:
+    """The configuration space of a bus with one function, 0:0.0, which is no more than there."""
+
+    # vendor, device; no command, no status; revision 0, a host bridge; one function
+    HEADER = bytes.fromhex("34120100 00000000 00000006 00000000").ljust(0x1000, b"\0")
+
+    def read(self, offset: int, size: int) -> int:
+        return (
+            int.from_bytes(self.HEADER[offset : offset + size], "little") if offset < 0x1000 else -1
+        )
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        pass
 
 
 def main(
@@ -26,14 +44,20 @@ def main(
     with arch.Vm(memory, vcpus=int(cpus), irqchip=True) as vm:
         line = arch.linux_cmdline(vm, cmdline)
         entry = arch.load_kernel(memory, kernel, cmdline=line, initrd=INITRD)
-        arch.configure_system(vm, entry, eval(platform, vars(arch) | {"UUID": UUID}))
+        described = eval(platform, vars(arch) | {"UUID": UUID})
+        arch.configure_system(vm, entry, described)
         for vcpu in vm.vcpus:
             arch.configure_vcpu(vcpu, entry)
         bus = arch.Bus()
+        if described.pci is not None:
+            bus.attach_memory(described.pci.configuration, PciFunction())
 
         def show(data: bytes) -> None:
             os.write(1, data)
             shown.extend(data)
+            if described.generation_id is not None and RENEW in shown[-1000:]:
+                del shown[:]
+                arch.renew_generation_id(vm)
             if until and until.encode() in shown[-1000:]:
                 bus.stop()
 

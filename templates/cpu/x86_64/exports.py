@@ -74,6 +74,8 @@ EXPORTS = {
     "vmm_arch.x86_64.linux.kernel": ["load_kernel"],
     "vmm_arch.x86_64.linux.entry": ["Linux64"],
     "vmm_arch.x86_64.platform.description": ["Platform"],
+    "vmm_arch.x86_64.platform.generation": ["renew_generation_id"],
+    "vmm_arch.x86_64.platform.pci": ["PciRoot"],
     "vmm_arch.x86_64.platform.smbios": ["Smbios"],
     "vmm_arch.x86_64.platform.memory_map": ["GuestMemory"],
     "vmm_arch.x86_64.boot.kernel32": ["BootModule", "Kernel32"],

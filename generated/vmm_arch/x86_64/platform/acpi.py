@@ -13,6 +13,19 @@ from typing import Final
 
 from vmm_arch.devices.description import MmioDevice
 from vmm_arch.memory import GuestMemory
+from vmm_arch.x86_64.platform.aml import (
+    aml_device,
+    aml_eisa_id,
+    aml_integer,
+    aml_interrupt,
+    aml_io_ports,
+    aml_memory,
+    aml_name,
+    aml_package,
+    aml_resources,
+    aml_sized,
+    aml_text,
+)
 from vmm_arch.x86_64.platform.devices import check_devices
 from vmm_arch.x86_64.platform.resources import (
     IO_APIC_ADDRESS,
@@ -41,29 +54,43 @@ _RESET_REGISTER, _HARDWARE_REDUCED = 1 << 10, 1 << 20
 _NO_VGA, _NO_CMOS_CLOCK = 1 << 2, 1 << 5
 
 
-def write_acpi(memory: GuestMemory, vcpus: int, devices: Sequence[MmioDevice] = ()) -> int:
+def write_acpi(
+    memory: GuestMemory,
+    vcpus: int,
+    devices: Sequence[MmioDevice] = (),
+    *,
+    objects: bytes = b"",
+    tables: Sequence[bytes] = (),
+) -> int:
     """Write the tables to guest memory and return the guest-physical address of the RSDP.
 
-    They take a few kilobytes from 0xE0000 on, below the last 64 KiB of the first MiB. Raises
-    MemoryAccessError if there is no memory, DeviceDescriptionError, with nothing written, for
-    devices that cannot be where they are described to be.
+    ``objects`` are more of the DSDT's in AML, below ``\\_SB``, and ``tables`` further ones. They take
+    a few kilobytes from 0xE0000 on, below the last 64 KiB of the first MiB. Raises MemoryAccessError if
+    there is no memory, ValueError if they do not fit, DeviceDescriptionError for devices that cannot be
+    where they are described to be; then nothing is written.
     """
     check_devices(devices, memory)
     dsdt_address = RSDP_ADDRESS + 0x40
-    dsdt = table(b"DSDT", 2, _dsdt(vcpus, devices))
+    dsdt = table(b"DSDT", 2, _dsdt(vcpus, devices, objects))
     fadt_address = _aligned(dsdt_address + len(dsdt))
     fadt = table(b"FACP", 6, _fadt(dsdt_address))
     madt_address = _aligned(fadt_address + len(fadt))
     madt = table(b"APIC", 6, _madt(vcpus))
-    xsdt_address = _aligned(madt_address + len(madt))
-    xsdt = table(b"XSDT", 1, struct.pack("<2Q", fadt_address, madt_address))
-    for address, content in (
-        (RSDP_ADDRESS, rsdp(xsdt_address)),
-        (dsdt_address, dsdt),
-        (fadt_address, fadt),
-        (madt_address, madt),
-        (xsdt_address, xsdt),
-    ):
+    placed = [(fadt_address, fadt), (madt_address, madt)]
+    for more in tables:
+        last, content = placed[-1]
+        placed.append((_aligned(last + len(content)), more))
+    last, content = placed[-1]
+    xsdt_address = _aligned(last + len(content))
+    xsdt = table(b"XSDT", 1, b"".join(struct.pack("<Q", address) for address, _ in placed))
+    placed += [(RSDP_ADDRESS, rsdp(xsdt_address)), (dsdt_address, dsdt), (xsdt_address, xsdt)]
+    end = xsdt_address + len(xsdt)
+    if end > TABLES.stop:
+        raise ValueError(
+            f"the ACPI tables end at {end:#x}, after {TABLES.stop:#x}: describe fewer devices"
+        )
+    memory.read(RSDP_ADDRESS, end - RSDP_ADDRESS)  # raises, before anything is written
+    for address, content in placed:
         memory.write(address, content)
     return RSDP_ADDRESS
 
@@ -96,7 +123,7 @@ def table(signature: bytes, revision: int, body: bytes) -> bytes:
     return content[:9] + bytes([checksum(content)]) + content[10:]
 
 
-def _port(port: int) -> bytes:
+def port_register(port: int) -> bytes:
     """An eight-bit register in the port address space (5.2.3.2)."""
     return struct.pack("<BBBBQ", 1, 8, 0, 1, port)
 
@@ -111,10 +138,10 @@ def _fadt(dsdt: int) -> bytes:
     put(40, "<I", dsdt)
     put(109, "<H", _NO_VGA | _NO_CMOS_CLOCK)
     flags = _NO_POWER_BUTTON | _NO_SLEEP_BUTTON | _RESET_REGISTER | _HARDWARE_REDUCED
-    put(112, "<I12sB", flags, _port(RESET_PORT), RESET_VALUE)
+    put(112, "<I12sB", flags, port_register(RESET_PORT), RESET_VALUE)
     put(131, "<B", 5)  # of revision 6.5
     put(140, "<Q", dsdt)
-    put(244, "<12s12s", _port(SLEEP_CONTROL_PORT), _port(SLEEP_STATUS_PORT))
+    put(244, "<12s12s", port_register(SLEEP_CONTROL_PORT), port_register(SLEEP_STATUS_PORT))
     return bytes(body)
 
 
@@ -127,111 +154,51 @@ def _madt(vcpus: int) -> bytes:
     return body + struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # NMIs arrive at LINT1
 
 
-def _dsdt(vcpus: int, devices: Sequence[MmioDevice]) -> bytes:
+def _dsdt(vcpus: int, devices: Sequence[MmioDevice], objects: bytes) -> bytes:
     """The devices, in AML (20.2): ``_S5``, processors, the serial port, the one for panics, others."""
     processors = (
-        _device(
+        aml_device(
             f"C{index:03X}",
-            _name("_HID", _text("ACPI0007")),
-            _name("_UID", _integer(index)),
+            aml_name("_HID", aml_text("ACPI0007")),
+            aml_name("_UID", aml_integer(index)),
         )
         for index in range(vcpus)
     )
-    serial = _device(
+    serial = aml_device(
         "COM1",
-        _name("_HID", _eisa_id("PNP0501")),
-        _name("_UID", _integer(0)),
-        _name("_CRS", _buffer(_io_ports(SERIAL_PORT, 8) + _interrupt(SERIAL_LINE) + b"\x79\0")),
+        aml_name("_HID", aml_eisa_id("PNP0501")),
+        aml_name("_UID", aml_integer(0)),
+        aml_name("_CRS", aml_resources(aml_io_ports(SERIAL_PORT, 8), aml_interrupt(SERIAL_LINE))),
     )
-    off = _name("_S5_", _package(_integer(SLEEP_TYPE_OFF)))
+    off = aml_name("_S5_", aml_package(aml_integer(SLEEP_TYPE_OFF)))
     others = b"".join(_mmio_device(number, device) for number, device in enumerate(devices))
-    return off + _sized(b"\x10", b"\\_SB_" + b"".join(processors) + serial + _pvpanic() + others)
+    scope = b"".join(processors) + serial + _pvpanic() + others + objects
+    return off + aml_sized(b"\x10", b"\\_SB_" + scope)
 
 
 def _mmio_device(number: int, device: MmioDevice) -> bytes:
-    resources = _memory(device.addresses) + _interrupt(device.line, level=device.level_triggered)
+    resources = aml_memory(device.addresses) + aml_interrupt(
+        device.line, level=device.level_triggered
+    )
     kind = device.acpi_id
-    return _device(
+    return aml_device(
         f"D{number:03X}",
-        _name("_HID", _text(kind) if len(kind) == 8 else _eisa_id(kind)),
-        _name("_UID", _integer(number)),
-        _name("_CRS", _buffer(resources + b"\x79\0")),
+        aml_name("_HID", aml_text(kind) if len(kind) == 8 else aml_eisa_id(kind)),
+        aml_name("_UID", aml_integer(number)),
+        aml_name("_CRS", aml_resources(resources)),
     )
 
 
 def _pvpanic() -> bytes:
     """QEMU's pvpanic (docs/specs/pvpanic.rst): a port, and methods that read and write it."""
     port = b"\x0b" + PANIC_PORT.to_bytes(2, "little")
-    return _device(
+    return aml_device(
         "PEVT",
-        _name("_HID", _text("QEMU0001")),
-        _name("_CRS", _buffer(_io_ports(PANIC_PORT, 1) + b"\x79\0")),
-        b"\x5b\x80PEOR\x01" + port + _integer(1),  # an operation region of ports (20.2.5.2)
-        _sized(b"\x5b\x81", b"PEOR\x01PEPT\x08"),  # its field of eight bits, read by bytes
-        _name("_STA", _integer(0xF)),
-        _sized(b"\x14", b"RDPT\x00\xa4PEPT"),  # return it
-        _sized(b"\x14", b"WRPT\x01\x70\x68PEPT"),  # store the argument in it
+        aml_name("_HID", aml_text("QEMU0001")),
+        aml_name("_CRS", aml_resources(aml_io_ports(PANIC_PORT, 1))),
+        b"\x5b\x80PEOR\x01" + port + aml_integer(1),  # an operation region of ports (20.2.5.2)
+        aml_sized(b"\x5b\x81", b"PEOR\x01PEPT\x08"),  # its field of eight bits, read by bytes
+        aml_name("_STA", aml_integer(0xF)),
+        aml_sized(b"\x14", b"RDPT\x00\xa4PEPT"),  # return it
+        aml_sized(b"\x14", b"WRPT\x01\x70\x68PEPT"),  # store the argument in it
     )
-
-
-def _sized(opcode: bytes, content: bytes) -> bytes:
-    """An opcode with the length of its content, which counts the length's own bytes (20.2.4)."""
-    for more in range(4):
-        length = len(content) + 1 + more
-        if more == 0 and length < 0x40:
-            return opcode + bytes([length]) + content
-        if more and length < 1 << (4 + 8 * more):
-            lead = more << 6 | length & 0xF
-            return opcode + bytes([lead]) + (length >> 4).to_bytes(more, "little") + content
-    raise ValueError(f"{len(content)} bytes are too many for a package length of AML")
-
-
-def _name(name: str, value: bytes) -> bytes:
-    return b"\x08" + name.encode() + value
-
-
-def _device(name: str, *content: bytes) -> bytes:
-    return _sized(b"\x5b\x82", name.encode() + b"".join(content))
-
-
-def _integer(value: int) -> bytes:
-    return b"\x0a" + bytes([value]) if value < 0x100 else b"\x0b" + value.to_bytes(2, "little")
-
-
-def _text(text: str) -> bytes:
-    return b"\x0d" + text.encode() + b"\0"
-
-
-def _package(*elements: bytes) -> bytes:
-    return _sized(b"\x12", bytes([len(elements)]) + b"".join(elements))
-
-
-def _buffer(content: bytes) -> bytes:
-    return _sized(b"\x11", b"\x0b" + struct.pack("<H", len(content)) + content)
-
-
-def _eisa_id(name: str) -> bytes:
-    """A compressed id (19.3.4): three letters of five bits, four hexadecimal digits, big-endian."""
-    letters = [ord(letter) - 0x40 for letter in name[:3]]
-    value = letters[0] << 26 | letters[1] << 21 | letters[2] << 16 | int(name[3:], 16)
-    return b"\x0c" + value.to_bytes(4, "big")
-
-
-def _io_ports(first: int, count: int) -> bytes:
-    """Resource descriptor (6.4.2.5): these ports, all 16 bits decoded."""
-    return struct.pack("<BBHHBB", 0x47, 1, first, first, 1, count)
-
-
-def _memory(addresses: range) -> bytes:
-    """Resource descriptor (6.4.3.4 or, above 4 GiB, 6.4.3.5.1): these addresses, to read and write."""
-    start, size = addresses.start, len(addresses)
-    if addresses.stop <= 1 << 32:
-        return struct.pack("<BHBII", 0x86, 9, 1, start, size)
-    fixed = 0x0D  # both ends; the device consumes it
-    bounds = (0, start, addresses.stop - 1, 0, size)
-    return struct.pack("<BHBBB5Q", 0x8A, 0x2B, 0, fixed, 1, *bounds)
-
-
-def _interrupt(line: int, *, level: bool = False) -> bytes:
-    """Resource descriptor (6.4.3.6): this line, by default edge-triggered, active high, not shared."""
-    return struct.pack("<BHBBI", 0x89, 6, 0x01 if level else 0x03, 1, line)

@@ -10,9 +10,9 @@ _PARAMETERS: Final = (
     # Reset with the ACPI tables' reset register. A panic resets too, but "warm", by which platform.pc
     # recognises it. panic_warm comes first: kernels before 5.2 take it for a way to reset.
     " reboot=panic_warm,acpi panic=-1"
-    # There is no PCI bus; probing for one takes long.
-    " pci=off"
 )
+_NO_PCI: Final = "pci=off"
+"""There is no PCI bus; probing for one takes long."""
 
 
 class Vcpu(Protocol):
@@ -32,6 +32,8 @@ def linux_cmdline(vm: Machine, more: str = "") -> str:
     It sets the serial console, ttyS0, how to reset (also immediately after a panic), what not to
     probe for, and the frequency of the time stamp counter, which Linux cannot measure on a
     hypervisor without timers of its own. If a parameter is given twice Linux takes the last one, so
-    ``more`` can override each. Source: Linux, Documentation/admin-guide/kernel-parameters.txt.
+    ``more`` can override each; but nothing takes back "pci=off", so that with a ``pci=…`` in ``more`` it
+    is left out. Source: Linux, Documentation/admin-guide/kernel-parameters.txt.
     """
-    return f"{_PARAMETERS} tsc_early_khz={vm.vcpus[0].get_tsc_khz()} {more}".rstrip()
+    own = [_PARAMETERS, *[_NO_PCI] * (not any(word.startswith("pci=") for word in more.split()))]
+    return f"{' '.join(own)} tsc_early_khz={vm.vcpus[0].get_tsc_khz()} {more}".rstrip()

@@ -20,3 +20,5 @@ PANIC_PORT: Final = 0x505
 SLEEP_CONTROL_PORT: Final = 0x600
 SLEEP_STATUS_PORT: Final = 0x601
 RESET_PORT: Final = 0xCF9
+GENERATION_LINE: Final = 9
+"""Where the guest learns that its generation id has changed."""
