@@ -74,3 +74,32 @@ def test_a_micro_vm_runs_each_command_from_the_same_snapshot(
     # The terminal's echo is a line of its own.
     echoed = [line for line in result.stdout.splitlines() if line not in COMMANDS]
     assert echoed == ANSWERS.splitlines()
+
+
+RUN = "python3 -m vmm_arch run --timeout 300"
+WRITES = f"""
+{RUN} vmlinuz --initrd initrd.img --memory 80M --disk root.img --disk other.img,ro \\
+    --append 'quiet init_on_free=1' --save-on 'text:$ ' --save machine 2>results/first
+echo "first $?"
+echo 'mount -o remount,rw /; cp /etc/motd /new; sync; cat /sys/block/vd?/ro; poweroff -f' |
+    {RUN} --restore machine --disk root.img --disk other.img,ro 2>results/second
+echo "second $?"
+{RUN} --restore machine 2>results/third
+echo "third $?"
+grep -c 'from the disk' root.img
+"""
+
+
+def test_a_disk_is_written_and_a_saved_machine_goes_on_with_it(tmp_path: Path) -> None:
+    """What a file from elsewhere names is not opened: the disks have to be given again."""
+    files: dict[str, bytes | Path] = {"other.img": bytes(4096)}
+    result = on_a_disk(AMD, tmp_path, files, ["sh", "-c", WRITES])
+    said = {name: text.decode() for name, text in result.files.items()}
+    lines = result.stdout.split()
+    assert "first 0" in result.stdout, said
+    assert "second 0" in result.stdout, said
+    assert "third 2" in result.stdout, said
+    assert lines[-1] == "2"
+    third = said["third"]
+    assert "VirtioMmio at addresses [0xd0000000, 0xd0001000): this bus has no such device" in third
+    assert "give each --disk again" in third

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -12,8 +12,11 @@ from vmm_arch.boot.image import OtherProtocolError
 from vmm_arch.breakpoint import HardwareBreakpoint, On
 from vmm_arch.command import host
 from vmm_arch.debug.cpu import Abilities
+from vmm_arch.devices.description import MmioDevice
 from vmm_arch.devices.serial import REGISTERS, Serial16550
 from vmm_arch.devices.state import Field, Stateless
+from vmm_arch.devices.virtio.block import VirtioBlock
+from vmm_arch.devices.virtio.mmio import VirtioMmio
 from vmm_arch.exits import Breakpoint
 from vmm_arch.memory import GuestMemory
 from vmm_arch.protocols.x86_64 import AnyVcpu, Backend, Machine
@@ -29,10 +32,16 @@ from vmm_arch.x86_64.cpuid import hypervisor_signature, identity
 from vmm_arch.x86_64.entry import Entry, RealMode
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.kernel import load_kernel
+from vmm_arch.x86_64.platform.devices import LINES
+from vmm_arch.x86_64.platform.memory_map import HOLE
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.platform.resources import SERIAL_LINE, SERIAL_PORT
 
 DEBUG_EXIT_PORT: Final = 0xF4
+VIRTIO_START: Final = 0xD000_0000
+VIRTIO_SPACE: Final = 0x1000
+"""For each device's registers: a page, so that nothing else is in it."""
+DISK_LINES: Final = range(5, LINES.stop)
 # mov al, 0x2a; out 0xe9, al; hlt
 _SMALL_GUEST: Final = b"\xb0\x2a\xe6\xe9\xf4"
 SMALL_GUEST_EXITS: Final = ("IoOut(port=0xe9, data=b'*', size=1)", "Halt()")
@@ -149,16 +158,41 @@ LOADERS: Final[Mapping[str, Callable[[Machine[AnyVcpu], argparse.Namespace], Ent
 
 
 def make_bus(
-    vm: Machine[AnyVcpu], send: Callable[[bytes], object], options: argparse.Namespace
+    vm: Machine[AnyVcpu],
+    send: Callable[[bytes], object],
+    options: argparse.Namespace,
+    disks: Sequence[VirtioBlock],
 ) -> tuple[Bus, Serial16550]:
-    """Make a bus with the first serial port and the PC devices that Linux needs."""
+    """Make a bus with the first serial port, the PC devices that Linux needs, and disks."""
     bus = Bus()
     serial = Serial16550(send, partial(vm.set_irq_line, SERIAL_LINE), wait_for_listener=True)
     bus.attach_ports(range(SERIAL_PORT, SERIAL_PORT + REGISTERS), serial)
     attach_pc_devices(bus, vm.memory)
     if options.debug_exit is not None:
         bus.attach_ports(range(options.debug_exit, options.debug_exit + 1), DebugExit(bus.stop))
+    for place, disk in zip(_places(len(disks)), disks, strict=True):
+        transport = VirtioMmio(vm.memory, disk, partial(vm.set_irq_line, place.line))
+        bus.attach_memory(place.addresses, transport)
     return bus, serial
+
+
+def configure_system(
+    arch: Backend[AnyVcpu], vm: Machine[AnyVcpu], entry: Entry, disks: int
+) -> None:
+    """Write what the guest finds in memory: tables that tell it of the disks as well."""
+    arch.configure_system(vm, entry, devices=_places(disks))
+
+
+def _places(count: int) -> list[MmioDevice]:
+    """Disks' registers are in the gap below 4 GiB, each with an interrupt line of its own."""
+    if count > len(DISK_LINES):
+        raise ValueError(f"{count} disks: there are interrupt lines for {len(DISK_LINES)}")
+    return [
+        MmioDevice(range(address, address + VIRTIO_SPACE), line)
+        for address, line in zip(
+            range(VIRTIO_START, HOLE.stop, VIRTIO_SPACE), DISK_LINES[:count], strict=False
+        )
+    ]
 
 
 class PortOrNone:

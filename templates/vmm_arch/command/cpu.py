@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from vmm_arch.debug import cpu as debug
 from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import Serial16550
 from vmm_arch.devices.state import Field
+from vmm_arch.devices.virtio.block import VirtioBlock
 from vmm_arch.memory import GuestMemory
 from vmm_arch.report import Check
 
@@ -44,11 +45,22 @@ class Cpu(Protocol):
         """Load the kernel that the options are about; return its entry and the boot protocol."""
 
     def make_bus(
-        self, vm: Any, send: Callable[[bytes], object], options: argparse.Namespace, /
+        self,
+        vm: Any,
+        send: Callable[[bytes], object],
+        options: argparse.Namespace,
+        disks: Sequence[VirtioBlock],
+        /,
     ) -> tuple[Bus, Serial16550]:
-        """Make a bus with the devices that a stock Linux needs.
+        """Make a bus with the devices that a stock Linux needs, and disks.
 
         Return it with Linux's console among them, which calls ``send``.
+        """
+
+    def configure_system(self, arch: Any, vm: Any, entry: Any, disks: int, /) -> None:
+        """Write what the guest finds in memory; that tells it of so many disks.
+
+        Raises ValueError if there is no room for them.
         """
 
     @property

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any, Final
 
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.command import backends, core, counts, gdb, save
+from vmm_arch.command import backends, core, counts, disks, gdb, save
 from vmm_arch.command.messages import report_error, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help=f"guest memory, such as 512M or 4G (default: {MEMORY >> 20}M)",
     )
+    disks.add_arguments(parser)
     backends.add_argument(parser)
     parser.add_argument("--cpus", type=int, metavar="N", help="vCPUs (default: 1)")
     save.add_arguments(parser)
@@ -221,6 +222,7 @@ def boot(
     """Create a machine, run it until its guest ends, and report."""
     arch, cpu = backends.backend(options.hypervisor), backends.cpu()
     snapshot = None
+    opened = disks.opened(options, stack)
     if options.restore is None:
         vm = new_machine(options, stack, console)
     else:
@@ -235,10 +237,10 @@ def boot(
         if console.output.broken:
             bus.stop()
 
-    bus, console_line = cpu.make_bus(vm, write, options)
+    bus, console_line = cpu.make_bus(vm, write, options, opened)
     saver.connect(vm, bus, cpu)
     if snapshot is not None:
-        bus.restore(snapshot.devices[save.DEVICES])
+        save.restore_devices(bus, snapshot, options)
     history = History(cpu, vm.vcpus, console.say if options.trace else None)
     console.gate.open()
     console.terminal.connect(console_line, bus.stop)
@@ -271,7 +273,7 @@ def new_machine(options: argparse.Namespace, stack: ExitStack, console: Console)
     entry, protocol = cpu.load(vm, options)
     if not options.quiet:
         console.say(f"{options.kernel}: boot protocol {protocol}, entered at {entry.address:#x}")
-    arch.configure_system(vm, entry)
+    cpu.configure_system(arch, vm, entry, len(options.disk))
     for vcpu in vm.vcpus:
         arch.configure_vcpu(vcpu, entry)
     return vm

@@ -19,6 +19,7 @@ from vmm_arch.command.cpu import Cpu
 from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.state import problems
 from vmm_arch.ending import Reason
+from vmm_arch.errors import StateError
 from vmm_arch.protocols.common import Backend
 
 END, CONTINUE = "end", "continue"
@@ -246,3 +247,18 @@ def load(arch: Backend, options: argparse.Namespace, cpu: Cpu) -> Any:
             setattr(options, name, added[name])
     options.notified = added[NOTIFIED]
     return snapshot
+
+
+def restore_devices(bus: Bus, snapshot: Any, options: argparse.Namespace) -> None:
+    """Have the devices go on as well.
+
+    The files of disks are for the user to name again: a snapshot may come from anybody, and must not
+    choose what of this host's its guest gets.
+    """
+    try:
+        bus.restore(snapshot.devices[DEVICES])
+    except StateError as error:
+        problems = "\n".join(f"{options.restore}: {what}" for what in error.problems)
+        raise ValueError(
+            f"{problems}\ngive each --disk again that the machine was saved with"
+        ) from None
