@@ -122,10 +122,17 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES,
     KVM_INTERRUPT,
+    KVM_IOEVENTFD,
+    KVM_IOEVENTFD_FLAG_DATAMATCH,
+    KVM_IOEVENTFD_FLAG_DEASSIGN,
+    KVM_IOEVENTFD_FLAG_PIO,
     KVM_IRQ_LINE,
     KVM_IRQCHIP_IOAPIC,
     KVM_IRQCHIP_PIC_MASTER,
     KVM_IRQCHIP_PIC_SLAVE,
+    KVM_IRQFD,
+    KVM_IRQFD_FLAG_DEASSIGN,
+    KVM_IRQFD_FLAG_RESAMPLE,
     KVM_MEM_GUEST_MEMFD,
     KVM_MEM_LOG_DIRTY_PAGES,
     KVM_MEM_READONLY,
@@ -171,6 +178,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SET_VCPU_EVENTS,
     KVM_SET_XCRS,
     KVM_SET_XSAVE,
+    KVM_SIGNAL_MSI,
     KVM_STATS_BASE_MASK,
     KVM_STATS_BASE_POW2,
     KVM_STATS_BASE_POW10,
@@ -211,10 +219,13 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_enable_cap,
     kvm_guest_debug,
     kvm_interrupt,
+    kvm_ioeventfd,
     kvm_irq_level,
     kvm_irqchip,
+    kvm_irqfd,
     kvm_lapic_state,
     kvm_mp_state,
+    kvm_msi,
     kvm_msr_entry,
     kvm_msr_filter,
     kvm_msr_list,
@@ -267,7 +278,9 @@ from vmm_arch.errors import (
     UnfinishedResetError,
     VcpuError,
     unsupported,
+    without_irqchip,
 )
+from vmm_arch.events import EventDescriptors, EventInUseError
 from vmm_arch.exits import (
     AnyExit,
     Breakpoint,
@@ -322,6 +335,7 @@ from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.core_dump import save_core
 from vmm_arch.x86_64.cpuid import CpuidEntry, for_host, for_machine, for_vcpu, is_amd
 from vmm_arch.x86_64.debug import BREAKPOINT_VECTOR, debug_control, reached
+from vmm_arch.x86_64.doorbell import Doorbell
 from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.events import Events
@@ -396,6 +410,7 @@ from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.generation import renew_generation_id
 from vmm_arch.x86_64.platform.ioapic import check_line
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
+from vmm_arch.x86_64.platform.msi import Message
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.platform.pci import PciRoot
 from vmm_arch.x86_64.platform.smbios import Smbios
@@ -452,9 +467,11 @@ __all__ = [
     "DeviceDescriptionError",
     "Diff",
     "Difference",
+    "Doorbell",
     "EndOfInterrupt",
     "Ending",
     "Entry",
+    "EventInUseError",
     "Events",
     "Exit",
     "Failure",
@@ -790,6 +807,9 @@ CAUSES: Final[Mapping[tuple[str, str], str]] = {
         "EINVAL",
     ): "the machine was created without an irqchip, or the id is not the vCPU's",
     ("KVM_IRQ_LINE", "ENXIO"): "the machine was created without an irqchip",
+    ("KVM_IOEVENTFD", "EINVAL"): "the descriptor is not an eventfd",
+    ("KVM_IRQFD", "EINVAL"): "the descriptor is not an eventfd",
+    ("KVM_IRQFD", "EBUSY"): "the event raises another line already: use one for each",
     ("KVM_INTERRUPT", "ENXIO"): "the machine was created with an irqchip: raise one of its lines",
     ("KVM_INTERRUPT", "EINVAL"): "vectors are 0 to 255",
     ("KVM_INTERRUPT", "EEXIST"): "an interrupt is already pending",
@@ -2118,6 +2138,7 @@ class Vm:
         "vcpus",
         "cpuid",
         "_dirty_ring",
+        "_events",
         "_slots",
         "_statistics",
         "fd",
@@ -2155,6 +2176,8 @@ class Vm:
     """For each KVM memory slot its region, and the region's host address."""
     _statistics: StatisticsFile | None
     """What KVM counts, once it was asked for."""
+    _events: EventDescriptors[Doorbell]
+    """Those that it was given."""
     _dirty_ring: bool
     """Whether written pages are reported in rings, which is quicker than in bitmaps."""
     _cpuid_images: list[Any]
@@ -2179,6 +2202,7 @@ class Vm:
         """Create the machine; the undoing of each step is registered with ``opened``."""
         vcpus = self._vcpu_count
         self._statistics = None
+        self._events = EventDescriptors()
         with _opened_device(self._device) as device:
             wanted = dict(CAPABILITIES)
             if self.irqchip:
@@ -2202,6 +2226,7 @@ class Vm:
             self.fd = _call(device, KVM_CREATE_VM)
             opened.callback(os.close, self.fd)
             opened.callback(self._close_statistics)
+            opened.callback(self._events.close)
             run_size = _call(device, KVM_GET_VCPU_MMAP_SIZE)
             self._has_xcrs = bool(_call(device, KVM_CHECK_EXTENSION, KVM_CAP_XCRS))
             msrs = _restorable_msrs(device)
@@ -2242,6 +2267,20 @@ class Vm:
                 return pages
         raise ValueError("KVM needs four free pages between 3 and 4 GiB: make the regions smaller")
 
+    def _set_ioeventfd(self, doorbell: Doorbell, event: int, flags: int = 0) -> None:
+        is_port = doorbell.address is None
+        has_value = doorbell.value is not None
+        what = kvm_ioeventfd(
+            datamatch=doorbell.value or 0,
+            addr=doorbell.port if is_port else doorbell.address,
+            len=doorbell.size or 0,
+            fd=event,
+            flags=flags
+            | KVM_IOEVENTFD_FLAG_PIO * is_port
+            | KVM_IOEVENTFD_FLAG_DATAMATCH * has_value,
+        )
+        _call(self.fd, KVM_IOEVENTFD, what)
+
     def _filter_msrs(self, reads: MsrSet, writes: MsrSet, unknown: bool) -> None:
         """Give KVM the filter of MSRs that makes these accesses exits."""
         denied = isinstance(reads, AllExcept)
@@ -2273,6 +2312,13 @@ class Vm:
         exits = kvm_enable_cap(cap=KVM_CAP_X86_USER_SPACE_MSR)
         exits.args[0] = KVM_MSR_EXIT_REASON_FILTER * bool(bitmaps) | UNKNOWN_MSRS * bool(unknown)
         _call(self.fd, KVM_ENABLE_CAP, exits)
+
+    def _set_irqfd(
+        self, event: int, line: int, resample: int | None = None, flags: int = 0
+    ) -> None:
+        resampling = KVM_IRQFD_FLAG_RESAMPLE * (resample is not None)
+        what = kvm_irqfd(fd=event, gsi=line, flags=flags | resampling, resamplefd=resample or 0)
+        _call(self.fd, KVM_IRQFD, what)
 
     def _close_statistics(self) -> None:
         if self._statistics is not None:
@@ -2497,6 +2543,61 @@ class Vm:
         level = kvm_irq_level(level=active)
         level.irq = line
         _call(self.fd, KVM_IRQ_LINE, level)
+
+    def add_ioeventfd(self, event: int, doorbell: Doorbell) -> None:
+        """Have the guest's writes to a place ring an event descriptor (eventfd), without an exit.
+
+        The hypervisor adds one to its counter for each write; who waits for it reads it, as
+        ``os.eventfd_read`` does. Like everything that a VMM asks for, it is no part of saved state. The
+        machine keeps a duplicate, so that the descriptor can be closed at any time.
+
+        Raises :class:`~vmm_arch.events.EventInUseError` if some write would ring another one, too;
+        ValueError if guest memory is there; HypervisorError for what is no event descriptor.
+        """
+        self._check_open()
+        self._events.add_doorbell(doorbell, event, self.memory.regions, self._set_ioeventfd)
+
+    def remove_ioeventfd(self, doorbell: Doorbell) -> None:
+        """Take back an ioeventfd: writes are exits again. Raises KeyError if there is none."""
+        self._check_open()
+        take_back = partial(self._set_ioeventfd, flags=KVM_IOEVENTFD_FLAG_DEASSIGN)
+        self._events.remove_doorbell(doorbell, take_back)
+
+    def add_irqfd(self, event: int, line: int, *, resample: int | None = None) -> None:
+        """Have writes to an event descriptor raise an interrupt line; needs an irqchip.
+
+        Each is an edge: the line rises and falls. With ``resample``, another event descriptor, it stays
+        high until the guest ends the interrupt, which then rings that descriptor: for level-triggered
+        lines. The machine keeps duplicates; lines are those of :meth:`set_irq_line`.
+
+        Raises :class:`~vmm_arch.events.EventInUseError` if the line has this descriptor already,
+        ValueError for a line that is not there, HypervisorError for what is no event descriptor.
+        """
+        self._check_open()
+        if not self.irqchip:
+            raise without_irqchip("add_irqfd")
+        check_line(line)
+        self._events.add_line(event, line, resample, self._set_irqfd)
+
+    def remove_irqfd(self, event: int, line: int) -> None:
+        """Take back an irqfd, by the number of its descriptor. Raises KeyError if there is none."""
+        self._check_open()
+        take_back = partial(self._set_irqfd, flags=KVM_IRQFD_FLAG_DEASSIGN)
+        self._events.remove_line(event, line, take_back)
+
+    def signal_msi(self, address: int, data: int) -> bool:
+        """Send a message-signalled interrupt; needs an irqchip. Whether a vCPU took it.
+
+        Address and data are those that a PCI device would write, in the format of a processor without
+        interrupt remapping (SDM volume 3, 11.11): the destination's APIC id, and the vector. On WHP,
+        which does not tell, the result is True. Raises ValueError for an address of no local APIC.
+        """
+        self._check_open()
+        if not self.irqchip:
+            raise without_irqchip("signal_msi")
+        Message.of(address, data)  # raises ValueError
+        what = kvm_msi(address_lo=address, data=data)
+        return _call(self.fd, KVM_SIGNAL_MSI, what) > 0
 
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
         """Choose the accesses to model-specific registers that are exits, on all vCPUs.

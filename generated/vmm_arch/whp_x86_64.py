@@ -223,7 +223,9 @@ from vmm_arch.errors import (
     UnfinishedResetError,
     VcpuError,
     unsupported,
+    without_irqchip,
 )
+from vmm_arch.events import EventInUseError
 from vmm_arch.exits import (
     Breakpoint,
     Failure,
@@ -304,6 +306,7 @@ from vmm_arch.x86_64.cpuid import (
     for_vcpu,
     processors_own,
 )
+from vmm_arch.x86_64.doorbell import Doorbell
 from vmm_arch.x86_64.dump import dump
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.events import Events
@@ -346,6 +349,7 @@ from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.generation import renew_generation_id
 from vmm_arch.x86_64.platform.ioapic import IO_APIC_ADDRESSES, SAVED, IoApic
 from vmm_arch.x86_64.platform.memory_map import GuestMemory, check_room_for_irqchip
+from vmm_arch.x86_64.platform.msi import Message
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.platform.pci import PciRoot
 from vmm_arch.x86_64.platform.smbios import Smbios
@@ -393,9 +397,11 @@ __all__ = [
     "DeviceDescriptionError",
     "Diff",
     "Difference",
+    "Doorbell",
     "EndOfInterrupt",
     "Ending",
     "Entry",
+    "EventInUseError",
     "Events",
     "Exit",
     "Failure",
@@ -506,6 +512,10 @@ __all__ = [
 UNSUPPORTED: Final[Mapping[str, str]] = {
     "step": "the platform has no single-step exit",
     "set_breakpoints": "the platform has no breakpoints but the guest's own",
+    "add_ioeventfd": "Windows has no event descriptors that a selector can wait for: writes are exits",
+    "remove_ioeventfd": "Windows has no event descriptors that a selector can wait for: writes are exits",
+    "add_irqfd": "the platform has no interrupt lines: use set_irq_line()",
+    "remove_irqfd": "the platform has no interrupt lines: use set_irq_line()",
 }
 """The operations that this hypervisor does not support, with the reason that they raise."""
 MACHINES_PER_PROCESS: Final[int | None] = 1
@@ -2470,10 +2480,63 @@ class Vm:
         """
         self._check_open()
         if not self.irqchip:
-            raise HypervisorError(
-                "set_irq_line", "ENXIO", "the machine was created without an irqchip"
-            )
+            raise without_irqchip("set_irq_line")
         self.ioapic.set_line(line, active)
+
+    def add_ioeventfd(self, event: int, doorbell: Doorbell) -> None:
+        """Have the guest's writes to a place ring an event descriptor (eventfd), without an exit.
+
+        The hypervisor adds one to its counter for each write; who waits for it reads it, as
+        ``os.eventfd_read`` does. Like everything that a VMM asks for, it is no part of saved state. The
+        machine keeps a duplicate, so that the descriptor can be closed at any time.
+
+        Raises :class:`~vmm_arch.events.EventInUseError` if some write would ring another one, too;
+        ValueError if guest memory is there; HypervisorError for what is no event descriptor.
+        """
+        self._check_open()
+        raise unsupported(
+            "add_ioeventfd",
+            "Windows has no event descriptors that a selector can wait for: writes are exits",
+        )
+
+    def remove_ioeventfd(self, doorbell: Doorbell) -> None:
+        """Take back an ioeventfd: writes are exits again. Raises KeyError if there is none."""
+        self._check_open()
+        raise unsupported(
+            "remove_ioeventfd",
+            "Windows has no event descriptors that a selector can wait for: writes are exits",
+        )
+
+    def add_irqfd(self, event: int, line: int, *, resample: int | None = None) -> None:
+        """Have writes to an event descriptor raise an interrupt line; needs an irqchip.
+
+        Each is an edge: the line rises and falls. With ``resample``, another event descriptor, it stays
+        high until the guest ends the interrupt, which then rings that descriptor: for level-triggered
+        lines. The machine keeps duplicates; lines are those of :meth:`set_irq_line`.
+
+        Raises :class:`~vmm_arch.events.EventInUseError` if the line has this descriptor already,
+        ValueError for a line that is not there, HypervisorError for what is no event descriptor.
+        """
+        self._check_open()
+        raise unsupported("add_irqfd", "the platform has no interrupt lines: use set_irq_line()")
+
+    def remove_irqfd(self, event: int, line: int) -> None:
+        """Take back an irqfd, by the number of its descriptor. Raises KeyError if there is none."""
+        self._check_open()
+        raise unsupported("remove_irqfd", "the platform has no interrupt lines: use set_irq_line()")
+
+    def signal_msi(self, address: int, data: int) -> bool:
+        """Send a message-signalled interrupt; needs an irqchip. Whether a vCPU took it.
+
+        Address and data are those that a PCI device would write, in the format of a processor without
+        interrupt remapping (SDM volume 3, 11.11): the destination's APIC id, and the vector. On WHP,
+        which does not tell, the result is True. Raises ValueError for an address of no local APIC.
+        """
+        self._check_open()
+        if not self.irqchip:
+            raise without_irqchip("signal_msi")
+        self._deliver(Message.of(address, data).redirection_entry)
+        return True
 
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
         """Choose the accesses to model-specific registers that are exits, on all vCPUs.

@@ -92,3 +92,10 @@ class NotFreshError(VcpuError):
 def unsupported(operation: str, reason: str) -> HypervisorUnavailableError:
     """The error for an operation that this hypervisor does not support."""
     return HypervisorUnavailableError(operation, "ENOTSUP", reason, errno.ENOTSUP)
+
+
+def without_irqchip(operation: str) -> HypervisorError:
+    """The error for an operation on interrupt controllers that the machine does not have."""
+    return HypervisorError(
+        operation, "ENXIO", "the machine was created without an irqchip", errno.ENXIO
+    )

@@ -20,6 +20,8 @@ EXPORTS = {
         "UnfinishedResetError",
         "VcpuError",
     ],
+    "vmm_arch.events": ["EventInUseError"],
+    "vmm_arch.x86_64.doorbell": ["Doorbell"],
     "vmm_arch.breakpoint": ["HardwareBreakpoint", "On"],
     "vmm_arch.x86_64.breakpoints": ["Breakpoints"],
     "vmm_arch.exits": [

@@ -26,6 +26,7 @@ from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import SavedState
 from vmm_arch.statistic import Statistic
 from vmm_arch.x86_64.cpuid import CpuidEntry
+from vmm_arch.x86_64.doorbell import Doorbell
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.events import Events
 from vmm_arch.x86_64.exits import Exit
@@ -282,6 +283,42 @@ class Vm(Protocol[VcpuT_co]):
 
         Lines 0 to 23 are connected to the I/O APIC, and 0 to 15 also to the two 8259s if the
         hypervisor has them. Raises ValueError for any other line.
+        """
+
+    def add_ioeventfd(self, event: int, doorbell: Doorbell) -> None:
+        """Have the guest's writes to a place ring an event descriptor (eventfd), without an exit.
+
+        The hypervisor adds one to its counter for each write; who waits for it reads it, as
+        ``os.eventfd_read`` does. Like everything that a VMM asks for, it is no part of saved state. The
+        machine keeps a duplicate, so that the descriptor can be closed at any time.
+
+        Raises :class:`~vmm_arch.events.EventInUseError` if some write would ring another one, too;
+        ValueError if guest memory is there; HypervisorError for what is no event descriptor.
+        """
+
+    def remove_ioeventfd(self, doorbell: Doorbell) -> None:
+        """Take back an ioeventfd: writes are exits again. Raises KeyError if there is none."""
+
+    def add_irqfd(self, event: int, line: int, *, resample: int | None = None) -> None:
+        """Have writes to an event descriptor raise an interrupt line; needs an irqchip.
+
+        Each is an edge: the line rises and falls. With ``resample``, another event descriptor, it stays
+        high until the guest ends the interrupt, which then rings that descriptor: for level-triggered
+        lines. The machine keeps duplicates; lines are those of :meth:`set_irq_line`.
+
+        Raises :class:`~vmm_arch.events.EventInUseError` if the line has this descriptor already,
+        ValueError for a line that is not there, HypervisorError for what is no event descriptor.
+        """
+
+    def remove_irqfd(self, event: int, line: int) -> None:
+        """Take back an irqfd, by the number of its descriptor. Raises KeyError if there is none."""
+
+    def signal_msi(self, address: int, data: int) -> bool:
+        """Send a message-signalled interrupt; needs an irqchip. Whether a vCPU took it.
+
+        Address and data are those that a PCI device would write, in the format of a processor without
+        interrupt remapping (SDM volume 3, 11.11): the destination's APIC id, and the vector. On WHP,
+        which does not tell, the result is True. Raises ValueError for an address of no local APIC.
         """
 
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
