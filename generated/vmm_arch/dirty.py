@@ -65,6 +65,12 @@ class WrittenMemory:
         if self.baseline is not None:
             self._pages.update(pages)
 
+    def forget(self, removed: range) -> None:
+        """Forget what was written to addresses at which there is no memory any more."""
+        self._guests = {page for page in self._guests if page not in removed}
+        self._pages = {page for page in self._pages if page not in removed}
+        self._latest = [page for page in self._latest if page not in removed]
+
     def take_guests(self) -> list[int]:
         """Return and clear the pages that the guest has written, in ascending order."""
         found, self._guests = self._guests, set()

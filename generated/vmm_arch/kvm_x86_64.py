@@ -47,6 +47,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CAP_MAX_VCPUS,
     KVM_CAP_NESTED_STATE,
     KVM_CAP_ONE_REG,
+    KVM_CAP_PRE_FAULT_MEMORY,
     KVM_CAP_READONLY_MEM,
     KVM_CAP_SET_TSS_ADDR,
     KVM_CAP_USER_MEMORY,
@@ -150,6 +151,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_MSR_FILTER_WRITE,
     KVM_NMI,
     KVM_PIT_SPEAKER_DUMMY,
+    KVM_PRE_FAULT_MEMORY,
     KVM_REG_GUEST_SSP,
     KVM_REG_SIZE_U64,
     KVM_REG_X86,
@@ -235,6 +237,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_pic_state,
     kvm_pit_config,
     kvm_pit_state2,
+    kvm_pre_fault_memory,
     kvm_regs,
     kvm_run,
     kvm_run_mmio,
@@ -252,6 +255,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     kvm_xcrs,
 )
 from vmm_arch.activity import Activity
+from vmm_arch.added_memory import AddedMemory, MappedRegion, require_pages
 from vmm_arch.backing import BackingError, HugePagesUnavailableError
 from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError, OtherProtocolError
@@ -866,6 +870,16 @@ def _call_any(fd: int, request: int, argument: Any) -> int:
             f"ioctl {request:#x} needs {needed} bytes, the buffer has {ctypes.sizeof(buffer)}"
         )
     return _call_large(fd, request, buffer)
+
+
+def _slots_of(mapped: MappedRegion) -> Iterator[MappedRegion]:
+    """The parts of a region that are small enough for KVM's slots."""
+    region, host, source = mapped
+    for at in range(0, region.size, SLOT_SIZE):
+        size = min(SLOT_SIZE, region.size - at)
+        yield MappedRegion(
+            Region(region.address + at, size, region.read_only), host + at, source + at
+        )
 
 
 def _open_statistics(fd: int) -> StatisticsFile:
@@ -2123,6 +2137,7 @@ class Vm:
 
     __slots__ = (
         "__weakref__",
+        "_added",
         "_close_lock",
         "_device",
         "_forks",
@@ -2139,6 +2154,7 @@ class Vm:
         "cpuid",
         "_dirty_ring",
         "_events",
+        "_next_slot",
         "_slots",
         "_statistics",
         "fd",
@@ -2154,6 +2170,8 @@ class Vm:
     vcpus: list[Vcpu]
     cpuid: list[CpuidEntry]
     """The results of the guest's CPUID instruction."""
+    _added: AddedMemory
+    """What was added to its memory."""
     _close_lock: ForkLock
     """Held while the machine is being closed."""
     _opened: ExitStack | None
@@ -2172,8 +2190,10 @@ class Vm:
 
     # From templates/hypervisors/kvm/vm.py.j2, vm_members
     fd: int
-    _slots: list[tuple[Region, int]]
-    """For each KVM memory slot its region, and the region's host address."""
+    _slots: dict[int, MappedRegion]
+    """KVM's memory slots by their numbers. Replaced, not changed, while vCPUs may run."""
+    _next_slot: int
+    """A number that no slot has had: rings of written pages may still have entries of removed ones."""
     _statistics: StatisticsFile | None
     """What KVM counts, once it was asked for."""
     _events: EventDescriptors[Doorbell]
@@ -2235,12 +2255,13 @@ class Vm:
         pages = self._free_pages()
         _call_large(self.fd, KVM_SET_IDENTITY_MAP_ADDR, ctypes.c_uint64(pages))
         _call_large(self.fd, KVM_SET_TSS_ADDR, pages + 0x1000)
-        self._slots = list(self._memory_slots())
-        for slot, (region, _) in enumerate(self._slots):
+        self._slots = dict(enumerate(self._memory_slots()))
+        self._next_slot = len(self._slots)
+        for slot, mapped in self._slots.items():
             if self.memory.guest_memfd:
                 self._map_guest_memfd(slot)
             else:
-                self._map(slot, region.size)
+                self._map(slot, mapped.region.size)
             opened.callback(self._unmap, slot)
         if self.irqchip:
             _call(self.fd, KVM_CREATE_IRQCHIP)
@@ -2345,7 +2366,9 @@ class Vm:
             assert ring is not None
             emptied += ring.empty()
             for slot, numbers in ring.found:
-                address = self._slots[slot][0].address
+                if slot not in self._slots:
+                    continue  # it was removed since
+                address = self._slots[slot].source
                 if len(numbers) > 1:
                     found += [address + number * PAGE_SIZE for number in numbers]
                 else:  # without a list of its own
@@ -2361,11 +2384,11 @@ class Vm:
     def _all_dirty(self) -> Iterator[int]:
         """All pages, since some that were written are not known; the next write of each is."""
         # KVM no longer notices writes to the pages whose entries were lost, until it begins anew.
-        for slot, (region, _) in enumerate(self._slots):
+        for slot, (region, _, source) in self._slots.items():
             self._map(slot, region.size, logged=False)
             self._map(slot, region.size)
             if not region.read_only:
-                yield from range(region.address, region.end, PAGE_SIZE)
+                yield from range(source, source + region.size, PAGE_SIZE)
 
     def _take_dirty_log(self) -> list[int]:
         """The same from KVM's bitmaps.
@@ -2374,24 +2397,70 @@ class Vm:
         us instead of 1.2, one of 512 MiB 2.9 instead of 3.7, beside 20 for a reset as a whole.
         """
         found: list[int] = []
-        for slot, (region, _) in enumerate(self._slots):
+        for slot, (region, _, source) in self._slots.items():
             bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
             log = kvm_dirty_log(slot=slot, dirty_bitmap=address_of(bitmap))
             _call(self.fd, KVM_GET_DIRTY_LOG, log)
-            found += pages_of(bitmap, region.address)
+            found += pages_of(bitmap, source)
         return found
 
-    def _memory_slots(self) -> Iterator[tuple[Region, int]]:
-        """Yield for each memory slot its region, and the region's host address."""
+    def _memory_slots(self) -> Iterator[MappedRegion]:
+        """Yield what each memory slot maps."""
         for region in self.memory.regions:
-            host = self.memory.host_address(region)
-            for at in range(0, region.size, SLOT_SIZE):
-                size = min(SLOT_SIZE, region.size - at)
-                yield Region(region.address + at, size, region.read_only), host + at
+            yield from _slots_of(
+                MappedRegion(region, self.memory.host_address(region), region.address)
+            )
+
+    def _map_region(self, mapped: MappedRegion) -> None:
+        """Map a region beside those that the machine was created with."""
+        if mapped.region.read_only and not _call(
+            self.fd, KVM_CHECK_EXTENSION, KVM_CAP_READONLY_MEM
+        ):
+            raise kvm.unavailable("read-only memory", "ENOTSUP", "this host's KVM has none")
+        done: list[int] = []
+        try:
+            for part in _slots_of(mapped):
+                slot = self._next_slot
+                self._next_slot += 1
+                self._slots = self._slots | {slot: part}
+                done.append(slot)
+                self._map(slot, part.region.size)
+        except BaseException:
+            for slot in done[:-1]:
+                self._unmap(slot)
+            self._slots = {n: part for n, part in self._slots.items() if n not in done}
+            raise
+
+    def _unmap_region(self, mapped: MappedRegion) -> None:
+        """Undo a _map_region()."""
+        parts = list(_slots_of(mapped))
+        slots = [slot for slot, part in self._slots.items() if part in parts]
+        for slot in slots:
+            self._unmap(slot)
+        self._slots = {n: part for n, part in self._slots.items() if n not in slots}
+
+    def _prefault(self, address: int, size: int) -> None:
+        require_pages("prefault", self.memory, address, size)
+        vcpu = self.vcpus[0]
+        if vcpu._state in (RUNNING, CLOSED):
+            raise refusal(vcpu._state, 0)
+        if not _call(self.fd, KVM_CHECK_EXTENSION, KVM_CAP_PRE_FAULT_MEMORY):
+            raise kvm.unavailable(
+                "KVM_PRE_FAULT_MEMORY",
+                "ENOTSUP",
+                "this host's KVM does not have it: Linux 6.11, with nested paging",
+            )
+        left = kvm_pre_fault_memory(gpa=address, size=size)
+        while left.size:  # KVM says how far it came when a signal arrives
+            try:
+                _call(vcpu.fd, KVM_PRE_FAULT_MEMORY, left)
+            except HypervisorError as error:
+                if error.code not in ("EAGAIN", "EINTR"):
+                    raise
 
     def _map_guest_memfd(self, slot: int) -> None:
         """Move the region of a slot to a guest_memfd, and map that (Linux 6.18)."""
-        region, host = self._slots[slot]
+        region, host, _ = self._slots[slot]
         flags = GUEST_MEMFD_FLAG_MMAP | GUEST_MEMFD_FLAG_INIT_SHARED
         offered = _call(self.fd, KVM_CHECK_EXTENSION, KVM_CAP_GUEST_MEMFD_FLAGS)
         if offered & flags != flags:
@@ -2422,7 +2491,7 @@ class Vm:
 
     def _map(self, slot: int, size: int, *, logged: bool = True) -> None:
         """Map the region of a slot, or unmap it with size 0, or change what is tracked."""
-        region, host = self._slots[slot]
+        region, host, _ = self._slots[slot]
         what = kvm_userspace_memory_region(
             slot=slot,
             flags=KVM_MEM_READONLY * region.read_only
@@ -2471,7 +2540,7 @@ class Vm:
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
         if self.irqchip:
-            check_room_for_irqchip(memory)
+            check_room_for_irqchip(memory.regions)
         if cpuid is None:
             self.cpuid = for_machine(supported_cpuid(device=device), irqchip=self.irqchip)
         else:
@@ -2485,12 +2554,14 @@ class Vm:
         opened.callback(memory.release)
         self._opened = opened
         self._written = self._reset_plan = None
+        self._added = AddedMemory(self)
         if self.track_dirty:
             host = memory.watch()
             opened.callback(memory.unwatch, host)
             self._written = WrittenMemory(host)
         try:
             self._create(opened)
+            opened.callback(self._added.remove_all)
         except BaseException:
             self.close()
             raise
@@ -2555,7 +2626,7 @@ class Vm:
         ValueError if guest memory is there; HypervisorError for what is no event descriptor.
         """
         self._check_open()
-        self._events.add_doorbell(doorbell, event, self.memory.regions, self._set_ioeventfd)
+        self._events.add_doorbell(doorbell, event, self.memory.mapped_regions, self._set_ioeventfd)
 
     def remove_ioeventfd(self, doorbell: Doorbell) -> None:
         """Take back an ioeventfd: writes are exits again. Raises KeyError if there is none."""
@@ -2639,6 +2710,57 @@ class Vm:
             "intercept_exceptions",
             "KVM gives its VMM no exceptions but a debugger's: set_breakpoints(), intercept_breakpoints(), step()",
         )
+
+    def add_memory(self, memory: GuestMemory) -> None:
+        """Map more memory into the machine, also while its vCPUs run, at the addresses that it has.
+
+        The machine holds it until :meth:`remove_memory`, or until it is closed. ``vm.memory`` then
+        reads and writes it as well, and dirty pages are tracked in it. It is no part of snapshots, of
+        which the machine can take none meanwhile, nor be reset to one. The same memory can be added to
+        several machines, which share it.
+
+        Raises ValueError if it overlaps what the machine has.
+        """
+        self._check_open()
+        if self.irqchip:
+            check_room_for_irqchip(memory.regions)
+        self._added.add(memory)
+
+    def remove_memory(self, memory: GuestMemory) -> None:
+        """Undo an :meth:`add_memory`; the guest had better not use it any more.
+
+        With ``track_dirty`` no vCPU may be running, and the memory's pages are forgotten.
+        """
+        self._check_open()
+        self._added.remove(memory)
+
+    def add_alias(self, address: int, source: Region) -> Region:
+        """Map a part of the machine's memory at another address too; return where it is seen.
+
+        ``source`` is within one region of ``vm.memory``, or of what was added. The alias is read-only
+        if ``source`` says so, or the region is: the guest's writes to it are exits, as they are in each
+        read-only region. What the guest writes through it counts as written to the original, by whose
+        addresses :meth:`dirty_pages` knows it. For the rest it is like added memory.
+        """
+        self._check_open()
+        if self.irqchip:
+            check_room_for_irqchip([Region(address, source.size)])
+        return self._added.add_alias(address, source)
+
+    def remove_alias(self, address: int) -> None:
+        """Undo an :meth:`add_alias`; with ``track_dirty`` no vCPU may be running."""
+        self._check_open()
+        self._added.remove_alias(address)
+
+    def prefault(self, address: int, size: int) -> None:
+        """Have the hypervisor map pages now, so that the guest does not wait when it first uses them.
+
+        On KVM as if the guest read them: what is copied when it is written is copied then. ``address`` and ``size`` are whole pages of memory that is there. The first vCPU must not be
+        running. Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if the host cannot (KVM:
+        Linux 6.11, with nested paging).
+        """
+        self._check_open()
+        self._prefault(address, size)
 
     def dirty_pages(self) -> list[int]:
         """Return and clear the set of pages that the guest has written, since a reset_to() at most.

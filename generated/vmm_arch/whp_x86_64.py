@@ -30,12 +30,14 @@ from typing import Any, Final, TypeAlias
 from vmm_arch import whp
 from vmm_arch.abi import whp_x86_64 as abi
 from vmm_arch.abi.whp_x86_64 import (
+    WHV_ADVISE_GPA_RANGE_POPULATE,
     WHV_CAPABILITY,
     WHV_CPUID_OUTPUT,
     WHV_DELIVERABILITY_NOTIFICATIONS_REGISTER,
     WHV_EXTENDED_VM_EXITS,
     WHV_INTERNAL_ACTIVITY_REGISTER,
     WHV_INTERRUPT_CONTROL,
+    WHV_MEMORY_RANGE_ENTRY,
     WHV_MSR_ACTION_ENTRY,
     WHV_PARTITION_MEMORY_COUNTERS,
     WHV_PROCESSOR_APIC_COUNTERS,
@@ -52,6 +54,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHV_X64_PENDING_INTERRUPTION_REGISTER,
     WHV_X64_TABLE_REGISTER,
     WHV_X64_XMM_CONTROL_STATUS_REGISTER,
+    WHvAdviseGpaRangeCodePopulate,
     WHvCapabilityCodeExceptionExitBitmap,
     WHvCapabilityCodeFeatures,
     WHvCapabilityCodeHypervisorPresent,
@@ -62,6 +65,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvMapGpaRangeFlagTrackDirtyPages,
     WHvMapGpaRangeFlagWrite,
     WHvMemoryAccessExecute,
+    WHvMemoryAccessWrite,
     WHvMsrActionExit,
     WHvPartitionCounterSetMemory,
     WHvPartitionPropertyCodeCpuidExitList,
@@ -197,6 +201,7 @@ from vmm_arch.abi.whp_x86_64 import (
     WHvX64RegisterXmmControlStatus,
 )
 from vmm_arch.activity import Activity
+from vmm_arch.added_memory import AddedMemory, MappedRegion, require_pages
 from vmm_arch.backing import BackingError, HugePagesUnavailableError
 from vmm_arch.boot.flat import load_flat
 from vmm_arch.boot.image import KernelImageError, OtherProtocolError
@@ -615,6 +620,7 @@ OPTIONAL_CALLS: Final = {
     "WHvQueryGpaRangeDirtyBitmap": "dirty_pages()",
     "WHvSuspendPartitionTime": "suspend_time()",
     "WHvGetVirtualProcessorCounters": "statistics()",
+    "WHvAdviseGpaRange": "prefault()",
 }
 
 platform: Final = whp.Library(whp.PLATFORM, "winhvplatform.h", abi.PROTOTYPES)
@@ -2039,6 +2045,7 @@ class Vm:
 
     __slots__ = (
         "__weakref__",
+        "_added",
         "_close_lock",
         "_device",
         "_forks",
@@ -2059,6 +2066,7 @@ class Vm:
         "_intercepting",
         "_known_deadline",
         "_known_registers",
+        "_mapped",
         "_listed_msrs",
         "_msr_accesses",
         "_other_state",
@@ -2079,6 +2087,8 @@ class Vm:
     vcpus: list[Vcpu]
     cpuid: list[CpuidEntry]
     """The results of the guest's CPUID instruction."""
+    _added: AddedMemory
+    """What was added to its memory."""
     _close_lock: ForkLock
     """Held while the machine is being closed."""
     _opened: ExitStack | None
@@ -2122,6 +2132,8 @@ class Vm:
     """Those of them that the platform has in its list of MSRs."""
     _unknown_msrs: bool
     """Whether it asked for those to MSRs that the platform does not know."""
+    _mapped: tuple[MappedRegion, ...]
+    """What is mapped. Replaced, not changed, while vCPUs may run."""
     written: set[int]
     """The pages written by instructions that were emulated here, not executed by the platform."""
     _other_state: _OtherState
@@ -2229,7 +2241,9 @@ class Vm:
     def note_written(self, address: int, size: int) -> None:
         """Track pages that the guest wrote through the emulator."""
         if self.track_dirty:
-            pages = range(address // PAGE_SIZE, (address + size - 1) // PAGE_SIZE + 1)
+            annex = self.memory.annex_at(address, size)
+            begin = address - annex.shift if annex else address
+            pages = range(begin // PAGE_SIZE, (begin + size - 1) // PAGE_SIZE + 1)
             self.written.update(page * PAGE_SIZE for page in pages)
 
     def set_property(self, code: int, value: Any) -> None:
@@ -2286,9 +2300,11 @@ class Vm:
         self._set_properties(vcpus)
         self._call_prepare()
         platform.WHvSetupPartition(self.partition)
+        self._mapped = ()
         for region in self.memory.regions:
-            self._map(region)
-            opened.callback(self._unmap, region)
+            mapped = MappedRegion(region, self.memory.host_address(region), region.address)
+            self._map_region(mapped)
+            opened.callback(self._unmap_region, mapped)
         for index in range(vcpus):
             self.vcpus.append(Vcpu(self, index, for_vcpu(self.cpuid, index, vcpus)))
             opened.callback(self.vcpus[-1]._close)
@@ -2337,27 +2353,44 @@ class Vm:
             return False
         return True
 
-    def _map(self, region: Region) -> None:
+    def _map_region(self, mapped: MappedRegion) -> None:
+        """Map a region; the flags say what the guest may do, and whether dirty pages are tracked."""
+        region, host, _ = mapped
         flags = WHvMapGpaRangeFlagRead | WHvMapGpaRangeFlagExecute
         if not region.read_only:
             flags |= WHvMapGpaRangeFlagWrite
         if self.track_dirty:
             flags |= WHvMapGpaRangeFlagTrackDirtyPages
-        host = self.memory.host_address(region)
         platform.WHvMapGpaRange(self.partition, host, region.address, region.size, flags)
+        self._mapped = (*self._mapped, mapped)
 
-    def _unmap(self, region: Region) -> None:
-        platform.WHvUnmapGpaRange(self.partition, region.address, region.size)
+    def _unmap_region(self, mapped: MappedRegion) -> None:
+        """Undo a _map_region()."""
+        platform.WHvUnmapGpaRange(self.partition, mapped.region.address, mapped.region.size)
+        self._mapped = tuple(one for one in self._mapped if one != mapped)
+
+    def _prefault(self, address: int, size: int) -> None:
+        require_pages("prefault", self.memory, address, size)
+        places = (WHV_MEMORY_RANGE_ENTRY * 1)(WHV_MEMORY_RANGE_ENTRY(address, size))
+        advice = WHV_ADVISE_GPA_RANGE_POPULATE(AccessType=WHvMemoryAccessWrite)
+        platform.WHvAdviseGpaRange(
+            self.partition,
+            places,
+            len(places),
+            WHvAdviseGpaRangeCodePopulate,
+            ctypes.byref(advice),
+            ctypes.sizeof(advice),
+        )
 
     def _take_dirty_pages(self) -> list[int]:
         """Return and clear the pages that the guest has written; no vCPU may be running."""
         found, self.written = list(self.written), set()
-        for region in self.memory.regions:
+        for region, _, source in self._mapped:
             bitmap = bytearray(-(-region.size // (PAGE_SIZE * 64)) * 8)
             platform.WHvQueryGpaRangeDirtyBitmap(
                 self.partition, region.address, region.size, address_of(bitmap), len(bitmap)
             )
-            found += pages_of(bitmap, region.address)
+            found += pages_of(bitmap, source)
         return found
 
     def _deliver(self, entry: int) -> None:
@@ -2411,7 +2444,7 @@ class Vm:
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
         if self.irqchip:
-            check_room_for_irqchip(memory)
+            check_room_for_irqchip(memory.regions)
         if cpuid is None:
             self.cpuid = for_machine(supported_cpuid(device=device), irqchip=self.irqchip)
         else:
@@ -2425,12 +2458,14 @@ class Vm:
         opened.callback(memory.release)
         self._opened = opened
         self._written = self._reset_plan = None
+        self._added = AddedMemory(self)
         if self.track_dirty:
             host = memory.watch()
             opened.callback(memory.unwatch, host)
             self._written = WrittenMemory(host)
         try:
             self._create(opened)
+            opened.callback(self._added.remove_all)
         except BaseException:
             self.close()
             raise
@@ -2572,6 +2607,57 @@ class Vm:
         """
         self._check_open()
         self._intercept_exceptions(frozenset(vectors))
+
+    def add_memory(self, memory: GuestMemory) -> None:
+        """Map more memory into the machine, also while its vCPUs run, at the addresses that it has.
+
+        The machine holds it until :meth:`remove_memory`, or until it is closed. ``vm.memory`` then
+        reads and writes it as well, and dirty pages are tracked in it. It is no part of snapshots, of
+        which the machine can take none meanwhile, nor be reset to one. The same memory can be added to
+        several machines, which share it.
+
+        Raises ValueError if it overlaps what the machine has.
+        """
+        self._check_open()
+        if self.irqchip:
+            check_room_for_irqchip(memory.regions)
+        self._added.add(memory)
+
+    def remove_memory(self, memory: GuestMemory) -> None:
+        """Undo an :meth:`add_memory`; the guest had better not use it any more.
+
+        With ``track_dirty`` no vCPU may be running, and the memory's pages are forgotten.
+        """
+        self._check_open()
+        self._added.remove(memory)
+
+    def add_alias(self, address: int, source: Region) -> Region:
+        """Map a part of the machine's memory at another address too; return where it is seen.
+
+        ``source`` is within one region of ``vm.memory``, or of what was added. The alias is read-only
+        if ``source`` says so, or the region is: the guest's writes to it are exits, as they are in each
+        read-only region. What the guest writes through it counts as written to the original, by whose
+        addresses :meth:`dirty_pages` knows it. For the rest it is like added memory.
+        """
+        self._check_open()
+        if self.irqchip:
+            check_room_for_irqchip([Region(address, source.size)])
+        return self._added.add_alias(address, source)
+
+    def remove_alias(self, address: int) -> None:
+        """Undo an :meth:`add_alias`; with ``track_dirty`` no vCPU may be running."""
+        self._check_open()
+        self._added.remove_alias(address)
+
+    def prefault(self, address: int, size: int) -> None:
+        """Have the hypervisor map pages now, so that the guest does not wait when it first uses them.
+
+        On KVM as if the guest read them: what is copied when it is written is copied then. ``address`` and ``size`` are whole pages of memory that is there. The first vCPU must not be
+        running. Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if the host cannot (KVM:
+        Linux 6.11, with nested paging).
+        """
+        self._check_open()
+        self._prefault(address, size)
 
     def dirty_pages(self) -> list[int]:
         """Return and clear the set of pages that the guest has written, since a reset_to() at most.

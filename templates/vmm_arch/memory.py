@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 from vmm_arch.backing import (
     File,
@@ -90,6 +90,17 @@ class Region:
 
     def __str__(self) -> str:
         return _interval(self.address, self.end) + (" read-only" if self.read_only else "")
+
+
+class Annex(NamedTuple):
+    """What a machine has besides its own memory: accesses to these addresses go there."""
+
+    addresses: range
+    memory: GuestMemory
+    shift: int
+    """What to subtract from an address to get that memory's."""
+    region: Region
+    """The addresses again, and whether the guest may write."""
 
 
 class GuestMemory:
@@ -199,6 +210,8 @@ class GuestMemory:
             self._pages = LazyPages(self._host, size, page_source)
             weakref.finalize(self, self._pages.close)
             self._low, self._high = 0, -1  # so that every access looks whether its pages are there
+        self.annexes: tuple[Annex, ...] = ()
+        """What was added to the machine that has this memory; for :class:`AddedMemory`."""
         self._holders = 0
         self._closes_when_released = False
         self._views = Views()
@@ -213,6 +226,8 @@ class GuestMemory:
         offset = address - self._shift
         end = offset + size
         if offset < self._low or size < 0 or end > self._high:  # not in the first run, the hot one
+            if self.annexes and (annex := self.annex_at(address, size)):
+                return annex.memory.read(address - annex.shift, size)
             offset = self._offset(address, size)
             end = offset + size
         return self._mapping[offset:end]
@@ -229,6 +244,9 @@ class GuestMemory:
         offset = address - self._shift
         end = offset + len(data)
         if offset < self._low or end > self._high:
+            if self.annexes and (annex := self.annex_at(address, len(data))):
+                annex.memory.write(address - annex.shift, data)
+                return
             offset = self._offset(address, len(data))
             end = offset + len(data)
         try:
@@ -244,6 +262,8 @@ class GuestMemory:
         the view is released. Where writes are tracked it counts as written, as a whole, until it
         and what was made of it are released. Raises MemoryAccessError, also if the bytes span two regions.
         """
+        if self.annexes and (annex := self.annex_at(address, size)):
+            return annex.memory.view(address - annex.shift, size)
         offset, end = self._offset(address, size), address + size
         region = self._region_at(address)
         if size and end > region.end:
@@ -265,6 +285,11 @@ class GuestMemory:
                 f"{region} is not a region of guest memory {self._listing()}; give one"
             )
         return self._host + self._locate(region.address, region.size)
+
+    @property
+    def mapped_regions(self) -> tuple[Region, ...]:
+        """The regions, and those of what was added to the machine that has this memory."""
+        return (*self.regions, *(annex.region for annex in self.annexes))
 
     def save(self, file: File, offset: int = 0) -> None:
         """Write all memory to a file from byte `offset` on, as `file` of a new memory reads it.
@@ -354,6 +379,11 @@ class GuestMemory:
         """Move a region, or a part of one, to a new file; for a VM, before it maps the memory."""
         start = self._offset(region.address, region.size)
         move_to_file(self._mapping, start, start + region.size, descriptor)
+
+    @property
+    def has_page_source(self) -> bool:
+        """Whether pages are filled from a `page_source`."""
+        return self._pages is not None
 
     def populate(self) -> None:
         """Fill all pages that are missing from the `page_source`. Raises what that raises."""
@@ -513,6 +543,13 @@ class GuestMemory:
             f"guest-physical {_interval(address, address + size)} reaches outside guest memory,"
             f" which is {self._listing()}"
         )
+
+    def annex_at(self, address: int, size: int) -> Annex | None:
+        """What was added and has all of these addresses."""
+        for annex in self.annexes:
+            if annex.addresses.start <= address and 0 <= size <= annex.addresses.stop - address:
+                return annex
+        return None
 
     def _region_at(self, address: int) -> Region:
         return self.regions[bisect_right(self.regions, address, key=attrgetter("address")) - 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from threading import Event, Thread
 from typing import Any
@@ -91,6 +92,7 @@ def test_they_change_nothing(arch: Any, memory: GuestMemory) -> None:
 
 
 def test_a_closed_machine_has_none(arch: Any, memory: GuestMemory) -> None:
+    gc.collect()
     before = len(os.listdir("/proc/self/fd"))
     with arch.Vm(memory, vcpus=2) as vm:
         vm.statistics()

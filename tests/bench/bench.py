@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+from adding import adding
 from figures import alternate, ratio, report
 from forks import forks
 from reset import resetting
@@ -189,7 +190,16 @@ def importing() -> None:
 
 def main() -> None:
     print(f"{'':52}   median  minimum      ({os.cpu_count()} cores)")
-    for measure in (arch_functions, resetting, forks, importing, generation, extraction, reading):
+    for measure in (
+        arch_functions,
+        resetting,
+        adding,
+        forks,
+        importing,
+        generation,
+        extraction,
+        reading,
+    ):
         measure()
 
 

@@ -551,6 +551,8 @@ static const struct {
     {"reset_1", measure_reset_1},
     {"reset_44", measure_reset_44},
     {"reset_1000", measure_reset_1000},
+    {"memory_2m", measure_memory_2m},
+    {"memory_1t", measure_memory_1t},
 };
 
 static void answer(const char *command, size_t count)

@@ -67,3 +67,7 @@ void list_msrs(int vcpu, struct msr_image images[MSR_IMAGES]);
 void measure_reset_1(int64_t *times, size_t count);
 void measure_reset_44(int64_t *times, size_t count);
 void measure_reset_1000(int64_t *times, size_t count);
+
+/* rival_memory.c */
+void measure_memory_2m(int64_t *times, size_t count);
+void measure_memory_1t(int64_t *times, size_t count);

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 SOURCE = Path(__file__).with_name("rival.c")
-SOURCES = [SOURCE, SOURCE.with_name("rival_reset.c")]
+SOURCES = [SOURCE, *(SOURCE.with_name(f"rival_{part}.c") for part in ("reset", "memory"))]
 OPTIONS = ["-std=c11", "-O2", "-Wall", "-Wextra", "-pthread"]
 
 

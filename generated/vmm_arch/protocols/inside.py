@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Protocol
 
+from vmm_arch.added_memory import MappedRegion
 from vmm_arch.dirty import WrittenMemory
 
 
@@ -110,3 +111,12 @@ class VmInside(VmFrame, Protocol):
 
         In any order, and perhaps some of them twice. Only with ``track_dirty``.
         """
+
+    def _map_region(self, mapped: MappedRegion) -> None:
+        """Map a region beside those that the machine was created with, and track its dirty pages.
+
+        Those are known by ``mapped.source``.
+        """
+
+    def _unmap_region(self, mapped: MappedRegion) -> None:
+        """Undo a _map_region(); in a forked child it does nothing."""

@@ -351,6 +351,43 @@ class Vm(Protocol[VcpuT_co]):
         cannot intercept.
         """
 
+    def add_memory(self, memory: GuestMemory) -> None:
+        """Map more memory into the machine, also while its vCPUs run, at the addresses that it has.
+
+        The machine holds it until :meth:`remove_memory`, or until it is closed. ``vm.memory`` then
+        reads and writes it as well, and dirty pages are tracked in it. It is no part of snapshots, of
+        which the machine can take none meanwhile, nor be reset to one. The same memory can be added to
+        several machines, which share it.
+
+        Raises ValueError if it overlaps what the machine has.
+        """
+
+    def remove_memory(self, memory: GuestMemory) -> None:
+        """Undo an :meth:`add_memory`; the guest had better not use it any more.
+
+        With ``track_dirty`` no vCPU may be running, and the memory's pages are forgotten.
+        """
+
+    def add_alias(self, address: int, source: Region) -> Region:
+        """Map a part of the machine's memory at another address too; return where it is seen.
+
+        ``source`` is within one region of ``vm.memory``, or of what was added. The alias is read-only
+        if ``source`` says so, or the region is: the guest's writes to it are exits, as they are in each
+        read-only region. What the guest writes through it counts as written to the original, by whose
+        addresses :meth:`dirty_pages` knows it. For the rest it is like added memory.
+        """
+
+    def remove_alias(self, address: int) -> None:
+        """Undo an :meth:`add_alias`; with ``track_dirty`` no vCPU may be running."""
+
+    def prefault(self, address: int, size: int) -> None:
+        """Have the hypervisor map pages now, so that the guest does not wait when it first uses them.
+
+        On KVM as if the guest read them: what is copied when it is written is copied then. ``address`` and ``size`` are whole pages of memory that is there. The first vCPU must not be
+        running. Raises :class:`~vmm_arch.errors.HypervisorUnavailableError` if the host cannot (KVM:
+        Linux 6.11, with nested paging).
+        """
+
     def dirty_pages(self) -> list[int]:
         """Return and clear the set of pages that the guest has written, since a reset_to() at most.
 

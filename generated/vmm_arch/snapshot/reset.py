@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from vmm_arch.added_memory import added_problems
 from vmm_arch.dirty import not_tracked
 from vmm_arch.errors import ClosedError, StateError
 from vmm_arch.host_writes import Range
@@ -135,6 +136,7 @@ def _unfit(vm: Any, snapshot: MachineSnapshot) -> Iterable[str]:
         if present[name] != value:
             shown = f": {value}, and not {present[name]}" if name in wanted else ""
             yield f"the snapshot is of a machine with other {name}{shown}"
+    yield from added_problems(vm.memory)
     if vm.memory.holders > 1:
         yield f"memory is mapped into {vm.memory.holders} machines, and each tracks only its own guest"
 

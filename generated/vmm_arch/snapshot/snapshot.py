@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, Self
 
+from vmm_arch.added_memory import added_problems
 from vmm_arch.dirty import WrittenMemory
 from vmm_arch.errors import ClosedError, HypervisorError, SnapshotError, StateError
 from vmm_arch.host_writes import Range
@@ -105,6 +106,7 @@ class MachineSnapshot:
         """Take a snapshot of a machine whose vCPUs do not run; for ``Vm.take_snapshot``."""
         written: WrittenMemory | None = vm._written
         problems = list(record.not_json(devices))
+        problems += added_problems(vm.memory)
         if base is not None:
             problems += _not_known_since(base, written)
         if problems:

@@ -274,3 +274,30 @@ EXPORT HRESULT WINAPI WHvWriteGpaRange(WHV_PARTITION_HANDLE handle, UINT32 index
 {
     return access(handle, index, gpa, controls, (u8 *)data, size, WHvMapGpaRangeFlagWrite);
 }
+
+/* Only what a VMM asks for to have pages before they are used: they are touched. */
+EXPORT HRESULT WINAPI WHvAdviseGpaRange(WHV_PARTITION_HANDLE handle,
+                                        const WHV_MEMORY_RANGE_ENTRY *ranges, UINT32 count,
+                                        WHV_ADVISE_GPA_RANGE_CODE advice, const VOID *details,
+                                        UINT32 size)
+{
+    HRESULT error;
+    partition *p = set_up_partition(handle, &error);
+    if (!p)
+        return error;
+    if (advice != WHvAdviseGpaRangeCodePopulate || !details ||
+        size < sizeof(WHV_ADVISE_GPA_RANGE_POPULATE))
+        return E_INVALIDARG;
+    acquire(&p->memory);
+    for (u32 i = 0; i < count && !error; i++)
+        for (u64 at = 0; at < ranges[i].SizeInBytes && !error; at += PAGE) {
+            u64 page = ranges[i].GuestAddress + at;
+            mapping *m = find(p, page);
+            if (m)
+                __atomic_fetch_or(m->host + (page - m->gpa), 0, __ATOMIC_RELAXED);
+            else
+                error = WHV_E_GPA_RANGE_NOT_FOUND;
+        }
+    release(&p->memory);
+    return error;
+}

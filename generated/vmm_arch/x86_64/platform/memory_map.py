@@ -6,6 +6,7 @@ All addresses are guest-physical, all sizes in bytes.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, Final
 
 from vmm_arch import memory
@@ -42,12 +43,12 @@ def memory_of(size: int) -> str:
     return f"give the guest {aligned(size, _MIB) // _MIB} MiB of memory or more"
 
 
-def check_room_for_irqchip(guest_memory: memory.GuestMemory) -> None:
+def check_room_for_irqchip(regions: Iterable[memory.Region]) -> None:
     """Raise ValueError if memory overlaps the interrupt controllers' registers.
 
     Which of the two the guest would see depends on the hypervisor.
     """
-    for region in guest_memory.regions:
+    for region in regions:
         for page, owner in IRQCHIP_PAGES.items():
             if region.address < page + memory.PAGE_SIZE and page < region.end:
                 raise ValueError(

@@ -396,7 +396,7 @@ class Emulation:
 
     def _own(self, place: int, size: int) -> bytes | None:
         """Read guest memory or a device of the machine itself; None if the address is neither."""
-        for region in self._memory.regions:
+        for region in self._memory.mapped_regions:
             if region.address <= place and place + size <= region.end:
                 return self._memory.read(place, size)
         for addresses, device in self._devices.items():
@@ -408,7 +408,7 @@ class Emulation:
     def _write_own(self, access: EmulatedAccess) -> bool:
         """Write guest memory or a device of the machine itself; False if the address is neither."""
         end = access.address + access.size
-        for region in self._memory.regions:
+        for region in self._memory.mapped_regions:
             if region.address <= access.address and end <= region.end:
                 if not region.read_only:
                     self._memory.write(access.address, access.data)
