@@ -273,3 +273,34 @@ def test_another_hypervisors_file_is_refused(
     assert done.returncode == 2
     assert "kvm_x86_64" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# Says "k", waits for a character, says eight digits of its generation id, and powers off.
+SAYS_ITS_ID = bytes.fromhex(
+    "66 ba f8 03 b0 6b ee"  # mov dx, 0x3f8; out dx, 'k'
+    "66 ba fd 03 ec a8 01 74 f7"  # wait: mov dx, 0x3fd; in al, dx; test al, 1; jz wait
+    "66 ba f8 03 ec be 00 f0 0f 00 b9 08 00 00 00"  # in al, dx; mov esi, 0xff000; mov ecx, 8
+    "8a 06 24 0f 04 61 ee ff c6 e2 f5"  # next: mov al, [rsi]; and al, 15; add al, 'a'; out; inc; loop
+    "66 ba 00 06 b0 34 ee eb fe"  # mov dx, 0x600; mov al, 0x34; out dx, al; jmp $
+)
+
+
+def test_guests_that_go_on_from_one_file_have_ids_of_their_own(tmp_path: Path, file: Path) -> None:
+    kernel = flat_kernel(tmp_path / "kernel", SAYS_ITS_ID)
+    saved = run(kernel, "--memory", "16M", "--save-on", "text:k", "--save", file)
+    assert saved.returncode == 0, saved.stderr
+    ids = []
+    for options in ([], [], ["--new-id"], ["--new-id"]):
+        done = run("--restore", file, *options, typed="x")
+        assert done.returncode == 0, done.stderr
+        assert re.fullmatch("[a-p]{8}", done.stdout)
+        ids.append(done.stdout)
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+
+
+def test_a_new_id_is_for_machines_that_are_restored(tmp_path: Path) -> None:
+    kernel = flat_kernel(tmp_path / "kernel", SAYS_ITS_ID)
+    done = run(kernel, "--new-id")
+    assert done.returncode == 2
+    assert "--new-id: it is for a machine that is restored" in done.stderr

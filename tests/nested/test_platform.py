@@ -10,9 +10,7 @@ from pathlib import Path
 import boots_with_platform
 import pytest
 from requirements import require
-from vmm_arch.whp import VARIABLE
 from vmm_arch_gen.fetch.debian import Unavailable
-from whp.build import PLATFORM, libraries
 
 from nested.architecture import AMD, KERNELS
 from nested.machine import Result
@@ -51,22 +49,14 @@ class Boot:
 
     platform: str
     shows: tuple[str, ...]
-    backend: str = "kvm_x86_64"
-    cpus: int = 2
-    kernel: str = "vmlinuz"
-    cmdline: str = ""
+    cpus: int
+    kernel: str
+    cmdline: str
     until: str = ""
     """Ends the guest, if it does not end itself by a reset."""
 
 
 BOOTS = {
-    "smbios": Boot(
-        f"Platform(smbios={SMBIOS})",
-        ("SMBIOS 3.0.0 present.", "DMI: ACME Rocket, BIOS 1.2 01/01/2020", "sys_vendor: ACME",
-         "product_name: Rocket", "product_serial: 0042", "chassis_asset_tag: tag-7",
-         "product_uuid: 00112233-4455-6677-8899-aabbccddeeff", "bios_vendor: vmm-arch"),
-        cpus=1,
-    ),
     # Debian's cloud kernel does not read it; memtest86+ does, and starts the processors.
     "mp-table": Boot(
         "Platform(acpi=False, smbios=None, mp_table=True)", ("SMP: 3T (PAR)",), cpus=3,
@@ -79,17 +69,15 @@ BOOTS = {
     # The first of Debian's kernels with a driver for generation ids.
     "devices": Boot(
         "Platform(pci=PciRoot(range(0xE0000000, 0xE0200000), [range(0xD1000000, 0xD2000000)]),"
-        " generation_id=UUID(int=5))",
-        ("SPCR: console: uart,io,0x3f8,115200", "earlycon: uart0 at I/O port 0x3f8",
+        f" generation_id=UUID(int=5), smbios={SMBIOS})",
+        ("SMBIOS 3.0.0 present.", "DMI: ACME Rocket, BIOS 1.2 01/01/2020", "sys_vendor: ACME",
+         "product_name: Rocket", "product_serial: 0042", "chassis_asset_tag: tag-7",
+         "product_uuid: 00112233-4455-6677-8899-aabbccddeeff", "bios_vendor: vmm-arch",
+         "SPCR: console: uart,io,0x3f8,115200", "earlycon: uart0 at I/O port 0x3f8",
          "ECAM [mem 0xe0000000-0xe01fffff] (base 0xe0000000) for domain 0000 [bus 00-01]",
          "pci_bus 0000:00: root bus resource [mem 0xd1000000-0xd1ffffff window]",
          "PCI device 0000:00:00.0 is 0x1234:0x0001", "crng reseeded due to virtual machine fork"),
-        kernel="vmlinuz-trixie", cmdline="pci=realloc earlycon",
-    ),
-    "whp": Boot(
-        f"Platform(smbios={SMBIOS}, mp_table=True)",
-        ("DMI: ACME Rocket", "product_serial: 0042", "userspace with 2 CPUs"),
-        backend="whp_x86_64",
+        cpus=2, kernel="vmlinuz-trixie", cmdline="pci=realloc earlycon",
     ),
 }  # fmt: skip
 
@@ -101,16 +89,14 @@ def booted() -> Result:
         memtest = packaged("memtest86+", "boot/memtest86+x64.bin")
     except Unavailable as reason:
         require(False, str(reason))
-    script = [f"export {VARIABLE}=whp/{PLATFORM}"]
+    script = []
     for name, boot in BOOTS.items():
-        arguments = [boot.backend, boot.platform, str(boot.cpus), boot.kernel, boot.cmdline]
+        arguments = ["kvm_x86_64", boot.platform, str(boot.cpus), boot.kernel, boot.cmdline]
         command = shlex.join(["python3", "boots.py", *arguments, boot.until])
         script.append(f"{command} >results/{name} 2>results/{name}.errors")
     files: dict[str, bytes | Path] = {
         "vmm_arch": PRODUCT,
-        "whp": libraries(),
         "boots.py": Path(boots_with_platform.__file__),
-        "vmlinuz": stock_kernel(),
         "vmlinuz-trixie": stock_kernel("trixie"),
         "memtest": memtest,
         "initrd.img": tiny_initrd(INIT),

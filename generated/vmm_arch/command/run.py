@@ -242,6 +242,8 @@ def boot(
     saver.connect(vm, bus, cpu)
     if snapshot is not None:
         save.restore_devices(bus, snapshot, options)
+        if options.new_id:
+            cpu.renew_identity(vm)
     history = History(cpu, vm.vcpus, console.say if options.trace else None)
     console.gate.open()
     console.terminal.connect(console_line, bus.stop)

@@ -63,6 +63,12 @@ class Cpu(Protocol):
         Raises ValueError if there is no room for them.
         """
 
+    def renew_identity(self, vm: Any, /) -> None:
+        """Tell the guest of a restored machine that it is not the one that was saved.
+
+        Raises ValueError if it cannot be told.
+        """
+
     @property
     def DEVICE_OPTIONS(self) -> Mapping[str, Field]:
         """The options that add devices to the bus, with the values that they may have."""

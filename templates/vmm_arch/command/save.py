@@ -102,6 +102,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="go on with a machine that was saved, instead of booting a kernel",
     )
+    parser.add_argument(
+        "--new-id",
+        action="store_true",
+        help="with --restore: give the guest another generation id (VM Generation ID), so that it does"
+        " not draw the random numbers of others that go on from this file",
+    )
     parser.set_defaults(notified=[])  # filled in from the saved machine
 
 
@@ -113,6 +119,10 @@ def check(options: argparse.Namespace, booting: Sequence[str]) -> None:
     wrong = []
     if options.restore is None and options.kernel is None:
         wrong.append("no kernel: give one, or a saved machine with --restore")
+    if options.new_id and options.restore is None:
+        wrong.append(
+            "--new-id: it is for a machine that is restored; leave it out, or give --restore"
+        )
     if options.restore is not None:
         given = [name for name in booting if getattr(options, name, None) not in (None, "")]
         if given:

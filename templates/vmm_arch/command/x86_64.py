@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
+from uuid import uuid4
 
 from vmm_arch.boot.image import OtherProtocolError
 from vmm_arch.breakpoint import HardwareBreakpoint, On
@@ -31,16 +32,18 @@ from vmm_arch.x86_64.cpuid import hypervisor_signature, identity
 from vmm_arch.x86_64.entry import Entry, RealMode
 from vmm_arch.x86_64.linux.cmdline import linux_cmdline
 from vmm_arch.x86_64.linux.kernel import load_kernel
+from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.devices import LINES
+from vmm_arch.x86_64.platform.generation import renew_generation_id
 from vmm_arch.x86_64.platform.memory_map import HOLE
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
-from vmm_arch.x86_64.platform.resources import SERIAL_LINE, SERIAL_PORT
+from vmm_arch.x86_64.platform.resources import GENERATION_LINE, SERIAL_LINE, SERIAL_PORT
 
 DEBUG_EXIT_PORT: Final = 0xF4
 VIRTIO_START: Final = 0xD000_0000
 VIRTIO_SPACE: Final = 0x1000
 """For each device's registers: a page, so that nothing else is in it."""
-DISK_LINES: Final = range(5, LINES.stop)
+DISK_LINES: Final = [line for line in LINES[5:] if line != GENERATION_LINE]
 # mov al, 0x2a; out 0xe9, al; hlt
 _SMALL_GUEST: Final = b"\xb0\x2a\xe6\xe9\xf4"
 SMALL_GUEST_EXITS: Final = ("IoOut(port=0xe9, data=b'*', size=1)", "Halt()")
@@ -178,8 +181,14 @@ def make_bus(
 def configure_system(
     arch: Backend[AnyVcpu], vm: Machine[AnyVcpu], entry: Entry, disks: int
 ) -> None:
-    """Write what the guest finds in memory: tables that tell it of the disks as well."""
-    arch.configure_system(vm, entry, devices=_places(disks))
+    """Write what the guest finds in memory: tables that tell it of the disks and of its id as well."""
+    platform = Platform(generation_id=uuid4(), devices=_places(disks))
+    arch.configure_system(vm, entry, platform)
+
+
+def renew_identity(vm: Machine[AnyVcpu]) -> None:
+    """Give the guest another generation id."""
+    renew_generation_id(vm)
 
 
 def _places(count: int) -> list[MmioDevice]:
