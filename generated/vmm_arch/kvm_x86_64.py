@@ -39,6 +39,8 @@ from vmm_arch.abi.kvm_x86_64 import (
     GUEST_MEMFD_FLAG_INIT_SHARED,
     GUEST_MEMFD_FLAG_MMAP,
     KVM_API_VERSION,
+    KVM_CAP_COALESCED_MMIO,
+    KVM_CAP_COALESCED_PIO,
     KVM_CAP_DIRTY_LOG_RING,
     KVM_CAP_EXT_CPUID,
     KVM_CAP_GUEST_MEMFD_FLAGS,
@@ -155,6 +157,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_REG_GUEST_SSP,
     KVM_REG_SIZE_U64,
     KVM_REG_X86,
+    KVM_REGISTER_COALESCED_MMIO,
     KVM_RESET_DIRTY_RINGS,
     KVM_RUN,
     KVM_SET_CLOCK,
@@ -203,6 +206,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_SYSTEM_EVENT_RESET,
     KVM_SYSTEM_EVENT_SHUTDOWN,
     KVM_TRANSLATE,
+    KVM_UNREGISTER_COALESCED_MMIO,
     KVM_VCPU_TSC_CTRL,
     KVM_VCPU_TSC_OFFSET,
     KVM_VCPUEVENT_VALID_NMI_PENDING,
@@ -211,6 +215,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_X86_SET_MSR_FILTER,
     KVM_XEN_VCPU_GET_ATTR,
     kvm_clock_data,
+    kvm_coalesced_mmio_zone,
     kvm_cpuid2,
     kvm_cpuid_entry2,
     kvm_create_guest_memfd,
@@ -302,6 +307,7 @@ from vmm_arch.exits import (
 )
 from vmm_arch.forks import ForkLock, forks
 from vmm_arch.kvm import enter_guest, ioctl, ioctl_large
+from vmm_arch.kvm_coalesced import CollectedWrites
 from vmm_arch.kvm_dirty_ring import DIRTY_RING_SIZE, DirtyRing
 from vmm_arch.kvm_statistics import StatisticsFile, StatisticsFormat
 from vmm_arch.lazy_pages import PageSourceError
@@ -1570,6 +1576,8 @@ class Vcpu:
                 self._page[IMMEDIATE_EXIT] = 1
             if self._page[EXIT_REASON] not in NOTHING_HAPPENED:
                 self._state = EXIT_PENDING
+        if self.vm._writes is not None:
+            self.vm._writes.drain()
         if self._state == EXIT_PENDING:
             raise refusal(EXIT_PENDING, self.index)
 
@@ -1802,6 +1810,8 @@ class Vcpu:
                     if self._closing:  # maybe closed already, by the signal's handler
                         raise refusal(CLOSED, self.index) from None
                     if self._page[IMMEDIATE_EXIT]:
+                        if self.vm._writes is not None:
+                            self.vm._writes.drain()
                         self._page[IMMEDIATE_EXIT] = 0
                         self._kicks_seen = self._kicks
                         kicked = Kicked()
@@ -1814,6 +1824,8 @@ class Vcpu:
                     self._state = UNFINISHED if self._page[SYNC_DIRTY] else IDLE
                     raise kvm.refused(error, KVM_RUN, vars(abi), CAUSES) from None
 
+            if self.vm._writes is not None:
+                self.vm._writes.drain()
             reason, direction, size, port, count, at = _unpack_io(self._page, EXIT_REASON)
             if reason == KVM_EXIT_IO:
                 if direction == KVM_EXIT_IO_OUT:
@@ -2157,9 +2169,11 @@ class Vm:
         "_next_slot",
         "_slots",
         "_statistics",
+        "_writes",
         "fd",
         "_cpuid_images",
         "_cpuid_of",
+        "_coalesced",
         "_has_xcrs",
         "_known_abilities",
         "_other_state",
@@ -2198,10 +2212,14 @@ class Vm:
     """What KVM counts, once it was asked for."""
     _events: EventDescriptors[Doorbell]
     """Those that it was given."""
+    _writes: CollectedWrites | None
+    """Those that are not exits but wait to be handled."""
     _dirty_ring: bool
     """Whether written pages are reported in rings, which is quicker than in bitmaps."""
     _cpuid_images: list[Any]
     """The argument of KVM_SET_CPUID2 for each vCPU."""
+    _coalesced: list[kvm_coalesced_mmio_zone]
+    """Where writes are collected."""
     _cpuid_of: list[list[CpuidEntry]]
     """What CPUID says, for each vCPU."""
     _known_abilities: _Abilities | None
@@ -2223,6 +2241,7 @@ class Vm:
         vcpus = self._vcpu_count
         self._statistics = None
         self._events = EventDescriptors()
+        self._writes = None
         with _opened_device(self._device) as device:
             wanted = dict(CAPABILITIES)
             if self.irqchip:
@@ -2247,6 +2266,7 @@ class Vm:
             opened.callback(os.close, self.fd)
             opened.callback(self._close_statistics)
             opened.callback(self._events.close)
+            opened.callback(self._forget_writes)
             run_size = _call(device, KVM_GET_VCPU_MMAP_SIZE)
             self._has_xcrs = bool(_call(device, KVM_CHECK_EXTENSION, KVM_CAP_XCRS))
             msrs = _restorable_msrs(device)
@@ -2274,6 +2294,7 @@ class Vm:
         if any(e.function == 0xD and e.index == 0 and e.eax & XSTATE_TILE_DATA for e in self.cpuid):
             _permit_tile_data()
         self._known_abilities = None
+        self._coalesced = []
         self._cpuid_of = [for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)]
         self._cpuid_images = [_cpuid_image(entries) for entries in self._cpuid_of]
         for index in range(vcpus):
@@ -2301,6 +2322,53 @@ class Vm:
             | KVM_IOEVENTFD_FLAG_DATAMATCH * has_value,
         )
         _call(self.fd, KVM_IOEVENTFD, what)
+
+    def _coalesce_writes(
+        self,
+        addresses: Iterable[range],
+        ports: Iterable[range],
+        handle: Callable[[IoOut | MmioWrite], object],
+    ) -> None:
+        self._check_stopped()
+        zones = []
+        for places, is_port, end in ((addresses, 0, 1 << 64), (ports, 1, 1 << 16)):
+            for place in places:
+                if place.step != 1 or not place or place.start < 0 or place.stop > end:
+                    raise ValueError(
+                        f"coalesce_writes: {place} is no range of places: from 0 to {end:#x}, step 1"
+                    )
+                zone = kvm_coalesced_mmio_zone(addr=place.start, size=len(place))
+                zone.pio = is_port
+                zones.append(zone)
+        lacking = [KVM_CAP_COALESCED_PIO] if any(zone.pio for zone in zones) else []
+        page = _call(self.fd, KVM_CHECK_EXTENSION, KVM_CAP_COALESCED_MMIO)
+        if zones and not (
+            page and all(_call(self.fd, KVM_CHECK_EXTENSION, cap) for cap in lacking)
+        ):
+            raise unsupported(
+                "coalesce_writes", "this kernel does not collect them: use Linux 4.20 or newer"
+            )
+
+        def deliver(place: int, is_port: bool, data: bytes) -> None:
+            write: IoOut | MmioWrite
+            if is_port:
+                write = IoOut()
+                write.port, write.size, write.count = place, len(data), 1
+            else:
+                write = MmioWrite()
+                write.address = place
+            write.data = data
+            handle(write)
+
+        for zone in self._coalesced:
+            _call(self.fd, KVM_UNREGISTER_COALESCED_MMIO, zone)
+        self._coalesced, self._writes = [], None
+        if zones:
+            ring = self.vcpus[0]._page
+            self._writes = CollectedWrites(ring, page * PAGE_SIZE, PAGE_SIZE, deliver)
+        for zone in zones:
+            _call(self.fd, KVM_REGISTER_COALESCED_MMIO, zone)
+            self._coalesced.append(zone)
 
     def _filter_msrs(self, reads: MsrSet, writes: MsrSet, unknown: bool) -> None:
         """Give KVM the filter of MSRs that makes these accesses exits."""
@@ -2333,6 +2401,9 @@ class Vm:
         exits = kvm_enable_cap(cap=KVM_CAP_X86_USER_SPACE_MSR)
         exits.args[0] = KVM_MSR_EXIT_REASON_FILTER * bool(bitmaps) | UNKNOWN_MSRS * bool(unknown)
         _call(self.fd, KVM_ENABLE_CAP, exits)
+
+    def _forget_writes(self) -> None:
+        self._writes = None
 
     def _set_irqfd(
         self, event: int, line: int, resample: int | None = None, flags: int = 0
@@ -2669,6 +2740,33 @@ class Vm:
         Message.of(address, data)  # raises ValueError
         what = kvm_msi(address_lo=address, data=data)
         return _call(self.fd, KVM_SIGNAL_MSI, what) > 0
+
+    def coalesce_writes(
+        self,
+        addresses: Iterable[range],
+        ports: Iterable[range],
+        handle: Callable[[IoOut | MmioWrite], object],
+    ) -> None:
+        """Collect the guest's writes to places that can wait, instead of an exit each.
+
+        Those of all vCPUs are given to ``handle``, in order: in :meth:`Vcpu.run`, before it returns the
+        next exit, so that whatever a vCPU wrote before its exit was handled before; and in
+        :meth:`drain_writes`, which is for a timer, since a guest may make no exit for long. While no
+        vCPU runs, nothing is left. An exit is the write that does not lie within one of the ranges, and
+        now and then another, when the hypervisor's room is full. An exception of ``handle`` is raised
+        there; the exit, and the other writes, come with the next run.
+
+        A call replaces the former places; ``coalesce_writes((), (), handle)`` ends it. It is no part of
+        saved state. No vCPU may be running. Raises ValueError for what is no range of places, and
+        then changes nothing.
+        """
+        self._check_open()
+        self._coalesce_writes(addresses, ports, handle)
+
+    def drain_writes(self) -> int:
+        """Have collected writes handled now, in this thread, and return how many; for any thread."""
+        self._check_open()
+        return 0 if self._writes is None else self._writes.drain()
 
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
         """Choose the accesses to model-specific registers that are exits, on all vCPUs.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event, Thread, Timer, get_ident
 from time import monotonic
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.activity import Activity
 from vmm_arch.devices.bus import Bus
@@ -20,6 +20,9 @@ from vmm_arch.standstill import Standstill
 
 __all__ = ["Ending", "Reason", "serve"]
 
+
+DRAIN_PERIOD: Final = 0.02
+"""Seconds after which collected writes are handled, if the guest makes no exit before."""
 
 ExitT = TypeVar("ExitT", bound=AnyExit)
 ExitT_co = TypeVar("ExitT_co", bound=AnyExit, covariant=True)
@@ -135,6 +138,8 @@ class _Service:
         self.pause = Pause(self.runners, bus.pauses, self.ends)
         self.standstill = Standstill(self.runners, self.pause, self.all_halted, self.check_failed)
         self.halt_is_an_exit = not vm.irqchip
+        self.over = Event()
+        """Set once no vCPU runs any more."""
 
     def run(self, timeout: float | None) -> Ending:
         start = monotonic()
@@ -145,6 +150,8 @@ class _Service:
         ]
         timer = None if timeout is None else Timer(timeout, self.end, (Reason.TIMEOUT,))
         watch = None if self.halt_is_an_exit else self.standstill.thread
+        drain = self.bus.drain
+        drainer = drain and Thread(target=self.drain, args=(drain,), name="writes", daemon=True)
         with self.bus.listening(self.stopped, self.pause.kick):
             try:
                 if timer is not None:
@@ -154,6 +161,8 @@ class _Service:
                     thread.start()
                 if watch is not None:
                     watch.start()
+                if drainer is not None:
+                    drainer.start()
                 self.drive(first)
                 # Not join(): before Python 3.13, after a signal has interrupted it, the thread
                 # counts as ended and the next join() returns at once (CPython issue 90882).
@@ -167,7 +176,8 @@ class _Service:
                 if timer is not None:
                     timer.cancel()
                 self.standstill.stop()
-                for ending in (*threads, timer, watch):
+                self.over.set()
+                for ending in (*threads, timer, watch, drainer):
                     if ending is not None and ending.ident is not None:
                         ending.join()
         if self.errors:
@@ -243,6 +253,16 @@ class _Service:
     def all_halted(self) -> None:
         """End a guest in which no vCPU can wake another."""
         self.end(Reason.HALTED, None, "every vCPU is halted with interrupts off")
+
+    def drain(self, drain: Callable[[], object]) -> None:
+        """Have collected writes handled now and then, since a guest may make no exit for long."""
+        try:
+            while not self.over.wait(DRAIN_PERIOD):
+                drain()
+        except BaseException as error:
+            error.add_note("This happened while handling writes that the hypervisor had collected.")
+            self.errors.append(error)
+            self.end(Reason.FAILED)
 
     def check_failed(self, error: BaseException) -> None:
         """Have serve() raise an exception of the standstill check."""

@@ -521,6 +521,7 @@ UNSUPPORTED: Final[Mapping[str, str]] = {
     "remove_ioeventfd": "Windows has no event descriptors that a selector can wait for: writes are exits",
     "add_irqfd": "the platform has no interrupt lines: use set_irq_line()",
     "remove_irqfd": "the platform has no interrupt lines: use set_irq_line()",
+    "coalesce_writes": "the platform collects no writes: each is an exit",
 }
 """The operations that this hypervisor does not support, with the reason that they raise."""
 MACHINES_PER_PROCESS: Final[int | None] = 1
@@ -2572,6 +2573,33 @@ class Vm:
             raise without_irqchip("signal_msi")
         self._deliver(Message.of(address, data).redirection_entry)
         return True
+
+    def coalesce_writes(
+        self,
+        addresses: Iterable[range],
+        ports: Iterable[range],
+        handle: Callable[[IoOut | MmioWrite], object],
+    ) -> None:
+        """Collect the guest's writes to places that can wait, instead of an exit each.
+
+        Those of all vCPUs are given to ``handle``, in order: in :meth:`Vcpu.run`, before it returns the
+        next exit, so that whatever a vCPU wrote before its exit was handled before; and in
+        :meth:`drain_writes`, which is for a timer, since a guest may make no exit for long. While no
+        vCPU runs, nothing is left. An exit is the write that does not lie within one of the ranges, and
+        now and then another, when the hypervisor's room is full. An exception of ``handle`` is raised
+        there; the exit, and the other writes, come with the next run.
+
+        A call replaces the former places; ``coalesce_writes((), (), handle)`` ends it. It is no part of
+        saved state. No vCPU may be running. Raises ValueError for what is no range of places, and
+        then changes nothing.
+        """
+        self._check_open()
+        raise unsupported("coalesce_writes", "the platform collects no writes: each is an exit")
+
+    def drain_writes(self) -> int:
+        """Have collected writes handled now, in this thread, and return how many; for any thread."""
+        self._check_open()
+        return 0
 
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
         """Choose the accesses to model-specific registers that are exits, on all vCPUs.

@@ -28,6 +28,7 @@ from vmm_arch_gen.generate.ctypes_records import CtypesRecord
 from vmm_arch_gen.generate.generate import MOST_PROCESSES
 from vmm_arch_gen.project import project
 from vmm_arch_gen.targets import load_targets
+from writes import writing
 
 GENERATOR = [sys.executable, "-m", "vmm_arch_gen"]
 
@@ -192,6 +193,7 @@ def main() -> None:
     print(f"{'':52}   median  minimum      ({os.cpu_count()} cores)")
     for measure in (
         arch_functions,
+        writing,
         resetting,
         adding,
         forks,

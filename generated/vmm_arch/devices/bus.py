@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import get_ident
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 from vmm_arch.devices.state import StatefulDevice, problems
 from vmm_arch.ending import Reason
-from vmm_arch.errors import StateError
+from vmm_arch.errors import HypervisorUnavailableError, StateError
 from vmm_arch.exits import AnyExit, MmioRead, MmioWrite
 
 ADDRESSES = range(1 << 64)
@@ -36,7 +36,9 @@ class Device(Protocol):
     Values are unsigned and little-endian: the byte at ``offset`` is the lowest one. An access
     begins in the device's range; a wide one may reach beyond its end. Each vCPU calls from its own
     thread, so a device with state needs a lock. One that is to be saved with its machine has what
-    :class:`~vmm_arch.devices.state.StatefulDevice` has, too.
+    :class:`~vmm_arch.devices.state.StatefulDevice` has, too. A device whose writes to some offsets
+    can wait until the guest's next other access, because the guest cannot see earlier what they do,
+    lists them in an attribute ``DEFERRABLE``: see :meth:`Bus.coalesce`.
     """
 
     def read(self, offset: int, size: int) -> int:
@@ -49,8 +51,19 @@ class Device(Protocol):
 Read: TypeAlias = Callable[[int, int], int]
 Write: TypeAlias = Callable[[int, int, int], None]
 Listener: TypeAlias = Callable[[Reason, int | None, int], object]
+Coalesce: TypeAlias = Callable[[Iterable[range], Iterable[range], Callable[[Any], object]], object]
 Routes: TypeAlias = Mapping[type, Callable[[Any, Any], bool]]
 """For each class of accesses the bus's method that hands one on; it returns whether it could."""
+
+
+class CoalescingMachine(Protocol):
+    """What :meth:`Bus.coalesce` needs of a machine."""
+
+    @property
+    def coalesce_writes(self) -> Coalesce:
+        """Collect writes to addresses, and to the numbers of the CPU's other space, for a function."""
+
+    def drain_writes(self) -> int: ...
 
 
 class Space:
@@ -61,6 +74,8 @@ class Space:
         self._what = what
         self._numbers = numbers
         self._attached: list[tuple[range, Device]] = []
+        self.deferred: list[range] = []
+        """Where nothing is attached, and writes can wait."""
 
     def claim(self, new: range, device: Device) -> None:
         """Record what is attached where; raises ValueError if the range is not free."""
@@ -75,6 +90,14 @@ class Space:
                 other = f"{type(neighbour).__name__} at {_interval(old)}"
                 raise ValueError(f"{place} overlaps {other}; move or shrink one of them")
         self._attached.append((new, device))
+
+    def deferrable(self) -> list[range]:
+        """Where writes can wait."""
+        return self.deferred + [
+            range(numbers.start + offset, numbers.start + offset + 1)
+            for numbers, device in self._attached
+            for offset in getattr(device, "DEFERRABLE", ())
+        ]
 
     def devices(self) -> Iterator[tuple[str, Device]]:
         """Each device with its name: its class and its place."""
@@ -103,6 +126,8 @@ class Bus:
         self._request: tuple[Reason, int | None, int] | None = None
         self._listener: Listener | None = None
         self._pauser: Callable[[], object] | None = None
+        self.drain: Callable[[], object] | None = None
+        """Has collected writes handled, if :meth:`coalesce` has some collected; for ``serve()``."""
         self.pauses: deque[Callable[[], object]] = deque()
         """What is to be called while no vCPU runs; for ``serve()``, which takes them out."""
 
@@ -155,6 +180,24 @@ class Bus:
                 exit.complete(read(address - start, size) & (1 << 8 * size) - 1)
                 return True
         return False
+
+    def coalesce(self, vm: CoalescingMachine) -> bool:
+        """Have the hypervisor collect the writes that devices marked as ``DEFERRABLE``.
+
+        They are no exits then, and reach their devices, in order, before anything else that the guest
+        does afterwards, or by ``serve()`` within hundredths of a second. Call it once the devices are
+        attached. Returns False, and each write remains an exit, if no device has marked any, or the
+        hypervisor cannot.
+        """
+        addresses, *others = (space.deferrable() for space in self._spaces)
+        if not addresses and not any(others):
+            return False
+        try:
+            vm.coalesce_writes(addresses, others[0] if others else (), self.handle)
+        except HypervisorUnavailableError:
+            return False
+        self.drain = vm.drain_writes
+        return True
 
     _ROUTES: ClassVar[Routes] = {MmioRead: _read_memory, MmioWrite: _write_memory}
 

@@ -19,6 +19,7 @@ from vmm_arch.activity import Activity
 from vmm_arch.backing import File, HugePages
 from vmm_arch.breakpoint import HardwareBreakpoint
 from vmm_arch.devices.description import MmioDevice
+from vmm_arch.exits import MmioWrite
 from vmm_arch.lazy_pages import PageSource
 from vmm_arch.memory import Region
 from vmm_arch.protocols.x86_64_records import Fpu, Lapic, Regs, Segment, Sregs, Table
@@ -30,7 +31,7 @@ from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.doorbell import Doorbell
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.events import Events
-from vmm_arch.x86_64.exits import Exit
+from vmm_arch.x86_64.exits import Exit, IoOut
 from vmm_arch.x86_64.msr_exits import MsrSet
 from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
@@ -321,6 +322,29 @@ class Vm(Protocol[VcpuT_co]):
         interrupt remapping (SDM volume 3, 11.11): the destination's APIC id, and the vector. On WHP,
         which does not tell, the result is True. Raises ValueError for an address of no local APIC.
         """
+
+    def coalesce_writes(
+        self,
+        addresses: Iterable[range],
+        ports: Iterable[range],
+        handle: Callable[[IoOut | MmioWrite], object],
+    ) -> None:
+        """Collect the guest's writes to places that can wait, instead of an exit each.
+
+        Those of all vCPUs are given to ``handle``, in order: in :meth:`Vcpu.run`, before it returns the
+        next exit, so that whatever a vCPU wrote before its exit was handled before; and in
+        :meth:`drain_writes`, which is for a timer, since a guest may make no exit for long. While no
+        vCPU runs, nothing is left. An exit is the write that does not lie within one of the ranges, and
+        now and then another, when the hypervisor's room is full. An exception of ``handle`` is raised
+        there; the exit, and the other writes, come with the next run.
+
+        A call replaces the former places; ``coalesce_writes((), (), handle)`` ends it. It is no part of
+        saved state. No vCPU may be running. Raises ValueError for what is no range of places, and
+        then changes nothing.
+        """
+
+    def drain_writes(self) -> int:
+        """Have collected writes handled now, in this thread, and return how many; for any thread."""
 
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
         """Choose the accesses to model-specific registers that are exits, on all vCPUs.

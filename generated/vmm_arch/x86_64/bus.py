@@ -47,6 +47,10 @@ class Bus(bus.Bus):
         for offset, port in enumerate(ports):
             self._ports[port] = offset, device.read, device.write
 
+    def defer_ports(self, ports: range) -> None:
+        """Let :meth:`coalesce` collect writes to ports that nothing listens to, such as 0x80."""
+        self._claimed_ports.deferred.append(ports)
+
     def _write_port(self, exit: IoOut) -> bool:
         found = self._ports.get(exit.port)
         if found is None:

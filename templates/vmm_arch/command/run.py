@@ -239,6 +239,8 @@ def boot(
 
     bus, console_line = cpu.make_bus(vm, write, options, opened)
     saver.connect(vm, bus, cpu)
+    if not options.trace:  # which is to show every access
+        bus.coalesce(vm)
     if snapshot is not None:
         save.restore_devices(bus, snapshot, options)
         if options.new_id:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import RLock
 from typing import Any, ClassVar
 
@@ -82,6 +82,8 @@ class Serial16550:
         "divisor": Number(16),
     }
     """Its attributes, with an underscore before the name."""
+    DEFERRABLE: ClassVar[Sequence[int]] = (THR,)
+    """A character may wait: whether it was sent is seen only in other registers."""
 
     def __init__(
         self,

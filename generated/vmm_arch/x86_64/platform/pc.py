@@ -7,7 +7,7 @@ Devices that can end the guest take ``bus.stop``.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 
 from vmm_arch.devices.state import Bytes, Fields, Number, Stateless, check
@@ -18,6 +18,7 @@ from vmm_arch.x86_64.platform.acpi import SLEEP_TYPE_OFF
 from vmm_arch.x86_64.platform.resources import (
     CMOS_DATA_PORT,
     CMOS_INDEX_PORT,
+    DELAY_PORTS,
     I8042_COMMAND_PORT,
     PANIC_PORT,
     PIT_PORTS,
@@ -49,6 +50,7 @@ def attach_pc_devices(
     def reset(reason: Reason) -> None:
         bus.stop(Reason.PANIC if memory is not None and panicked(memory) else reason)
 
+    bus.defer_ports(DELAY_PORTS)
     bus.attach_ports(PIT_PORTS, AbsentPit())
     bus.attach_ports(range(CMOS_INDEX_PORT, CMOS_DATA_PORT + 1), Cmos(now))
     bus.attach_ports(range(I8042_COMMAND_PORT, I8042_COMMAND_PORT + 1), AbsentI8042(reset))
@@ -88,6 +90,8 @@ class Cmos:
     DIVIDER_AND_RATE = 0x26
     """32,768 Hz and 1,024 periodic interrupts a second, as left by firmware."""
     STATE: ClassVar[Fields] = {"index": Number(7), "memory": Bytes(128, 128)}
+    DEFERRABLE: ClassVar[Sequence[int]] = (0,)
+    """The index, which matters to the data port only."""
 
     def __init__(self, now: Callable[[], time.struct_time] = time.gmtime) -> None:
         self._now = now

@@ -15,6 +15,8 @@ SERIAL_PORT: Final = 0x3F8
 SERIAL_LINE: Final = 4
 PIT_PORTS: Final = range(0x40, 0x44)
 I8042_COMMAND_PORT: Final = 0x64
+DELAY_PORTS: Final = range(0x80, 0x81)
+"""Where firmware writes what it is doing, and Linux to let time pass: nothing is there."""
 CMOS_INDEX_PORT: Final = 0x70
 CMOS_DATA_PORT: Final = 0x71
 PANIC_PORT: Final = 0x505
