@@ -266,6 +266,7 @@ from vmm_arch.snapshot.pool import MachinePool
 from vmm_arch.snapshot.reset import ResetCalls, ResetPlan, reset_machine
 from vmm_arch.snapshot.snapshot import MachineSnapshot
 from vmm_arch.state import SavedMachineState, SavedState, StateSink
+from vmm_arch.state_clocks import caught_up, check_time
 from vmm_arch.state_difference import Diff, Difference
 from vmm_arch.state_forms import NumbersForm, SequenceForm
 from vmm_arch.state_restore import Refusals, restore
@@ -2494,10 +2495,10 @@ class Vm:
             if vcpu._state:
                 vcpu._complete_pending()
 
-    def _restore_known(self, state: VmState) -> None:
+    def _restore_known(self, state: VmState, catch_up: bool) -> None:
         """Write a state that a machine made alike has taken and shown; the machine is new."""
         refusals = Refusals()
-        _write_vm(self, state, refusals)
+        _write_vm(self, _caught_up(self, state) if catch_up else state, refusals)
         if refusals.problems:
             raise StateError("restore", refusals.problems)
         for vcpu in self.vcpus:
@@ -2709,21 +2710,27 @@ class Vm:
         self._complete_all()
         return _read_vm(self)
 
-    def restore(self, state: SavedState) -> None:
+    def restore(self, state: SavedState, *, catch_up: bool = False) -> None:
         """Write the state of a machine, in an order that fits, and check that it is there.
 
         Restore guest memory before. As with a vCPU, StateError leaves the machine as it was. The
-        guest's clocks continue from their saved values.
+        guest's clocks, its time stamp counters and the hypervisor's own, continue from their saved
+        values; with ``catch_up`` they are as if the machine had not stood still, by the host's real
+        time (exact to about the milliseconds that restoring takes), which jumps for the guest.
+        Raises StateError if the state does not say when it was saved, as old ones do not.
         """
         self._check_open()
         if not isinstance(state, VmState):
             raise TypeError(f"expected VmState, got {type(state).__name__}")
+        if catch_up:
+            check_time(state)
         self._check_stopped()
         restore(
             state,
             partial(_read_vm, self),
             self._discard_all,
             partial(_write_vm, self),
+            partial(_caught_up, self, state) if catch_up else None,
         )
         for vcpu in self.vcpus:
             vcpu._fresh = False
@@ -3757,7 +3764,7 @@ def _read_vm(vm: Vm) -> VmState:
     if platform.has("WHvSuspendPartitionTime"):
         counters = _read_counters(vm)
     vcpus = [_read_vcpu(vcpu) for vcpu in vm.vcpus]
-    return VmState({"ioapic": ioapic, "counters": counters}, vcpus)
+    return VmState({"ioapic": ioapic, "counters": counters}, vcpus, time.time_ns())
 
 
 def _write_vm(vm: Vm, state: VmState, refusals: Refusals) -> None:
@@ -3775,6 +3782,23 @@ def _write_vm(vm: Vm, state: VmState, refusals: Refusals) -> None:
     if counters is not None:
         with refusals:
             _restore_counters(vm, counters)
+
+
+def _caught_up(vm: Vm, state: VmState) -> VmState:
+    """The state with clocks that have advanced by the time since it was saved."""
+    return caught_up(
+        state,
+        {
+            "counters": {
+                "tsc": vm.vcpus[0].get_tsc_khz(),
+            },
+        },
+        {
+            "tsc": {
+                "tsc": vm.vcpus[0].get_tsc_khz(),
+            },
+        },
+    )
 
 
 def _prepare_vcpu(vcpu: Vcpu, state: VcpuState, left_out: frozenset[str]) -> dict[str, Any]:

@@ -298,20 +298,24 @@ class SavedState:
 class SavedMachineState(SavedState):
     """The state of a machine: of all its vCPUs, and of what they share. Memory is not part of it."""
 
-    __slots__ = ("vcpus",)
+    __slots__ = ("saved_at", "vcpus")
     _vcpu: ClassVar[type[SavedState]]
 
-    def __init__(self, saved: Mapping[str, Any], vcpus: Iterable[Any]) -> None:
+    def __init__(
+        self, saved: Mapping[str, Any], vcpus: Iterable[Any], saved_at: int | None = None
+    ) -> None:
         super().__init__(saved)
+        self.saved_at = saved_at
+        """The host's real time then, in nanoseconds since 1970; None if that is not known."""
         self.vcpus: tuple[Any, ...] = tuple(vcpus)
         """The states of the vCPUs by their index."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         kind, arguments = super().__reduce__()
-        return kind, (*arguments, self.vcpus)
+        return kind, (*arguments, self.vcpus, self.saved_at)
 
     def _with(self, saved: Mapping[str, Any]) -> Any:
-        return type(self)(saved, self.vcpus)
+        return type(self)(saved, self.vcpus, self.saved_at)
 
     def _differences(self, other: SavedState, *, with_live: bool = True) -> Iterator[Difference]:
         assert isinstance(other, SavedMachineState)
@@ -345,7 +349,8 @@ class SavedMachineState(SavedState):
         return "\n".join([super().__str__(), *texts])
 
     def _as_data(self) -> dict[str, Any]:
-        return super()._as_data() | {"vcpus": [vcpu._as_data() for vcpu in self.vcpus]}
+        known = {} if self.saved_at is None else {"saved_at": self.saved_at}
+        return super()._as_data() | known | {"vcpus": [vcpu._as_data() for vcpu in self.vcpus]}
 
     @classmethod
     def _of(cls, saved: Mapping[str, Any], data: Any, problems: list[str]) -> Any:
@@ -353,16 +358,19 @@ class SavedMachineState(SavedState):
         if not isinstance(given, list):
             problems.append("vcpus: missing or not a list")
             return None
+        saved_at = data.get("saved_at")  # which states of older versions do not say
+        if saved_at is not None and (type(saved_at) is not int or not 0 <= saved_at < 1 << 63):
+            problems.append("saved_at: not a number of nanoseconds since 1970")
         vcpus = []
         for index, of_vcpu in enumerate(given):
             wrong: list[str] = []
             vcpus.append(cls._vcpu._from_data(of_vcpu, wrong))
             problems += (f"vCPU {index}: {problem}" for problem in wrong)
-        return None if problems else cls(saved, vcpus)
+        return None if problems else cls(saved, vcpus, saved_at)
 
     @classmethod
     def _keys(cls) -> tuple[str, ...]:
-        return ("sinks", "vcpus")
+        return ("sinks", "saved_at", "vcpus")
 
 
 def _made(sink: str, form: Form, given: Any, problems: list[str]) -> Any:

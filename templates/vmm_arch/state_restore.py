@@ -31,10 +31,12 @@ def restore(
     read: Callable[[], Any],
     discard_pending: Callable[[], object],
     write: Callable[[Any, Refusals], object],
+    advanced: Callable[[], Any] | None = None,
 ) -> None:
     """Restore a state, and check that it is there; or put the former one back and raise StateError.
 
-    ``discard_pending`` is called before the first write.
+    ``discard_pending`` is called before the first write. ``advanced`` returns what is written instead
+    of the state: the same with clocks that have caught up by then.
     """
     if unfit := state.unfit_for(read()):
         raise StateError("restore", unfit)
@@ -42,7 +44,7 @@ def restore(
     former = read()
     refusals = Refusals()
     try:
-        write(state, refusals)
+        write(state if advanced is None else advanced(), refusals)
         problems = refusals.problems
         if not problems:
             found = state._differences(read(), with_live=False)

@@ -82,8 +82,8 @@ def test_a_guest_goes_on_in_another_process(
     assert (
         "vmm-arch: saved by vCPU 0 after" in saved.stderr or "vmm-arch: saved after" in saved.stderr
     )
-    for _ in range(2):
-        restored = run("--restore", file, *on, typed="e\n")
+    for clocks in ([], ["--catch-up"]):
+        restored = run("--restore", file, *on, *clocks, typed="e\n")
         assert (restored.returncode, restored.stdout) == (0, "345"), restored.stderr
         assert "power off by vCPU 0" in restored.stderr
 
@@ -202,6 +202,7 @@ def test_what_cannot_be_written_is_said(kernel: list[object], tmp_path: Path) ->
     ("arguments", "complaints"),
     [
         ([], ["no kernel: give one, or a saved machine with --restore"]),
+        (["k", "--catch-up"], ["--catch-up: no saved machine; give one with --restore"]),
         (
             ["k", "--restore", "f", "--cpus", "2", "--memory", "1G", "--protocol", "linux"],
             ["--restore: the saved machine has its own KERNEL, --memory, --cpus, --protocol;"],

@@ -854,3 +854,77 @@ def test_a_text_with_former_names_is_read(arch: AnyBackend, memory: GuestMemory)
         wrong = text.replace(f'"{name}"', f'"{number.swapcase()}"')
         with pytest.raises(StateError, match="has no such element"):
             arch.VcpuState.from_json(wrong)
+
+
+# Clocks
+
+
+def test_clocks_catch_up_if_they_shall(arch: AnyBackend, memory: GuestMemory) -> None:
+    """By the time since the save, as far as that goes, and not unless it is asked for."""
+    hour = 3600
+    with arch.Vm(memory, vcpus=2, irqchip=True) as vm:
+        second = vm.vcpus[0].get_tsc_khz() * 1000
+        saved = arch.VmState.from_json(vm.save().to_json())
+        long_ago = saved_at(arch, saved, saved.saved_at - hour * 10**9)
+        written = vars(arch)["_caught_up"](vm, long_ago)  # hosts may ignore counters' values
+        assert written == long_ago
+        for one, other in zip(long_ago.vcpus, written.vcpus, strict=True):
+            assert hour * second <= other["tsc"] - one["tsc"] < 2 * hour * second
+        for catch_up, passed in ((False, 0), (True, hour)):
+            vm.restore(long_ago, catch_up=catch_up)
+            found = vm.save()
+            assert found == long_ago
+            if "clock.clock" in saved.elements:
+                moved = found["clock.clock"] - long_ago["clock.clock"]
+                assert passed * 10**9 <= moved < (passed + hour // 2) * 10**9
+
+
+def test_clocks_do_not_go_back(arch: AnyBackend, memory: GuestMemory) -> None:
+    """If the host's clock was set back in between."""
+    with arch.Vm(memory) as vm:
+        state = saved_at(arch, vm.save(), 1 << 62)
+        written = vars(arch)["_caught_up"](vm, state)
+        assert written.to_json() == state.to_json()
+        vm.restore(state, catch_up=True)
+
+
+def test_clocks_of_a_state_without_a_time_do_not_catch_up(
+    arch: AnyBackend, memory: GuestMemory
+) -> None:
+    with arch.Vm(memory) as vm:
+        state = saved_at(arch, vm.save(), None)
+        assert state.saved_at is None
+        vm.restore(state)
+        with pytest.raises(StateError, match="does not say when it was saved"):
+            vm.restore(state, catch_up=True)
+
+
+@pytest.mark.parametrize("wrong", ["2026", True, -1, 1 << 63, 1.5])
+def test_a_wrong_time_is_refused(arch: AnyBackend, memory: GuestMemory, wrong: object) -> None:
+    with arch.Vm(memory) as vm:
+        saved = vm.save()
+    with pytest.raises(StateError, match="saved_at: not a number of nanoseconds since 1970"):
+        saved_at(arch, saved, wrong)
+
+
+def test_forks_catch_up(arch: AnyBackend, memory: GuestMemory) -> None:
+    """The first one, and those that are only given what it has taken."""
+    with arch.Vm(memory) as vm:
+        snapshot = vm.take_snapshot()
+    with snapshot:
+        snapshot.state = saved_at(arch, snapshot.state, snapshot.state.saved_at - 10**12)
+        for _ in range(2):
+            with snapshot.fork(catch_up=True) as vm:
+                found = vm.save()
+                if "clock.clock" in found.elements:
+                    assert found["clock.clock"] - snapshot.state["clock.clock"] >= 10**12
+        snapshot.state = saved_at(arch, snapshot.state, None)
+        with pytest.raises(StateError, match="does not say when it was saved"):
+            snapshot.fork(catch_up=True)
+
+
+def saved_at(arch: AnyBackend, state: Any, time: object) -> Any:
+    """A state that says to be of another time."""
+    data = json.loads(state.to_json())
+    data["saved_at"] = time
+    return arch.VmState.from_json(json.dumps(data))

@@ -109,6 +109,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --restore: give the guest another generation id (VM Generation ID), so that it does"
         " not draw the random numbers of others that go on from this file",
     )
+    parser.add_argument(
+        "--catch-up",
+        action="store_true",
+        help="with --restore: the guest's clocks advance by the time since the save, as if it had run on"
+        " (default: they go on where they were)",
+    )
     parser.set_defaults(notified=[])  # filled in from the saved machine
 
 
@@ -129,6 +135,8 @@ def check(options: argparse.Namespace, booting: Sequence[str]) -> None:
         if given:
             names = ", ".join("KERNEL" if name == "kernel" else f"--{name}" for name in given)
             wrong.append(f"--restore: the saved machine has its own {names}; leave that out")
+    elif options.catch_up:
+        wrong.append("--catch-up: no saved machine; give one with --restore")
     if options.save is None and options.save_on:
         wrong.append("--save-on: no file; give one with --save")
     if options.save is not None:

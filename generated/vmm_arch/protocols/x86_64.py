@@ -426,11 +426,14 @@ class Vm(Protocol[VcpuT_co]):
         No vCPU may be running, and none may wait for an answer. Guest memory is not part of it.
         """
 
-    def restore(self, state: SavedState) -> None:
+    def restore(self, state: SavedState, *, catch_up: bool = False) -> None:
         """Write the state of a machine, in an order that fits, and check that it is there.
 
         Restore guest memory before. As with a vCPU, StateError leaves the machine as it was. The
-        guest's clocks continue from their saved values.
+        guest's clocks, its time stamp counters and the hypervisor's own, continue from their saved
+        values; with ``catch_up`` they are as if the machine had not stood still, by the host's real
+        time (exact to about the milliseconds that restoring takes), which jumps for the guest.
+        Raises StateError if the state does not say when it was saved, as old ones do not.
         """
 
     def take_snapshot(

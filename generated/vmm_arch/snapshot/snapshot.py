@@ -219,6 +219,7 @@ class MachineSnapshot:
     def fork(
         self,
         *,
+        catch_up: bool = False,
         track_dirty: bool | None = None,
         device: int | None = None,
         prepare: Callable[[Any], object] | None = None,
@@ -229,7 +230,8 @@ class MachineSnapshot:
         machine is compared with the state; those after it are only given it. What the
         snapshot does not have is made again by the caller: devices, and what ``prepare`` did.
         ``track_dirty`` is as in the machine that the snapshot came from unless it is given;
-        ``device`` and ``prepare`` are those of ``Vm``.
+        ``device`` and ``prepare`` are those of ``Vm``. The guest's clocks go on where they were, or
+        with ``catch_up`` by the real time since, as in ``Vm.restore``.
 
         Raises StateError if this host cannot have the state, HypervisorError, OSError.
         """
@@ -255,9 +257,9 @@ class MachineSnapshot:
             if vm._written is not None:
                 vm._written.begin(self)
             if self._was_taken and prepare is None:
-                vm._restore_known(self.state)
+                vm._restore_known(self.state, catch_up)
             else:
-                vm.restore(self.state)
+                vm.restore(self.state, catch_up=catch_up)
                 self._was_taken = self._was_taken or prepare is None
         except BaseException:
             vm.close()

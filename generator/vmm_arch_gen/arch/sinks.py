@@ -32,6 +32,11 @@ _ENTRIES = {
         '"bytearray(fpu)", what that macro is given, laid out once; None to skip it',
     ),
     "kind": (False, '"clock", which a reset lets run on unless it is asked for'),
+    "ticks": (
+        False,
+        '{"tsc": "vm.vcpus[0].get_tsc_khz()"}, by elements that are clocks how far each counts in'
+        " a millisecond",
+    ),
     "of": (False, '"machine", if it is not a vCPU\'s'),
     "saved": (False, '"kvm_sregs2", the record that is read, if not the constructor'),
     "form": (False, '"MsrForm()", what takes apart what is read, if it is not a record'),
@@ -95,6 +100,8 @@ class Sink:
     """An expression for what ``resets`` is given, if not what was read; None in it is for nothing."""
     is_clock: bool
     """Whether a reset lets it run on unless it is asked for."""
+    ticks: Mapping[str, str]
+    """By elements that are clocks, expressions for how far each counts in a millisecond."""
     saved: str | None
     """The record that is read."""
     form: str | None
@@ -204,7 +211,7 @@ def _wrong_entries(table: Table, name: str) -> list[Problem]:
 
 def _well_formed(key: str, value: object) -> bool:
     match key, value:
-        case "fixed", Mapping():
+        case "fixed" | "ticks", Mapping():
             return all(isinstance(text, str) and _expression(text) for text in value.values())
         case "composites", Mapping():
             return all(_layout(row) is not None for row in value.values())
@@ -264,6 +271,7 @@ def _sink(table: Table, name: str, order: int, row: Mapping[str, object]) -> Sin
         needs_no_reset=reason.reason if isinstance(reason, Unsupported) else "",
         prepares=text("prepares"),
         is_clock=row.get("kind") == "clock",
+        ticks={name: str(rate) for name, rate in _entries(row.get("ticks")).items()},
         saved=text("saved") or (None if text("form") else record),
         form=text("form"),
         inside=text("inside") or "",

@@ -82,12 +82,16 @@ class WholeState:
                     '    raise TypeError(f"expected Snapshot, got {type(snapshot).__name__}")\n'
                     f"reset_machine(self, snapshot, {clocks}, frozenset(unchanged), _RESET_CALLS)"
                 )
+        # Whether the clocks catch up is an argument as well.
+        _, _, catch_up = self._contract.operations[macro].parameters
         return (
             "if not isinstance(state, VmState):\n"
             '    raise TypeError(f"expected VmState, got {type(state).__name__}")\n'
+            f"if {catch_up}:\n    check_time(state)\n"
             "self._check_stopped()\n"
             "restore(\n    state,\n    partial(_read_vm, self),\n    self._discard_all,"
-            "\n    partial(_write_vm, self),\n)\n"
+            "\n    partial(_write_vm, self),"
+            f"\n    partial(_caught_up, self, state) if {catch_up} else None,\n)\n"
             "for vcpu in self.vcpus:\n    vcpu._fresh = False"
         )
 
@@ -120,6 +124,8 @@ class WholeState:
         texts = [
             text for scope in self.scopes() for text in (self._read(scope), self._write(scope))
         ]
+        if "machine" in self.scopes():
+            texts.append(self._caught_up())
         if "reset_to" in self._contract.operations and "machine" in self.scopes():
             for scope in _SCOPES:
                 texts += [self._prepare(scope), self._reset(scope)]
@@ -212,7 +218,7 @@ class WholeState:
             lines.append(indent(text, "    "))
         table = [sink for sink in self._hypervisor.of(scope) if sink in read]
         saved = ", ".join(f"{_quoted(sink.name)}: {sink.variable}" for sink in table)
-        more = "" if scope == "vcpu" else ", vcpus"
+        more = "" if scope == "vcpu" else ", vcpus, time.time_ns()"
         return "\n".join([*lines, f"    return {state}({{{saved}}}{more})"])
 
     def _write(self, scope: str) -> str:
@@ -240,6 +246,23 @@ class WholeState:
                 within, text = f"    {within}", indent(text, "    ")
             lines += [f"    {within}", indent(text, "        ")]
         return "\n".join(lines)
+
+    def _caught_up(self) -> str:
+        of_machine, of_vcpus = (
+            "".join(
+                f"{_quoted(sink.name)}: {{"
+                + "".join(f"{_quoted(name)}: {rate}, " for name, rate in sink.ticks.items())
+                + "}, "
+                for sink in self._hypervisor.of(scope)
+                if sink.ticks
+            )
+            for scope in ("machine", "vcpu")
+        )
+        return (
+            "def _caught_up(vm: Vm, state: VmState) -> VmState:\n"
+            '    """The state with clocks that have advanced by the time since it was saved."""\n'
+            f"    return caught_up(state, {{{of_machine}}}, {{{of_vcpus}}})"
+        )
 
     def _prepare(self, scope: str) -> str:
         owner, state = _SCOPES[scope]

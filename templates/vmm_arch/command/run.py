@@ -227,7 +227,7 @@ def boot(
         vm = new_machine(options, stack, console)
     else:
         snapshot = stack.enter_context(save.load(arch, options, cpu))
-        vm = stack.enter_context(snapshot.fork())
+        vm = stack.enter_context(snapshot.fork(catch_up=options.catch_up))
     if options.single_step:
         vm.vcpus[0].step(True)
 

@@ -29,6 +29,7 @@ SINKS = {
         "variable": "tsc",
         "running": ("tsc", "tsc_offset"),
         "kind": "clock",
+        "ticks": {"tsc": 'state.vcpus[0]["tsc_khz"]'},
         "when": "_abilities(vcpu.vm).tsc_offset",
         "calls": ("KVM_GET_DEVICE_ATTR", "KVM_SET_DEVICE_ATTR"),
     },
@@ -232,6 +233,7 @@ SINKS = {
         "variable": "clock",
         "running": ("clock.*",),
         "kind": "clock",
+        "ticks": {"clock.clock": "1_000_000"},
         "calls": ("KVM_GET_CLOCK", "KVM_SET_CLOCK"),
     },
 }

@@ -97,6 +97,7 @@ SINKS = {
         "variable": "tsc",
         "running": ("tsc",),
         "kind": "clock",
+        "ticks": {"tsc": "vm.vcpus[0].get_tsc_khz()"},
     },
     "deadline": {
         "reads": "read_deadline",
@@ -125,6 +126,7 @@ SINKS = {
         "variable": "counters",
         "running": ("tsc*",),
         "kind": "clock",
+        "ticks": {"tsc": "vm.vcpus[0].get_tsc_khz()"},
         "when": 'platform.has("WHvSuspendPartitionTime")',
     },
 }
