@@ -76,6 +76,11 @@ def test_two_elements_in_one_slot(tmp_path: Path, paths: Project) -> None:
         ),
         (
             '"variable": "regs"',
+            '"variable": "regs", "ticks": {"tsc": "1 +"}',
+            "SINKS: the ticks of regs is {'tsc': '1 +'}; write, for example, {\"tsc\": ",
+        ),
+        (
+            '"variable": "regs"',
             '"variable": "regs", "resets": "reset it"',
             "SINKS: the resets of regs is 'reset it'; write, for example, \"reset_regs\", ",
         ),
