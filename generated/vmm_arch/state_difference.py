@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from vmm_arch.state_forms import Part
+
 _LONG: Final = 128
 """Bits of the longest value that is printed whole."""
 
@@ -48,6 +50,28 @@ class Difference:
 
     def __repr__(self) -> str:
         return f"<Difference {self}>"
+
+
+def split(value: int, parts: Mapping[str, Part]) -> tuple[dict[str, int], int]:
+    """The parts of a long value by their names, and the value without them."""
+    found: dict[str, int] = {}
+    rest = value
+    for name, (first, size) in parts.items():
+        found[name] = value >> 8 * first & (1 << 8 * size) - 1
+        rest &= ~(found[name] << 8 * first)
+    return found, rest
+
+
+def differences_of_parts(
+    name: str, mine: int, theirs: int, parts: Mapping[str, Part]
+) -> Iterator[Difference]:
+    """What differs in a long element, by its parts; in the rest of it as bytes."""
+    (left, rest), (right, other_rest) = split(mine, parts), split(theirs, parts)
+    for part in parts:
+        if left[part] != right[part]:
+            yield Difference(part, left[part], right[part], {})
+    if rest != other_rest:
+        yield Difference(name, rest, other_rest, {})
 
 
 class Diff(tuple[Difference, ...]):

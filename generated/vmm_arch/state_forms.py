@@ -22,6 +22,15 @@ class Element(NamedTuple):
     bits: int
 
 
+class Part(NamedTuple):
+    """Where in a long element a part of it is."""
+
+    first: int
+    """Its first byte."""
+    size: int
+    """Its bytes."""
+
+
 class Form(Protocol):
     """What is known of one kind of saved state."""
 
@@ -55,6 +64,14 @@ class NamesBits(Protocol):
 
     def bits(self, name: str) -> Mapping[str, int]:
         """The numbers of an element's bits by their names, as far as they have names."""
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A form with long elements that consist of parts with names."""
+
+    def parts(self, name: str, saved: Any, others: Mapping[str, Any]) -> Mapping[str, Part]:
+        """The parts of an element by their names; ``others`` is all that was saved, by sink."""
 
 
 @runtime_checkable

@@ -15,8 +15,16 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 from vmm_arch.errors import StateError
-from vmm_arch.state_difference import Diff, Difference, shown
-from vmm_arch.state_forms import Element, Form, HasFormerNames, Labels, NamesBits
+from vmm_arch.state_difference import Diff, Difference, differences_of_parts, shown, split
+from vmm_arch.state_forms import (
+    Element,
+    Form,
+    HasFormerNames,
+    HasParts,
+    Labels,
+    NamesBits,
+    Part,
+)
 from vmm_arch.unique_keys import without_duplicates
 
 VERSION: Final = 1
@@ -113,7 +121,12 @@ class SavedState:
                 left, right = mine.get(name), theirs.get(name)
                 if left == right or _matches(name, known.running):
                     continue
-                if with_live or not _matches(name, known.live):
+                if not with_live and _matches(name, known.live):
+                    continue
+                parts = self._parts_of(sink, name)
+                if left and right and parts and parts == other._parts_of(sink, name):
+                    yield from differences_of_parts(name, left.value, right.value, parts)
+                else:
                     yield Difference(
                         name,
                         None if left is None else left.value,
@@ -145,6 +158,10 @@ class SavedState:
             for name, (value, _) in elements.items():
                 if value == 0:
                     zeros += 1
+                    continue
+                parts, value = split(value, self._parts_of(sink, name))
+                lines += (f"  {part} = {shown(its)}" for part, its in parts.items() if its)
+                if value == 0:
                     continue
                 bits = self._bits_of(sink, name)
                 named = " ".join(text for text, number in bits.items() if value >> number & 1)
@@ -276,6 +293,13 @@ class SavedState:
         """The numbers of an element's bits by their names."""
         form = self._sinks[sink].form
         return form.bits(name) if isinstance(form, NamesBits) else self._bits.get(name, {})
+
+    def _parts_of(self, sink: str, name: str) -> Mapping[str, Part]:
+        """Where the parts of an element are that have names of their own."""
+        form = self._sinks[sink].form
+        if not isinstance(form, HasParts) or self._saved[sink] is None:
+            return {}
+        return form.parts(name, self._saved[sink], self._saved)
 
     def _label_of(self, sink: str, name: str) -> str:
         """An element's name, and what else it is known by."""

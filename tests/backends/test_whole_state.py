@@ -10,7 +10,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from vmm_arch.x86_64.features import with_features
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 from vmm_arch.x86_64.state_forms import element_label, msr_element, msr_of_element
 from vmm_arch.x86_64.vocabulary import STATE
+from vmm_arch.x86_64.xsave import registers
 from vmm_arch_gen.arch.hypervisor import read_hypervisor
 from vmm_arch_gen.project import Project
 
@@ -854,6 +855,86 @@ def test_a_text_with_former_names_is_read(arch: AnyBackend, memory: GuestMemory)
         wrong = text.replace(f'"{name}"', f'"{number.swapcase()}"')
         with pytest.raises(StateError, match="has no such element"):
             arch.VcpuState.from_json(wrong)
+
+
+# Registers in the XSAVE area
+
+COMPONENTS = [
+    # leaf 0xD of an Intel processor with AVX-512, PKRU and AMX; then one that nobody knows
+    CpuidEntry(0xD, 2, eax=0x100, ebx=0x240),
+    CpuidEntry(0xD, 5, eax=0x40, ebx=0x440),
+    CpuidEntry(0xD, 6, eax=0x200, ebx=0x480),
+    CpuidEntry(0xD, 7, eax=0x400, ebx=0x680),
+    CpuidEntry(0xD, 9, eax=0x8, ebx=0xA80),
+    CpuidEntry(0xD, 11, eax=0x10, ebx=0, ecx=1),
+    CpuidEntry(0xD, 17, eax=0x40, ebx=0xAC0, ecx=2),
+    CpuidEntry(0xD, 62, eax=0x80, ebx=0xB00),
+]
+
+
+@pytest.mark.parametrize(
+    ("byte", "name"),
+    [
+        (0x240, "ymm0[255:128]"),
+        (0x240 + 3 * 16 + 5, "ymm3[255:128]"),
+        (0x440 + 7 * 8, "k7"),
+        (0x480 + 2 * 32, "zmm2[511:256]"),
+        (0x680 + 15 * 64 + 63, "zmm31"),
+        (0xA80, "pkru"),
+        (0xAC0 + 1, "tilecfg"),
+        (0xB00, "xsave component 62"),
+        (0xA88, "xsave.extended"),  # between two
+    ],
+)
+def test_registers_of_the_xsave_area_are_named(
+    guest: Callable[[bytes], Any], arch: AnyBackend, byte: int, name: str
+) -> None:
+    """Where the saved machine's CPUID says that they are; in a difference and when printed."""
+    state = of_components(arch, guest(SENDS).save(), 0)
+    changed = state.replace({"xsave.extended": 0x5A << 8 * (byte - 576)})
+    (difference,) = state.diff(changed)
+    assert difference.name == name
+    assert (difference.mine, difference.theirs) != (0, 0)
+    assert f"  {name} = " in str(changed)
+    assert f"  {name} = " not in str(state)
+
+
+def test_registers_of_a_compacted_area_are_named(arch: AnyBackend) -> None:
+    """There components follow each other; some begin at a multiple of 64."""
+    places = registers(COMPONENTS, 1 << 63 | 1 << 2 | 1 << 9 | 1 << 11 | 1 << 17)
+    found = {name: places[name] for name in ("ymm1[255:128]", "pkru", "cet_u.ssp", "tilecfg")}
+    assert found == {
+        "ymm1[255:128]": (576 + 16, 16),
+        "pkru": (832, 4),
+        "cet_u.ssp": (848, 8),
+        "tilecfg": (896, 64),
+    }
+    assert "k0" not in places
+
+
+def test_an_area_of_a_machine_that_does_not_say_its_components_is_bytes(
+    guest: Callable[[bytes], Any], arch: AnyBackend
+) -> None:
+    state = of_components(arch, guest(SENDS).save(), 0, [])
+    (difference,) = state.diff(state.replace({"xsave.extended": 0xFF00}))
+    assert str(difference).startswith("xsave.extended: ")
+
+
+def of_components(
+    arch: AnyBackend, state: Any, xcomp_bv: int, components: Sequence[CpuidEntry] = COMPONENTS
+) -> Any:
+    """A state with these components, and an area for them that is 0 in the standard format."""
+    data = json.loads(state.to_json())
+    cpuid = data["sinks"]["cpuid"]
+    for name in [name for name in cpuid if name.startswith("cpuid 0xd:")]:
+        del cpuid[name]
+    for entry in components:
+        for register in ("eax", "ebx", "ecx", "edx"):
+            name = f"cpuid {entry.function:#x}:{entry.index:#x} {register}"
+            cpuid[name] = f"{getattr(entry, register):#x}"
+    data["sinks"]["xsave"]["xsave.extended"] = "0x" + "00" * (0xB80 - 576)
+    data["sinks"]["xsave"]["xcomp_bv"] = hex(xcomp_bv)
+    return arch.VcpuState.from_json(json.dumps(data))
 
 
 # Clocks

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Final
 
-from vmm_arch.state_forms import Element
+from vmm_arch.state_forms import Element, Part
 from vmm_arch.x86_64 import lapic, msr
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.features import feature_names
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_X87
+from vmm_arch.x86_64.xsave import registers
 
 _REGISTERS: Final = ("eax", "ebx", "ecx", "edx")
 
@@ -94,12 +95,14 @@ _LEGACY: Final = {
 }
 """Offsets and sizes in the FXSAVE area and the XSAVE header (Intel SDM volume 1, 10.5.1, 13.4.2)."""
 _XSTATE_BV: Final = 512
+_XCOMP_BV: Final = 520
 _EXTENDED: Final = 576
 XSAVE_COMPONENTS: Final = "xsave.extended"
 
 
 class XsaveForm:
-    """An XSAVE area of any size, as bytes: the legacy registers, and the rest as one element.
+    """An XSAVE area of any size, as bytes: the legacy registers, and the rest as one element, which
+    is printed and compared by the registers in it.
 
     Who changes the rest has to set the bits of its components in ``xstate_bv`` as well.
     """
@@ -113,6 +116,17 @@ class XsaveForm:
         rest = area[_EXTENDED:]
         found[XSAVE_COMPONENTS] = Element(int.from_bytes(rest, "little"), 8 * len(rest))
         return found
+
+    def parts(self, name: str, saved: Any, others: Mapping[str, Any]) -> Mapping[str, Part]:
+        """The registers of AVX and what came after it, by the places that the machine's CPUID says."""
+        if name != XSAVE_COMPONENTS:
+            return {}
+        xcomp_bv = int.from_bytes(bytes(saved)[_XCOMP_BV : _XCOMP_BV + 8], "little")
+        return {
+            register: Part(at - _EXTENDED, size)
+            for register, (at, size) in registers(others.get("cpuid") or (), xcomp_bv).items()
+            if at + size <= len(saved)
+        }
 
     def shape(self, saved: Any) -> object:
         return len(saved)
