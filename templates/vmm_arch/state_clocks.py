@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import time_ns
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from vmm_arch.errors import StateError
 from vmm_arch.state import SavedMachineState, SavedState
@@ -16,6 +16,8 @@ _MILLISECOND: Final = 1_000_000
 Rates: TypeAlias = Mapping[str, Mapping[str, int]]
 """By sinks and elements: how far each counts in a millisecond."""
 
+StateT = TypeVar("StateT", bound=SavedMachineState)
+
 
 def check_time(state: SavedMachineState) -> None:
     """Raise StateError if the state does not say when it was saved."""
@@ -26,7 +28,7 @@ def check_time(state: SavedMachineState) -> None:
         )
 
 
-def caught_up(state: SavedMachineState, of_machine: Rates, of_vcpus: Rates) -> Any:
+def caught_up(state: StateT, of_machine: Rates, of_vcpus: Rates) -> StateT:
     """A state whose clocks have advanced by the real time since it was saved.
 
     One time for all of them, so that they keep in step. If the host's clock was set back since,
