@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from vmm_arch.errors import HypervisorError
@@ -46,7 +46,7 @@ class WrittenMemory:
     what it tells before either is asked.
     """
 
-    __slots__ = ("_guests", "_host", "_latest", "_pages", "_ranges", "baseline")
+    __slots__ = ("_guests", "_host", "_latest", "_pages", "_ranges", "baseline", "on_reset")
 
     def __init__(self, host: HostWrites) -> None:
         self._host = host
@@ -58,6 +58,8 @@ class WrittenMemory:
         """What was written since the baseline, as far as it is known."""
         self.baseline: object = None
         """What memory was like; None if nobody wants to know."""
+        self.on_reset: list[Callable[[Sequence[Range] | None], object]] = []
+        """Called after a reset of the machine, with what of memory was written; None for all."""
 
     def note(self, pages: list[int]) -> None:
         """Note addresses of pages that the guest has written, in any order."""

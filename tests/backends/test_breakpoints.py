@@ -98,6 +98,35 @@ def test_breakpoints_outside_memory_are_refused_before_any_is_set(vm: Any) -> No
     assert vm.memory.read(0x1000, 2) == b"\0\0"
 
 
+@pytest.mark.parametrize("restores", [False, True], ids=["put back", "restored"])
+def test_a_reset_leaves_breakpoints_set(arch: AnyBackend, restores: bool) -> None:
+    """Those that are set after the snapshot as well: memory has them again when it is put back."""
+    code = b"\x90" * 4 + b"\xf4"
+    with arch.GuestMemory(0x10000) as memory, arch.Vm(memory, track_dirty=True) as vm:
+        memory.write(0x1000, code)
+        vcpu = vm.vcpus[0]
+        arch.configure_vcpu(vcpu, RealMode(0x1000))
+        snapshot = vm.take_snapshot()
+        if restores:
+            vm.take_snapshot()
+        with Breakpoints(vm, halting=True) as breakpoints:
+            breakpoints.add(0x1001, 0x2FFF, 0x3000)
+            breakpoints.add_once([0x1002])
+            for _ in range(3):
+                vm.reset_to(snapshot)
+                assert memory.read(0x1000, 3) == bytes.fromhex("90 f4") + (
+                    b"\xf4" if 0x1002 in breakpoints else b"\x90"
+                )
+                assert memory.read(0x2FFF, 2) == b"\xf4\xf4"
+                reached = breakpoints.run(vcpu)
+                assert isinstance(reached, Breakpoint)
+                assert reached.pc == 0x1001
+                breakpoints.remove(0x1002)
+        vm.reset_to(snapshot)
+        assert memory.read(0x1000, 5) == code
+        assert isinstance(vcpu.run(), Halt)
+
+
 @pytest.mark.parametrize("halting", [False, True])
 def test_ten_thousand_that_are_met_once(
     arch: AnyBackend, emulated: bool, vm: Any, halting: bool

@@ -27,6 +27,9 @@ REGIONS = [Region(0, 0xC000), Region(0x10_0000, 0x1000, read_only=True)]
 SEED = int(os.environ.get("SEED", 20261))
 
 
+REMEDY = "give a file that a snapshot's save() or vmm-arch run --save has written"
+
+
 def count(vm: Any) -> int:
     exit = vm.vcpus[0].run()
     assert isinstance(exit, IoOut)
@@ -199,9 +202,9 @@ def test_what_is_no_file_is_refused(arch: AnyBackend, tmp_path: Path) -> None:
     assert problems_of(arch, tmp_path / "pipe") == ("is not a regular file",)
     assert problems_of(arch, tmp_path) == ("is not a regular file",)
     (tmp_path / "empty").touch()
-    assert problems_of(arch, tmp_path / "empty") == ("is empty",)
+    assert problems_of(arch, tmp_path / "empty") == (f"is empty; {REMEDY}",)
     (tmp_path / "text").write_text("#!/bin/sh\n" * 100)
-    assert problems_of(arch, tmp_path / "text") == ("is not a snapshot",)
+    assert problems_of(arch, tmp_path / "text") == (f"is not a snapshot; {REMEDY}",)
     with pytest.raises(FileNotFoundError):
         arch.Snapshot.load(tmp_path / "missing")
 
@@ -214,7 +217,7 @@ def test_a_file_that_is_cut_anywhere_is_refused(arch: AnyBackend, saved: Path) -
         os.truncate(saved, length)
         with pytest.raises(SnapshotError, match=r"cut short|is empty|is not a snapshot"):
             arch.Snapshot.load(saved)
-    assert problems_of(arch, saved) == ("is empty",)
+    assert problems_of(arch, saved) == (f"is empty; {REMEDY}",)
 
 
 def test_a_file_that_goes_on_is_refused(arch: AnyBackend, saved: Path) -> None:
@@ -258,7 +261,7 @@ def flipped(path: Path, bit: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "problems"),
     [
-        ({"magic": b"\x89vmm-arch snap\n\n "}, ["is not a snapshot"]),
+        ({"magic": b"\x89vmm-arch snap\n\n "}, [f"is not a snapshot; {REMEDY}"]),
         ({"version": 2}, ["this vmm-arch knows 1; a newer vmm-arch reads it"]),
         ({"version": 0}, ["has version 0 of the format"]),
         ({"header_size": 0xFFFF_FFFF}, ["header takes 4294967295 bytes; 67108864 are the most"]),

@@ -195,6 +195,7 @@ def _read(where: str, descriptor: int, length: int) -> Contents:
     start = read_at(descriptor, 0, _BEFORE_HEADER)
     if not is_snapshot(start):
         what = "is empty" if not start else "is not a snapshot"
+        what += "; give a file that a snapshot's save() or vmm-arch run --save has written"
         raise SnapshotError(where, [what])
     if len(start) < _BEFORE_HEADER:
         raise SnapshotError(where, [f"is cut short: it ends after {len(start)} bytes"])

@@ -76,8 +76,10 @@ def reset_machine(
             vcpu._discard_pending()  # may write memory
         vcpu._state = UNFINISHED
         vcpu._fresh = False
+    changed: Sequence[Range] | None = None
     if written.baseline is snapshot:
-        vm.memory.put_back(plan.image, written.changed(vm._take_dirty_pages()))
+        changed = written.changed(vm._take_dirty_pages())
+        vm.memory.put_back(plan.image, changed)
     else:
         _make_alike(vm, plan)
         if not same:
@@ -85,11 +87,16 @@ def reset_machine(
     calls.reset(vm, plan.vm, plan.vcpus)
     # MSRs may name memory that the hypervisor writes when it is given them.
     if pages := vm._take_dirty_pages():
-        vm.memory.put_back(plan.image, written.changed(pages))
+        more = written.changed(pages)
+        vm.memory.put_back(plan.image, more)
+        if changed is not None:
+            changed = more  # which has the former as well
     written.is_like(snapshot, forget_guests=True)
     vm._reset_plan = plan
     for vcpu in vm.vcpus:
         vcpu._end_reset()
+    for call in written.on_reset:
+        call(changed)
 
 
 def _plan(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from vmm_arch.exits import Breakpoint, Halt, SingleStep
+from vmm_arch.memory import PAGE_SIZE
 from vmm_arch.x86_64.exits import Exit
 
 _INT3: Final = b"\xcc"
@@ -31,8 +33,9 @@ class Breakpoints:
 
     The guest, and whoever reads its memory, sees these there. While one vCPU continues over a
     breakpoint that stays, others may pass it without notice; continuing needs single steps
-    (``step``), which not every hypervisor has. Place them before anybody has dirty pages tracked,
-    and again after memory was restored (:meth:`place_again`).
+    (``step``), which not every hypervisor has. ``Vm.reset_to`` leaves those that are set set, but one
+    that was removed and is in the snapshot's memory comes back as the guest's own. Whoever restores
+    memory otherwise places them again (:meth:`place_again`).
     """
 
     def __init__(self, vm: Any, *, halting: bool = False) -> None:
@@ -47,6 +50,9 @@ class Breakpoints:
         self._stopped: dict[int, tuple[int, int]] = {}
         """Vcpus that stand at a breakpoint that stays, by index: its pc, its physical address."""
         self._intercept(True)
+        self._by_page: dict[int, set[int]] = {}
+        if vm._written is not None:
+            vm._written.on_reset.append(self._after_reset)
 
     def __len__(self) -> int:
         return len(self._originals)
@@ -72,6 +78,7 @@ class Breakpoints:
             original = self._originals.pop(address, None)
             self._once.discard(address)
             if original is not None:
+                self._by_page[address // PAGE_SIZE].discard(address)
                 self._vm.memory.write(address, original)
 
     def place_again(self) -> None:
@@ -109,6 +116,9 @@ class Breakpoints:
         """Remove all breakpoints, and let the guest have its own again."""
         self.remove(*self._originals)
         self._intercept(False)
+        written = self._vm._written
+        if written is not None and self._after_reset in written.on_reset:
+            written.on_reset.remove(self._after_reset)
 
     def __enter__(self) -> Breakpoints:
         return self
@@ -139,7 +149,22 @@ class Breakpoints:
                 originals[address] = memory.read(address, 1)
         self._originals |= originals
         for address in originals:
+            self._by_page.setdefault(address // PAGE_SIZE, set()).add(address)
             memory.write(address, self._instruction)
+
+    def _after_reset(self, changed: Sequence[tuple[int, int]] | None) -> None:
+        """Place again those in memory that was written; a reset of few pages costs only these."""
+        self._stopped.clear()
+        pages: Iterable[int] = self._by_page
+        if changed is not None:
+            pages = chain.from_iterable(
+                range(low // PAGE_SIZE, -(-high // PAGE_SIZE)) for low, high in changed
+            )
+        memory = self._vm.memory
+        for page in pages:
+            for address in self._by_page.get(page, ()):
+                if memory.read(address, 1) != self._instruction:
+                    memory.write(address, self._instruction)
 
     def _step_over(self, vcpu: Any, pc: int, address: int) -> Exit | None:
         """Execute the instruction below a breakpoint; None if it made no exit."""
