@@ -44,6 +44,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CAP_DIRTY_LOG_RING,
     KVM_CAP_EXT_CPUID,
     KVM_CAP_GUEST_MEMFD_FLAGS,
+    KVM_CAP_HALT_POLL,
     KVM_CAP_IMMEDIATE_EXIT,
     KVM_CAP_IRQCHIP,
     KVM_CAP_MAX_VCPUS,
@@ -54,6 +55,7 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_CAP_SET_TSS_ADDR,
     KVM_CAP_USER_MEMORY,
     KVM_CAP_VCPU_ATTRIBUTES,
+    KVM_CAP_X86_DISABLE_EXITS,
     KVM_CAP_X86_USER_SPACE_MSR,
     KVM_CAP_XCRS,
     KVM_CAP_XSAVE,
@@ -211,6 +213,10 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_VCPU_TSC_OFFSET,
     KVM_VCPUEVENT_VALID_NMI_PENDING,
     KVM_VCPUEVENT_VALID_SHADOW,
+    KVM_X86_DISABLE_EXITS_CSTATE,
+    KVM_X86_DISABLE_EXITS_HLT,
+    KVM_X86_DISABLE_EXITS_MWAIT,
+    KVM_X86_DISABLE_EXITS_PAUSE,
     KVM_X86_REG_TYPE_KVM,
     KVM_X86_SET_MSR_FILTER,
     KVM_XEN_VCPU_GET_ATTR,
@@ -716,6 +722,12 @@ _unpack_mmio: Final = struct.Struct("<Q8sIB").unpack_from
 
 
 UNKNOWN_MSRS: Final = KVM_MSR_EXIT_REASON_UNKNOWN | KVM_MSR_EXIT_REASON_INVAL
+DISABLED_EXITS: Final = {
+    "mwait": KVM_X86_DISABLE_EXITS_MWAIT,
+    "hlt": KVM_X86_DISABLE_EXITS_HLT,
+    "pause": KVM_X86_DISABLE_EXITS_PAUSE,
+    "cstate": KVM_X86_DISABLE_EXITS_CSTATE,
+}
 EVERY_MSR: Final = MsrBitmap(is_write=False, base=0, count=1, allowed=bytes(8))
 """What to add to a filter that allows nothing: KVM refuses one without ranges."""
 KVM_PAGES: Final = range(0xFFFBC000, 0xC0000000, -0x4000)
@@ -2371,6 +2383,25 @@ class Vm:
             _call(self.fd, KVM_REGISTER_COALESCED_MMIO, zone)
             self._coalesced.append(zone)
 
+    def _disable_exits(self, instructions: frozenset[str]) -> None:
+        if unknown := sorted(instructions - DISABLED_EXITS.keys()):
+            raise ValueError(
+                f"disable_exits: {', '.join(unknown)}: there are {', '.join(DISABLED_EXITS)}"
+            )
+        if self.vcpus:
+            raise unsupported(
+                "disable_exits", "KVM takes it only before there are vCPUs: in Vm(prepare=...)"
+            )
+        allowed = _call(self.fd, KVM_CHECK_EXTENSION, KVM_CAP_X86_DISABLE_EXITS)
+        if lacking := [name for name in sorted(instructions) if not allowed & DISABLED_EXITS[name]]:
+            raise unsupported(
+                "disable_exits", f"this host does not allow it for {', '.join(lacking)}"
+            )
+        if instructions:
+            exits = kvm_enable_cap(cap=KVM_CAP_X86_DISABLE_EXITS)
+            exits.args[0] = sum(DISABLED_EXITS[name] for name in instructions)
+            _call(self.fd, KVM_ENABLE_CAP, exits)
+
     def _filter_msrs(self, reads: MsrSet, writes: MsrSet, unknown: bool) -> None:
         """Give KVM the filter of MSRs that makes these accesses exits."""
         denied = isinstance(reads, AllExcept)
@@ -2768,6 +2799,36 @@ class Vm:
         """Have collected writes handled now, in this thread, and return how many; for any thread."""
         self._check_open()
         return 0 if self._writes is None else self._writes.drain()
+
+    def set_halt_polling(self, nanoseconds: int) -> None:
+        """Let a vCPU that halts wait at most so long for an interrupt before its thread sleeps.
+
+        That answers interrupts sooner, and costs the host's time; 0 ends it. By default it is as the host
+        has it configured. Needs an irqchip to have an effect. Raises ValueError beyond 32 bits,
+        HypervisorUnavailableError if the host cannot.
+        """
+        self._check_open()
+        if not 0 <= nanoseconds < 1 << 32:
+            raise ValueError(f"halt polling of {nanoseconds} ns: from 0 to {(1 << 32) - 1}")
+        if not _call(self.fd, KVM_CHECK_EXTENSION, KVM_CAP_HALT_POLL):
+            raise unsupported(
+                "set_halt_polling",
+                "this kernel does not let machines choose: use Linux 5.10 or newer",
+            )
+        polling = kvm_enable_cap(cap=KVM_CAP_HALT_POLL)
+        polling.args[0] = nanoseconds
+        _call(self.fd, KVM_ENABLE_CAP, polling)
+
+    def disable_exits(self, instructions: Iterable[str]) -> None:
+        """Let the guest execute ``hlt``, ``mwait`` and ``pause`` itself, and enter C-states (``cstate``).
+
+        For a guest that has processors for itself: it wakes sooner, and the host cannot use them
+        meanwhile. Only in ``prepare`` of :class:`Vm`. What serves a guest then cannot tell that it has
+        halted. Raises ValueError for other names, HypervisorUnavailableError for what the host does
+        not allow, and lists it.
+        """
+        self._check_open()
+        self._disable_exits(frozenset(instructions))
 
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
         """Choose the accesses to model-specific registers that are exits, on all vCPUs.

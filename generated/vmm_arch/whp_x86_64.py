@@ -523,6 +523,8 @@ UNSUPPORTED: Final[Mapping[str, str]] = {
     "add_irqfd": "the platform has no interrupt lines: use set_irq_line()",
     "remove_irqfd": "the platform has no interrupt lines: use set_irq_line()",
     "coalesce_writes": "the platform collects no writes: each is an exit",
+    "set_halt_polling": "the platform does not say how it waits",
+    "disable_exits": "HLT, MWAIT and PAUSE are no exits of the platform's with an irqchip, and HLT is one without",
 }
 """The operations that this hypervisor does not support, with the reason that they raise."""
 MACHINES_PER_PROCESS: Final[int | None] = 1
@@ -2601,6 +2603,30 @@ class Vm:
         """Have collected writes handled now, in this thread, and return how many; for any thread."""
         self._check_open()
         return 0
+
+    def set_halt_polling(self, nanoseconds: int) -> None:
+        """Let a vCPU that halts wait at most so long for an interrupt before its thread sleeps.
+
+        That answers interrupts sooner, and costs the host's time; 0 ends it. By default it is as the host
+        has it configured. Needs an irqchip to have an effect. Raises ValueError beyond 32 bits,
+        HypervisorUnavailableError if the host cannot.
+        """
+        self._check_open()
+        raise unsupported("set_halt_polling", "the platform does not say how it waits")
+
+    def disable_exits(self, instructions: Iterable[str]) -> None:
+        """Let the guest execute ``hlt``, ``mwait`` and ``pause`` itself, and enter C-states (``cstate``).
+
+        For a guest that has processors for itself: it wakes sooner, and the host cannot use them
+        meanwhile. Only in ``prepare`` of :class:`Vm`. What serves a guest then cannot tell that it has
+        halted. Raises ValueError for other names, HypervisorUnavailableError for what the host does
+        not allow, and lists it.
+        """
+        self._check_open()
+        raise unsupported(
+            "disable_exits",
+            "HLT, MWAIT and PAUSE are no exits of the platform's with an irqchip, and HLT is one without",
+        )
 
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
         """Choose the accesses to model-specific registers that are exits, on all vCPUs.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
+from vmm_arch.errors import unsupported
 from vmm_arch.memory import Region
 
 
@@ -19,12 +21,38 @@ class AnyDoorbell(Protocol):
     def collides(self, other: Any, /) -> bool:
         """Whether some write would ring both."""
 
+    def rings(self, exit: object, /) -> int:
+        """How often an exit rings it."""
+
 
 BellT = TypeVar("BellT", bound=AnyDoorbell)
 
 
 class EventInUseError(ValueError):
     """A doorbell's place, or an interrupt line's descriptor, already has another event descriptor."""
+
+
+def new_event() -> int:
+    """A new event descriptor, which never blocks: reading one that has not rung is BlockingIOError."""
+    if sys.platform != "linux":
+        raise unsupported("doorbells", "event descriptors are Linux's: here each write is an exit")
+    return os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+
+def ring(event: int, count: int = 1) -> None:
+    """Add to the counter of an event descriptor."""
+    if sys.platform == "linux":
+        os.eventfd_write(event, count)
+
+
+def check_free(doorbell: AnyDoorbell, taken: Iterable[AnyDoorbell]) -> None:
+    """Raise EventInUseError if some write would ring one of the others, too."""
+    for other in taken:
+        if doorbell.collides(other):
+            raise EventInUseError(
+                f"doorbell at {doorbell}: there is one already, at {other}; remove that,"
+                " or give each a value"
+            )
 
 
 class EventDescriptors(Generic[BellT]):
@@ -43,12 +71,7 @@ class EventDescriptors(Generic[BellT]):
         register: Callable[[BellT, int], object],
     ) -> None:
         """Check a doorbell, and have the hypervisor ring a duplicate of the descriptor."""
-        for other in self._bells:
-            if doorbell.collides(other):
-                raise EventInUseError(
-                    f"doorbell at {doorbell}: there is one already, at {other}; remove that,"
-                    " or give each a value"
-                )
+        check_free(doorbell, self._bells)
         for region in regions:
             address = doorbell.address
             if address is not None and region.address <= address < region.end:

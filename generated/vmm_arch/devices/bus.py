@@ -13,21 +13,24 @@ A CPU with other ways to reach devices has a bus of its own: x86_64 one with por
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from threading import get_ident
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.devices.state import StatefulDevice, problems
 from vmm_arch.ending import Reason
-from vmm_arch.errors import HypervisorUnavailableError, StateError
+from vmm_arch.errors import ClosedError, HypervisorUnavailableError, StateError
+from vmm_arch.events import AnyDoorbell, check_free, new_event, ring
 from vmm_arch.exits import AnyExit, MmioRead, MmioWrite
 
 ADDRESSES = range(1 << 64)
 
 Access: TypeAlias = MmioRead | MmioWrite
+BellT_contra = TypeVar("BellT_contra", bound=AnyDoorbell, contravariant=True)
 
 
 class Device(Protocol):
@@ -64,6 +67,13 @@ class CoalescingMachine(Protocol):
         """Collect writes to addresses, and to the numbers of the CPU's other space, for a function."""
 
     def drain_writes(self) -> int: ...
+
+
+class RingingMachine(Protocol[BellT_contra]):
+    """What :meth:`Bus.doorbells` needs of a machine."""
+
+    def add_ioeventfd(self, event: int, doorbell: BellT_contra, /) -> None: ...
+    def remove_ioeventfd(self, doorbell: BellT_contra, /) -> None: ...
 
 
 class Space:
@@ -126,6 +136,8 @@ class Bus:
         self._request: tuple[Reason, int | None, int] | None = None
         self._listener: Listener | None = None
         self._pauser: Callable[[], object] | None = None
+        self._bells: dict[AnyDoorbell, int] = {}
+        """The doorbells that the hypervisor does not ring, with their event descriptors."""
         self.drain: Callable[[], object] | None = None
         """Has collected writes handled, if :meth:`coalesce` has some collected; for ``serve()``."""
         self.pauses: deque[Callable[[], object]] = deque()
@@ -150,6 +162,8 @@ class Bus:
         route = self._ROUTES.get(type(exit))
         if route is None:
             return False
+        if self._bells and self._ring(exit):
+            return True
         try:
             if route(self, exit):
                 return True
@@ -180,6 +194,46 @@ class Bus:
                 exit.complete(read(address - start, size) & (1 << 8 * size) - 1)
                 return True
         return False
+
+    @contextmanager
+    def doorbells(
+        self, vm: RingingMachine[BellT_contra], doorbells: Iterable[BellT_contra]
+    ) -> Iterator[list[int]]:
+        """Event descriptors for a device of one's own thread, or event loop: one for each doorbell.
+
+        What rings a doorbell does not reach a device's ``write``; what does not does. The hypervisor
+        rings without an exit if it can, or else the bus. The descriptors can be waited for and read
+        (``os.eventfd_read``), and are closed at the end::
+
+            with bus.doorbells(vm, [Doorbell(address=0xD0000050, size=4)]) as [event]:
+                loop.add_reader(event, notified)
+
+        Raises EventInUseError for two at one place, and what ``vm.add_ioeventfd`` raises.
+        """
+        with ExitStack() as stack:
+            events = []
+            for doorbell in doorbells:
+                event = new_event()
+                stack.callback(os.close, event)
+                try:
+                    vm.add_ioeventfd(event, doorbell)
+                except HypervisorUnavailableError:
+                    check_free(doorbell, self._bells)
+                    self._bells[doorbell] = event
+                    stack.callback(self._bells.pop, doorbell)
+                else:
+                    stack.callback(_take_back, vm, doorbell)
+                events.append(event)
+            yield events
+
+    def _ring(self, exit: AnyExit) -> bool:
+        """Whether an exit rings doorbells that the hypervisor does not ring."""
+        rung = False
+        for doorbell, event in list(self._bells.items()):
+            if count := doorbell.rings(exit):
+                ring(event, count)
+                rung = True
+        return rung
 
     def coalesce(self, vm: CoalescingMachine) -> bool:
         """Have the hypervisor collect the writes that devices marked as ``DEFERRABLE``.
@@ -315,6 +369,11 @@ class Bus:
             self._listener = self._pauser = None
             self._request = None
             self.pauses.clear()
+
+
+def _take_back(vm: RingingMachine[BellT_contra], doorbell: BellT_contra) -> None:
+    with suppress(ClosedError):  # a machine that is closed rings no more
+        vm.remove_ioeventfd(doorbell)
 
 
 def _interval(numbers: range) -> str:

@@ -346,6 +346,23 @@ class Vm(Protocol[VcpuT_co]):
     def drain_writes(self) -> int:
         """Have collected writes handled now, in this thread, and return how many; for any thread."""
 
+    def set_halt_polling(self, nanoseconds: int) -> None:
+        """Let a vCPU that halts wait at most so long for an interrupt before its thread sleeps.
+
+        That answers interrupts sooner, and costs the host's time; 0 ends it. By default it is as the host
+        has it configured. Needs an irqchip to have an effect. Raises ValueError beyond 32 bits,
+        HypervisorUnavailableError if the host cannot.
+        """
+
+    def disable_exits(self, instructions: Iterable[str]) -> None:
+        """Let the guest execute ``hlt``, ``mwait`` and ``pause`` itself, and enter C-states (``cstate``).
+
+        For a guest that has processors for itself: it wakes sooner, and the host cannot use them
+        meanwhile. Only in ``prepare`` of :class:`Vm`. What serves a guest then cannot tell that it has
+        halted. Raises ValueError for other names, HypervisorUnavailableError for what the host does
+        not allow, and lists it.
+        """
+
     def intercept_msrs(self, reads: MsrSet, writes: MsrSet, *, unknown: bool = False) -> None:
         """Choose the accesses to model-specific registers that are exits, on all vCPUs.
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vmm_arch.exits import MmioWrite
+from vmm_arch.x86_64.exits import IoOut
+
 SIZES = (1, 2, 4, 8)
 
 
@@ -42,9 +45,21 @@ class Doorbell:
         if wrong:
             raise ValueError(f"doorbell: {'; '.join(wrong)}")
 
-    def is_rung_by(self, size: int, value: int) -> bool:
-        """Whether a write to its place rings it."""
-        return self.size in (None, size) and self.value in (None, value)
+    def rings(self, exit: object) -> int:
+        """How often an exit rings it: by as many values as it writes, if they all ring."""
+        if isinstance(exit, MmioWrite) and exit.address == self.address:
+            size = len(exit.data)
+        elif isinstance(exit, IoOut) and exit.port == self.port:
+            size = exit.size
+        else:
+            return 0
+        data = exit.data
+        values = [
+            int.from_bytes(data[at : at + size], "little") for at in range(0, len(data), size)
+        ]
+        if self.size in (None, size) and all(self.value in (None, value) for value in values):
+            return len(values)
+        return 0
 
     def collides(self, other: Doorbell) -> bool:
         """Whether some write would ring both."""
