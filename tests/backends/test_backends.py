@@ -8,7 +8,7 @@ import pickle
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -560,7 +560,9 @@ def test_what_a_hypervisor_lacks_says_so_when_it_is_asked_for(
         for operation, reason in arch.UNSUPPORTED.items():
             owner: Any = vm if hasattr(vm, operation) else vm.vcpus[0]
             asked = getattr(owner, operation)
-            arguments = [None] * len(signature(asked).parameters)
+            parameters = signature(asked).parameters.values()
+            named = {one.name: None for one in parameters if one.kind is Parameter.KEYWORD_ONLY}
+            arguments = [None] * (len(parameters) - len(named))
             with pytest.raises(HypervisorUnavailableError) as refused:
-                asked(*arguments)
+                asked(*arguments, **named)
             assert str(refused.value) == f"{operation}: ENOTSUP: {reason}"
