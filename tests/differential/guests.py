@@ -14,6 +14,7 @@ from typing import Self
 
 from vmm_arch.x86_64.entry import Entry, Long64, Protected32, RealMode
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
+from vmm_arch.x86_64.topology import Topology
 
 from differential.grammar import BITS, Grammar, instructions
 
@@ -116,7 +117,7 @@ def start_of(mode: str) -> dict[str, int]:
 def image_of(mode: str) -> bytes:
     """The memory that every guest of a mode begins with; all its pages count as accessed."""
     with GuestMemory(0x1_0000) as memory:
-        ENTRIES[mode].write_tables(memory, 1)
+        ENTRIES[mode].write_tables(memory, Topology())
         tables = bytearray([HLT]) * 0x1_0000
         written = bytearray(memory.read(0, 0x1_0000))
     if mode != "real":

@@ -25,10 +25,21 @@ from nested.stock import stock_kernel, stock_vmlinux, tiny_initrd
 
 INIT = """
 /bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sysfs /sys
 echo "userspace of $(uname -s) with $(nproc) CPUs"
 cat /proc/cmdline
+for cpu in /sys/devices/system/cpu/cpu[0-9]*/topology; do
+    echo "place $(cat $cpu/physical_package_id) $(cat $cpu/core_cpus_list) $(cat $cpu/package_cpus_list)"
+done
 poweroff -f
 """
+TOPOLOGIES = {4: "4,sockets=2,threads=2"}
+PLACES = {
+    1: ["0 0 0"],
+    2: ["0 0 0-1", "0 1 0-1"],
+    4: ["0 0-1 0-1", "0 0-1 0-1", "1 2-3 2-3", "1 2-3 2-3"],
+}
+"""By the number of CPUs: the socket of each, the CPUs of its core, and those of its socket."""
 README = "readme"
 MOST = 30
 """Seconds of the guest's that saving and restoring may take at most: none passes between them."""
@@ -64,7 +75,9 @@ def run(options: str) -> str:
 def with_cpus(*numbers: int, options: str = "") -> dict[str, str]:
     """Commands by the names of their tests."""
     return {
-        f"{number}-cpus": run(f"vmlinuz --memory 256M --cpus {number} --append quiet {options}")
+        f"{number}-cpus": run(
+            f"vmlinuz --memory 256M --cpus {TOPOLOGIES.get(number, number)} --append quiet {options}"
+        )
         for number in numbers
     }
 
@@ -125,6 +138,11 @@ CPUS = {("kvm-amd", SAVED): 2} | {
 }
 
 
+def boots_with_cpus() -> set[str]:
+    """Those that tell where their CPUs are."""
+    return {boot for (_, boot) in CPUS if boot != SAVED}
+
+
 @cache
 def booted(name: str, checkout: Path) -> Result:
     """What came of one machine's boots."""
@@ -167,6 +185,8 @@ def test_a_stock_kernel_boots_to_its_own_userspace(name: str, boot: str, checkou
     assert "console=ttyS0" in shown
     assert "power off by vCPU" in (shown if boot == README else errors)
     assert result.files[f"{boot}.status"] == b"0\n"
+    if boot in boots_with_cpus():
+        assert re.findall(r"^place (.*?)\r?$", shown, re.MULTILINE) == PLACES[cpus]
 
 
 @pytest.mark.parametrize(

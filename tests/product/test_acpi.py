@@ -14,6 +14,7 @@ from vmm_arch.devices.description import DeviceDescriptionError, MmioDevice
 from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.platform.acpi import RSDP_ADDRESS, write_acpi
 from vmm_arch.x86_64.platform.e820 import E820_ACPI, e820_map
+from vmm_arch.x86_64.topology import Topology
 
 DEVICES = [
     MmioDevice(range(0xD0000000, 0xD0000200), 5),
@@ -25,7 +26,7 @@ DEVICES = [
 def tables() -> dict[str, bytes]:
     """Every table that the root pointer leads to, for three processors, and the pointer itself."""
     with GuestMemory(0x100000) as memory:
-        address = write_acpi(memory, 3, DEVICES)
+        address = write_acpi(memory, Topology(cores=3), DEVICES)
         assert address == RSDP_ADDRESS
         return tables_at(memory, address)
 
@@ -105,14 +106,14 @@ def test_processors_and_interrupt_controllers(tables: dict[str, bytes], tmp_path
 def test_linux_is_told_where_the_tables_are(vcpus: int) -> None:
     """RAM that it may use, but only after it has read them: firmware does so (15)."""
     with Recorded(0x200000) as memory:
-        write_acpi(memory, vcpus)
+        write_acpi(memory, Topology(cores=vcpus))
         (tables,) = (addresses for addresses, kind in e820_map(memory) if kind == E820_ACPI)
         assert all(inside(written, tables) for written in memory.written)
 
 
 def test_more_processors_than_fit_in_one_byte_of_length(tmp_path: Path) -> None:
     with GuestMemory(0x100000) as memory:
-        write_acpi(memory, 255)
+        write_acpi(memory, Topology(cores=255))
         (length,) = struct.unpack("<I", memory.read(RSDP_ADDRESS + 0x44, 4))
         text = disassembled(memory.read(RSDP_ADDRESS + 0x40, length), tmp_path)
     assert text.count("ACPI0007") == 255
@@ -130,7 +131,7 @@ def test_devices_that_cannot_be_there_are_all_named() -> None:
     ]
     with GuestMemory(0x100000) as memory:
         with pytest.raises(DeviceDescriptionError) as raised:
-            write_acpi(memory, 1, devices)
+            write_acpi(memory, Topology(), devices)
         assert raised.value.problems == (
             "device 2 at [0xd00001ff, 0xd0000300): overlaps device 1 at [0xd0000000, 0xd0000200);"
             " move one of them",

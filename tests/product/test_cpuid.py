@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from vmm_arch.x86_64.cpuid import CpuidEntry, enumerated, for_host, for_machine, for_vcpu
+from vmm_arch.x86_64.topology import Topology
 
 INTEL = CpuidEntry(0, None, 0x1F, 0x756E6547, 0x6C65746E, 0x49656E69)
 AMD = CpuidEntry(0, None, 0x10, 0x68747541, 0x444D4163, 0x69746E65)
@@ -22,7 +23,7 @@ HOST = [
 
 
 def leaves(vendor: CpuidEntry, index: int, count: int) -> dict[tuple[int, int | None], CpuidEntry]:
-    filled = for_vcpu([vendor, *HOST], index, count)
+    filled = for_vcpu([vendor, *HOST], Topology(cores=count), index)
     return {(entry.function, entry.index): entry for entry in filled}
 
 
@@ -60,7 +61,7 @@ def test_only_amd_says_that_its_logical_processors_are_cores() -> None:
 
 
 def test_leaves_that_a_host_does_not_have_stay_away() -> None:
-    assert for_vcpu([INTEL], 0, 4) == [INTEL]
+    assert for_vcpu([INTEL], Topology(cores=4), 0) == [INTEL]
 
 
 @pytest.mark.parametrize("deadline", [False, True])

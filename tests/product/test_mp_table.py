@@ -9,6 +9,7 @@ from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.memory_map import BIOS, GuestMemory
 from vmm_arch.x86_64.platform.mp_table import mp_table
 from vmm_arch.x86_64.platform.smbios import Smbios
+from vmm_arch.x86_64.topology import Topology
 
 SIZES = {0: 20, 1: 8, 2: 8, 3: 8, 4: 8}
 
@@ -23,7 +24,7 @@ def entries(table: bytes) -> list[bytes]:
 
 @pytest.mark.parametrize("vcpus", [1, 4, 255])
 def test_the_table(vcpus: int) -> None:
-    content = mp_table(vcpus, BIOS.start)
+    content = mp_table(Topology(cores=vcpus), BIOS.start)
     pointer, table = content[:16], content[16:]
     assert pointer[:4] == b"_MP_"
     assert sum(pointer) % 256 == 0
@@ -46,16 +47,19 @@ def test_more_processors_than_its_format_has() -> None:
     platform = Platform(smbios=None, mp_table=True)
     with GuestMemory(0x200000) as memory:
         with pytest.raises(
-            ValueError, match="MP table: 256 processors, and its format ends at 255"
+            ValueError, match="MP table: APIC ids up to 255, and its format ends at 254"
         ):
-            platform.write(memory, 256)
+            platform.write(memory, Topology(cores=256))
         assert not any(memory.read(0, 0x200000))
 
 
 @pytest.mark.parametrize("smbios", [None, Smbios(serial="x")])
 def test_its_anchor_is_where_systems_look(smbios: Smbios | None) -> None:
     with GuestMemory(0x200000) as memory:
-        assert Platform(acpi=False, smbios=smbios, mp_table=True).write(memory, 2) is None
+        assert (
+            Platform(acpi=False, smbios=smbios, mp_table=True).write(memory, Topology(cores=2))
+            is None
+        )
         bios = memory.read(BIOS.start, len(BIOS))
         anchors = [at for at in range(0, len(bios), 16) if bios[at : at + 4] == b"_MP_"]
         assert len(anchors) == 1

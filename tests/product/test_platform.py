@@ -17,6 +17,7 @@ from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.generation import GENERATION_ID, renew_generation_id
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 from vmm_arch.x86_64.platform.pci import PciRoot
+from vmm_arch.x86_64.topology import Topology
 
 FIRST, SECOND = (UUID(int=number) for number in (1 << 100 | 7, 9))
 EVERYTHING = Platform(
@@ -32,7 +33,7 @@ EVERYTHING = Platform(
 @pytest.fixture(scope="module")
 def tables() -> dict[str, bytes]:
     with GuestMemory(0x100000) as memory:
-        assert EVERYTHING.write(memory, 2) == RSDP_ADDRESS
+        assert EVERYTHING.write(memory, Topology(cores=2)) == RSDP_ADDRESS
         assert memory.read(GENERATION_ID, 16) == FIRST.bytes_le
         return tables_at(memory, RSDP_ADDRESS)
 
@@ -42,7 +43,7 @@ def test_which_there_are(tables: dict[str, bytes]) -> None:
     for name, table in tables.items():
         assert sum(table) % 256 == 0, name
     with GuestMemory(0x100000) as memory:
-        Platform().write(memory, 2)
+        Platform().write(memory, Topology(cores=2))
         assert set(tables) - {"MCFG"} == set(tables_at(memory, RSDP_ADDRESS))
 
 
@@ -98,7 +99,7 @@ def test_everything_that_is_wrong_is_named_before_anything_is_written() -> None:
     )
     with GuestMemory(0x200000) as memory:
         with pytest.raises(ValueError, match="Platform") as raised:
-            platform.write(memory, 1)
+            platform.write(memory, Topology(cores=1))
         assert not any(memory.read(0, 0x200000))
     assert str(raised.value).split("\n") == [
         "Platform: devices: ACPI describes them; leave them out, or acpi=False",
@@ -120,17 +121,17 @@ def test_devices_that_are_wrong_leave_memory_as_it_was() -> None:
     wrong: Any = ["no device"]
     with GuestMemory(0x200000) as memory:
         with pytest.raises(DeviceDescriptionError, match="expected MmioDevice, got str"):
-            Platform(devices=wrong, generation_id=FIRST).write(memory, 1)
+            Platform(devices=wrong, generation_id=FIRST).write(memory, Topology(cores=1))
         large = aml_name("BIG_", aml_buffer(bytes(0xFFF0)))
         with pytest.raises(ValueError, match=r"the ACPI tables end at 0xf[0-9a-f]+, after 0xf0000"):
-            write_acpi(memory, 1, objects=large)
+            write_acpi(memory, Topology(), objects=large)
         assert not any(memory.read(0, 0x200000))
 
 
 def test_memory_that_ends_before_the_generation_id() -> None:
     with GuestMemory([Region(0, 0xFF000)]) as memory:
         with pytest.raises(MemoryAccessError):
-            Platform(generation_id=FIRST).write(memory, 1)
+            Platform(generation_id=FIRST).write(memory, Topology(cores=1))
         assert not any(memory.read(0, 0xFF000))
 
 
@@ -152,7 +153,7 @@ def test_another_generation() -> None:
             ValueError, match=r"the guest knows no generation id: give configure_sys"
         ):
             renew_generation_id(vm)
-        Platform(generation_id=FIRST).write(memory, 1)
+        Platform(generation_id=FIRST).write(memory, Topology(cores=1))
         with pytest.raises(ValueError, match="stands for no generation id; give another one"):
             renew_generation_id(vm, UUID(int=0))
         assert vm.lines == []

@@ -14,6 +14,7 @@ from vmm_arch.memory import Region
 from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.memory_map import BIOS, GuestMemory
 from vmm_arch.x86_64.platform.smbios import Smbios, smbios
+from vmm_arch.x86_64.topology import Topology
 
 DMIDECODE = Path("/usr/sbin/dmidecode")
 AT = BIOS.start
@@ -79,7 +80,7 @@ EVERYTHING = Smbios(
 
 def test_checksums_and_anchors() -> None:
     with GuestMemory(0x200000) as memory:
-        content = smbios(EVERYTHING, memory, 2, AT)
+        content = smbios(EVERYTHING, memory, Topology(cores=2), AT)
     assert content[:5] == b"_SM3_"
     assert sum(content[:24]) % 256 == 0
     assert content[32:36] == b"_SM_"
@@ -101,7 +102,7 @@ def test_checksums_and_anchors() -> None:
 
 def test_what_dmidecode_reads(tmp_path: Path) -> None:
     with GuestMemory(512 << 20) as memory:
-        text = decoded(smbios(EVERYTHING, memory, 3, AT), tmp_path)
+        text = decoded(smbios(EVERYTHING, memory, Topology(cores=3), AT), tmp_path)
     for line in (
         "Vendor: BIOS Inc",
         "Version: 1.2",
@@ -142,7 +143,7 @@ def test_what_dmidecode_reads(tmp_path: Path) -> None:
 )
 def test_any_size_of_memory(size: int, says: str, tmp_path: Path) -> None:
     with GuestMemory(size) as memory:
-        text = decoded(smbios(Smbios(), memory, 1, AT), tmp_path)
+        text = decoded(smbios(Smbios(), memory, Topology(cores=1), AT), tmp_path)
     assert f"\t{says}\n" in text
     # Beyond 4 TiB the addresses are in bytes (7.20), for all that dmidecode puts a "k" behind them.
     mapped = re.findall(r"Starting Address: (0x\w+?)k?\n\tEnding Address: (0x\w+?)k?\n", text)
@@ -153,7 +154,9 @@ def test_any_size_of_memory(size: int, says: str, tmp_path: Path) -> None:
 
 def test_more_processors_than_a_byte_counts(tmp_path: Path) -> None:
     with GuestMemory(0x200000) as memory:
-        assert "Core Count: 300\n" in decoded(smbios(Smbios(), memory, 300, AT), tmp_path)
+        assert "Core Count: 300\n" in decoded(
+            smbios(Smbios(), memory, Topology(cores=300), AT), tmp_path
+        )
 
 
 def test_texts_that_cannot_be() -> None:
@@ -173,13 +176,13 @@ def test_texts_that_do_not_fit_are_refused_before_anything_is_written() -> None:
     platform = Platform(smbios=Smbios(oem_strings=["x" * 0x10000]), mp_table=True)
     with GuestMemory(0x200000) as memory:
         with pytest.raises(ValueError, match="do not fit in the 0xf000 bytes from 0xf0000 on"):
-            platform.write(memory, 1)
+            platform.write(memory, Topology(cores=1))
         assert not any(memory.read(0, 0x200000))
 
 
 def test_memory_that_is_not_there_is_found_before_anything_is_written() -> None:
     with GuestMemory([Region(0, 0xF0000)]) as memory:
         with pytest.raises(IndexError):
-            Platform().write(memory, 1)
+            Platform().write(memory, Topology(cores=1))
         assert not any(memory.read(0, 0xF0000))
-        Platform(smbios=None).write(memory, 1)
+        Platform(smbios=None).write(memory, Topology(cores=1))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -41,6 +41,10 @@ class Processor(Protocol):
 
     A host is what it can give a guest, in the CPU's own words.
     """
+
+    @property
+    def ADDED(self) -> Collection[str]:
+        """The arguments that files of former versions leave out."""
 
     def requests_as_data(self, requests: Mapping[str, Any], /) -> dict[str, Any]:
         """The arguments as values that JSON has, by the same names."""
@@ -182,7 +186,7 @@ def _configuration(
         "vcpus": int,
         "irqchip": bool,
         "track_dirty": bool,
-        **dict.fromkeys(requests, object),
+        **{name: object for name in requests if name in data or name not in cpu.ADDED},
     }
     before = len(problems)
     _check(data, "machine", wanted, problems)

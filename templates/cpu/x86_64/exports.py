@@ -87,4 +87,5 @@ EXPORTS = {
     "vmm_arch.x86_64.msr_exits": ["AllExcept"],
     "vmm_arch.x86_64.platform.pc": ["DebugExit", "attach_pc_devices"],
     "vmm_arch.x86_64.platform.system": ["configure_system"],
+    "vmm_arch.x86_64.topology": ["Topology", "TopologyError"],
 }

@@ -16,7 +16,7 @@ STATES = {
         "fcw": 0x37F,
         "IA32_MISC_ENABLE": "MISC_ENABLE_FAST_STRINGS",
         "IA32_MTRR_DEF_TYPE": "MTRR_ENABLE | MTRR_TYPE_WRITE_BACK",
-        "APIC_ID": "vcpu.index << 24",
+        "APIC_ID": "(vcpu.apic_id & 0xFF) << 24",
         "APIC_LVT_LINT0": "LVT_EXTINT",
         "APIC_LVT_LINT1": "LVT_NMI",
     },

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import TypeAlias
 
+from vmm_arch.x86_64.topology import Topology
+
 HYPERVISOR_PRESENT = 1 << 31
 """In ECX of leaf 1: the guest runs under a hypervisor."""
 TSC_DEADLINE = 1 << 24
@@ -142,26 +144,47 @@ def processors_own(function: int, index: int) -> Answer:
     return 0, 0, 0, 0
 
 
-def for_vcpu(entries: Iterable[CpuidEntry], index: int, count: int) -> list[CpuidEntry]:
-    """Fill in a vCPU's APIC id and the topology: one package of ``count`` cores with one thread.
+def for_vcpu(entries: Iterable[CpuidEntry], topology: Topology, index: int) -> list[CpuidEntry]:
+    """Fill in a vCPU's APIC id and the topology.
 
-    Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E. No leaf is added.
+    Intel SDM volume 2, CPUID; AMD APM volume 3, appendix E. Leaves are added only for dies, which
+    Intel's leaf 0x1F has.
     """
     given = list(entries)
-    width = (count - 1).bit_length()
-    sharing = (1 << width) - 1  # of a package's APIC ids
+    apic_id, per_socket = topology.apic_id(index), topology.vcpus_per_socket
     amd = is_amd(given)
     filled = [
-        _filled(entry, index, count, width, sharing, amd)
+        _filled(entry, topology, index, amd)
         for entry in given
-        if entry.function not in (0xB, 0x1F)
+        if entry.function not in (0xB, 0x1F, 0x80000026)
     ]
-    for leaf in sorted({entry.function for entry in given} & {0xB, 0x1F}):
-        filled += [
-            CpuidEntry(leaf, 0, eax=0, ebx=1, ecx=0x100, edx=index),  # threads of a core
-            CpuidEntry(leaf, 1, eax=width, ebx=count, ecx=0x201, edx=index),  # cores
-            CpuidEntry(leaf, 2, ecx=2, edx=index),
+    # The type of each level, how many of its processors are in one, and how to shift to the next.
+    thread = (1, topology.threads, topology.core_shift)
+    cores = (2, per_socket // topology.dies, topology.die_shift)
+    core = (2, per_socket, topology.socket_shift)
+    die = (5, per_socket, topology.socket_shift)
+    levels = {
+        0xB: (thread, core),
+        0x1F: (thread, cores, die) if topology.dies > 1 else (thread, core),
+        # AMD counts otherwise: 1 is a core, 3 a die, 4 a socket.
+        0x80000026: (
+            (1, topology.threads, topology.core_shift),
+            (3, cores[1], topology.die_shift),
+            (4, per_socket, topology.socket_shift),
+        ),
+    }
+    there = {entry.function for entry in given}
+    if topology.dies > 1 and 0xB in there and not amd:
+        there.add(0x1F)
+        filled = [
+            replace(entry, eax=max(entry.eax, 0x1F)) if entry.function == 0 else entry
+            for entry in filled
         ]
+    for leaf in there & levels.keys():
+        for number, (kind, count, shift) in enumerate(levels[leaf]):
+            filled.append(CpuidEntry(leaf, number, shift, count, kind << 8 | number, apic_id))
+        number = len(levels[leaf])
+        filled.append(CpuidEntry(leaf, number, ecx=number, edx=apic_id))
     return sorted(filled, key=lambda entry: (entry.function, entry.index or 0))
 
 
@@ -174,23 +197,32 @@ def _vendor(entry: CpuidEntry) -> bytes:
     return b"".join(part.to_bytes(4, "little") for part in (entry.ebx, entry.edx, entry.ecx))
 
 
-def _filled(
-    entry: CpuidEntry, index: int, count: int, width: int, sharing: int, is_amd: bool
-) -> CpuidEntry:
+def _filled(entry: CpuidEntry, topology: Topology, index: int, is_amd: bool) -> CpuidEntry:
+    apic_id, count = topology.apic_id(index), topology.vcpus_per_socket
+    sharing = (1 << topology.core_shift) - 1, (1 << topology.die_shift) - 1
+    """Of the APIC ids of a core, and of a die."""
     match entry.function:
         case 0x1:
-            ebx = entry.ebx & 0xFFFF | index << 24 | min(1 << width, 0xFF) << 16
+            ids = min(1 << topology.socket_shift, 0xFF)
+            ebx = entry.ebx & 0xFFFF | (apic_id & 0xFF) << 24 | ids << 16
             return replace(entry, ebx=ebx, edx=entry.edx & ~HTT | HTT * (count > 1))
-        case 0x4 if entry.eax & 0x1F:  # Intel's caches: the third level is the package's
-            shared = sharing * (entry.eax >> 5 & 7 >= 3)
-            return replace(entry, eax=entry.eax & 0x3FFF | shared << 14 | min(sharing, 63) << 26)
+        case 0x4 if entry.eax & 0x1F:  # Intel's caches: the third level is the die's
+            shared = sharing[entry.eax >> 5 & 7 >= 3]
+            cores = min((1 << topology.socket_shift - topology.core_shift) - 1, 63)
+            return replace(entry, eax=entry.eax & 0x3FFF | (shared & 0xFFF) << 14 | cores << 26)
         case 0x80000001 if is_amd:
             return replace(entry, ecx=entry.ecx & ~CMP_LEGACY | CMP_LEGACY * (count > 1))
         case 0x80000008:
-            return replace(entry, ecx=entry.ecx & ~0xF0FF | width << 12 | count - 1)
+            width, most = topology.socket_shift, min(count - 1, 0xFF)
+            return replace(entry, ecx=entry.ecx & ~0xF0FF | (width & 0xF) << 12 | most)
         case 0x8000001D if entry.eax & 0x1F:  # AMD's caches
-            shared = sharing * (entry.eax >> 5 & 7 >= 3)
-            return replace(entry, eax=entry.eax & ~(0xFFF << 14) | shared << 14)
+            shared = sharing[entry.eax >> 5 & 7 >= 3]
+            return replace(entry, eax=entry.eax & ~(0xFFF << 14) | (shared & 0xFFF) << 14)
         case 0x8000001E:
-            return replace(entry, eax=index, ebx=index, ecx=0)
+            core = apic_id >> topology.core_shift & (1 << topology.socket_shift) - 1
+            node = index // (count // topology.dies)
+            ebx = topology.threads - 1 << 8 | core & 0xFF
+            return replace(
+                entry, eax=apic_id, ebx=ebx, ecx=topology.dies - 1 << 8 & 0x700 | node & 0xFF
+            )
     return entry

@@ -19,12 +19,13 @@ from vmm_arch.x86_64.tables import (
     descriptor_table,
     page_tables,
 )
+from vmm_arch.x86_64.topology import Topology
 
 
 class Tables(Protocol):
     """What is used of a :class:`~vmm_arch.x86_64.platform.description.Platform`."""
 
-    def write(self, memory: GuestMemory, vcpus: int, /) -> int | None: ...
+    def write(self, memory: GuestMemory, topology: Topology, /) -> int | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,16 @@ class Entry:
     def rip(self) -> int:
         return self.address
 
-    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
-        """Write what the guest needs in memory on a machine with so many vCPUs.
+    def write_tables(
+        self, memory: GuestMemory, topology: Topology, platform: Tables | None = None
+    ) -> None:
+        """Write what the guest needs in memory on a machine with these vCPUs.
 
         That is nothing but ``platform``, if there is one. Raises MemoryAccessError if it is outside
         guest memory.
         """
         if platform is not None:
-            platform.write(memory, vcpus)
+            platform.write(memory, topology)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +98,11 @@ class Protected32(Entry):
         Entry.__post_init__(self)
         _check_place(self.address, "gdt", self.gdt, GDT_SIZE, 8)
 
-    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+    def write_tables(
+        self, memory: GuestMemory, topology: Topology, platform: Tables | None = None
+    ) -> None:
         """Write descriptor table, and the platform's tables."""
-        Entry.write_tables(self, memory, vcpus, platform)
+        Entry.write_tables(self, memory, topology, platform)
         memory.write(self.gdt, descriptor_table(CODE32_ATTRIBUTES))
 
 
@@ -115,9 +120,11 @@ class Long64(Entry):
         _check_place(self.address, "gdt", self.gdt, GDT_SIZE, 8)
         _check_place(self.address, "page_tables", self.page_tables, PAGE_TABLES_SIZE, 0x1000)
 
-    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+    def write_tables(
+        self, memory: GuestMemory, topology: Topology, platform: Tables | None = None
+    ) -> None:
         """Write descriptor table and page tables, and the platform's tables."""
-        Entry.write_tables(self, memory, vcpus, platform)
+        Entry.write_tables(self, memory, topology, platform)
         memory.write(self.gdt, descriptor_table(CODE64_ATTRIBUTES))
         memory.write(self.page_tables, page_tables(self.page_tables))
 

@@ -7,10 +7,12 @@ subleaf, ``0x7:0x0``, and is EAX, EBX, ECX and EDX.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from typing import Any, Final
 
 from vmm_arch.x86_64.cpuid import CpuidEntry, identity
 from vmm_arch.x86_64.features import cpuid_features, feature_bits
+from vmm_arch.x86_64.topology import Topology, TopologyError
 
 _REGISTERS: Final = ("eax", "ebx", "ecx", "edx")
 _WORDS: Final = range(1 << 32)
@@ -21,11 +23,19 @@ _OF_MACHINES: Final = frozenset({"ht", "cmp_legacy", "osxsave", "ospke"})
 class SnapshotProcessor:
     """See :class:`vmm_arch.snapshot.record.Processor`."""
 
+    ADDED: Final = frozenset({"topology"})
+
     def requests_as_data(self, requests: Mapping[str, Any]) -> dict[str, Any]:
-        return {"cpuid": self.host_as_data(requests["cpuid"])}
+        return {
+            "cpuid": self.host_as_data(requests["cpuid"]),
+            "topology": asdict(requests["topology"]),
+        }
 
     def requests_of_data(self, data: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-        return {"cpuid": _entries(data["cpuid"], "machine: cpuid", problems)}
+        return {
+            "cpuid": _entries(data["cpuid"], "machine: cpuid", problems),
+            "topology": _topology(data["topology"], problems),
+        }
 
     def host_as_data(self, host: Iterable[CpuidEntry]) -> dict[str, list[str]]:
         return {
@@ -62,6 +72,23 @@ class SnapshotProcessor:
     def describe(self, host: Iterable[CpuidEntry]) -> str:
         """Vendor, family, model and stepping."""
         return identity(host)
+
+
+def _topology(data: Any, problems: list[str]) -> Topology | None:
+    """None for what a file of a former version leaves out: the vCPUs are cores of one socket."""
+    if data is None:
+        return None
+    names = {field.name for field in fields(Topology)}
+    if not isinstance(data, dict) or set(data) != names:
+        problems.append(
+            f"machine: topology: expected a JSON object with {', '.join(sorted(names))}"
+        )
+        return None
+    try:
+        return Topology(**data)
+    except TopologyError as error:
+        problems += (f"machine: topology: {problem}" for problem in error.problems)
+        return None
 
 
 def _entries(data: Any, where: str, problems: list[str]) -> list[CpuidEntry]:

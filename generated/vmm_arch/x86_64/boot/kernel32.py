@@ -30,6 +30,7 @@ from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.e820 import e820_map
 from vmm_arch.x86_64.platform.memory_map import EBDA, HIGH_MEMORY, memory_up_to
 from vmm_arch.x86_64.tables import GDT_SIZE, MAPPED
+from vmm_arch.x86_64.topology import Topology
 
 if TYPE_CHECKING:
     from vmm_arch.boot.image import Source
@@ -101,9 +102,11 @@ class Kernel32(Protected32):
     """The boot information with its tables and texts, and the descriptor table."""
     modules: tuple[range, ...] = ()
 
-    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+    def write_tables(
+        self, memory: GuestMemory, topology: Topology, platform: Tables | None = None
+    ) -> None:
         """Write descriptor table and the platform's tables."""
-        Protected32.write_tables(self, memory, vcpus, platform or Platform())
+        Protected32.write_tables(self, memory, topology, platform or Platform())
 
 
 def load(

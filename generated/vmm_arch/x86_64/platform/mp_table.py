@@ -12,6 +12,7 @@ from typing import Final
 
 from vmm_arch.x86_64.platform.acpi import checksum
 from vmm_arch.x86_64.platform.resources import IO_APIC_ADDRESS, LOCAL_APIC_ADDRESS
+from vmm_arch.x86_64.topology import Topology
 
 MOST_PROCESSORS: Final = 255
 """An APIC id has eight bits, and the last one is everybody's."""
@@ -27,25 +28,26 @@ _FEATURES: Final = 1 << 9 | 1 << 0
 _ENABLED, _BOOT = 1 << 0, 1 << 1
 
 
-def mp_table(vcpus: int, address: int) -> bytes:
+def mp_table(topology: Topology, address: int) -> bytes:
     """Lay out floating pointer and configuration table for a guest-physical address.
 
     The lines are those of an ISA bus, each at the I/O APIC's input of its number. Raises ValueError
     if there are more processors than the format has.
     """
-    if vcpus > MOST_PROCESSORS:
+    apic_ids = topology.apic_ids
+    if apic_ids[-1] >= MOST_PROCESSORS:
         raise ValueError(
-            f"MP table: {vcpus} processors, and its format ends at {MOST_PROCESSORS};"
+            f"MP table: APIC ids up to {apic_ids[-1]}, and its format ends at {MOST_PROCESSORS - 1};"
             " leave it out (mp_table=False), since ACPI has them all"
         )
-    io_apic = min(vcpus, 0xFE)
+    io_apic = min(apic_ids[-1] + 1, 0xFE)
     entries = [
         struct.pack(
             "<BBBBII8x",
-            *(_PROCESSOR, index, _APIC_VERSION, _ENABLED | _BOOT * (index == 0)),
+            *(_PROCESSOR, apic_id, _APIC_VERSION, _ENABLED | _BOOT * (apic_id == 0)),
             *(_SIGNATURE, _FEATURES),
         )
-        for index in range(vcpus)
+        for apic_id in apic_ids
     ]
     entries.append(struct.pack("<BB6s", _BUS, 0, b"ISA   "))
     entries.append(

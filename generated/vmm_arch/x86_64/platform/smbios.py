@@ -17,6 +17,7 @@ from vmm_arch.boot.ranges import runs_of
 from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.platform.acpi import checksum
 from vmm_arch.x86_64.platform.memory_map import BIOS
+from vmm_arch.x86_64.topology import Topology
 
 _TABLE_AT: Final = 0x40
 """After the two entry points, each at a multiple of 16."""
@@ -73,9 +74,9 @@ class Smbios:
             raise ValueError("\n".join(f"Smbios: {problem}" for problem in problems))
 
 
-def smbios(about: Smbios, memory: GuestMemory, vcpus: int, address: int) -> bytes:
+def smbios(about: Smbios, memory: GuestMemory, topology: Topology, address: int) -> bytes:
     """Lay out entry points and table for a guest-physical address, a multiple of 16 below 1 MiB."""
-    structures = list(_structures(about, memory, vcpus))
+    structures = list(_structures(about, memory, topology))
     table = b"".join(structures)
     at = address + _TABLE_AT
     return (
@@ -123,7 +124,7 @@ def _structure(
     return struct.pack("<BBH", kind, 4 + len(body), handle) + body + strings + b"\0"
 
 
-def _structures(about: Smbios, memory: GuestMemory, vcpus: int) -> Iterator[bytes]:
+def _structures(about: Smbios, memory: GuestMemory, topology: Topology) -> Iterator[bytes]:
     yield _structure(  # BIOS (7.1): characteristics are not given, but that it is a virtual machine
         0, 0, "BBHBBQBBBBBB",
         *(about.bios_vendor, about.bios_version, BIOS.start >> 4, about.bios_date, 0),
@@ -139,12 +140,18 @@ def _structures(about: Smbios, memory: GuestMemory, vcpus: int) -> Iterator[byte
         *(about.manufacturer, 1, about.version, about.serial, about.asset_tag),
         *(3, 3, 3, 2, 0, 0, 0, 0, 0, about.sku),
     )  # fmt: skip
-    count = min(vcpus, 0xFF)
-    yield _structure(  # processor (7.5): populated and enabled, 64-bit, without caches
-        4, 0x400, "BBBBQBBHHHBBHHHBBBBBBHHHHH",
-        *("CPU 0", 3, 1, about.manufacturer, 0, about.processor, 0, 0, 0, 0, 0x41, 1),
-        *(_NONE, _NONE, _NONE, "", "", "", count, count, count, 1 << 2, 1, vcpus, vcpus, vcpus),
-    )  # fmt: skip
+    counts = (
+        topology.dies * topology.cores,
+        topology.dies * topology.cores,
+        topology.vcpus_per_socket,
+    )
+    in_bytes: list[int | str] = [min(count, 0xFF) for count in counts]
+    for socket in range(topology.sockets):
+        yield _structure(  # processor (7.5): populated and enabled, 64-bit, without caches
+            4, 0x400 + socket, "BBBBQBBHHHBBHHHBBBBBBHHHHH",
+            *(f"CPU {socket}", 3, 1, about.manufacturer, 0, about.processor, 0, 0, 0, 0, 0x41, 1),
+            *(_NONE, _NONE, _NONE, "", "", "", *in_bytes, 1 << 2, 1, *counts),
+        )  # fmt: skip
     if about.oem_strings:
         yield _structure(11, 0xB00, "B", len(about.oem_strings), more=about.oem_strings)
     yield from _memory(memory)

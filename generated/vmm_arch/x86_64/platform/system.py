@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from vmm_arch.devices.description import MmioDevice
 from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.entry import Entry
 from vmm_arch.x86_64.platform.description import Platform
+from vmm_arch.x86_64.topology import Topology
 
 
 class Machine(Protocol):
@@ -19,7 +20,7 @@ class Machine(Protocol):
     @property
     def memory(self) -> GuestMemory: ...
     @property
-    def vcpus(self) -> Sized: ...
+    def topology(self) -> Topology: ...
 
 
 def configure_system(
@@ -42,4 +43,4 @@ def configure_system(
     if devices:
         platform = platform or Platform()
         platform = replace(platform, devices=(*platform.devices, *devices))
-    entry.write_tables(vm.memory, len(vm.vcpus), platform)
+    entry.write_tables(vm.memory, vm.topology, platform)

@@ -214,7 +214,7 @@ SLOTS = {
     "lapic": (
         "registers",
         {
-            "APIC_ID": unsupported("it is the vCPU's index and cannot be written"),
+            "APIC_ID": unsupported("it is the vCPU's number and cannot be written"),
             "APIC_TPR": "WHvX64RegisterApicTpr",
             "APIC_LDR": "WHvX64RegisterApicLdr",
             "APIC_DFR": unsupported("no register has it; its value after a reset is all ones"),

@@ -20,6 +20,7 @@ from vmm_arch.memory import GuestMemory
 from vmm_arch.x86_64.entry import Long64, Tables
 from vmm_arch.x86_64.linux.zero_page import write_zero_page
 from vmm_arch.x86_64.platform.description import Platform
+from vmm_arch.x86_64.topology import Topology
 
 ZERO_PAGE = 0x7000
 STACK_TOP = 0x8FF0
@@ -46,8 +47,10 @@ class Linux64(Long64):
     initrd: range | None = None
     """The addresses of the initrd, if there is one."""
 
-    def write_tables(self, memory: GuestMemory, vcpus: int, platform: Tables | None = None) -> None:
+    def write_tables(
+        self, memory: GuestMemory, topology: Topology, platform: Tables | None = None
+    ) -> None:
         """Write descriptor table, page tables, the platform's tables and zero page."""
-        Long64.write_tables(self, memory, vcpus)
-        rsdp = (platform or Platform()).write(memory, vcpus)
+        Long64.write_tables(self, memory, topology)
+        rsdp = (platform or Platform()).write(memory, topology)
         write_zero_page(memory, self, acpi_rsdp=rsdp or 0)

@@ -36,12 +36,15 @@ from vmm_arch.x86_64.platform.resources import (
     SLEEP_CONTROL_PORT,
     SLEEP_STATUS_PORT,
 )
+from vmm_arch.x86_64.topology import Topology
 
 TABLES: Final = range(0xE0000, 0xF0000)
 """The guest-physical addresses of the tables."""
 RSDP_ADDRESS: Final = TABLES.start
 """The alignment at which an operating system searches for the RSDP (5.2.5.1)."""
 SLEEP_TYPE_OFF: Final = 5
+X2APIC_IDS: Final = 255
+"""The first APIC id that only x2APIC mode has."""
 RESET_VALUE: Final = 0x6
 
 _OEM: Final = (b"VMARCH", b"VMM-ARCH")
@@ -55,7 +58,7 @@ _NO_VGA, _NO_CMOS_CLOCK = 1 << 2, 1 << 5
 
 def write_acpi(
     memory: GuestMemory,
-    vcpus: int,
+    topology: Topology,
     devices: Sequence[MmioDevice] = (),
     *,
     objects: bytes = b"",
@@ -70,11 +73,11 @@ def write_acpi(
     """
     check_devices(devices, memory)
     dsdt_address = RSDP_ADDRESS + 0x40
-    dsdt = table(b"DSDT", 2, _dsdt(vcpus, devices, objects))
+    dsdt = table(b"DSDT", 2, _dsdt(topology.vcpus, devices, objects))
     fadt_address = _aligned(dsdt_address + len(dsdt))
     fadt = table(b"FACP", 6, _fadt(dsdt_address))
     madt_address = _aligned(fadt_address + len(fadt))
-    madt = table(b"APIC", 6, _madt(vcpus))
+    madt = table(b"APIC", 6, _madt(topology))
     placed = [(fadt_address, fadt), (madt_address, madt)]
     for more in tables:
         last, content = placed[-1]
@@ -144,13 +147,19 @@ def _fadt(dsdt: int) -> bytes:
     return bytes(body)
 
 
-def _madt(vcpus: int) -> bytes:
+def _madt(topology: Topology) -> bytes:
     """Processors and interrupt controllers (5.2.12). It reports no 8259s."""
     body = struct.pack("<II", LOCAL_APIC_ADDRESS, 0)
-    for index in range(vcpus):
-        body += struct.pack("<BBBBI", 0, 8, index, index, 1)  # a local APIC, enabled
+    for index, apic_id in enumerate(topology.apic_ids):
+        if apic_id < X2APIC_IDS and index < X2APIC_IDS:
+            body += struct.pack("<BBBBI", 0, 8, index, apic_id, 1)  # a local APIC, enabled
+        else:
+            body += struct.pack("<BBHIII", 9, 16, 0, apic_id, 1, index)  # a local x2APIC
     body += struct.pack("<BBBBII", 1, 12, 0, 0, IO_APIC_ADDRESS, 0)
-    return body + struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # NMIs arrive at LINT1
+    body += struct.pack("<BBBHB", 4, 6, 0xFF, 0, 1)  # NMIs arrive at LINT1
+    if topology.apic_ids[-1] >= X2APIC_IDS:
+        body += struct.pack("<BBHIB3x", 10, 12, 0, 0xFFFFFFFF, 1)  # and at that of the others
+    return body
 
 
 def _dsdt(vcpus: int, devices: Sequence[MmioDevice], objects: bytes) -> bytes:

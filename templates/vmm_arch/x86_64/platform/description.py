@@ -16,6 +16,7 @@ from vmm_arch.x86_64.platform.pci import PciRoot, mcfg, pci_objects, pci_problem
 from vmm_arch.x86_64.platform.resources import GENERATION_LINE
 from vmm_arch.x86_64.platform.smbios import Smbios, smbios
 from vmm_arch.x86_64.platform.spcr import spcr
+from vmm_arch.x86_64.topology import Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +35,7 @@ class Platform:
     mp_table: bool = False
     """For kernels without ACPI, or that are told not to use it."""
 
-    def write(self, memory: GuestMemory, vcpus: int) -> int | None:
+    def write(self, memory: GuestMemory, topology: Topology) -> int | None:
         """Write the tables to guest memory; return the guest-physical address of ACPI's root pointer.
 
         ACPI's are from 0xE0000 on, the others from 0xF0000. Raises ValueError, with everything that is
@@ -43,10 +44,10 @@ class Platform:
         """
         if problems := list(self._problems(memory)):
             raise ValueError("\n".join(f"Platform: {problem}" for problem in problems))
-        low = self._smbios_and_mp_table(memory, vcpus)
+        low = self._smbios_and_mp_table(memory, topology)
         end = GENERATION_ID + 16 if self.generation_id else BIOS.start + len(low)
         memory.read(BIOS.start, end - BIOS.start)  # raises, before anything is written
-        root = self._write_acpi(memory, vcpus) if self.acpi else None
+        root = self._write_acpi(memory, topology) if self.acpi else None
         memory.write(BIOS.start, low)
         if self.generation_id is not None:
             memory.write(GENERATION_ID, self.generation_id.bytes_le)
@@ -67,13 +68,13 @@ class Platform:
             if any(device.line == GENERATION_LINE for device in devices):
                 yield f"devices: line {GENERATION_LINE} is the generation id's; give another"
 
-    def _smbios_and_mp_table(self, memory: GuestMemory, vcpus: int) -> bytes:
+    def _smbios_and_mp_table(self, memory: GuestMemory, topology: Topology) -> bytes:
         content = bytearray()
         if self.smbios is not None:
-            content += smbios(self.smbios, memory, vcpus, BIOS.start)
+            content += smbios(self.smbios, memory, topology, BIOS.start)
         if self.mp_table:
             content += bytes(-len(content) % 16)
-            content += mp_table(vcpus, BIOS.start + len(content))
+            content += mp_table(topology, BIOS.start + len(content))
         room = GENERATION_ID - BIOS.start
         if len(content) > room:
             raise ValueError(
@@ -82,11 +83,11 @@ class Platform:
             )
         return bytes(content)
 
-    def _write_acpi(self, memory: GuestMemory, vcpus: int) -> int:
+    def _write_acpi(self, memory: GuestMemory, topology: Topology) -> int:
         tables, objects = [spcr()], b""
         if self.pci is not None:
             tables.append(mcfg(self.pci))
             objects += pci_objects(self.pci)
         if self.generation_id is not None:
             objects += generation_objects()
-        return write_acpi(memory, vcpus, self.devices, objects=objects, tables=tables)
+        return write_acpi(memory, topology, self.devices, objects=objects, tables=tables)
