@@ -460,6 +460,7 @@ from vmm_arch.x86_64.tables import (
     TSS_LIMIT,
     TSS_SELECTOR,
 )
+from vmm_arch.x86_64.topology import Topology, TopologyError, machine_topology
 from vmm_arch.x86_64.tsc import check_moved
 from vmm_arch.x86_64.vocabulary import BITS
 
@@ -546,6 +547,8 @@ __all__ = [
     "StatisticKind",
     "StatisticUnit",
     "SystemEvent",
+    "Topology",
+    "TopologyError",
     "UnansweredError",
     "UnansweredReadError",
     "UnfinishedResetError",
@@ -1504,6 +1507,7 @@ class Vcpu:
         "fd",
         "_io_in",
         "_io_out",
+        "apic_id",
         "cpuid",
     )
     vm: Vm
@@ -1525,13 +1529,15 @@ class Vcpu:
     _debugging: int
     """What the VMM's debugger wants, in bits of KVM_SET_GUEST_DEBUG's control."""
     _breakpoints: tuple[HardwareBreakpoint, ...]
+    apic_id: int
     cpuid: list[CpuidEntry]
     """The results of its CPUID instruction."""
 
     def __init__(self, vm: Vm, index: int, run_size: int) -> None:
         """Create a vCPU; for :class:`Vm`, which also closes it."""
         self._begin(vm, index, is_secondary=vm.irqchip and index > 0)
-        self.fd = _call(vm.fd, KVM_CREATE_VCPU, index)
+        self.apic_id = vm.topology.apic_id(index)
+        self.fd = _call(vm.fd, KVM_CREATE_VCPU, self.apic_id)
         self._kicks = self._kicks_seen = 0
         self._answer_at = 0
         self._debugging = 0
@@ -2177,6 +2183,7 @@ class Vm:
         "track_dirty",
         "vcpus",
         "cpuid",
+        "topology",
         "_dirty_ring",
         "_events",
         "_next_slot",
@@ -2197,6 +2204,8 @@ class Vm:
     vcpus: list[Vcpu]
     cpuid: list[CpuidEntry]
     """The results of the guest's CPUID instruction."""
+    topology: Topology
+    """Where its vCPUs are."""
     _added: AddedMemory
     """What was added to its memory."""
     _close_lock: ForkLock
@@ -2308,7 +2317,7 @@ class Vm:
             _permit_tile_data()
         self._known_abilities = None
         self._coalesced = []
-        self._cpuid_of = [for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)]
+        self._cpuid_of = [for_vcpu(self.cpuid, self.topology, index) for index in range(vcpus)]
         self._cpuid_images = [_cpuid_image(entries) for entries in self._cpuid_of]
         for index in range(vcpus):
             self.vcpus.append(Vcpu(self, index, run_size))
@@ -2610,6 +2619,7 @@ class Vm:
         memory: GuestMemory,
         *,
         vcpus: int = 1,
+        topology: Topology | None = None,
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
         track_dirty: bool = False,
@@ -2621,7 +2631,8 @@ class Vm:
         It maps all of ``memory`` and holds it until it is closed. ``irqchip`` enables the
         hypervisor's interrupt controllers, and every vCPU but the first then waits to be started.
         ``cpuid`` is what the guest's CPUID instruction returns, by default
-        :func:`supported_cpuid`; APIC ids and topology are filled in.
+        :func:`supported_cpuid`; APIC ids and topology are filled in. ``topology`` says where the vCPUs
+        are, and how many there are; by default each is a core of one socket.
         ``track_dirty`` is needed for :meth:`dirty_pages`.
 
         ``device`` is an open descriptor of the hypervisor's device, for a process that may not
@@ -2642,13 +2653,15 @@ class Vm:
         self.memory = memory
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
+        self._vcpu_count = vcpus
         if self.irqchip:
             check_room_for_irqchip(memory.regions)
+        self.topology = machine_topology(topology, vcpus)
+        self._vcpu_count = self.topology.vcpus
         if cpuid is None:
             self.cpuid = for_machine(supported_cpuid(device=device), irqchip=self.irqchip)
         else:
             self.cpuid = list(cpuid)
-        self._vcpu_count = vcpus
         self._device = device
         self._prepare = prepare
         install_kick_signal()
@@ -3309,7 +3322,7 @@ def set_lint(vcpu: Vcpu) -> None:
     """Set up the local APIC as firmware does: LINT0 for the 8259's interrupts, LINT1 for NMIs."""
     vcpu._mark_modified()
     lapic = Lapic.from_buffer_copy(_LAPIC)
-    lapic[APIC_ID] = vcpu.index << 24
+    lapic[APIC_ID] = (vcpu.apic_id & 0xFF) << 24
     _call(vcpu.fd, KVM_SET_LAPIC, lapic)
 
 
@@ -3515,7 +3528,7 @@ def reset_secondary(vcpu: Vcpu) -> None:
     _call(vcpu.fd, KVM_SET_DEBUGREGS, _DEBUGREGS)
     if vcpu.vm.irqchip:
         lapic = Lapic.from_buffer_copy(_SECONDARY_LAPIC)
-        lapic[APIC_ID] = vcpu.index << 24
+        lapic[APIC_ID] = (vcpu.apic_id & 0xFF) << 24
         _call(vcpu.fd, KVM_SET_LAPIC, lapic)
     _write_msrs(vcpu.fd, _MSRS)
     _call(vcpu.fd, KVM_SET_VCPU_EVENTS, _EVENTS)
@@ -3747,7 +3760,10 @@ class Snapshot(MachineSnapshot):
     _vm = Vm
     _guest_memory = GuestMemory
     _machine_state = VmState
-    _requests = ("cpuid",)
+    _requests = (
+        "cpuid",
+        "topology",
+    )
     _facts = _FACTS
     _cpu = SnapshotProcessor()
     _host_now = staticmethod(supported_cpuid)

@@ -379,6 +379,7 @@ from vmm_arch.x86_64.tables import (
     TSS_LIMIT,
     TSS_SELECTOR,
 )
+from vmm_arch.x86_64.topology import Topology, TopologyError, machine_topology
 from vmm_arch.x86_64.tsc import check_moved
 from vmm_arch.x86_64.vocabulary import BITS
 
@@ -465,6 +466,8 @@ __all__ = [
     "StatisticKind",
     "StatisticUnit",
     "SystemEvent",
+    "Topology",
+    "TopologyError",
     "UnansweredError",
     "UnansweredReadError",
     "UnfinishedResetError",
@@ -543,8 +546,6 @@ class Lapic(LapicPage, ApicState):
 # Constants and calls
 
 # From templates/hypervisors/whp/x86_64/module.py.j2, definitions
-MAX_VCPUS: Final = 255
-"""A local APIC's id has eight bits."""
 NOTHING_HAPPENED: Final = (WHvRunVpExitReasonNone, WHvRunVpExitReasonCanceled)
 UNKNOWN_PROPERTY: Final = ("WHV_E_UNKNOWN_PROPERTY", "E_INVALIDARG", "E_NOTIMPL")
 """The errors for a property that the host is too old for."""
@@ -669,7 +670,7 @@ def _counters_of_vcpu(vcpu: Vcpu) -> dict[str, Statistic]:
         try:
             platform.WHvGetVirtualProcessorCounters(
                 vcpu.vm.partition,
-                vcpu.index,
+                vcpu.apic_id,
                 number,
                 ctypes.byref(counters),
                 ctypes.sizeof(counters),
@@ -683,17 +684,18 @@ def _counters_of_vcpu(vcpu: Vcpu) -> dict[str, Statistic]:
     return found
 
 
-def _cpuid_results(per_vcpu: Sequence[Sequence[CpuidEntry]]) -> Any:
+def _cpuid_results(per_vcpu: Mapping[int, Sequence[CpuidEntry]]) -> Any:
     """Make the platform's list of CPUID results: one for all vCPUs where they agree, else one each.
 
     Bits that the processor maintains are masked out.
     """
     results = []
-    first, *others = per_vcpu
+    first, *others = per_vcpu.values()
     for at, entry in enumerate(first):
-        alike = all(other[at] == entry for other in others)
-        for index, entries in enumerate(per_vcpu[:1] if alike else per_vcpu):
-            results.append(_cpuid_result(entries[at], None if alike else index))
+        if all(other[at] == entry for other in others):
+            results.append(_cpuid_result(entry, None))
+        else:
+            results += [_cpuid_result(entries[at], number) for number, entries in per_vcpu.items()]
     return (WHV_X64_CPUID_RESULT2 * len(results))(*results) if results else None
 
 
@@ -869,7 +871,7 @@ def _with_register_name(
         value = WHV_REGISTER_VALUE.from_address(at + i * ctypes.sizeof(WHV_REGISTER_VALUE))
         try:
             platform.WHvSetVirtualProcessorRegisters(
-                vcpu.vm.partition, vcpu.index, names_array([number]), 1, ctypes.byref(value)
+                vcpu.vm.partition, vcpu.apic_id, names_array([number]), 1, ctypes.byref(value)
             )
         except HypervisorError as own:
             given = int.from_bytes(bytes(value), "little")
@@ -956,13 +958,13 @@ class _OtherState:
         _write_xsave(vcpu, self._xsave)
         if vcpu.vm.irqchip:
             lapic = Lapic.from_buffer_copy(self._lapic)
-            lapic[APIC_ID] = vcpu.index << 24
+            lapic[APIC_ID] = vcpu.apic_id << 24
             _write_lapic(vcpu, lapic)
 
     def _write_registers(self, vcpu: Vcpu) -> None:
         registers = self._registers
         platform.WHvSetVirtualProcessorRegisters(
-            vcpu.vm.partition, vcpu.index, registers.names, len(registers), registers.values
+            vcpu.vm.partition, vcpu.apic_id, registers.names, len(registers), registers.values
         )
 
     def _read_only(self, vcpu: Vcpu) -> frozenset[int]:
@@ -972,7 +974,7 @@ class _OtherState:
             one = RegisterImage({name: self._registers[name]})
             try:
                 platform.WHvSetVirtualProcessorRegisters(
-                    vcpu.vm.partition, vcpu.index, one.names, 1, one.values
+                    vcpu.vm.partition, vcpu.apic_id, one.names, 1, one.values
                 )
             except HypervisorError as error:
                 refused[name] = error
@@ -988,7 +990,7 @@ def _read_xsave(vcpu: Vcpu) -> bytes:
         state = ctypes.create_string_buffer(size.value)
         try:
             platform.WHvGetVirtualProcessorXsaveState(
-                vcpu.vm.partition, vcpu.index, state, len(state), ctypes.byref(size)
+                vcpu.vm.partition, vcpu.apic_id, state, len(state), ctypes.byref(size)
             )
             return state.raw[: size.value]
         except HypervisorError as error:
@@ -998,7 +1000,9 @@ def _read_xsave(vcpu: Vcpu) -> bytes:
 
 def _write_xsave(vcpu: Vcpu, area: bytes | bytearray) -> None:
     """Write the extended state, in the format in which it was read."""
-    platform.WHvSetVirtualProcessorXsaveState(vcpu.vm.partition, vcpu.index, bytes(area), len(area))
+    platform.WHvSetVirtualProcessorXsaveState(
+        vcpu.vm.partition, vcpu.apic_id, bytes(area), len(area)
+    )
 
 
 def _whole_registers(vm: Vm) -> RegisterImage:
@@ -1035,7 +1039,7 @@ def _restore_registers(vcpu: Vcpu, image: RegisterImage) -> None:
         one = RegisterImage({number: writable[number]})
         try:
             platform.WHvSetVirtualProcessorRegisters(
-                vm.partition, vcpu.index, one.names, 1, one.values
+                vm.partition, vcpu.apic_id, one.names, 1, one.values
             )
         except HypervisorError as error:
             if bytes(present[number]) == bytes(writable[number]):
@@ -1154,7 +1158,7 @@ def _read_lapic(vcpu: Vcpu) -> Lapic:
     read = platform.WHvGetVirtualProcessorInterruptControllerState2
     read(
         vcpu.vm.partition,
-        vcpu.index,
+        vcpu.apic_id,
         ctypes.byref(lapic),
         ctypes.sizeof(lapic),
         ctypes.byref(size),
@@ -1167,7 +1171,7 @@ def _write_lapic(vcpu: Vcpu, lapic: Lapic) -> None:
     if not vcpu.vm.irqchip:
         raise _no_lapic("WHvSetVirtualProcessorInterruptControllerState2")
     platform.WHvSetVirtualProcessorInterruptControllerState2(
-        vcpu.vm.partition, vcpu.index, ctypes.byref(lapic), ctypes.sizeof(lapic)
+        vcpu.vm.partition, vcpu.apic_id, ctypes.byref(lapic), ctypes.sizeof(lapic)
     )
 
 
@@ -1183,7 +1187,7 @@ def _translate(vcpu: Vcpu, address: int) -> int | None:
     physical = ctypes.c_uint64()
     platform.WHvTranslateGva(
         vcpu.vm.partition,
-        vcpu.index,
+        vcpu.apic_id,
         address,
         WHvTranslateGvaFlagValidateRead | WHvTranslateGvaFlagPrivilegeExempt,
         ctypes.byref(result),
@@ -1263,6 +1267,7 @@ class Vcpu:
         "_names",
         "_values",
         "_window_wanted",
+        "apic_id",
         "cpuid",
     )
     vm: Vm
@@ -1274,6 +1279,8 @@ class Vcpu:
     _owner: int
 
     # From templates/hypervisors/whp/x86_64/vcpu.py.j2, vcpu_members
+    apic_id: int
+    """Also the platform's number for it."""
     cpuid: list[CpuidEntry]
     """The results of its CPUID instruction."""
     _unanswered: IoIn | MmioRead | MsrRead | MsrWrite | Cpuid
@@ -1288,6 +1295,7 @@ class Vcpu:
     def __init__(self, vm: Vm, index: int, cpuid: list[CpuidEntry]) -> None:
         """Create a virtual processor; for :class:`Vm`, which also closes it."""
         self._begin(vm, index, is_secondary=vm.irqchip and index > 0)
+        self.apic_id = vm.topology.apic_id(index)
         self.cpuid = cpuid
         self._kicks = self._kicks_seen = 0
         self._context = WHV_RUN_VP_EXIT_CONTEXT()
@@ -1301,7 +1309,7 @@ class Vcpu:
         self._io_out = IoOut()
         self._mmio_read = MmioRead(self._answer)
         self._mmio_write = MmioWrite()
-        platform.WHvCreateVirtualProcessor(vm.partition, index, 0)
+        platform.WHvCreateVirtualProcessor(vm.partition, self.apic_id, 0)
 
     @property
     def run_context(self) -> WHV_RUN_VP_EXIT_CONTEXT:
@@ -1313,7 +1321,7 @@ class Vcpu:
     def read_registers(self, names: Any, count: int, values: Any) -> None:
         """Read registers as they are now, without completing the last instruction."""
         platform.WHvGetVirtualProcessorRegisters(
-            self.vm.partition, self.index, names, count, values
+            self.vm.partition, self.apic_id, names, count, values
         )
 
     def write_registers(self, names: Any, count: int, values: Any) -> None:
@@ -1323,7 +1331,7 @@ class Vcpu:
         """
         try:
             platform.WHvSetVirtualProcessorRegisters(
-                self.vm.partition, self.index, names, count, values
+                self.vm.partition, self.apic_id, names, count, values
             )
         except HypervisorError as error:
             raise _with_register_name(self, names, count, values, error) from None
@@ -1332,7 +1340,7 @@ class Vcpu:
         """Translate a guest-virtual address; ``result`` and ``physical`` are pointers to fill."""
         answer = WHV_TRANSLATE_GVA_RESULT()
         platform.WHvTranslateGva(
-            self.vm.partition, self.index, address, flags, ctypes.byref(answer), physical
+            self.vm.partition, self.apic_id, address, flags, ctypes.byref(answer), physical
         )
         ctypes.memmove(result, ctypes.byref(answer), 4)
 
@@ -1693,7 +1701,7 @@ class Vcpu:
         """Delete the virtual processor; for :class:`Vm`."""
         self._state = CLOSED
         self._emulation.close()
-        platform.WHvDeleteVirtualProcessor(self.vm.partition, self.index)
+        platform.WHvDeleteVirtualProcessor(self.vm.partition, self.apic_id)
 
     def _begin(self, vm: Vm, index: int, *, is_secondary: bool) -> None:
         """Set what every vCPU has; for ``__init__``."""
@@ -1787,7 +1795,7 @@ class Vcpu:
             while self._kicks == self._kicks_seen:
                 context.ExitReason = WHvRunVpExitReasonNone
                 platform.WHvRunVirtualProcessor(
-                    self.vm.partition, self.index, ctypes.byref(context), ctypes.sizeof(context)
+                    self.vm.partition, self.apic_id, ctypes.byref(context), ctypes.sizeof(context)
                 )
                 returned = self._next_exit()
                 if returned is not None:
@@ -2038,7 +2046,7 @@ class Vcpu:
         if self._state == CLOSED:
             raise refusal(CLOSED, self.index)
         self._kicks += 1
-        platform.WHvCancelRunVirtualProcessor(self.vm.partition, self.index, 0)
+        platform.WHvCancelRunVirtualProcessor(self.vm.partition, self.apic_id, 0)
 
 
 # Machine
@@ -2064,6 +2072,7 @@ class Vm:
         "track_dirty",
         "vcpus",
         "cpuid",
+        "topology",
         "_cpuid_functions",
         "_exception_exits",
         "_exceptions",
@@ -2091,6 +2100,8 @@ class Vm:
     vcpus: list[Vcpu]
     cpuid: list[CpuidEntry]
     """The results of the guest's CPUID instruction."""
+    topology: Topology
+    """Where its vCPUs are."""
     _added: AddedMemory
     """What was added to its memory."""
     _close_lock: ForkLock
@@ -2295,13 +2306,11 @@ class Vm:
         self.devices = {IO_APIC_ADDRESSES: self.ioapic} if self.irqchip else {}
         _require_whp()
         self._check_features()
-        if not 0 < vcpus <= MAX_VCPUS:
-            raise ValueError(f"vcpus={vcpus}: this host allows 1 to {MAX_VCPUS}")
         handle = ctypes.c_void_p()
         platform.WHvCreatePartition(ctypes.byref(handle))
         self.partition = handle.value or 0
         opened.callback(platform.WHvDeletePartition, self.partition)
-        self._set_properties(vcpus)
+        self._set_properties()
         self._call_prepare()
         platform.WHvSetupPartition(self.partition)
         self._mapped = ()
@@ -2310,7 +2319,7 @@ class Vm:
             self._map_region(mapped)
             opened.callback(self._unmap_region, mapped)
         for index in range(vcpus):
-            self.vcpus.append(Vcpu(self, index, for_vcpu(self.cpuid, index, vcpus)))
+            self.vcpus.append(Vcpu(self, index, for_vcpu(self.cpuid, self.topology, index)))
             opened.callback(self.vcpus[-1]._close)
         self._other_state = _OtherState(self.vcpus[0])
         self.lacking = self._other_state.lacking
@@ -2325,12 +2334,18 @@ class Vm:
                 cause = "this host does not support it: a newer version of Windows is needed"
                 raise HypervisorUnavailableError(f"Vm({argument})", "ERROR_NOT_SUPPORTED", cause)
 
-    def _set_properties(self, vcpus: int) -> None:
-        self._set_property(WHvPartitionPropertyCodeProcessorCount, ctypes.c_uint32(vcpus))
+    def _set_properties(self) -> None:
+        numbers = self.topology.apic_ids
+        count = ctypes.c_uint32(numbers[-1] + 1)  # those that are left out are not created
+        self._set_property(WHvPartitionPropertyCodeProcessorCount, count)
         if self.irqchip:
             mode = ctypes.c_uint32(WHvX64LocalApicEmulationModeXApic)
             self._set_property(WHvPartitionPropertyCodeLocalApicEmulationMode, mode)
-        results = _cpuid_results([for_vcpu(self.cpuid, index, vcpus) for index in range(vcpus)])
+        per_vcpu = {
+            number: for_vcpu(self.cpuid, self.topology, index)
+            for index, number in enumerate(numbers)
+        }
+        results = _cpuid_results(per_vcpu)
         if results and not self._set_new_property(
             WHvPartitionPropertyCodeCpuidResultList2, results
         ):
@@ -2415,6 +2430,7 @@ class Vm:
         memory: GuestMemory,
         *,
         vcpus: int = 1,
+        topology: Topology | None = None,
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
         track_dirty: bool = False,
@@ -2426,7 +2442,8 @@ class Vm:
         It maps all of ``memory`` and holds it until it is closed. ``irqchip`` enables the
         hypervisor's interrupt controllers, and every vCPU but the first then waits to be started.
         ``cpuid`` is what the guest's CPUID instruction returns, by default
-        :func:`supported_cpuid`; APIC ids and topology are filled in.
+        :func:`supported_cpuid`; APIC ids and topology are filled in. ``topology`` says where the vCPUs
+        are, and how many there are; by default each is a core of one socket.
         ``track_dirty`` is needed for :meth:`dirty_pages`.
 
         ``device`` is an open descriptor of the hypervisor's device, for a process that may not
@@ -2447,13 +2464,15 @@ class Vm:
         self.memory = memory
         self.irqchip = bool(irqchip)
         self.track_dirty = bool(track_dirty)
+        self._vcpu_count = vcpus
         if self.irqchip:
             check_room_for_irqchip(memory.regions)
+        self.topology = machine_topology(topology, vcpus)
+        self._vcpu_count = self.topology.vcpus
         if cpuid is None:
             self.cpuid = for_machine(supported_cpuid(device=device), irqchip=self.irqchip)
         else:
             self.cpuid = list(cpuid)
-        self._vcpu_count = vcpus
         self._device = device
         self._prepare = prepare
         install_kick_signal()
@@ -3722,7 +3741,10 @@ class Snapshot(MachineSnapshot):
     _vm = Vm
     _guest_memory = GuestMemory
     _machine_state = VmState
-    _requests = ("cpuid",)
+    _requests = (
+        "cpuid",
+        "topology",
+    )
     _facts = _FACTS
     _cpu = SnapshotProcessor()
     _host_now = staticmethod(supported_cpuid)

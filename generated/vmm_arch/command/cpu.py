@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from vmm_arch.command.cpus import Cpus
 from vmm_arch.debug import cpu as debug
 from vmm_arch.devices.bus import Bus
 from vmm_arch.devices.serial import Serial16550
@@ -41,6 +42,9 @@ class Cpu(Protocol):
 
     def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
         """Add arguments that ``vmm-arch run`` has on this CPU only."""
+
+    def vcpus(self, wanted: Cpus | None, /) -> dict[str, Any]:
+        """The arguments of ``Vm`` that say which vCPUs it has. Raises ValueError."""
 
     def load(self, vm: Any, options: argparse.Namespace, /) -> tuple[Any, str]:
         """Load the kernel that the options are about; return its entry and the boot protocol."""

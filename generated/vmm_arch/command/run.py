@@ -16,7 +16,7 @@ from time import monotonic
 from typing import Any, Final
 
 from vmm_arch.boot.image import KernelImageError
-from vmm_arch.command import backends, core, counts, disks, gdb, save
+from vmm_arch.command import backends, core, counts, cpus, disks, gdb, save
 from vmm_arch.command.messages import report_error, say
 from vmm_arch.command.outlet import Gate, Outlet, flush_standard
 from vmm_arch.command.report import History, report, statistics
@@ -94,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     disks.add_arguments(parser)
     backends.add_argument(parser)
-    parser.add_argument("--cpus", type=int, metavar="N", help="vCPUs (default: 1)")
+    cpus.add_arguments(parser)
     save.add_arguments(parser)
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="end the guest after this time"
@@ -273,8 +273,7 @@ def new_machine(options: argparse.Namespace, stack: ExitStack, console: Console)
     """Create a machine with the kernel in its memory, ready to enter it."""
     arch, cpu = backends.backend(options.hypervisor), backends.cpu()
     memory = stack.enter_context(arch.GuestMemory(options.memory or MEMORY))
-    vcpus = 1 if options.cpus is None else options.cpus
-    vm = stack.enter_context(arch.Vm(memory, vcpus=vcpus, irqchip=True))
+    vm = stack.enter_context(arch.Vm(memory, irqchip=True, **cpu.vcpus(options.cpus)))
     entry, protocol = cpu.load(vm, options)
     if not options.quiet:
         console.say(f"{options.kernel}: boot protocol {protocol}, entered at {entry.address:#x}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from functools import partial
 from typing import Any, Final
 from uuid import uuid4
@@ -12,6 +13,7 @@ from uuid import uuid4
 from vmm_arch.boot.image import OtherProtocolError
 from vmm_arch.breakpoint import HardwareBreakpoint, On
 from vmm_arch.command import host
+from vmm_arch.command.cpus import Cpus, completed
 from vmm_arch.debug.cpu import Abilities
 from vmm_arch.devices.description import MmioDevice
 from vmm_arch.devices.serial import REGISTERS, Serial16550
@@ -39,6 +41,7 @@ from vmm_arch.x86_64.platform.generation import renew_generation_id
 from vmm_arch.x86_64.platform.memory_map import HOLE
 from vmm_arch.x86_64.platform.pc import DebugExit, attach_pc_devices
 from vmm_arch.x86_64.platform.resources import GENERATION_LINE, SERIAL_LINE, SERIAL_PORT
+from vmm_arch.x86_64.topology import Topology
 
 DEBUG_EXIT_PORT: Final = 0xF4
 VIRTIO_START: Final = 0xD000_0000
@@ -114,6 +117,12 @@ def port(text: str) -> int:
             f"{text!r} is not a port number such as 0xf4; to use the default port, put the option last"
         )
     return number
+
+
+def vcpus(wanted: Cpus | None) -> dict[str, Any]:
+    """A topology; by default each vCPU is a core of one socket."""
+    levels = [field.name for field in fields(Topology)]
+    return {"topology": Topology(**completed(wanted or Cpus(), levels, ("cores", "sockets")))}
 
 
 def load(vm: Machine[AnyVcpu], options: argparse.Namespace) -> tuple[Entry, str]:

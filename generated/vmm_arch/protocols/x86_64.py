@@ -35,6 +35,7 @@ from vmm_arch.x86_64.exits import Exit, IoOut
 from vmm_arch.x86_64.msr_exits import MsrSet
 from vmm_arch.x86_64.platform.description import Platform
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
+from vmm_arch.x86_64.topology import Topology
 
 __all__ = [
     "EFFECTS",
@@ -82,7 +83,11 @@ class Vcpu(Protocol[RegsT, SregsT, FpuT, LapicT]):
 
     @property
     def index(self) -> int:
-        """The vCPU's number, from 0, which is also its APIC id."""
+        """The vCPU's number, from 0."""
+
+    @property
+    def apic_id(self) -> int:
+        """The id of its local APIC, which follows from the machine's topology."""
 
     @property
     def is_secondary(self) -> bool:
@@ -279,6 +284,10 @@ class Vm(Protocol[VcpuT_co]):
     @property
     def vcpus(self) -> Sequence[VcpuT_co]:
         """The vCPUs by their index."""
+
+    @property
+    def topology(self) -> Topology:
+        """Where the vCPUs are: sockets, dies, cores, threads."""
 
     def set_irq_line(self, line: int, active: bool) -> None:
         """Raise or lower a line of the interrupt controllers; needs an irqchip.
@@ -577,6 +586,7 @@ class Backend(Host, Protocol[VcpuT]):
         memory: Memory,
         *,
         vcpus: int = 1,
+        topology: Topology | None = None,
         irqchip: bool = False,
         cpuid: Sequence[CpuidEntry] | None = None,
         track_dirty: bool = False,
@@ -588,7 +598,8 @@ class Backend(Host, Protocol[VcpuT]):
         It maps all of ``memory`` and holds it until it is closed. ``irqchip`` enables the
         hypervisor's interrupt controllers, and every vCPU but the first then waits to be started.
         ``cpuid`` is what the guest's CPUID instruction returns, by default
-        :func:`supported_cpuid`; APIC ids and topology are filled in.
+        :func:`supported_cpuid`; APIC ids and topology are filled in. ``topology`` says where the vCPUs
+        are, and how many there are; by default each is a core of one socket.
         ``track_dirty`` is needed for :meth:`dirty_pages`.
 
         ``device`` is an open descriptor of the hypervisor's device, for a process that may not
@@ -652,3 +663,5 @@ class VmRequest(Protocol):
 
     cpuid: list[CpuidEntry]
     """The results of the guest's CPUID instruction."""
+    topology: Topology
+    """Where its vCPUs are."""

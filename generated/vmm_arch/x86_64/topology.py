@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 MOST_VCPUS: Final = 1 << 16
+APIC_IDS: Final = range(255)
+"""Those that a machine can have: xAPIC mode has eight bits, and one value stands for all."""
 
 
 class TopologyError(ValueError):
@@ -98,11 +100,16 @@ def machine_topology(topology: Topology | None, vcpus: int) -> Topology:
     one vCPU, which is what is asked for by default, contradicts nothing.
     """
     if topology is None:
-        if type(vcpus) is not int or vcpus < 1:
-            raise ValueError(f"vcpus={vcpus}: this host allows 1 or more")
+        if type(vcpus) is not int or not 0 < vcpus <= len(APIC_IDS):
+            raise ValueError(f"vcpus={vcpus}: this host allows 1 to {len(APIC_IDS)}")
         return Topology(cores=vcpus)
     if not isinstance(topology, Topology):
         raise TypeError(f"topology: expected Topology, got {type(topology).__name__}")
     if vcpus not in (1, topology.vcpus):
         raise TopologyError([f"{topology} has {topology.vcpus} vCPUs, and {vcpus} are asked for"])
+    if topology.apic_ids[-1] not in APIC_IDS:
+        highest = topology.apic_ids[-1]
+        raise TopologyError(
+            [f"{topology} has APIC ids to {highest}; {APIC_IDS[-1]} is the last one"]
+        )
     return topology

@@ -108,5 +108,7 @@ def machine_topology(topology: Topology | None, vcpus: int) -> Topology:
         raise TopologyError([f"{topology} has {topology.vcpus} vCPUs, and {vcpus} are asked for"])
     if topology.apic_ids[-1] not in APIC_IDS:
         highest = topology.apic_ids[-1]
-        raise TopologyError([f"{topology} has APIC ids to {highest}; {APIC_IDS[-1]} is the last one"])
+        raise TopologyError(
+            [f"{topology} has APIC ids to {highest}; {APIC_IDS[-1]} is the last one"]
+        )
     return topology
