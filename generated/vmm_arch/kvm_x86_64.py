@@ -25,7 +25,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -220,6 +220,8 @@ from vmm_arch.abi.kvm_x86_64 import (
     KVM_X86_REG_TYPE_KVM,
     KVM_X86_SET_MSR_FILTER,
     KVM_XEN_VCPU_GET_ATTR,
+    MSR_KVM_WALL_CLOCK,
+    MSR_KVM_WALL_CLOCK_NEW,
     kvm_clock_data,
     kvm_coalesced_mmio_zone,
     kvm_cpuid2,
@@ -777,6 +779,8 @@ XSAVE_SIZE: Final = 4096
 GUEST_SSP: Final = KVM_REG_X86 | KVM_REG_SIZE_U64 | KVM_X86_REG_TYPE_KVM << 32 | KVM_REG_GUEST_SSP
 """The register number of the shadow stack's pointer (KVM_X86_REG_KVM in asm/kvm.h)."""
 DEBUG_REGISTERS: Final = ("dr0", "dr1", "dr2", "dr3", "dr6", "dr7")
+WALL_CLOCK_SIZE: Final = 12
+"""Version, seconds, nanoseconds (Documentation/virt/kvm/x86/msr.rst)."""
 MSR_HEADER: Final = ctypes.sizeof(kvm_msrs)
 MSR_ENTRY: Final = ctypes.sizeof(kvm_msr_entry)
 TSC_IMAGE: Final = bytes(kvm_msrs(nmsrs=1)) + bytes(kvm_msr_entry(index=IA32_TSC))
@@ -1204,23 +1208,44 @@ def _restore_msrs(vcpu: Vcpu, images: Sequence[Any]) -> None:
     and that KVM does not accept even so, are no reason for an error: some are read-only."""
     problems = []
     present: dict[int, int] = {}
-    for image in images:
-        rest = bytearray(image)
-        while (at := MSR_HEADER + _msrs_taken(vcpu.fd, rest) * MSR_ENTRY) < len(rest):
-            index, _, value = struct.unpack_from("<IIQ", rest, at)
-            present = present or {
-                i: v
-                for now in _read_whole_msrs(vcpu)
-                for i, _, v in struct.iter_unpack("<IIQ", bytes(now)[MSR_HEADER:])
-            }
-            if present.get(index) != value:
-                problems.append(f"{msr_label(index)} cannot be {value:#x}")
-            rest = _with_msr_header(rest[at + MSR_ENTRY :])
-            if len(rest) == MSR_HEADER:
-                break
+    with _wall_clock_kept(vcpu.vm.memory, images):
+        for image in images:
+            rest = bytearray(image)
+            while (at := MSR_HEADER + _msrs_taken(vcpu.fd, rest) * MSR_ENTRY) < len(rest):
+                index, _, value = struct.unpack_from("<IIQ", rest, at)
+                present = present or {
+                    i: v
+                    for now in _read_whole_msrs(vcpu)
+                    for i, _, v in struct.iter_unpack("<IIQ", bytes(now)[MSR_HEADER:])
+                }
+                if present.get(index) != value:
+                    problems.append(f"{msr_label(index)} cannot be {value:#x}")
+                rest = _with_msr_header(rest[at + MSR_ENTRY :])
+                if len(rest) == MSR_HEADER:
+                    break
     if problems:
         cause = f"{', '.join(problems)} on this host or with this CPUID"
         raise HypervisorError("KVM_SET_MSRS", "EINVAL", cause)
+
+
+@contextmanager
+def _wall_clock_kept(memory: GuestMemory, images: Sequence[Any]) -> Iterator[None]:
+    """Keep KVM from changing guest memory when it is given the address of the wall clock.
+
+    It writes the host's time there at once (arch/x86/kvm/x86.c, kvm_write_wall_clock). But the guest
+    has asked for that once, long ago, and may have anything else there by now.
+    """
+    entries = (
+        entry for image in images for entry in struct.iter_unpack("<IIQ", bytes(image)[MSR_HEADER:])
+    )
+    found: dict[int, bytes] = {}
+    for index, _, address in entries:
+        if address and index in (MSR_KVM_WALL_CLOCK, MSR_KVM_WALL_CLOCK_NEW):
+            with suppress(MemoryAccessError):  # KVM writes nothing either
+                found[address] = memory.read(address, WALL_CLOCK_SIZE)
+    yield
+    for address, data in found.items():
+        memory.write(address, data)
 
 
 class _OtherState:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, ClassVar, Final
 
 from vmm_arch.errors import StateError
-from vmm_arch.state_difference import Diff, Difference, differences_of_parts, shown, split
+from vmm_arch.state_difference import Diff, Difference, differences_of_parts, shown, split_parts
 from vmm_arch.state_forms import (
     Element,
     Form,
@@ -160,7 +160,7 @@ class SavedState:
                 if value == 0:
                     zeros += 1
                     continue
-                parts, value = split(value, self._parts_of(sink, name))
+                parts, value = split_parts(value, self._parts_of(sink, name))
                 lines += (f"  {part} = {shown(its)}" for part, its in parts.items() if its)
                 if value == 0:
                     continue

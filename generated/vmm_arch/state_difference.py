@@ -52,7 +52,7 @@ class Difference:
         return f"<Difference {self}>"
 
 
-def split(value: int, parts: Mapping[str, Part]) -> tuple[dict[str, int], int]:
+def split_parts(value: int, parts: Mapping[str, Part]) -> tuple[dict[str, int], int]:
     """The parts of a long value by their names, and the value without them."""
     found: dict[str, int] = {}
     rest = value
@@ -66,7 +66,7 @@ def differences_of_parts(
     name: str, mine: int, theirs: int, parts: Mapping[str, Part]
 ) -> Iterator[Difference]:
     """What differs in a long element, by its parts; in the rest of it as bytes."""
-    (left, rest), (right, other_rest) = split(mine, parts), split(theirs, parts)
+    (left, rest), (right, other_rest) = split_parts(mine, parts), split_parts(theirs, parts)
     for part in parts:
         if left[part] != right[part]:
             yield Difference(part, left[part], right[part], {})

@@ -35,7 +35,7 @@ from vmm_arch.x86_64.features import with_features
 from vmm_arch.x86_64.platform.memory_map import GuestMemory
 from vmm_arch.x86_64.state_forms import element_label, msr_element, msr_of_element
 from vmm_arch.x86_64.vocabulary import STATE
-from vmm_arch.x86_64.xsave import registers
+from vmm_arch.x86_64.xsave import xsave_registers
 from vmm_arch_gen.arch.hypervisor import read_hypervisor
 from vmm_arch_gen.project import Project
 
@@ -132,6 +132,25 @@ def readable(vcpu: Any, index: int) -> object:
         return vcpu.get_msrs([index])
     except HypervisorError as error:
         return error
+
+
+def test_restoring_writes_no_wall_clock_into_memory(memory: GuestMemory) -> None:
+    """KVM writes it when it is given its address, where the guest has something else by now."""
+    with kvm_x86_64.Vm(memory, irqchip=True) as vm:
+        vcpu = vm.vcpus[0]
+        for index in (0x4B564D00, 0x11):  # the second one is the first one's old number
+            vcpu.set_msrs({index: 0x3000})
+            assert memory.read(0x3000, 12) != bytes(12)
+            for owner in (vcpu, vm):
+                memory.write(0x3000, b"\xaa" * 16)
+                owner.restore(owner.save())
+                assert memory.read(0x3000, 16) == b"\xaa" * 16
+            with vm.take_snapshot() as snapshot, snapshot.fork() as other:
+                assert other.memory.read(0x3000, 16) == b"\xaa" * 16
+                assert other.vcpus[0].save()["MSR 0x4b564d00"] == 0x3000
+            vcpu.set_msrs({index: 1 << 40})  # outside memory
+            vm.restore(vm.save())
+            memory.write(0x3000, bytes(16))
 
 
 def test_memory_types_survive(vcpu: Any) -> None:
@@ -901,7 +920,7 @@ def test_registers_of_the_xsave_area_are_named(
 
 def test_registers_of_a_compacted_area_are_named(arch: AnyBackend) -> None:
     """There components follow each other; some begin at a multiple of 64."""
-    places = registers(COMPONENTS, 1 << 63 | 1 << 2 | 1 << 9 | 1 << 11 | 1 << 17)
+    places = xsave_registers(COMPONENTS, 1 << 63 | 1 << 2 | 1 << 9 | 1 << 11 | 1 << 17)
     found = {name: places[name] for name in ("ymm1[255:128]", "pkru", "cet_u.ssp", "tilecfg")}
     assert found == {
         "ymm1[255:128]": (576 + 16, 16),

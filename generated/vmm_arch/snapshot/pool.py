@@ -49,7 +49,8 @@ class MachinePool:
     had it before: by :meth:`Vm.reset_to`, with the arguments ``reset``. It is closed instead if
     that fails, or if its user failed, and another one is made when somebody needs it. ``ready``
     machines are made at once, the others when they are needed. ``device`` and ``prepare`` are those of
-    ``Vm``. The snapshot stays the caller's, and open while machines are made. A pool belongs to one
+    ``Vm``. Whoever kicks vCPUs of a machine stops that before it is given back, since a late kick would
+    stop its next user's run. The snapshot stays the caller's, and open while machines are made. A pool belongs to one
     process: a forked child makes its own.
 
     Raises ValueError if the numbers do not fit, and what :meth:`MachineSnapshot.fork` raises.

@@ -13,7 +13,7 @@ from vmm_arch.x86_64 import lapic, msr
 from vmm_arch.x86_64.cpuid import CpuidEntry
 from vmm_arch.x86_64.features import feature_names
 from vmm_arch.x86_64.fpu import XSTATE_SSE, XSTATE_X87
-from vmm_arch.x86_64.xsave import registers
+from vmm_arch.x86_64.xsave import xsave_registers
 
 _REGISTERS: Final = ("eax", "ebx", "ecx", "edx")
 
@@ -124,7 +124,7 @@ class XsaveForm:
         xcomp_bv = int.from_bytes(bytes(saved)[_XCOMP_BV : _XCOMP_BV + 8], "little")
         return {
             register: Part(at - _EXTENDED, size)
-            for register, (at, size) in registers(others.get("cpuid") or (), xcomp_bv).items()
+            for register, (at, size) in xsave_registers(others.get("cpuid") or (), xcomp_bv).items()
             if at + size <= len(saved)
         }
 

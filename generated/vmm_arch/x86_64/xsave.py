@@ -48,7 +48,7 @@ _COMPONENTS: Final = {
 """What is in each component."""
 
 
-def registers(cpuid: Iterable[CpuidEntry], xcomp_bv: int) -> dict[str, tuple[int, int]]:
+def xsave_registers(cpuid: Iterable[CpuidEntry], xcomp_bv: int) -> dict[str, tuple[int, int]]:
     """The first byte and the size of each register in an area, by its name.
 
     ``cpuid`` is that of the machine, where leaf 0xD has the places of the components; of one that is
