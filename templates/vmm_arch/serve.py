@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Event, Thread, Timer, get_ident
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from vmm_arch.activity import Activity
@@ -56,6 +56,9 @@ class Debugger(Protocol):
         """The guest ends; called like ``on_end``, and must make that function return."""
 
 
+_START: Final = 1.0
+"""Seconds that a thread may take from start() to its first instruction."""
+
 Trace: TypeAlias = Callable[[int, ExitT], object]
 
 
@@ -87,6 +90,15 @@ def serve(
     in whichever thread or signal handler ends the guest, possibly more than once.
     """
     return _Service(vm, bus, trace, on_end, debugger).run(timeout)
+
+
+def _join(thread: Thread) -> None:
+    """Wait for a thread that was started, or whose start() was interrupted: it may have no number yet."""
+    end = monotonic() + _START
+    while thread.ident is None and monotonic() < end:
+        sleep(0.001)
+    if thread.ident is not None:
+        thread.join()
 
 
 class _Runner:
@@ -151,17 +163,14 @@ class _Service:
         watch = None if self.halt_is_an_exit else self.standstill.thread
         drain = self.bus.drain
         drainer = drain and Thread(target=self.drain, args=(drain,), name="writes", daemon=True)
+        begun: list[Thread] = []
         with self.bus.listening(self.stopped, self.pause.kick):
             try:
-                if timer is not None:
-                    timer.daemon = True
-                    timer.start()
-                for thread in threads:
-                    thread.start()
-                if watch is not None:
-                    watch.start()
-                if drainer is not None:
-                    drainer.start()
+                for thread in (timer, *threads, watch, drainer):
+                    if thread is not None:
+                        thread.daemon = True
+                        begun.append(thread)
+                        thread.start()
                 self.drive(first)
                 # Not join(): before Python 3.13, after a signal has interrupted it, the thread
                 # counts as ended and the next join() returns at once (CPython issue 90882).
@@ -176,9 +185,8 @@ class _Service:
                     timer.cancel()
                 self.standstill.stop()
                 self.over.set()
-                for ending in (*threads, timer, watch, drainer):
-                    if ending is not None and ending.ident is not None:
-                        ending.join()
+                for thread in begun:
+                    _join(thread)
         if self.errors:
             for other in self.errors[1:]:
                 self.errors[0].add_note(f"There was also {other!r}.")

@@ -21,7 +21,7 @@ from vmm_arch.devices.serial import REGISTERS, Serial16550
 from vmm_arch.ending import Ending, Reason
 from vmm_arch.exits import Failure, Kicked, OtherExit, SystemEvent
 from vmm_arch.selftest.x86_64.harness import AnyBackend
-from vmm_arch.serve import serve
+from vmm_arch.serve import _join, serve
 from vmm_arch.x86_64.bus import Bus
 from vmm_arch.x86_64.entry import Entry, Protected32, RealMode
 from vmm_arch.x86_64.exits import EndOfInterrupt, Exit
@@ -931,3 +931,20 @@ def test_nothing_that_is_typed_is_lost_while_a_machine_is_saved_and_restored(
     typing.join()
     assert device.written == [number & 0xFF for number in range(typed)]
     assert len(saves) > 10
+
+
+def test_a_thread_whose_start_was_interrupted_is_waited_for() -> None:
+    """KeyboardInterrupt may come in start() itself, before the thread has its number."""
+    ended = threading.Event()
+
+    def run() -> None:
+        time.sleep(0.05)
+        ended.set()
+
+    thread = threading.Thread(target=run)
+    begins = threading.Timer(0.05, thread.start)
+    begins.start()
+    _join(thread)
+    assert ended.is_set()
+    begins.join()
+    _join(threading.Thread())  # one that never begins
