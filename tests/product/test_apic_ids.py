@@ -83,6 +83,8 @@ def test_a_guest_finds_its_place(vendor: CpuidEntry, topology: Topology, data: A
             assert place[1:] == [core % topology.cores, die % topology.dies]
     extended = found[0x8000001E, None]
     assert extended.ebx >> 8 == topology.threads - 1
+    in_socket = topology.apic_id(index % topology.vcpus_per_socket)
+    assert extended.ebx & 0xFF == in_socket >> topology.core_shift
     assert extended.ecx == topology.dies - 1 << 8 | die
     assert found[0x80000008, None].ecx >> 12 == topology.socket_shift
 

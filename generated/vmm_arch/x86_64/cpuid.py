@@ -220,7 +220,7 @@ def _filled(entry: CpuidEntry, topology: Topology, index: int, is_amd: bool) -> 
             shared = sharing[entry.eax >> 5 & 7 >= 3]
             return replace(entry, eax=entry.eax & ~(0xFFF << 14) | (shared & 0xFFF) << 14)
         case 0x8000001E:
-            core = apic_id >> topology.core_shift & (1 << topology.socket_shift) - 1
+            core = (apic_id & (1 << topology.socket_shift) - 1) >> topology.core_shift
             node = index // (count // topology.dies)
             ebx = topology.threads - 1 << 8 | core & 0xFF
             return replace(
