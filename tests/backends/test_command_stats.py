@@ -46,7 +46,7 @@ def test_what_was_counted_is_printed_at_the_end(tmp_path: Path, hypervisor: str)
     name = "exits" if hypervisor == "kvm" else r"IoInstructions\.Count"
     found = re.search(rf"^  {name} +(\d+)", done.stderr, re.M)
     assert found
-    assert int(found[1]) >= 2
+    assert int(found[1]) >= 1  # what the guest says is collected
     assert "\x1b" not in done.stderr  # which is no terminal
 
 

@@ -328,7 +328,9 @@ static HRESULT internal_activity(state *s, value *v, int set)
     }
     if (r->IdleSuspend)
         return ERROR_HV_INVALID_PARAMETER;
-    s->activity.mp_state = r->StartupSuspend ? KVM_MP_STATE_UNINITIALIZED
+    /* Not UNINITIALIZED, in which KVM ignores a SIPI until there was an INIT: it may have been before
+       a save. */
+    s->activity.mp_state = r->StartupSuspend ? KVM_MP_STATE_INIT_RECEIVED
                            : r->HaltSuspend  ? KVM_MP_STATE_HALTED
                                              : KVM_MP_STATE_RUNNABLE;
     return S_OK;
