@@ -21,17 +21,18 @@ SHELL = """
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sysfs /sys
 cat /etc/motd
+cd /tmp
 while true; do printf '$ '; read -r command; (eval "$command"); done
 """
 COMMANDS = (
-    "cat /etc/motd; touch /tmp/mine; ls /tmp",
-    "ls /tmp; cat /sys/block/vda/size /sys/block/vda/ro; touch /mine",
+    "cat /etc/motd; touch mine; ls",
+    "ls; cat /sys/block/vda/size /sys/block/vda/ro; touch /mine",
 )
 ANSWERS = """\
-$ cat /etc/motd; touch /tmp/mine; ls /tmp
+$ cat /etc/motd; touch mine; ls
 from the disk
 mine
-$ ls /tmp; cat /sys/block/vda/size /sys/block/vda/ro; touch /mine
+$ ls; cat /sys/block/vda/size /sys/block/vda/ro; touch /mine
 16384
 1
 touch: /mine: Read-only file system

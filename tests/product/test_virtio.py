@@ -463,7 +463,8 @@ class TestBlock:
         empty.write_bytes(b"x" * (SECTOR - 1))
         with pytest.raises(ValueError, match="it has no whole sector of 512 bytes"):
             VirtioBlock(empty)
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError) as missing:
             VirtioBlock(tmp_path / "none")
+        assert str(missing.value).endswith(f"'{tmp_path / 'none'}'")
         with pytest.raises(ValueError, match="has more than 20 bytes"):
             VirtioBlock(empty, serial="x" * 21)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-from pathlib import Path
 from struct import Struct
 from typing import ClassVar, Final, Self
 
@@ -49,7 +48,7 @@ class VirtioBlock(VirtioDevice):
         self._serial = serial.encode()
         if len(self._serial) > _ID_SIZE:
             raise ValueError(f"serial: {serial!r} has more than {_ID_SIZE} bytes")
-        self._file = io.FileIO(Path(path), "rb" if read_only else "r+b")
+        self._file = io.FileIO(os.fspath(path), "rb" if read_only else "r+b")
         self.capacity = self._file.seek(0, os.SEEK_END) // SECTOR
         """In sectors."""
         self.FEATURES = READ_ONLY_FEATURE if read_only else FLUSH_FEATURE
